@@ -1,0 +1,37 @@
+"""Congressy Mailer: transactional and bulk e-mail for Django through Celery and SparkPost.
+
+The names below are the public ones. They are loaded on first use, because Django imports this package before
+its models can be.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from .content.attachments import Attachment
+    from .exceptions import MailerError
+    from .mail import asend_mail, cancel, resend, retry, send_mail
+    from .models import Priority
+
+__all__ = ["Attachment", "MailerError", "Priority", "asend_mail", "cancel", "resend", "retry", "send_mail"]
+
+_MODULES = {
+    "Attachment": ".content.attachments",
+    "MailerError": ".exceptions",
+    "Priority": ".models",
+    "asend_mail": ".mail",
+    "cancel": ".mail",
+    "resend": ".mail",
+    "retry": ".mail",
+    "send_mail": ".mail",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name], __name__), name)

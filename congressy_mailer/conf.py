@@ -1,0 +1,155 @@
+"""Every setting of ``CONGRESSY_MAILER``: its name, default and meaning, in one dataclass.
+
+``CONGRESSY_EMAIL_SENDER`` and ``CONGRESSY_REPLY_TO`` keep the names they have always had and stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailerSettings:
+    """The values of ``CONGRESSY_MAILER``, checked, with defaults for what the host leaves out."""
+
+    #: Dotted path to the host's Celery app (``"project.celery:app"``). ``None``: the app that the host made
+    #: Celery's current one, else ``app`` in the ``celery`` module beside the settings.
+    CELERY_APP: str | None = None
+    #: Celery queue of transactional mail and of the sweep.
+    QUEUE: str = "mailer"
+    #: Celery queue of bulk mail.
+    BULK_QUEUE: str = "mailer.bulk"
+    #: Longest time that publishing may keep the caller of ``send_mail()`` when the broker does not answer.
+    PUBLISH_TIMEOUT: timedelta = timedelta(milliseconds=500)
+    #: How long publishing is left alone after the broker failed; doubles with each further failure, up to
+    #: a minute. Meanwhile ``send_mail()`` only stores, and the sweep publishes afterwards.
+    BREAKER_TIME: timedelta = timedelta(seconds=5)
+    #: Most messages in one ``deliver`` task.
+    SLICE_SIZE: int = 100
+    #: After this time a ``deliver`` task puts what it has not begun back on the queue, so that a worker stops
+    #: quickly and one batch does not hold up the rest.
+    TIME_SLICE: timedelta = timedelta(seconds=1)
+    #: How long a worker may hold a message before another may take it. Must be longer than the longest
+    #: exchange with the mail server.
+    LEASE: timedelta = timedelta(minutes=15)
+    #: What becomes of a message whose worker died while holding it: ``"resend"`` sends it (perhaps a second
+    #: time), ``"hold"`` sets it aside for a person to decide (never a second time).
+    ON_CRASH: Literal["resend", "hold"] = "resend"
+    #: A published message that nobody has claimed for this long counts as lost by the broker and is
+    #: published again. The time grows with the age of the message, so that a long queue is not flooded.
+    LOST_AFTER: timedelta = timedelta(minutes=5)
+    #: How often each worker publishes a sweep, which dispatches whatever is due and not moving.
+    SWEEP_INTERVAL: timedelta = timedelta(seconds=15)
+    #: How long a message that is refused temporarily is tried again, from the moment it was queued.
+    RETRY_FOR: timedelta = timedelta(hours=48)
+    #: First step of the exponential backoff between the attempts of one message; never less than 5 seconds
+    #: pass (SparkPost, "SMTP and REST API Injection Best Practices").
+    RETRY_BACKOFF: timedelta = timedelta(seconds=30)
+    #: Longest wait between two attempts of one message.
+    RETRY_BACKOFF_MAX: timedelta = timedelta(hours=2)
+    #: Most bytes of all attachments of one message together, before encoding. The default leaves room for
+    #: Base64 below the 20 MB that SparkPost asks to stay under.
+    MAX_ATTACHMENT_BYTES: int = 14_000_000
+    #: Alias in ``STORAGES`` where attachments wait for the worker. It must be the same place for the web
+    #: processes and the workers, and should not be served to the public.
+    ATTACHMENT_STORAGE: str = "default"
+    #: Mail backends for ``using=`` on Django before 6.1, in the shape of Django 6.1's ``MAILERS``:
+    #: ``{"alias": {"BACKEND": "dotted.path", "OPTIONS": {…}}}``.
+    TRANSPORTS: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+_names = [setting.name for setting in fields(MailerSettings)]
+_cached: MailerSettings | None = None
+
+
+def mailer_settings() -> MailerSettings:
+    """The settings in force.
+
+    Raises:
+        django.core.exceptions.ImproperlyConfigured: ``CONGRESSY_MAILER`` has an unknown key or a value of
+            the wrong type; the message names it and, for a key, the nearest known one.
+    """
+    global _cached
+    if _cached is None:
+        _cached = _read(getattr(django_settings, "CONGRESSY_MAILER", {}))
+    return _cached
+
+
+def _read(given: object) -> MailerSettings:
+    if not isinstance(given, Mapping):
+        raise ImproperlyConfigured(f"CONGRESSY_MAILER must be a dict, not {type(given).__name__}.")
+    for key in given:
+        if key not in _names:
+            near = get_close_matches(str(key).upper(), _names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known keys: {', '.join(_names)}."
+            raise ImproperlyConfigured(f"CONGRESSY_MAILER has an unknown key {key!r}.{hint}")
+    for key, value in given.items():
+        _check_value(key, value)
+    return MailerSettings(**given)
+
+
+def _check_value(key: str, value: object) -> None:
+    default = getattr(_defaults, key)
+    if isinstance(default, timedelta):
+        if not isinstance(value, timedelta) or value <= timedelta(0):
+            raise ImproperlyConfigured(f"CONGRESSY_MAILER[{key!r}] must be a timedelta above zero, not {value!r}.")
+    elif isinstance(default, int):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ImproperlyConfigured(f"CONGRESSY_MAILER[{key!r}] must be a whole number from 1, not {value!r}.")
+    elif key == "ON_CRASH":
+        if value not in ("resend", "hold"):
+            raise ImproperlyConfigured(f"CONGRESSY_MAILER['ON_CRASH'] must be 'resend' or 'hold', not {value!r}.")
+    elif key == "TRANSPORTS":
+        _check_transports(value)
+    elif not (isinstance(value, str) and value) and not (key == "CELERY_APP" and value is None):
+        raise ImproperlyConfigured(f"CONGRESSY_MAILER[{key!r}] must be a text that is not empty, not {value!r}.")
+
+
+def _check_transports(value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise ImproperlyConfigured(f"CONGRESSY_MAILER['TRANSPORTS'] must be a dict, not {value!r}.")
+    for alias, transport in value.items():
+        if not isinstance(transport, Mapping) or not isinstance(transport.get("BACKEND"), str):
+            raise ImproperlyConfigured(
+                f"CONGRESSY_MAILER['TRANSPORTS'][{alias!r}] must be a dict with BACKEND (a dotted path) and, "
+                "where the backend needs them, OPTIONS."
+            )
+        unknown = set(transport) - {"BACKEND", "OPTIONS"}
+        if unknown:
+            raise ImproperlyConfigured(
+                f"CONGRESSY_MAILER['TRANSPORTS'][{alias!r}] has an unknown key {sorted(unknown)[0]!r}: "
+                "only BACKEND and OPTIONS are known."
+            )
+
+
+_defaults = MailerSettings()
+
+
+def default_sender() -> str:
+    """The sender of mail that names none: ``CONGRESSY_EMAIL_SENDER``, then Django's ``DEFAULT_FROM_EMAIL``."""
+    return getattr(django_settings, "CONGRESSY_EMAIL_SENDER", None) or django_settings.DEFAULT_FROM_EMAIL
+
+
+def default_reply_to() -> list[str]:
+    """Where answers go unless the caller says otherwise: ``CONGRESSY_REPLY_TO``, one address or a list of them."""
+    configured = getattr(django_settings, "CONGRESSY_REPLY_TO", None)
+    if not configured:
+        return []
+    return [configured] if isinstance(configured, str) else list(configured)
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    global _cached
+    if setting == "CONGRESSY_MAILER":
+        _cached = None
+
+
+setting_changed.connect(_forget, dispatch_uid="congressy_mailer.conf")

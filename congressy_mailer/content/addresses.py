@@ -1,0 +1,163 @@
+"""Mail addresses and header values as callers give them: exactly one address each, and nothing hidden in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from email.errors import MessageDefect
+from email.headerregistry import Address, AddressHeader
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.utils.encoding import punycode
+
+from ..exceptions import InvalidAddress, InvalidHeader
+
+# C0 and C1 controls, DEL, the line and paragraph separators that str.splitlines() knows, lone surrogates.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+# RFC 5322 §3.6.8: printable ASCII but the colon.
+_HEADER_NAME = re.compile(r"[!-9;-~]+")
+
+# Headers that come from an argument of their own, or that say how the content is built (RFC 2045).
+_OWN_ARGUMENT = {
+    "from": "from_email",
+    "to": "to",
+    "cc": "cc",
+    "bcc": "bcc",
+    "reply-to": "reply_to",
+    "subject": "subject",
+}
+_STRUCTURE = {"mime-version", "content-type", "content-transfer-encoding", "content-disposition", "content-id"}
+
+# RFC 5321 §4.5.3.1: octets of an address in a path, without its angle brackets.
+MAX_ADDRESS = 254
+
+# RFC 5322 §2.1.1 allows lines of 998 octets; a name that long hides something.
+MAX_NAME = 300
+
+_MESSAGE_ID = re.compile(r"<[!-;=?A-~]+@[!-;=?A-~]+>")
+
+
+def normalise_address(value: object, argument: str) -> str:
+    """One address in its normal form, ``name <local@domain>`` or ``local@domain``.
+
+    Args:
+        value: an address as RFC 5322 §3.4 writes it, with or without a name; text may be lazy.
+        argument: where it was given, such as ``to[2]``, for the error.
+
+    Raises:
+        InvalidAddress: it is not exactly one address, holds a control character, or its local part is not
+            ASCII (RFC 6531 would need ``SMTPUTF8``, which SparkPost does not offer).
+    """
+    text = str(value).strip() if value is not None else ""
+    if not text:
+        raise InvalidAddress(f"{argument} is empty: give an address such as ana@example.com.")
+    if _CONTROL.search(text):
+        raise InvalidAddress(f"{argument} holds a line break or control character: {text!r}.")
+    name, address = _split(text, argument)
+    if len(name) > MAX_NAME:
+        raise InvalidAddress(f"{argument}: the name before {address!r} is longer than {MAX_NAME} characters.")
+    if not address.rpartition("@")[0].isascii():
+        raise InvalidAddress(f"{argument}: the part before the @ of {address!r} must be ASCII.")
+    try:
+        validate_email(address)
+        length = len(ascii_address(address))
+    except (ValidationError, UnicodeError):
+        raise InvalidAddress(f"{argument} is not a mail address: {text!r}.") from None
+    if length > MAX_ADDRESS:
+        raise InvalidAddress(f"{argument}: {address!r} is longer than {MAX_ADDRESS} characters (RFC 5321).")
+    return str(Address(display_name=name, addr_spec=address))
+
+
+def _split(text: str, argument: str) -> tuple[str, str]:
+    """Name and address of a text that must be one mailbox, read by the parser that will write it too."""
+    try:
+        parsed = AddressHeader.value_parser(text)
+        mailboxes = parsed.all_mailboxes
+        defects: list[MessageDefect] = parsed.all_defects
+        group = parsed.addresses[0][0].token_type == "group"
+    except Exception:
+        # The parser of the standard library trips over some broken input; whatever it cannot read is not one.
+        raise InvalidAddress(f"{argument} is not a mail address: {text!r}.") from None
+    if defects or group or len(mailboxes) != 1 or len(parsed) != 1 or mailboxes[0].local_part is None:
+        raise InvalidAddress(f"{argument} is not one mail address: {text!r}.")
+    mailbox = mailboxes[0]
+    name = mailbox.display_name or ""
+    address = mailbox.addr_spec
+    if _CONTROL.search(name) or _CONTROL.search(address):
+        raise InvalidAddress(f"{argument} holds a line break or control character: {text!r}.")
+    # What is written must be read back as the same mailbox, or somebody else might get the mail.
+    again = AddressHeader.value_parser(str(Address(display_name=name, addr_spec=address))).all_mailboxes
+    if len(again) != 1 or again[0].addr_spec != address or (again[0].display_name or "") != name:
+        raise InvalidAddress(f"{argument} is not a mail address that can be written in a header: {text!r}.")
+    return name, address
+
+
+def normalise_addresses(values: object, argument: str) -> list[str]:
+    """A list of addresses in normal form; one text counts as a list of one.
+
+    Raises:
+        InvalidAddress: as :func:`normalise_address`, or ``values`` is not a list of addresses.
+    """
+    if values is None:
+        return []
+    if isinstance(values, str):
+        return [normalise_address(values, argument)]
+    if isinstance(values, (bytes, Mapping)) or not isinstance(values, Iterable):
+        raise InvalidAddress(f"{argument} must be a list of addresses, not {type(values).__name__}.")
+    return [normalise_address(value, f"{argument}[{position}]") for position, value in enumerate(values)]
+
+
+def bare_address(address: str) -> str:
+    """The ``local@domain`` of a normal address, as the envelope carries it, the domain in ASCII (RFC 5891)."""
+    mailbox = AddressHeader.value_parser(address).all_mailboxes[0]
+    return ascii_address(mailbox.addr_spec)
+
+
+def ascii_address(address: str) -> str:
+    """``local@domain`` with an international domain in its ASCII form."""
+    local, _, domain = address.rpartition("@")
+    return address if domain.isascii() else f"{local}@{punycode(domain)}"
+
+
+def check_header_text(value: object, what: str) -> str:
+    """A header's value as one line of text.
+
+    Raises:
+        InvalidHeader: it holds a line break or another control character.
+    """
+    text = str(value)
+    if _CONTROL.search(text):
+        raise InvalidHeader(f"{what} must not hold line breaks or control characters: {text!r}.")
+    return text
+
+
+def normalise_headers(headers: Mapping[str, Any] | None) -> dict[str, str]:
+    """Further headers, checked.
+
+    Raises:
+        InvalidHeader: a name is not a header name (RFC 5322 §3.6.8), belongs to an argument of its own, says
+            how the content is built, or is given twice; a value holds a line break or control character.
+    """
+    checked: dict[str, str] = {}
+    seen: set[str] = set()
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or len(name) > 76:
+            raise InvalidHeader(f"headers: {name!r} is not the name of a mail header.")
+        lower = name.lower()
+        if lower in _OWN_ARGUMENT:
+            raise InvalidHeader(f"headers: give {name} as {_OWN_ARGUMENT[lower]}=, not as a header.")
+        if lower in _STRUCTURE:
+            raise InvalidHeader(f"headers: {name} follows from the content and cannot be set.")
+        if lower in seen:
+            raise InvalidHeader(f"headers: {name} is given twice.")
+        text = check_header_text(value, f"headers[{name!r}]").strip()
+        if not text:
+            raise InvalidHeader(f"headers[{name!r}] is empty.")
+        if lower == "message-id" and not (_MESSAGE_ID.fullmatch(text) and len(text) <= 255):
+            raise InvalidHeader(f"headers[{name!r}] must look like <unique@example.com>: {text!r}.")
+        seen.add(lower)
+        checked[name] = text
+    return checked

@@ -1,0 +1,264 @@
+"""A template's context ⇄ plain JSON. Model instances travel by reference; nothing is ever pickled.
+
+The context itself is an object of encoded values by variable name. An encoded value is ``null``, a boolean, a number,
+a string, a list of encoded values, or an object whose ``"$type"`` says what it stands for. A dict is stored as such
+an object too, with its keys and values in turn: so nothing that a caller passes can be taken for a type of ours, keys
+need not be strings, and their order survives PostgreSQL's ``jsonb`` and MySQL's ``JSON``, which sort keys.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from datetime import date, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db import models
+from django.utils import translation
+from django.utils.functional import LazyObject, Promise, empty
+from django.utils.text import format_lazy
+
+from ..exceptions import ContentError, ContentNotReady, ContextNotSerializable
+from .references import RowReference, Rows
+from .values import TYPE, Json, decode_object, encode_object, plain_number, storable_text
+
+#: Levels of JSON that every database takes: MariaDB calls what has 32 or more invalid.
+_DEEPEST = 31
+_KEY_TYPES = (str, int, float, type(None), date, time, timedelta, Decimal, UUID, enum.Enum)
+#: Lazy functions that are stored with their arguments and called when the mail is rendered: what a lazy value of
+#: theirs calls, and what makes such a value.
+_LAZY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "gettext": (translation.gettext, translation.gettext_lazy),
+    "pgettext": (translation.pgettext, translation.pgettext_lazy),
+    "ngettext": (translation.ngettext, translation.ngettext_lazy),
+    "npgettext": (translation.npgettext, translation.npgettext_lazy),
+    "format": (format_lazy.__wrapped__, format_lazy),  # type: ignore[attr-defined]
+}
+
+
+def encode(context: Mapping[str, Any], *, language: str | None) -> dict[str, Json]:
+    """Turn a context into JSON that PostgreSQL, MariaDB, MySQL and SQLite store without changing it.
+
+    Args:
+        context: variables for the template. Values may be JSON types, tuples, sets, dates, times, time spans,
+            ``Decimal``, ``UUID``, safe strings, lazy strings, members of enums and saved model instances. Mappings
+            come back as ``dict`` in their order; subclasses of ``str``, ``int`` and ``float`` as these.
+        language: language for lazy values other than translations, such as ``reverse_lazy()``, which are evaluated
+            here; lazy translations are stored untranslated, and translated when the mail is rendered.
+
+    Raises:
+        ContextNotSerializable: a value cannot be stored; the error says which and what to do.
+    """
+    if not isinstance(context, Mapping):
+        raise ContextNotSerializable(f"context must be a dict, not of type {type(context).__name__}.")
+    encoder = _Encoder(language)
+    encoded = {}
+    for name, value in context.items():
+        if not isinstance(name, str):
+            raise ContextNotSerializable(f"context has the key {name!r}: names of variables must be strings.")
+        encoded[storable_text(name, "A key of context")] = encoder.encode(value, f"context[{_quoted(name)}]", 1)
+    return encoded
+
+
+def decode_many(contexts: Sequence[Json]) -> list[dict[str, Any] | ContentError | ContentNotReady]:
+    """Turn stored contexts back, with one query for each model and database for all of them together.
+
+    Each context has instances of its own; a row that one context refers to twice is one instance there.
+
+    Args:
+        contexts: what :func:`encode` returned; ``None`` counts as empty.
+
+    Returns:
+        For each context, in order, its variables, or why there are none: ``ContentError`` where a row is gone or
+        the stored value is damaged, ``ContentNotReady`` where this process does not know a model, database or enum.
+
+    Raises:
+        django.db.OperationalError: the database cannot be asked.
+    """
+    rows = Rows(
+        reference
+        for context in contexts
+        if isinstance(context, dict)
+        for value in context.values()
+        for reference in _references(value)
+    )
+    return [_Decoder(rows).context(context) for context in contexts]
+
+
+class _Encoder:
+    def __init__(self, language: str | None) -> None:
+        self._language = language
+        #: Identities of the containers around the current value.
+        self._open: set[int] = set()
+
+    def encode(self, value: Any, path: str, depth: int) -> Json:
+        """Encode a value whose place is inside ``depth`` levels of JSON."""
+        if isinstance(value, LazyObject):
+            value = _unwrapped(value)
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str) and not isinstance(value, enum.Enum) and not hasattr(value, "__html__"):
+            return storable_text(value, path)
+        if isinstance(value, int | float) and not isinstance(value, enum.Enum):
+            plain = plain_number(value, path)
+            if plain is not None:
+                return plain
+        if isinstance(value, Promise):
+            return self._lazy(value, path, depth)
+        if isinstance(value, Mapping | list | tuple | set | frozenset) and not hasattr(value, "_fields"):
+            return self._container(value, path, depth)
+        _check_depth(path, depth + 1)
+        return encode_object(value, path)
+
+    def _container(self, value: Any, path: str, depth: int) -> Json:
+        if id(value) in self._open:
+            raise ContextNotSerializable(f"{path} contains itself: leave that reference out.")
+        self._open.add(id(value))
+        try:
+            if isinstance(value, Mapping):
+                return self._mapping(value, path, depth)
+            if isinstance(value, list | tuple):
+                items = [(f"{path}[{index}]", one) for index, one in enumerate(value)]
+                name = "tuple" if isinstance(value, tuple) else ""
+                return self._items(name, items, path, depth)
+            for one in value:
+                _check_key(one, f"{path} has an element")
+            name = "frozenset" if isinstance(value, frozenset) else "set"
+            return self._items(name, [(f"an element of {path}", one) for one in value], path, depth)
+        finally:
+            self._open.discard(id(value))
+
+    def _mapping(self, value: Mapping[Any, Any], path: str, depth: int) -> Json:
+        items: list[tuple[str, Any]] = []
+        for key, one in value.items():
+            _check_key(key, f"{path} has a key")
+            items += ((f"a key of {path}", key), (f"{path}[{_quoted(key)}]", one))
+        return self._items("dict", items, path, depth)
+
+    def _items(self, name: str, items: Iterable[tuple[str, Any]], path: str, depth: int) -> Json:
+        inside = depth + (2 if name else 1)
+        _check_depth(path, inside)
+        encoded = [self.encode(one, where, inside) for where, one in items]
+        return {TYPE: name, "items": encoded} if name else encoded
+
+    def _lazy(self, value: Promise, path: str, depth: int) -> Json:
+        function, positional, named = _lazy_call(value)
+        for name, (called, _) in _LAZY.items():
+            if function is called:
+                _check_depth(path, depth + 1)
+                arguments = [(path, one) for one in positional]
+                return {
+                    TYPE: "lazy",
+                    "function": name,
+                    "args": self._items("", arguments, path, depth + 1),
+                    "kwargs": self._mapping(named, path, depth + 1),
+                }
+        with translation.override(self._language) if self._language else nullcontext():
+            try:
+                evaluated = function(*positional, **named)
+            except Exception as error:
+                raise ContextNotSerializable(
+                    f"{path} is a lazy value that cannot be evaluated: {type(error).__name__}: {error}"
+                ) from error
+        return self.encode(evaluated, path, depth)
+
+
+def _check_depth(path: str, depth: int) -> None:
+    if depth > _DEEPEST:
+        raise ContextNotSerializable(
+            f"{path} is nested too deeply: databases store {_DEEPEST} levels of JSON, of which a list takes one and "
+            f"a dict two. Pass only what the template shows."
+        )
+
+
+def _check_key(key: Any, subject: str) -> None:
+    if not isinstance(key, _KEY_TYPES) or isinstance(key, LazyObject):
+        raise ContextNotSerializable(
+            f"{subject} of type {type(key).__name__}; it must be a string, number, date, time, UUID or enum member."
+        )
+
+
+def _quoted(key: object) -> str:
+    if isinstance(key, str):
+        return json.dumps(key, ensure_ascii=False)
+    # repr() refuses integers of more than 4,300 digits.
+    return hex(key) if type(key) is int and key.bit_length() > 64 else repr(key)
+
+
+def _unwrapped(value: LazyObject) -> Any:
+    if value._wrapped is empty:  # type: ignore[attr-defined]
+        value._setup()  # type: ignore[attr-defined]
+    return value._wrapped  # type: ignore[attr-defined]
+
+
+def _lazy_call(value: Promise) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """The call that a lazy value stands for, as Django itself takes it apart in order to pickle it."""
+    _, parts = value.__reduce__()  # type: ignore[misc]
+    if len(parts) > 2 and isinstance(parts[1], tuple) and isinstance(parts[2], dict):
+        return parts[0], parts[1], parts[2]
+    # A plural whose number is known only when it is formatted.
+    return str, (value,), {}
+
+
+def _references(value: Json) -> Iterator[RowReference]:
+    if isinstance(value, list):
+        for one in value:
+            yield from _references(one)
+    elif isinstance(value, dict):
+        if value.get(TYPE) == "model":
+            yield _row_reference(value)
+        for one in value.values():
+            yield from _references(one)
+
+
+def _row_reference(stored: Mapping[str, Json]) -> RowReference:
+    return RowReference(*(str(stored.get(field)) for field in RowReference._fields))
+
+
+class _Decoder:
+    """Decodes one context."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._instances: dict[RowReference, models.Model] = {}
+
+    def context(self, stored: Json) -> dict[str, Any] | ContentError | ContentNotReady:
+        try:
+            return {name: self._value(value) for name, value in (stored or {}).items()}
+        except (ContentError, ContentNotReady) as error:
+            return error
+        except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+            return ContentError(f"The stored context is damaged: {type(error).__name__}: {error}")
+
+    def _value(self, stored: Json) -> Any:
+        if isinstance(stored, list):
+            return [self._value(one) for one in stored]
+        if not isinstance(stored, dict):
+            return stored
+        kind = stored[TYPE]
+        if kind in _READ_ITEMS:
+            return _READ_ITEMS[kind]([self._value(one) for one in stored["items"]])
+        if kind == "lazy":
+            return _LAZY[stored["function"]][1](*self._value(stored["args"]), **self._value(stored["kwargs"]))
+        if kind == "model":
+            reference = _row_reference(stored)
+            if reference not in self._instances:
+                self._instances[reference] = self._rows.get(reference)
+            return self._instances[reference]
+        return decode_object(stored)
+
+
+def _read_dict(items: list[Any]) -> dict[Any, Any]:
+    return dict(zip(items[::2], items[1::2], strict=True))
+
+
+_READ_ITEMS: dict[str, Callable[[list[Any]], Any]] = {
+    "dict": _read_dict,
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+}

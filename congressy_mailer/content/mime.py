@@ -1,0 +1,112 @@
+"""A stored message with its rendered content → the mail that a transport hands over."""
+
+from __future__ import annotations
+
+import email.policy
+from collections.abc import Sequence
+from email.encoders import encode_base64
+from email.message import MIMEPart
+from email.mime.base import MIMEBase
+from email.utils import format_datetime
+from typing import Any
+
+import django
+from django.core.mail import EmailMultiAlternatives
+
+from ..exceptions import ContentError
+from ..models import Message
+from .addresses import bare_address
+from .attachments import ReadAttachment
+from .templates import Rendered
+
+# Django 6.0 moved its mail to the standard library's modern interface.
+_MODERN = django.VERSION >= (6, 0)
+
+
+class OutgoingMail(EmailMultiAlternatives):
+    """A mail ready to be handed over: its envelope apart from its headers, its MIME form built once."""
+
+    #: Envelope recipients, bare. Fewer than the headers name when some have the mail already.
+    envelope: list[str]
+    _built: Any = None
+
+    def recipients(self) -> list[str]:
+        return self.envelope
+
+    def message(self, *args: Any, **options: Any) -> Any:
+        if self._built is None:
+            self._built = super().message(*args, **options)
+        return self._built
+
+
+def compose(message: Message, rendered: Rendered, attachments: Sequence[ReadAttachment]) -> OutgoingMail:
+    """Build the mail.
+
+    Args:
+        message: envelope and headers.
+        rendered: subject, text and HTML; HTML may be empty.
+        attachments: read and checked.
+
+    Raises:
+        ContentError: no MIME message can be built of it.
+    """
+    headers = {"Message-ID": message.message_id, "Date": format_datetime(message.queued_at or message.created_at)}
+    headers.update(message.headers)
+    mail = OutgoingMail(
+        subject=rendered.subject,
+        body=rendered.text,
+        from_email=message.from_email,
+        to=message.to,
+        cc=message.cc,
+        reply_to=message.reply_to,
+        headers=headers,
+    )
+    if rendered.html:
+        mail.attach_alternative(rendered.html, "text/html")
+    for attachment in attachments:
+        mail.attach(_attachment_part(attachment))
+    # Whoever stands in two of the lists gets one copy.
+    mail.envelope = message.remaining or list(dict.fromkeys(map(bare_address, message.recipients)))
+    try:
+        # Built here, so that an error is this message's and not the transport's.
+        mail.message(policy=email.policy.SMTP) if _MODERN else mail.message()
+    except Exception as error:
+        raise ContentError(f"The mail cannot be composed: {type(error).__name__}: {error}") from error
+    return mail
+
+
+def _attachment_part(attachment: ReadAttachment) -> Any:
+    """The attachment as Base64, whatever its type: text would have its line ends changed on the way."""
+    disposition = "inline" if attachment.content_id else "attachment"
+    maintype, _, subtype = attachment.mimetype.partition("/")
+    parameters = {"charset": "utf-8"} if maintype == "text" and _is_utf8(attachment.content) else {}
+    if _MODERN:
+        part = MIMEPart(policy=email.policy.SMTP)
+        part.set_content(
+            attachment.content,
+            maintype=maintype,
+            subtype=subtype,
+            cte="base64",
+            disposition=disposition,
+            filename=attachment.filename or None,
+            cid=f"<{attachment.content_id}>" if attachment.content_id else None,
+            params=parameters,
+        )
+        return part
+    legacy = MIMEBase(maintype, subtype, policy=None, **parameters)
+    legacy.set_payload(attachment.content)
+    encode_base64(legacy)
+    filename = attachment.filename
+    named = {"filename": filename if filename.isascii() else ("utf-8", "", filename)} if filename else {}
+    legacy.add_header("Content-Disposition", disposition, **named)
+    if attachment.content_id:
+        legacy.add_header("Content-ID", f"<{attachment.content_id}>")
+    return legacy
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,219 @@
+"""Templates by name: which files belong to a name, and what they render to.
+
+A template ``subscription/paid`` is up to three files, in any directory that Django's template engines look into:
+``subscription/paid.html``, ``subscription/paid.txt`` and ``subscription/paid_subject.txt``. Each may have variants for
+languages, ``subscription/paid.pt-br.html``, ``.pt-br.txt`` and ``.pt-br_subject.txt``: for ``pt-br``, the file for
+``pt-br`` wins over the one for ``pt``, and that over the one without a language, for each of the three on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from billiard.exceptions import SoftTimeLimitExceeded
+from django.db import InterfaceError, OperationalError
+from django.template import Context, TemplateDoesNotExist, VariableDoesNotExist
+from django.template.backends.django import Template as DjangoTemplate
+from django.template.base import Node
+from django.template.loader import select_template
+from django.utils import timezone as django_timezone
+from django.utils import translation
+
+from ..exceptions import ContentError, ContentNotReady, TemplateNotFound
+from .html import text_from_html
+
+try:
+    from jinja2 import TemplateNotFound as Jinja2TemplateNotFound
+except ImportError:  # Jinja2 is the host's choice.
+    Jinja2TemplateNotFound = TemplateDoesNotExist  # type: ignore[assignment,misc]
+
+_HTML, _TEXT, _SUBJECT = ".html", ".txt", "_subject.txt"
+#: Characters of another library's error that are kept: enough to understand it, too few to repeat a mail's content.
+_LONGEST_ERROR = 200
+# Not the template's fault: the task is tried again, or ends.
+_NOT_OURS = (OperationalError, InterfaceError, MemoryError, SoftTimeLimitExceeded)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What a mail says."""
+
+    #: One line, without HTML's entities.
+    subject: str
+    #: Plain text.
+    text: str
+    #: Empty where the mail is text only.
+    html: str
+
+
+def check(template: str, *, subject_given: bool, language: str) -> None:
+    """Make sure, when the mail is stored, that there is something to render.
+
+    Args:
+        template: name without extension, relative to the directories of templates.
+        subject_given: whether the caller gave a subject, so that none has to be rendered.
+        language: language that the mail will be rendered in; empty for none.
+
+    Raises:
+        TemplateNotFound: the name is not one, or no file of that name exists; it tells every file looked for.
+        django.template.TemplateSyntaxError: a file exists, but cannot be compiled.
+    """
+    _check_name(template)
+    html, text = _names(template, _HTML, language), _names(template, _TEXT, language)
+    if _find(html + text) is None:
+        raise TemplateNotFound(f"There is no template {template!r}. Looked for: {', '.join(html + text)}.")
+    subject = _names(template, _SUBJECT, language)
+    if not subject_given and _find(subject) is None:
+        raise TemplateNotFound(
+            f"The template {template!r} has no subject: pass subject=, or add one of {', '.join(subject)}."
+        )
+
+
+def render(template: str, context: Mapping[str, Any], *, subject: str, language: str, timezone: str) -> Rendered:
+    """Render a mail in its language and time zone.
+
+    Values are escaped in HTML and nowhere else: text and subject say ``Ana & Zé``, in Django's engine as in Jinja2.
+
+    Args:
+        template: name without extension.
+        context: its variables.
+        subject: the caller's subject, which wins over the template's; empty for the template's.
+        language: empty for untranslated text.
+        timezone: name such as ``America/Sao_Paulo``; empty for the project's ``TIME_ZONE``.
+
+    Returns:
+        Subject, text (made from the HTML where there is no ``.txt``) and HTML.
+
+    Raises:
+        ContentError: a template is wrong, or fails with this context.
+        ContentNotReady: a template or time zone is missing here, which a newer deployment may have.
+    """
+    with ExitStack() as settings:
+        settings.enter_context(translation.override(language or None))
+        settings.enter_context(django_timezone.override(_zone(timezone)))
+        html = _render_part(template, _HTML, context, language)
+        text = _render_part(template, _TEXT, context, language)
+        if html is None and text is None:
+            raise ContentNotReady(f"There is no template {template!r} here, neither in HTML nor in text.")
+        if not subject:
+            title = _render_part(template, _SUBJECT, context, language)
+            if title is None:
+                raise ContentNotReady(f"There is no subject here for the template {template!r}.")
+            # Line ends would end the header; a template's file has at least one.
+            subject = " ".join(title.split())
+    return ready_content(subject, text, html or "")
+
+
+def ready_content(subject: str, text: str | None, html: str) -> Rendered:
+    """The content of a mail that needs no rendering; its text is made from its HTML where it has none.
+
+    Raises:
+        ContentError: no text can be made from the HTML.
+    """
+    if not text and html:
+        try:
+            text = text_from_html(html)
+        except _NOT_OURS:
+            raise
+        except Exception as error:
+            raise ContentError(f"No plain text can be made from the HTML: {_said(error)}") from error
+    return Rendered(subject, text or "", html)
+
+
+def _check_name(template: str) -> None:
+    wrong = ""
+    if not isinstance(template, str) or not template or template != template.strip():
+        wrong = "it must be a text such as 'subscription/paid'"
+    elif len(template) > 255 or not template.isprintable():
+        wrong = "it must be at most 255 printable characters"
+    elif template.endswith((".html", ".htm", ".txt")):
+        wrong = f"leave the extension out: {template.rpartition('.')[0].removesuffix('_subject')!r}"
+    elif "\\" in template or not all(part.strip(".") for part in template.split("/")):
+        wrong = "it must be relative to a directory of templates, without '..' and backslashes"
+    if wrong:
+        raise TemplateNotFound(f"template={template!r} is not a template's name: {wrong}.")
+
+
+def _names(template: str, part: str, language: str) -> list[str]:
+    """Files that may be this part of the template, best first."""
+    names = []
+    code = language.lower().replace("_", "-")
+    while code:
+        names.append(f"{template}.{code}{part}")
+        code = code.rpartition("-")[0]
+    return [*names, f"{template}{part}"]
+
+
+def _find(names: list[str]) -> Any:
+    """The first of these templates that exists. Django's cached loader compiles it once for each process."""
+    try:
+        return select_template(names)
+    except TemplateDoesNotExist:
+        return None
+
+
+def _render_part(template: str, part: str, context: Mapping[str, Any], language: str) -> str | None:
+    try:
+        found = _find(_names(template, part, language))
+        if found is None:
+            return None
+        return _render_html(found, context) if part == _HTML else _render_text(found, context)
+    except _NOT_OURS:
+        raise
+    except (TemplateDoesNotExist, Jinja2TemplateNotFound) as error:
+        # One that is extended or included.
+        raise ContentNotReady(f"The template {template}{part} needs {error}, which is not here.") from error
+    except Exception as error:
+        raise ContentError(f"{_place(error) or f'{template}{part}'}: {_said(error)}") from error
+
+
+def _render_html(found: Any, context: Mapping[str, Any]) -> str:
+    return str(found.render(dict(context)))
+
+
+def _render_text(found: Any, context: Mapping[str, Any]) -> str:
+    if isinstance(found, DjangoTemplate):
+        return str(found.template.render(Context(dict(context), autoescape=False)))
+    environment = getattr(found.backend, "env", None)
+    # A Jinja2 environment that decides by a template's name is left to decide.
+    if getattr(environment, "autoescape", None) is True:
+        return str(_unescaping(environment).get_template(found.template.name).render(dict(context)))
+    return str(found.render(dict(context)))
+
+
+@cache
+def _unescaping(environment: Any) -> Any:
+    """The same Jinja2 environment for plain text. It has a cache of its own, since escaping is compiled in."""
+    return environment.overlay(autoescape=False, bytecode_cache=None)
+
+
+def _zone(timezone: str) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(timezone) if timezone else None
+    except (LookupError, ValueError, OSError):
+        raise ContentNotReady(f"The time zone {timezone!r} is not known here.") from None
+
+
+def _place(error: Exception) -> str:
+    """File and line of the innermost template that failed, where Django's engine can tell."""
+    place = ""
+    traceback = error.__traceback__
+    while traceback is not None:
+        node = traceback.tb_frame.f_locals.get("self")
+        if traceback.tb_frame.f_code.co_name == "render_annotated" and isinstance(node, Node) and node.token:
+            place = f"{node.origin.template_name}, line {node.token.lineno}"
+        traceback = traceback.tb_next
+    return place
+
+
+def _said(error: Exception) -> str:
+    # Django's own text for a variable that is missing repeats the whole context.
+    text = f"no variable {error.params[0]!r}" if isinstance(error, VariableDoesNotExist) else " ".join(str(error).split())
+    if len(text) > _LONGEST_ERROR:
+        text = f"{text[:_LONGEST_ERROR]}…"
+    return f"{type(error).__name__}: {text}"

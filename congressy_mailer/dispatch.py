@@ -1,0 +1,240 @@
+"""Publishing ids to the broker: after the commit, once for a transaction, and never at the caller's expense.
+
+What is published is only a hint that somebody should look; the messages themselves are in the database. So a
+publish that fails loses nothing, and one that is repeated repeats no mail.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from celery import Celery
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, transaction
+from kombu import Producer
+
+from . import outbox
+from .celery_app import find_celery_app
+from .conf import mailer_settings
+
+logger = logging.getLogger("congressy_mailer.dispatch")
+
+DELIVER = "congressy_mailer.deliver"
+SWEEP = "congressy_mailer.sweep"
+
+_LONGEST_BREAK = 60.0
+
+
+def publish_on_commit(ids: Sequence[UUID]) -> None:
+    """Publish these messages once the transaction that stored them has committed, all of its messages together."""
+    connection = connections[outbox.database()]
+    hooks: list[Any] = list(reversed(connection.run_on_commit))
+    last = next(((sids, hook) for sids, hook, _ in hooks if isinstance(hook, _PublishHook)), None)
+    if last is not None and not last[1].pending.published:
+        savepoints, hook = last
+        hook.pending.ids.extend(ids)
+        if savepoints <= set(connection.savepoint_ids):
+            # That hook runs whenever this part of the transaction is not rolled back.
+            return
+        # Other savepoints: either may be rolled back without the other, so each has its hook. The first to run
+        # publishes for both; ids of messages that were rolled back find nothing.
+        transaction.on_commit(_PublishHook(hook.pending), using=connection.alias, robust=True)
+        return
+    transaction.on_commit(_PublishHook(_Pending(list(ids))), using=connection.alias, robust=True)
+
+
+@dataclass
+class _Pending:
+    """The messages of one transaction."""
+
+    ids: list[UUID]
+    published: bool = False
+
+
+class _PublishHook:
+    """What runs after the commit."""
+
+    def __init__(self, pending: _Pending) -> None:
+        self.pending = pending
+
+    def __call__(self) -> None:
+        if not self.pending.published:
+            self.pending.published = True
+            publish(self.pending.ids)
+
+
+def publish(ids: Sequence[UUID], *, countdown: float | None = None) -> bool:
+    """Tell the workers of messages. Never raises, and never takes long.
+
+    Args:
+        ids: of messages that are stored.
+        countdown: seconds until they are to be looked at; at once where it is ``None``.
+
+    Returns:
+        Whether the broker took them. If not, the next sweep publishes them.
+    """
+    conf = mailer_settings()
+    published = True
+    for start in range(0, len(ids), conf.SLICE_SIZE):
+        part = ids[start : start + conf.SLICE_SIZE]
+        if not (published and _send(DELIVER, [str(key) for key in part], countdown=countdown)):
+            published = False
+            outbox.unpublished(part)
+    return published
+
+
+def publish_sweep() -> bool:
+    """Ask for a sweep, unless one that was asked for has not run by the time the next is due."""
+    return _send(SWEEP, None, expires=mailer_settings().SWEEP_INTERVAL.total_seconds())
+
+
+def _send(task: str, ids: list[str] | None, **options: Any) -> bool:
+    try:
+        app = find_celery_app()
+        if app.conf.task_always_eager:
+            return _run_here(app, task, ids, **options)
+        return _publisher.send(
+            app,
+            task,
+            args=[ids] if ids is not None else [],
+            queue=mailer_settings().QUEUE,
+            ignore_result=True,
+            **options,
+        )
+    except ImproperlyConfigured as error:
+        logger.error("Mail is stored but not published: %s", error)
+    except Exception:
+        logger.exception("Mail is stored but not published.")
+    return False
+
+
+def _run_here(app: Celery, task: str, ids: list[str] | None, *, countdown: float | None = None, **options: Any) -> bool:
+    """Celery's own ``task_always_eager``, which ``send_task()`` does not know. What is to wait stays deferred."""
+    if not countdown:
+        app.tasks[task].apply(args=(ids,) if ids is not None else ())
+    return True
+
+
+@dataclass
+class _Breaker:
+    """Leaves the broker alone for a while after it failed, so that only the first caller waits for it."""
+
+    failures: int = 0
+    closed_at: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def is_open(self) -> bool:
+        return time.monotonic() < self.closed_at
+
+    def failed(self, error: Exception) -> None:
+        with self.lock:
+            self.failures += 1
+            wait = min(mailer_settings().BREAKER_TIME.total_seconds() * 2 ** min(self.failures - 1, 10), _LONGEST_BREAK)
+            self.closed_at = time.monotonic() + wait
+        logger.log(
+            logging.ERROR if self.failures == 1 else logging.DEBUG,
+            "The broker does not take messages (%s: %s). Mail is stored, and published when it is back; "
+            "next try in %.0f s.",
+            type(error).__name__, error, wait,
+        )  # fmt: skip
+
+    def succeeded(self) -> None:
+        if self.failures:
+            with self.lock:
+                self.failures, self.closed_at = 0, 0.0
+            logger.warning("The broker takes messages again.")
+
+
+class _Publisher:
+    """Connections of our own, so that their timeouts are ours and the host's settings stay as they are."""
+
+    def __init__(self) -> None:
+        self.breaker = _Breaker()
+        self._idle: deque[tuple[Celery, Producer]] = deque()
+        self._inherited: list[object] = []
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        # The sockets are the parent's. They must not be used here, nor closed: closing says goodbye on them.
+        self._inherited.extend(self._idle)
+        self._idle = deque()
+        self.breaker = _Breaker()
+
+    def send(self, app: Celery, task: str, **options: Any) -> bool:
+        if self.breaker.is_open():
+            return False
+        timeout = mailer_settings().PUBLISH_TIMEOUT.total_seconds()
+        began = time.monotonic()
+        try:
+            if not self._send_over_idle(app, task, timeout, began, options):
+                self._send_over(_connect(app, timeout), app, task, options)
+        except Exception as error:
+            self.breaker.failed(error)
+            return False
+        self.breaker.succeeded()
+        return True
+
+    def _send_over_idle(self, app: Celery, task: str, timeout: float, began: float, options: dict[str, Any]) -> bool:
+        """Use a connection left from an earlier call; ``False`` where there is none or the broker has dropped it."""
+        try:
+            owner, producer = self._idle.pop()
+        except IndexError:
+            return False
+        if owner is not app:
+            _close(producer)
+            return False
+        try:
+            self._send_over(producer, app, task, options)
+        except Exception:
+            # One that was dropped fails at once, and its neighbours too. One that hangs has used up the time.
+            if time.monotonic() - began > timeout / 2:
+                raise
+            while self._idle:
+                _close(self._idle.pop()[1])
+            return False
+        return True
+
+    def _send_over(self, producer: Producer, app: Celery, task: str, options: dict[str, Any]) -> None:
+        try:
+            app.send_task(task, producer=producer, retry=False, add_to_parent=False, **options)
+        except BaseException:
+            _close(producer)
+            raise
+        self._idle.append((app, producer))
+
+
+def _connect(app: Celery, timeout: float) -> Producer:
+    driver = app.connection_for_write().get_transport_cls().driver_type
+    options: dict[str, Any] = {}
+    if driver == "redis":
+        # Without max_retries a broker that hangs keeps a new connection for 15 times as long.
+        options = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "max_retries": 0}
+    elif driver == "amqp":
+        options = {"read_timeout": timeout, "write_timeout": timeout, "confirm_publish": True}
+    connection = app.connection_for_write(connect_timeout=timeout, transport_options=options)
+    try:
+        return app.amqp.Producer(connection.default_channel)
+    except BaseException:
+        connection.release()
+        raise
+
+
+def _close(producer: Producer) -> None:
+    release: Callable[[], Any] | None = getattr(producer.connection, "release", None)
+    try:
+        producer.close()
+        if release is not None:
+            release()
+    except Exception:
+        logger.debug("A broken connection to the broker could not be closed.", exc_info=True)
+
+
+_publisher = _Publisher()

@@ -1,0 +1,74 @@
+"""Every error of this package: each a :class:`MailerError` and the built-in or Django error a caller would expect."""
+
+from __future__ import annotations
+
+from django.core.mail.message import BadHeaderError
+from django.template import TemplateDoesNotExist
+
+
+class MailerError(Exception):
+    """Base of every error raised by ``congressy_mailer``."""
+
+
+# Raised at the call, before anything is stored.
+
+
+class NoRecipient(MailerError, ValueError):
+    """``to``, ``cc`` and ``bcc`` are all empty: there is nobody to send to."""
+
+
+class InvalidAddress(MailerError, ValueError):
+    """A sender, recipient or reply-to is not one address as RFC 5321 and RFC 5322 know it."""
+
+
+class InvalidHeader(MailerError, BadHeaderError):
+    """A subject or header holds a line break or control character, or its name is not one a caller may set."""
+
+
+class TemplateNotFound(MailerError, TemplateDoesNotExist):
+    """No template of that name exists, in HTML or in text, or its subject is missing."""
+
+
+class ContextNotSerializable(MailerError, TypeError):
+    """A value of the context cannot be stored; the message names the path to it."""
+
+
+class AttachmentUnreadable(MailerError, OSError):
+    """An attachment could not be read, or is not in one of the accepted shapes."""
+
+
+class AttachmentTooLarge(MailerError, ValueError):
+    """The attachments of one message are together larger than ``MAX_ATTACHMENT_BYTES``."""
+
+
+class InvalidOption(MailerError, ValueError):
+    """An argument, or a combination of arguments, has no meaning."""
+
+
+class NotSupportedYet(MailerError, NotImplementedError):
+    """The option is part of the interface, but this version does not carry it out yet."""
+
+
+# Raised when the state of a message does not allow what is asked.
+
+
+class InvalidTransition(MailerError, ValueError):
+    """The message is in a state that the asked change cannot start from."""
+
+
+# Raised in the worker, while a message is composed.
+
+
+class ContentError(MailerError):
+    """This message can never be composed: it fails with this as its reason."""
+
+
+class ContentNotReady(MailerError):
+    """This worker lacks something the message needs, which a newer deployment may have: try again for a while."""
+
+
+# Raised by a transport.
+
+
+class TransportUnavailable(MailerError):
+    """The server cannot be used now, through no fault of any message: nothing was sent, everything stays queued."""

@@ -1,0 +1,344 @@
+"""The facade: what a host calls. It checks, stores and has published; it never renders and never waits for a server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import django
+from asgiref.sync import sync_to_async
+from django.core.files.base import ContentFile
+from django.db import IntegrityError
+from django.utils import timezone as django_timezone
+from django.utils import translation
+
+from . import models, outbox
+from .conf import default_reply_to, default_sender, mailer_settings
+from .content import templates
+from .content.addresses import (
+    bare_address,
+    check_header_text,
+    normalise_address,
+    normalise_addresses,
+    normalise_headers,
+)
+from .content.attachments import ReadAttachment, read_attachments
+from .content.context import encode
+from .dispatch import publish_on_commit
+from .exceptions import InvalidOption, NoRecipient, NotSupportedYet
+from .models import Message, Priority, State
+
+# PostgreSQL stores no NUL in text, and UTF-8 knows no lone surrogates.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def send_mail(
+    subject: str = "",
+    message: str = "",
+    from_email: str | None = None,
+    recipient_list: Sequence[str] | str | None = None,
+    *,
+    html_message: str | None = None,
+    to: Sequence[str] | str | None = None,
+    cc: Sequence[str] | str = (),
+    bcc: Sequence[str] | str = (),
+    reply_to: Sequence[str] | str | None = None,
+    headers: Mapping[str, Any] | None = None,
+    attachments: Sequence[Any] = (),
+    template: str | None = None,
+    context: Mapping[str, Any] | None = None,
+    language: str | None = None,
+    timezone: str | None = None,
+    transactional: bool = True,
+    send_at: datetime | None = None,
+    expires_at: datetime | None = None,
+    priority: Priority | int = Priority.NORMAL,
+    idempotency_key: str | None = None,
+    sensitive: bool = False,
+    using: str | None = None,
+    campaign: str | None = None,
+    tags: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    track_opens: bool | None = None,
+    track_clicks: bool | None = None,
+    sparkpost: Mapping[str, Any] | None = None,
+    fail_silently: bool = False,
+) -> Message:
+    """Store one mail and have it sent by a worker once the current transaction commits.
+
+    The first four arguments, ``html_message`` and ``fail_silently`` are those of Django's ``send_mail()``. Give
+    either ``template`` with its ``context``, or ready text in ``message`` and ``html_message``.
+
+    Args:
+        subject: one line of text. With a template it may be left out where ``<template>_subject.txt`` exists.
+        message: plain text; made from ``html_message`` where it is empty.
+        from_email: sender; ``CONGRESSY_EMAIL_SENDER``, then ``DEFAULT_FROM_EMAIL``, where it is ``None``.
+        recipient_list: recipients in the ``To`` header; a single text is one address.
+        html_message: ready HTML.
+        to: the same as ``recipient_list``; give one of them.
+        cc: recipients in the ``Cc`` header.
+        bcc: recipients in no header.
+        reply_to: where answers go; ``CONGRESSY_REPLY_TO`` where it is ``None``, nowhere else where it is empty.
+        headers: further headers by name. A ``Message-ID`` given here is kept.
+        attachments: :class:`~congressy_mailer.Attachment`, paths, open files, ``(filename, content, mimetype)``
+            or MIME parts; read before this returns.
+        template: name without extension: ``"subscription/paid"`` finds ``subscription/paid.html``, ``.txt`` and
+            ``_subject.txt``.
+        context: what the template sees. Model instances are stored by reference and fetched again in the worker.
+        language: language to render in; the active one where it is ``None``.
+        timezone: name of the time zone to render in (``"America/Sao_Paulo"``); the current one where it is ``None``.
+        transactional: a reaction to something that the recipient did, rather than marketing.
+        send_at: not before this time (with its time zone).
+        expires_at: not after this time (with its time zone).
+        priority: which of the messages that are due leaves first.
+        idempotency_key: at most 200 characters; a second call with the same key returns the first message and
+            sends nothing.
+        sensitive: never show the content, and drop it as soon as it is sent (password resets, codes).
+        using: alias of the mail backend in ``MAILERS`` (Django 6.1 and later) or in
+            ``CONGRESSY_MAILER["TRANSPORTS"]``.
+        campaign: not supported yet.
+        tags: not supported yet.
+        metadata: not supported yet.
+        track_opens: not supported yet.
+        track_clicks: not supported yet.
+        sparkpost: not supported yet.
+        fail_silently: accepted for the sake of Django's signature. Trouble with the mail server never reaches
+            the caller in any case, and an argument that makes no mail is an error in any case.
+
+    Returns:
+        The stored message. Its ``state`` is ``queued``, or ``scheduled`` where ``send_at`` is ahead.
+
+    Raises:
+        NoRecipient: ``to``, ``cc`` and ``bcc`` are empty.
+        InvalidAddress: an address is not one.
+        InvalidHeader: a subject or header holds a line break, or is not one that may be set.
+        TemplateNotFound: the template, or its subject, does not exist.
+        ContextNotSerializable: the context cannot be stored; the error names the path to the value.
+        AttachmentUnreadable: an attachment cannot be read.
+        AttachmentTooLarge: the attachments are larger than ``MAX_ATTACHMENT_BYTES`` together.
+        InvalidOption: arguments that contradict each other, a time without its time zone, an unknown alias,
+            language, time zone or priority.
+        NotSupportedYet: an option that a later version will carry out.
+    """
+    _refuse_unsupported(
+        campaign=campaign, tags=tags, metadata=metadata, track_opens=track_opens, track_clicks=track_clicks,
+        sparkpost=sparkpost,
+    )  # fmt: skip
+    if recipient_list is not None and to is not None:
+        raise InvalidOption("Give the recipients as recipient_list or as to, not as both.")
+    draft = Message(
+        to=normalise_addresses(recipient_list if to is None else to, "to"),
+        cc=normalise_addresses(cc, "cc"),
+        bcc=normalise_addresses(bcc, "bcc"),
+        reply_to=normalise_addresses(default_reply_to() if reply_to is None else reply_to, "reply_to"),
+        from_email=normalise_address(default_sender() if from_email is None else from_email, "from_email"),
+        subject=check_header_text(subject, "The subject"),
+        headers=normalise_headers(headers),
+        transactional=transactional,
+        sensitive=sensitive,
+        send_at=_aware(send_at, "send_at"),
+        expires_at=_aware(expires_at, "expires_at"),
+        priority=_priority(priority),
+        idempotency_key=_idempotency_key(idempotency_key),
+        using=_using(using),
+        language=_language(language),
+        timezone=_timezone(timezone),
+    )
+    if not draft.recipients:
+        raise NoRecipient("The mail has no recipient: to, cc and bcc are all empty.")
+    _check_times(draft)
+    _set_content(draft, message, html_message, template, context)
+    draft.message_id = _message_id(draft)
+    read = read_attachments(attachments, mailer_settings().MAX_ATTACHMENT_BYTES)
+    return _store(draft, read)
+
+
+async def asend_mail(*args: Any, **options: Any) -> Message:
+    """:func:`send_mail` for asynchronous views: the same arguments, result and errors."""
+    return await sync_to_async(send_mail, thread_sensitive=True)(*args, **options)
+
+
+def cancel(message: Message) -> bool:
+    """Take a message back that has not begun to be sent.
+
+    Returns:
+        Whether it was taken back; if not, it is being sent or its state is final already.
+    """
+    cancelled = outbox.cancel(message.pk)
+    message.refresh_from_db()
+    return cancelled
+
+
+def retry(message: Message) -> None:
+    """Queue a message again that failed, expired, was cancelled or held, for the recipients that have no copy.
+
+    Raises:
+        InvalidTransition: it is in another state, or its content has been dropped.
+    """
+    outbox.retry(message.pk)
+    publish_on_commit([message.pk])
+    message.refresh_from_db()
+
+
+def resend(message: Message) -> None:
+    """Queue a message again whatever became of it, for all recipients: whoever has it gets a second copy.
+
+    Raises:
+        InvalidTransition: it is still on its way, or its content has been dropped.
+    """
+    outbox.resend(message.pk)
+    publish_on_commit([message.pk])
+    message.refresh_from_db()
+
+
+def _store(draft: Message, read: Sequence[ReadAttachment]) -> Message:
+    if draft.idempotency_key and (first := _find(draft.idempotency_key)):
+        return first
+    attachments = [_attachment(draft, one) for one in read]
+    try:
+        outbox.add(draft, attachments)
+    except IntegrityError:
+        # Another caller with the same key came first. Its files are stored already; ours are not needed.
+        for attachment in attachments:
+            attachment.file.storage.delete(str(attachment.file.name))
+        first = _find(draft.idempotency_key) if draft.idempotency_key else None
+        if first is None:
+            raise
+        return first
+    if draft.state == State.QUEUED:
+        publish_on_commit([draft.pk])
+    return draft
+
+
+def _find(idempotency_key: str) -> Message | None:
+    first = Message.objects.using(outbox.database()).filter(idempotency_key=idempotency_key).first()
+    if first is not None and first.idempotency_key != idempotency_key:
+        # MariaDB and MySQL compare without case by default. Somebody else's mail must not pass for this one.
+        raise InvalidOption(f"idempotency_key={idempotency_key!r} differs only in case from one that exists.")
+    return first
+
+
+def _attachment(draft: Message, read: ReadAttachment) -> models.Attachment:
+    attachment = models.Attachment(
+        message=draft,
+        filename=read.filename,
+        mimetype=read.mimetype,
+        content_id=read.content_id,
+        size=len(read.content),
+        sha256=read.sha256,
+    )
+    attachment.file.save(read.filename, ContentFile(read.content), save=False)
+    return attachment
+
+
+def _set_content(
+    draft: Message, message: str, html_message: str | None, template: str | None, context: Mapping[str, Any] | None
+) -> None:
+    if template is None:
+        if context is not None:
+            raise InvalidOption("context is given without a template.")
+        draft.text = _storable(message, "message")
+        draft.html = _storable(html_message or "", "html_message")
+        return
+    if message or html_message:
+        raise InvalidOption(
+            "Give template, or ready text in message and html_message, not both: the template's own .txt is its text."
+        )
+    templates.check(template, subject_given=bool(draft.subject), language=draft.language)
+    draft.template = template
+    draft.context = encode(context or {}, language=draft.language)
+
+
+def _storable(text: object, argument: str) -> str:
+    content = str(text)
+    found = _UNSTORABLE.search(content)
+    if found:
+        raise InvalidOption(f"{argument} holds {found.group()!r} at position {found.start()}, which no mail can carry.")
+    return content
+
+
+def _refuse_unsupported(**options: Any) -> None:
+    for name, value in options.items():
+        if value is not None and value != ():
+            raise NotSupportedYet(f"{name}= is not supported yet; it comes with the support for SparkPost's options.")
+
+
+def _aware(when: datetime | None, argument: str) -> datetime | None:
+    if when is None:
+        return None
+    if not isinstance(when, datetime):
+        raise InvalidOption(f"{argument} must be a datetime, not {type(when).__name__}.")
+    if django_timezone.is_naive(when):
+        raise InvalidOption(f"{argument} has no time zone: {when!r}. Use django.utils.timezone.make_aware().")
+    return when
+
+
+def _check_times(draft: Message) -> None:
+    if draft.expires_at is None:
+        return
+    if draft.expires_at <= django_timezone.now():
+        raise InvalidOption(f"expires_at is in the past: {draft.expires_at.isoformat()}.")
+    if draft.send_at is not None and draft.expires_at <= draft.send_at:
+        raise InvalidOption("expires_at is not after send_at: the mail could never be sent.")
+
+
+def _priority(priority: Priority | int) -> Priority:
+    try:
+        return Priority(priority)
+    except ValueError:
+        known = ", ".join(f"Priority.{one.name}" for one in Priority)
+        raise InvalidOption(f"priority={priority!r} is not one of {known}.") from None
+
+
+def _idempotency_key(key: str | None) -> str | None:
+    if key is None:
+        return None
+    if not isinstance(key, str) or not 1 <= len(key) <= 200 or _UNSTORABLE.search(key):
+        raise InvalidOption("idempotency_key must be a text of 1 to 200 characters.")
+    return key
+
+
+def _language(language: str | None) -> str:
+    if language is None:
+        return translation.get_language() or ""
+    if not translation.check_for_language(language):
+        raise InvalidOption(f"language={language!r} is not a language that Django knows, such as 'pt-br'.")
+    return language
+
+
+def _timezone(name: str | None) -> str:
+    if name is None:
+        current = django_timezone.get_current_timezone()
+        # A fixed offset has no name that could be looked up again.
+        return str(current.key) if isinstance(current, ZoneInfo) else ""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise InvalidOption(f"timezone={name!r} is not a time zone such as 'America/Sao_Paulo'.") from None
+    return name
+
+
+def _using(using: str | None) -> str:
+    if not using:
+        return ""
+    known = set(mailer_settings().TRANSPORTS)
+    if django.VERSION >= (6, 1):
+        from django.core.mail import mailers
+
+        known |= set(mailers.settings)
+    if using not in known:
+        raise InvalidOption(
+            f"using={using!r} is not a mail backend. Known: {', '.join(sorted(known)) or 'none but the default one'}."
+        )
+    return using
+
+
+def _message_id(draft: Message) -> str:
+    for name, value in draft.headers.items():
+        if name.lower() == "message-id":
+            return value
+    domain = bare_address(draft.from_email).rpartition("@")[2]
+    return f"<{draft.pk.hex}@{domain}>"

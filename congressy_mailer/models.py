@@ -1,0 +1,279 @@
+"""The tables: messages, their attachments, what happened to them. Behaviour belongs to :mod:`.outbox`."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.core.files.storage import Storage, storages
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+from uuid6 import uuid7
+
+from .conf import mailer_settings
+
+
+class State(models.TextChoices):
+    """Where a message is on its way. Only :mod:`congressy_mailer.outbox` changes it."""
+
+    #: Its ``send_at`` is ahead.
+    SCHEDULED = "scheduled", _("scheduled")
+    #: Published; whoever has its id may claim it.
+    QUEUED = "queued", _("queued")
+    #: Claimed by a worker under a lease.
+    SENDING = "sending", _("sending")
+    #: Refused temporarily; tried again at ``due_at``.
+    DEFERRED = "deferred", _("deferred")
+    #: Accepted by the mail server for at least one recipient, and open for none.
+    SENT = "sent", _("sent")
+    #: Refused for good by the mail server, or never to be composed.
+    FAILED = "failed", _("failed")
+    #: Taken back before it was sent.
+    CANCELLED = "cancelled", _("cancelled")
+    #: Not sent before its ``expires_at``.
+    EXPIRED = "expired", _("expired")
+    #: Every recipient is on the suppression list.
+    SUPPRESSED = "suppressed", _("suppressed")
+    #: Its worker died while sending it, and ``ON_CRASH`` is ``"hold"``: a person must decide.
+    HELD = "held", _("held")
+
+
+class Priority(models.IntegerChoices):
+    """Which of the messages that are due leaves first; lower numbers first."""
+
+    #: Before everything else: password resets, codes.
+    HIGH = 1, _("high")
+    #: What ``send_mail()`` uses unless told otherwise.
+    NORMAL = 5, _("normal")
+    #: After everything else.
+    LOW = 9, _("low")
+
+
+def new_id() -> uuid.UUID:
+    """A new UUIDv7 (RFC 9562 §5.7): ordered by time, so that the newest rows lie together on disk."""
+    return uuid7()
+
+
+def attachment_storage() -> Storage:
+    """The storage named by ``ATTACHMENT_STORAGE``, where attachments wait for the worker."""
+    return storages[mailer_settings().ATTACHMENT_STORAGE]
+
+
+def attachment_path(attachment: Attachment, filename: str) -> str:
+    """A path that nobody can guess and that keeps nothing of the sender's file name."""
+    return f"congressy_mailer/{uuid.uuid4()}"
+
+
+class Batch(models.Model):
+    """Many messages that were sent together."""
+
+    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    #: When the batch was made.
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("batch")
+        verbose_name_plural = _("batches")
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Message(models.Model):
+    """One mail with its recipients, from the call to its end.
+
+    Its content is one of three: a ``template`` with its ``context``; a ``subject`` with ready ``text`` and
+    ``html``; or a complete MIME message in ``mime``.
+    """
+
+    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    #: The batch it belongs to, if any.
+    batch = models.ForeignKey(
+        Batch, on_delete=models.PROTECT, null=True, blank=True, related_name="messages", verbose_name=_("batch")
+    )
+
+    # On its way
+
+    #: Where it is on its way.
+    state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.QUEUED)
+    #: When somebody should look at it again if nothing else happens; empty once it is final.
+    due_at = models.DateTimeField(_("due at"), null=True, blank=True)
+    #: Which of the messages that are due leaves first.
+    priority = models.PositiveSmallIntegerField(_("priority"), choices=Priority.choices, default=Priority.NORMAL)
+    #: Who took it last: a claim's token while it is being sent.
+    token = models.CharField(_("token"), max_length=100, blank=True, default="")
+    #: How often it was offered to the mail server and answered.
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    #: How often its worker died while holding it.
+    crashes = models.PositiveSmallIntegerField(_("crashes"), default=0)
+    #: Addresses still to be served after some were accepted or refused; empty: all of them.
+    remaining = models.JSONField(_("remaining recipients"), null=True, blank=True)
+    #: The mail server's last word, with the server's own id of the message where it gives one.
+    reply = models.TextField(_("last reply"), blank=True, default="")
+    #: Why it failed, waits or was set aside, for people.
+    reason = models.TextField(_("reason"), blank=True, default="")
+    #: Not before this time.
+    send_at = models.DateTimeField(_("send at"), null=True, blank=True)
+    #: Not after this time.
+    expires_at = models.DateTimeField(_("expires at"), null=True, blank=True)
+    #: When it was stored.
+    created_at = models.DateTimeField(_("created at"))
+    #: When it became ready to be sent.
+    queued_at = models.DateTimeField(_("queued at"), null=True, blank=True)
+    #: When the mail server first accepted it for somebody.
+    sent_at = models.DateTimeField(_("sent at"), null=True, blank=True)
+    #: When it reached its final state.
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+
+    # Envelope and headers
+
+    #: Its ``Message-ID`` header, the same for life.
+    message_id = models.CharField(_("Message-ID"), max_length=320)
+    #: Sender, as in the ``From`` header.
+    from_email = models.CharField(_("from"), max_length=1000)
+    #: Recipients in the ``To`` header.
+    to = models.JSONField(_("to"), default=list)
+    #: Recipients in the ``Cc`` header.
+    cc = models.JSONField(_("cc"), default=list, blank=True)
+    #: Recipients in no header.
+    bcc = models.JSONField(_("bcc"), default=list, blank=True)
+    #: Addresses of the ``Reply-To`` header.
+    reply_to = models.JSONField(_("reply to"), default=list, blank=True)
+    #: Further headers, by name.
+    headers = models.JSONField(_("headers"), default=dict, blank=True)
+
+    # Content
+
+    #: Name of the template, without extension.
+    template = models.CharField(_("template"), max_length=255, blank=True, default="")
+    #: The template's context, encoded by :mod:`congressy_mailer.content.context`.
+    context = models.JSONField(_("context"), null=True, blank=True)
+    #: Language that the template is rendered in.
+    language = models.CharField(_("language"), max_length=20, blank=True, default="")
+    #: Time zone that the template is rendered in.
+    timezone = models.CharField(_("time zone"), max_length=64, blank=True, default="")
+    #: Subject, unless the template has one.
+    subject = models.TextField(_("subject"), blank=True, default="")
+    #: Ready plain text.
+    text = models.TextField(_("text"), blank=True, default="")
+    #: Ready HTML.
+    html = models.TextField(_("HTML"), blank=True, default="")
+    #: A complete MIME message, sent as it is.
+    mime = models.BinaryField(_("MIME message"), null=True, blank=True)
+
+    # Options
+
+    #: A reaction to something the recipient did, rather than marketing.
+    transactional = models.BooleanField(_("transactional"), default=True)
+    #: Content is never shown, and dropped as soon as it is sent.
+    sensitive = models.BooleanField(_("sensitive"), default=False)
+    #: Given by the caller: the same key never makes a second message.
+    idempotency_key = models.CharField(_("idempotency key"), max_length=200, null=True, blank=True, unique=True)
+    #: Alias of the mail backend; empty: the default one.
+    using = models.CharField(_("using"), max_length=100, blank=True, default="")
+
+    class Meta:
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
+        indexes = [
+            models.Index(fields=["due_at"], name="mailer_message_due"),
+            models.Index(fields=["state", "created_at"], name="mailer_message_state"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(mime__isnull=True) | Q(template="", subject="", text="", html="", context__isnull=True),
+                name="mailer_message_mime_alone",
+            ),
+            models.CheckConstraint(
+                condition=Q(template="") | Q(text="", html=""), name="mailer_message_template_or_ready"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        # Neither subject nor recipients: this ends up in logs and tracebacks.
+        return f"{self.id} ({self.state})"
+
+    @property
+    def recipients(self) -> list[str]:
+        """All recipients in the order To, Cc, Bcc."""
+        return [*self.to, *self.cc, *self.bcc]
+
+    def cancel(self) -> bool:
+        """Take the message back; see :func:`congressy_mailer.cancel`."""
+        from .mail import cancel
+
+        return cancel(self)
+
+    def retry(self) -> None:
+        """Send what failed or was set aside once more; see :func:`congressy_mailer.retry`."""
+        from .mail import retry
+
+        retry(self)
+
+
+class Attachment(models.Model):
+    """A file that goes with a message, kept in ``ATTACHMENT_STORAGE`` until it is purged."""
+
+    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    message = models.ForeignKey(
+        Message, on_delete=models.CASCADE, related_name="attachments", verbose_name=_("message")
+    )
+    #: Name that the reader sees.
+    filename = models.CharField(_("file name"), max_length=255, blank=True, default="")
+    #: Media type, such as ``application/pdf``.
+    mimetype = models.CharField(_("media type"), max_length=255)
+    #: ``Content-ID`` of an image that the HTML shows as ``cid:…``; empty for an ordinary attachment.
+    content_id = models.CharField(_("content id"), max_length=255, blank=True, default="")
+    #: Size in bytes.
+    size = models.PositiveBigIntegerField(_("size"))
+    #: SHA-256 of the content, compared before it is sent.
+    sha256 = models.CharField(_("SHA-256"), max_length=64)
+    #: Where it is stored.
+    file = models.FileField(_("file"), storage=attachment_storage, upload_to=attachment_path, max_length=255)
+
+    class Meta:
+        verbose_name = _("attachment")
+        verbose_name_plural = _("attachments")
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Event(models.Model):
+    """Something that happened to a message which its own row cannot tell."""
+
+    class Type(models.TextChoices):
+        """What happened."""
+
+        #: Accepted for this recipient while others were not.
+        ACCEPTED = "accepted", _("accepted")
+        #: Refused temporarily.
+        DEFERRED = "deferred", _("deferred")
+        #: Refused for good.
+        REJECTED = "rejected", _("rejected")
+        #: Could not be composed, or was given up.
+        FAILED = "failed", _("failed")
+        #: Its worker died while holding it.
+        CRASHED = "crashed", _("crashed")
+        #: Sent again because somebody asked for it.
+        RETRIED = "retried", _("retried")
+
+    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="events", verbose_name=_("message"))
+    #: What happened.
+    type = models.CharField(_("type"), max_length=20, choices=Type.choices)
+    #: When it happened.
+    at = models.DateTimeField(_("at"))
+    #: To whom it happened; empty: to the whole message.
+    recipient = models.CharField(_("recipient"), max_length=400, blank=True, default="")
+    #: The mail server's words, or the error.
+    detail = models.TextField(_("detail"), blank=True, default="")
+
+    class Meta:
+        verbose_name = _("event")
+        verbose_name_plural = _("events")
+        ordering = ["at", "id"]
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.message_id}"

@@ -1,0 +1,107 @@
+"""Pure rules: what an SMTP reply means for a mail, and how long to wait before the next attempt."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+
+from celery.utils.time import get_exponential_backoff_interval
+
+#: SparkPost asks for at least 5 seconds before the first retry ("SMTP and REST API Injection Best Practices").
+FLOOR = timedelta(seconds=5)
+
+#: Longer waits than this are left to the sweep: Redis delivers again what has not been acknowledged within the
+#: visibility timeout (an hour by default), and a worker keeps such tasks in memory.
+LONGEST_COUNTDOWN = timedelta(minutes=10)
+
+
+class Stage(Enum):
+    """Where in the SMTP exchange something was said (RFC 5321 §3)."""
+
+    #: Before any mail: connecting, EHLO, STARTTLS.
+    CONNECT = "connect"
+    #: Logging in (RFC 4954).
+    AUTH = "auth"
+    #: MAIL FROM.
+    MAIL = "mail"
+    #: RCPT TO, about one recipient.
+    RCPT = "rcpt"
+    #: DATA, before its content.
+    DATA = "data"
+    #: After the final dot.
+    CONTENT = "content"
+
+
+class Verdict(Enum):
+    """What a reply means."""
+
+    #: Taken.
+    ACCEPTED = "accepted"
+    #: Try again later.
+    DEFERRED = "deferred"
+    #: Never try again.
+    REJECTED = "rejected"
+    #: The server or its configuration is at fault, no mail: stop, keep everything, tell somebody.
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A server's reply, or what stood in its place."""
+
+    #: The three-digit code; ``None`` where no reply was read.
+    code: int | None
+    #: The text behind it, on one line.
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.text}" if self.code is not None else self.text
+
+
+# Authentication required, too weak, failed, encryption needed (RFC 4954 §6): about the account.
+_ACCOUNT_CODES = frozenset({530, 534, 535, 538})
+
+# SparkPost, "Error messages when using SMTP": the domain of the From header is not set up in the account.
+_SENDING_DOMAIN = re.compile(r"unconfigured sending domain", re.IGNORECASE)
+
+
+def classify(code: int | None, text: str, stage: Stage) -> Verdict:
+    """What a reply means for the mail, or for the recipient where ``stage`` is :attr:`Stage.RCPT`.
+
+    Args:
+        code: three-digit reply code; ``None`` for silence, a timeout or a lost connection.
+        text: the reply's text.
+        stage: where it was given.
+    """
+    if stage in (Stage.CONNECT, Stage.AUTH):
+        return Verdict.ACCEPTED if code is not None and 200 <= code < 400 else Verdict.UNAVAILABLE
+    if code is None:
+        return Verdict.DEFERRED
+    if code in _ACCOUNT_CODES or _SENDING_DOMAIN.search(text):
+        return Verdict.UNAVAILABLE
+    if 200 <= code < 400:
+        return Verdict.ACCEPTED
+    if 500 <= code < 600:
+        return Verdict.REJECTED
+    # 4xx, and codes that RFC 5321 §4.2.1 does not know: giving up is what cannot be undone.
+    return Verdict.DEFERRED
+
+
+def delay(attempt: int, first: timedelta, longest: timedelta) -> timedelta:
+    """How long to wait after an attempt that was refused temporarily: exponential, with jitter and a floor.
+
+    Args:
+        attempt: how many attempts there have been, from 1.
+        first: first step of the backoff.
+        longest: the most that is waited.
+    """
+    # The exponent is bounded because Celery computes the power before it compares with the maximum.
+    seconds = get_exponential_backoff_interval(
+        factor=max(1, round(first.total_seconds())),
+        retries=min(attempt - 1, 32),
+        maximum=max(1, round(longest.total_seconds())),
+        full_jitter=True,
+    )
+    return max(FLOOR, timedelta(seconds=seconds))

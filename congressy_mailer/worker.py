@@ -1,0 +1,43 @@
+"""What a Celery worker takes on by itself: our queues, and the sweep, without beat and without configuration."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery.signals import celeryd_init, worker_ready
+
+from .conf import mailer_settings
+from .dispatch import publish_sweep
+
+logger = logging.getLogger("congressy_mailer.worker")
+
+
+def _our_queues() -> list[str]:
+    conf = mailer_settings()
+    return [conf.QUEUE, conf.BULK_QUEUE]
+
+
+@celeryd_init.connect(dispatch_uid="congressy_mailer.consume")
+def consume_our_queues(sender: str, instance: Any, options: dict[str, Any], **kwargs: Any) -> None:
+    """Let a worker started without ``-Q`` consume our queues too; ``-X`` and ``-Q`` stay as told."""
+    if not options.get("queues"):
+        for name in _our_queues():
+            instance.app.amqp.queues.select_add(name)
+
+
+@worker_ready.connect(dispatch_uid="congressy_mailer.sweep")
+def start_sweeping(sender: Any, **kwargs: Any) -> None:
+    """Publish a sweep now and at every interval, if this worker serves the queue that it goes to."""
+    conf = mailer_settings()
+    served = sender.app.amqp.queues.consume_from
+    missing = [name for name in _our_queues() if name not in served]
+    if missing:
+        logger.warning(
+            "This worker does not serve %s: mail there waits for another worker. Started with -Q, a worker "
+            "serves only the queues that are named.",
+            " and ".join(repr(name) for name in missing),
+        )
+    if conf.QUEUE in served:
+        publish_sweep()
+        sender.timer.call_repeatedly(conf.SWEEP_INTERVAL.total_seconds(), publish_sweep)

@@ -1,0 +1,1 @@
+"""Events that people register for; every mail of the demo begins in its views."""

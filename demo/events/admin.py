@@ -1,0 +1,17 @@
+"""Events and registrations in the admin."""
+
+from django.contrib import admin
+
+from .models import Event, Registration
+
+
+@admin.register(Event)
+class EventAdmin(admin.ModelAdmin):
+    list_display = ("name", "starts_at", "city", "price")
+
+
+@admin.register(Registration)
+class RegistrationAdmin(admin.ModelAdmin):
+    list_display = ("person", "email", "payment", "paid", "code", "created_at")
+    list_filter = ("paid", "payment")
+    search_fields = ("person", "email", "code")

@@ -1,0 +1,79 @@
+"""The pages of the inbox, on the site and as files that need no server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.template.loader import render_to_string
+from django.urls import reverse
+
+from .reading import File, Letter, read_letters
+
+#: No scripts, no forms, nothing from elsewhere. A frame made with ``srcdoc`` inherits it (CSP Level 3 §7.8), so it
+#: holds for the mail, too, and keeps images from telling their server who reads.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-src 'self'; base-uri 'none'"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the pages and files are."""
+
+    index: str
+    letter: Callable[[Letter], str]
+    source: Callable[[Letter], str]
+    file: Callable[[Letter, File], str]
+
+    @classmethod
+    def of_site(cls) -> Addresses:
+        """On the running site."""
+        return cls(
+            index=reverse("inbox"),
+            letter=lambda letter: reverse("letter", args=[letter.mail.number]),
+            source=lambda letter: reverse("source", args=[letter.mail.number]),
+            file=lambda letter, file: reverse("attachment", args=[letter.mail.number, file.number]),
+        )
+
+    @classmethod
+    def of_files(cls) -> Addresses:
+        """In a folder, beside the ``.eml`` files."""
+        return cls(
+            index="index.html",
+            letter=lambda letter: f"{letter.mail.number:06}.html",
+            source=lambda letter: letter.mail.file_name,
+            file=lambda letter, file: f"attachments/{letter.mail.number:06}-{file.number}-{file.name}",
+        )
+
+    def listed(self, letters: Iterable[Letter]) -> list[dict[str, Any]]:
+        """What the list of mails shows."""
+        return [{"letter": letter, "address": self.letter(letter)} for letter in letters]
+
+    def shown(self, letter: Letter) -> dict[str, Any]:
+        """What the page of a mail shows."""
+        return {
+            "letter": letter,
+            "index": self.index,
+            "source": self.source(letter),
+            "files": [{"file": file, "address": self.file(letter, file)} for file in letter.files],
+        }
+
+
+def write_pages(directory: Path) -> Path:
+    """Write a page for each mail that is stored in a folder, its attachments, and a list of all.
+
+    Returns:
+        Path of the list.
+    """
+    addresses = Addresses.of_files()
+    letters = read_letters(directory)
+    (directory / "attachments").mkdir(exist_ok=True)
+    for letter in letters:
+        page = render_to_string("inbox/letter.html", {**addresses.shown(letter), "policy": POLICY})
+        (directory / addresses.letter(letter)).write_text(page)
+        for file in letter.files:
+            (directory / addresses.file(letter, file)).write_bytes(file.content)
+    index = directory / addresses.index
+    index.write_text(render_to_string("inbox/list.html", {"letters": addresses.listed(letters), "policy": POLICY}))
+    return index

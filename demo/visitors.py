@@ -1,0 +1,102 @@
+"""People who use the site, each with a browser's cookies, through its own pages."""
+
+from __future__ import annotations
+
+import unicodedata
+from http.cookiejar import CookieJar
+from itertools import product
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, ProxyHandler, build_opener
+
+_FIRST = (
+    "Ana", "Bruno", "Camila", "Davi", "Eloá", "Fábio", "Giovanna", "Heitor", "Inês", "João", "Karina", "Luís",
+    "Márcia", "Nélson", "Olívia", "Patrícia", "Quitéria", "Raul", "Sônia", "Tomás", "Úrsula", "Valéria", "Wagner",
+    "Yasmin", "Zuleide",
+)  # fmt: skip
+_LAST = (
+    "Almeida", "Brandão", "Conceição", "D'Ávila", "Esteves", "Figueirôa", "Gonçalves", "Holanda", "Itapuã",
+    "Junqueira", "Lacerda", "Magalhães", "Nóbrega", "Oliveira", "Pádua", "Queirós", "Ribeirão", "Sant'Anna",
+)  # fmt: skip
+
+#: Refused twice, then taken; see ``local_sparkpost.replies.AddressRules``.
+DELAYED = "delay-2@participantes.example"
+#: Always refused.
+BOUNCING = "hard-bounce@participantes.example"
+#: Everybody needs these two and somebody else.
+FEWEST = 3
+
+
+class PageFailed(RuntimeError):
+    """The site answered with an error."""
+
+
+def people(count: int) -> list[tuple[str, str, str]]:
+    """So many people: name, address, form of payment. One in four pays by boleto.
+
+    The first of them have a mailbox that refuses mail for a while, and one that does not exist.
+    """
+    names = product(range(1, count // (len(_FIRST) * len(_LAST)) + 2), _LAST, _FIRST)
+    found = []
+    for number, (round_, last, first) in zip(range(count), names, strict=False):
+        address = f"{_plain(first)}.{_plain(last)}{'' if round_ == 1 else round_}@participantes.example"
+        address = {0: DELAYED, 1: BOUNCING}.get(number, address)
+        found.append((f"{first} {last}", address, "boleto" if number % 4 == 3 else "pix"))
+    return found
+
+
+def _plain(name: str) -> str:
+    letters = unicodedata.normalize("NFKD", name.lower())
+    return "".join(letter for letter in letters if letter.isascii() and letter.isalpha())
+
+
+class Visitor:
+    """Somebody in front of the site."""
+
+    def __init__(self, address: str) -> None:
+        """Open a browser.
+
+        Args:
+            address: of the site, without a slash at its end.
+        """
+        self._address = address
+        self._cookies = CookieJar()
+        # Whatever proxy this machine uses, the site is on it.
+        self._opener = build_opener(ProxyHandler({}), HTTPCookieProcessor(self._cookies))
+
+    def register(self, person: str, email: str, payment: str) -> None:
+        """Fill in the form on the first page."""
+        self.submit("/", person=person, email=email, payment=payment)
+
+    def ask_for_new_password(self, email: str) -> None:
+        """Fill in the form for a forgotten password."""
+        self.submit("/senha/", email=email)
+
+    def log_in(self, user: str, password: str) -> None:
+        """Log in to the admin."""
+        self.submit("/admin/login/?next=/admin/", username=user, password=password)
+
+    def invite(self, speaker: str, email: str, talk: str) -> None:
+        """Invite a speaker to the first event; only for who has logged in."""
+        self.submit("/convites/", event="1", speaker=speaker, email=email, talk=talk)
+
+    def submit(self, path: str, **fields: str) -> None:
+        """Open a page with a form, fill it in and send it.
+
+        Raises:
+            PageFailed: the site did not take it.
+        """
+        self._open(path)
+        token = next(cookie.value or "" for cookie in self._cookies if cookie.name == "csrftoken")
+        self._open(path, {**fields, "csrfmiddlewaretoken": token})
+
+    def _open(self, path: str, fields: dict[str, str] | None = None) -> None:
+        try:
+            self._opener.open(
+                self._address + path, data=urlencode(fields).encode() if fields else None, timeout=60
+            ).close()
+        except HTTPError as error:
+            error.close()
+            raise PageFailed(f"The site answered {error.code} at {path}.") from None
+        except OSError as error:
+            raise PageFailed(f"The site did not answer at {path}: {error}.") from error

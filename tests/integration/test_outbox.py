@@ -1,0 +1,369 @@
+"""The rules of the states, on a real database."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+from django.test import override_settings
+from django.utils import timezone
+
+from congressy_mailer import outbox, send_mail
+from congressy_mailer.exceptions import InvalidTransition
+from congressy_mailer.models import Event, Message, State
+from congressy_mailer.retry import Reply
+from congressy_mailer.transports.base import Outcome
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+
+
+@pytest.fixture(autouse=True)
+def unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the database is under test: nothing is published, and no broker that is missing makes anything due."""
+    monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
+
+
+def queue(count: int = 1, **options: Any) -> list[UUID]:
+    return [send_mail("x", "y", to="ana@example.com", **options).pk for _ in range(count)]
+
+
+def update(key: UUID, **values: Any) -> None:
+    Message.objects.filter(pk=key).update(**values)
+
+
+def state_of(key: UUID) -> str:
+    return Message.objects.get(pk=key).state
+
+
+def claim_one(key: UUID, token: str = "task:1") -> Message:
+    (message,) = outbox.claim([key], token)
+    return message
+
+
+def accepted(key: UUID) -> Outcome:
+    return Outcome(key, accepted=("ana@example.com",), reply=Reply(250, "2.0.0 OK 1/2"))
+
+
+def deferred(key: UUID, *recipients: str, **options: Any) -> Outcome:
+    return Outcome(
+        key, deferred={one: Reply(451, "4.7.1 later") for one in recipients or ("ana@example.com",)}, **options
+    )
+
+
+def rejected(key: UUID, *recipients: str, **options: Any) -> Outcome:
+    return Outcome(
+        key, rejected={one: Reply(550, "5.1.1 nobody") for one in recipients or ("ana@example.com",)}, **options
+    )
+
+
+def test_a_claim_takes_what_is_queued_and_only_once() -> None:
+    ids = queue(5)
+    assert {message.id for message in outbox.claim([*ids, uuid4()], "one:1")} == set(ids)
+    assert outbox.claim(ids, "two:1") == []
+    assert set(Message.objects.values_list("state", "token")) == {(State.SENDING, "one:1")}
+
+
+def test_a_claim_is_ordered_by_priority_then_age() -> None:
+    low, normal, high = queue(priority=9)[0], queue()[0], queue(priority=1)[0]
+    assert [message.id for message in outbox.claim([low, normal, high], "t:1")] == [high, normal, low]
+
+
+@pytest.mark.parametrize("state", [state for state in State if state not in (State.QUEUED, State.DEFERRED)])
+def test_no_other_state_can_be_claimed(state: State) -> None:
+    (key,) = queue()
+    update(key, state=state, due_at=timezone.now() + timedelta(hours=1))
+    assert outbox.claim([key], "t:1") == []
+    assert state_of(key) == state
+
+
+def test_a_deferred_message_is_claimed_when_due() -> None:
+    (key,) = queue()
+    update(key, state=State.DEFERRED, due_at=timezone.now() + timedelta(minutes=1))
+    assert outbox.claim([key], "t:1") == []
+    update(key, due_at=timezone.now())
+    assert claim_one(key).id == key
+
+
+def test_claims_at_the_same_time_never_share_a_message() -> None:
+    ids = queue(120)
+    barrier = threading.Barrier(4)
+
+    def work(worker: int) -> list[UUID]:
+        try:
+            barrier.wait(20)
+            taken = []
+            chooser = random.Random(worker)  # noqa: S311
+            for turn in range(12):
+                wanted = chooser.sample(ids, 40)
+                taken += [message.id for message in outbox.claim(wanted, f"{worker}:{turn}")]
+            return taken
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        claimed = Counter(key for taken in threads.map(work, range(4)) for key in taken)
+    assert set(claimed.values()) == {1}
+    assert len(claimed) > 40
+
+
+def test_accepted_is_sent_and_final() -> None:
+    (key,) = queue()
+    assert outbox.record("task:1", claim_one(key), accepted(key)) is None
+    message = Message.objects.get(pk=key)
+    assert (message.state, message.due_at, message.token, message.attempts) == (State.SENT, None, "", 1)
+    assert message.reply == "250 2.0.0 OK 1/2"
+    assert message.sent_at is not None
+    assert outbox.claim([key], "t:2") == []
+
+
+@pytest.mark.parametrize("outcome", [accepted, deferred, rejected])
+def test_a_result_whose_claim_was_lost_changes_nothing(outcome: Callable[[UUID], Outcome]) -> None:
+    (key,) = queue()
+    message = claim_one(key)
+    update(key, token="other:1")
+    assert outbox.record("task:1", message, outcome(key)) is None
+    assert (state_of(key), Event.objects.count()) == (State.SENDING, 0)
+
+
+def test_refused_for_a_while_is_deferred_with_its_reason() -> None:
+    (key,) = queue()
+    wait = outbox.record("task:1", claim_one(key), deferred(key))
+    message = Message.objects.get(pk=key)
+    assert (message.state, message.attempts) == (State.DEFERRED, 1)
+    assert "451 4.7.1 later" in message.reason
+    assert wait is not None
+    assert message.due_at is not None
+    assert timedelta(seconds=5) <= message.due_at - timezone.now() + timedelta(seconds=2)
+    assert message.due_at - timezone.now() <= wait
+
+
+def test_given_up_after_retry_for_not_after_a_count() -> None:
+    (key,) = queue()
+    update(key, attempts=1000)
+    assert outbox.record("task:1", claim_one(key), deferred(key)) is None or state_of(key) == State.DEFERRED
+    update(key, state=State.QUEUED, queued_at=timezone.now() - timedelta(hours=48))
+    assert outbox.record("task:2", claim_one(key, "task:2"), deferred(key)) is None
+    message = Message.objects.get(pk=key)
+    assert message.state == State.FAILED
+    assert message.reason.startswith("Given up after 2 days, 0:00:00: ana@example.com: 451")
+
+
+def test_refused_for_good_fails() -> None:
+    (key,) = queue()
+    outbox.record("task:1", claim_one(key), rejected(key))
+    message = Message.objects.get(pk=key)
+    assert message.state == State.FAILED
+    assert message.reason == "ana@example.com: 550 5.1.1 nobody"
+    assert [(event.type, event.recipient) for event in message.events.all()] == [("rejected", "ana@example.com")]
+
+
+def test_of_three_recipients_only_the_deferred_one_is_tried_again() -> None:
+    key = send_mail("x", "y", to=["ana@a.com", "eva@a.com"], bcc="rui@a.com").pk
+    outcome = Outcome(
+        key,
+        accepted=("ana@a.com",),
+        deferred={"eva@a.com": Reply(451, "later")},
+        rejected={"rui@a.com": Reply(550, "nobody")},
+        reply=Reply(250, "OK"),
+    )
+    outbox.record("task:1", claim_one(key), outcome)
+    message = Message.objects.get(pk=key)
+    assert (message.state, message.remaining) == (State.DEFERRED, ["eva@a.com"])
+    assert {(event.type, event.recipient) for event in message.events.all()} == {
+        ("accepted", "ana@a.com"),
+        ("deferred", "eva@a.com"),
+        ("rejected", "rui@a.com"),
+    }
+    update(key, due_at=timezone.now())
+    outbox.record("task:2", claim_one(key, "task:2"), rejected(key, "eva@a.com"))
+    message.refresh_from_db()
+    # Somebody has it: it was sent, and the reason tells who has not.
+    assert (message.state, message.remaining) == (State.SENT, None)
+    assert message.reason == "eva@a.com: 550 5.1.1 nobody"
+
+
+def test_in_doubt_is_said() -> None:
+    (key,) = queue()
+    outbox.record("task:1", claim_one(key), deferred(key, in_doubt=True))
+    assert "in doubt" in Message.objects.get(pk=key).reason
+
+
+def test_sensitive_content_is_dropped_when_it_is_sent(django_capture_on_commit_callbacks: Any) -> None:
+    key = send_mail("Senha", "abc", to="ana@example.com", sensitive=True, attachments=[("a", b"1")]).pk
+    (attachment,) = Message.objects.get(pk=key).attachments.all()
+    outbox.record("task:1", claim_one(key), accepted(key))
+    message = Message.objects.get(pk=key)
+    assert (message.subject, message.text, message.html, message.context) == ("", "", "", None)
+    assert not message.attachments.exists()
+    assert not attachment.file.storage.exists(attachment.file.name)
+    with pytest.raises(InvalidTransition, match="its content was dropped"):
+        outbox.resend(key)
+
+
+def test_released_messages_are_queued_and_no_attempt_is_counted() -> None:
+    ids = queue(3)
+    outbox.claim(ids, "task:1")
+    outbox.release("task:1", ids[:2])
+    assert [state_of(key) for key in ids] == [State.QUEUED, State.QUEUED, State.SENDING]
+    assert set(Message.objects.values_list("attempts", flat=True)) == {0}
+    outbox.release("other:1", ids)
+    assert state_of(ids[2]) == State.SENDING
+
+
+def test_composing_that_can_never_work_fails_and_what_may_work_later_waits() -> None:
+    hopeless, later = queue(2)
+    outbox.claim([hopeless, later], "task:1")
+    outbox.fail("task:1", hopeless, "events.Order pk=3 no longer exists")
+    assert outbox.postpone("task:1", later, "no such template") is not None
+    assert Message.objects.get(pk=hopeless).reason == "events.Order pk=3 no longer exists"
+    assert [state_of(hopeless), state_of(later)] == [State.FAILED, State.DEFERRED]
+    outbox.fail("task:1", later, "x")
+    assert state_of(later) == State.DEFERRED
+
+
+def test_sweep_publishes_what_is_due_and_nothing_else() -> None:
+    now = timezone.now()
+    past, ahead = now - timedelta(seconds=1), now + timedelta(hours=1)
+    lost, waiting, scheduled, retried, final = queue(5)
+    update(lost, due_at=past)
+    update(scheduled, state=State.SCHEDULED, due_at=past, queued_at=None)
+    update(retried, state=State.DEFERRED, due_at=past)
+    update(final, state=State.SENT, due_at=None)
+    (later,) = queue(send_at=ahead)
+    assert set(outbox.sweep()) == {lost, scheduled, retried}
+    assert [state_of(key) for key in (lost, waiting, scheduled, retried, final, later)] == [
+        State.QUEUED, State.QUEUED, State.QUEUED, State.QUEUED, State.SENT, State.SCHEDULED,
+    ]  # fmt: skip
+    assert Message.objects.get(pk=scheduled).queued_at is not None
+    assert outbox.sweep() == []
+
+
+def test_what_is_lost_is_published_again_ever_more_rarely() -> None:
+    (key,) = queue()
+    now = timezone.now()
+    update(key, due_at=now, queued_at=now - timedelta(hours=2))
+    outbox.sweep()
+    due_at = Message.objects.get(pk=key).due_at
+    assert due_at is not None
+    assert due_at - now >= timedelta(hours=1)
+
+
+def test_a_lease_that_is_over_queues_the_message_again() -> None:
+    (key,) = queue()
+    claim_one(key)
+    assert outbox.sweep() == []
+    update(key, due_at=timezone.now())
+    assert outbox.sweep() == [key]
+    message = Message.objects.get(pk=key)
+    assert (message.state, message.crashes) == (State.QUEUED, 1)
+    assert [event.type for event in message.events.all()] == ["crashed"]
+
+
+@override_settings(CONGRESSY_MAILER={"ON_CRASH": "hold"})
+def test_a_lease_that_is_over_holds_the_message_where_told() -> None:
+    (key,) = queue()
+    claim_one(key)
+    update(key, due_at=timezone.now())
+    assert outbox.sweep() == []
+    message = Message.objects.get(pk=key)
+    assert (message.state, message.due_at) == (State.HELD, None)
+    assert "whether the mail server took it is not known" in message.reason
+    outbox.retry(key)
+    assert state_of(key) == State.QUEUED
+
+
+def test_a_task_that_runs_again_takes_up_what_its_dead_process_held() -> None:
+    mine, others = queue(2)
+    outbox.claim([mine], "task-a:1")
+    outbox.claim([others], "task-b:1")
+    assert outbox.claim([mine, others], "task-a:2") == []
+    taken = outbox.claim([mine, others], "task-a:3", redelivered=True)
+    assert [message.id for message in taken] == [mine]
+    assert taken[0].crashes == 1
+
+
+def test_sweeps_at_the_same_time_share_the_work() -> None:
+    ids = queue(60)
+    Message.objects.update(due_at=timezone.now())
+    barrier = threading.Barrier(3)
+
+    def work(_: int) -> list[UUID]:
+        try:
+            barrier.wait(20)
+            return outbox.sweep()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(3) as threads:
+        published = Counter(key for found in threads.map(work, range(3)) for key in found)
+    assert published == Counter(ids)
+
+
+def test_expired_messages_are_not_sent() -> None:
+    soon = timezone.now() + timedelta(hours=1)
+    claimed, swept = queue(2, expires_at=soon)
+    update(claimed, expires_at=timezone.now())
+    assert outbox.claim([claimed], "t:1") == []
+    update(swept, expires_at=timezone.now(), due_at=timezone.now())
+    assert outbox.sweep() == []
+    assert [state_of(claimed), state_of(swept)] == [State.EXPIRED, State.EXPIRED]
+
+
+def test_cancelling_while_it_is_sent_is_too_late() -> None:
+    (key,) = queue()
+    claim_one(key)
+    assert not outbox.cancel(key)
+    assert state_of(key) == State.SENDING
+
+
+def test_retry_keeps_to_those_without_a_copy_and_resend_does_not() -> None:
+    (key,) = queue()
+    update(key, state=State.FAILED, remaining=["eva@a.com"])
+    outbox.retry(key)
+    assert Message.objects.get(pk=key).remaining == ["eva@a.com"]
+    update(key, state=State.SENT)
+    with pytest.raises(InvalidTransition, match="is sent; it can be queued again only when it is cancelled, expired"):
+        outbox.retry(key)
+    outbox.resend(key)
+    message = Message.objects.get(pk=key)
+    assert (message.state, message.remaining) == (State.QUEUED, None)
+    with pytest.raises(InvalidTransition, match="is gone"):
+        outbox.retry(uuid4())
+
+
+def test_one_key_under_callers_at_the_same_time_makes_one_message() -> None:
+    barrier = threading.Barrier(4)
+
+    def call(_: int) -> UUID:
+        try:
+            barrier.wait(20)
+            return send_mail("x", "y", to="ana@example.com", idempotency_key="order-1", attachments=[("a", b"1")]).pk
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        keys = set(threads.map(call, range(4)))
+    assert len(keys) == 1
+    assert Message.objects.count() == 1
+
+
+def test_unpublished_messages_are_due_at_once() -> None:
+    (key,) = queue()
+    assert outbox.sweep() == []
+    outbox.unpublished([key])
+    assert outbox.sweep() == [key]
+
+
+def test_content_is_of_one_kind() -> None:
+    (key,) = queue()
+    for values in ({"mime": b"x"}, {"template": "a"}):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Message.objects.filter(pk=key).update(**values)

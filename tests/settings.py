@@ -1,0 +1,117 @@
+"""Settings of the host project that the tests run in; what differs from run to run comes from the environment."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import django
+
+SCRATCH = Path(os.environ.get("MAILER_TEST_DIRECTORY") or tempfile.mkdtemp(prefix="congressy-mailer-"))
+
+SECRET_KEY = "only for tests"  # noqa: S105
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+USE_TZ = True
+TIME_ZONE = "America/Sao_Paulo"
+LANGUAGE_CODE = "pt-br"
+USE_I18N = True
+ROOT_URLCONF = "tests.urls"
+MEDIA_ROOT = SCRATCH / "media"
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.sessions",
+    "congressy_mailer",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [Path(__file__).parent / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+
+def _database(url: str) -> dict[str, object]:
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        # Worker processes of the tests share the file.
+        options = {"timeout": 20, "transaction_mode": "IMMEDIATE"}
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": unquote(parts.path),
+            "OPTIONS": options,
+            "TEST": {"NAME": unquote(parts.path)},
+        }
+    if parts.scheme == "mysql":
+        import pymysql
+
+        pymysql.version_info = (2, 2, 7, "final", 0)
+        pymysql.install_as_MySQLdb()
+    name = unquote(parts.path).lstrip("/")
+    return {
+        "ENGINE": {
+            "postgresql": "django.db.backends.postgresql",
+            "mysql": "django.db.backends.mysql",
+        }[parts.scheme],
+        "NAME": name,
+        "USER": parts.username or "",
+        "PASSWORD": parts.password or "",
+        "HOST": parts.hostname or "",
+        "PORT": parts.port or "",
+        "TEST": {"NAME": name if os.environ.get("MAILER_TEST_WORKER") else f"test_{name}"},
+    }
+
+
+DATABASES = {"default": _database(os.environ.get("DATABASE_URL") or f"sqlite://{SCRATCH}/db.sqlite3")}
+
+CELERY_BROKER_URL = os.environ.get("BROKER_URL", "redis://127.0.0.1:1/0")
+CELERY_RESULT_BACKEND = None
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+
+CONGRESSY_EMAIL_SENDER = "mail@congressy.net"
+CONGRESSY_REPLY_TO = "congressy@congressy.com"
+
+_smtp = {
+    "host": os.environ.get("MAILER_TEST_SMTP_HOST", "localhost"),
+    "port": int(os.environ.get("MAILER_TEST_SMTP_PORT", "1")),
+    "username": "SMTP_Injection",
+    "password": os.environ.get("MAILER_TEST_SMTP_PASSWORD", "key"),
+    "use_tls": True,
+}
+if django.VERSION >= (6, 1) and os.environ.get("MAILER_TEST_MAILERS"):
+    MAILERS = {"default": {"BACKEND": "django.core.mail.backends.smtp.EmailBackend", "OPTIONS": _smtp}}
+else:
+    EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    EMAIL_HOST = _smtp["host"]
+    EMAIL_PORT = _smtp["port"]
+    EMAIL_HOST_USER = _smtp["username"]
+    EMAIL_HOST_PASSWORD = _smtp["password"]
+    EMAIL_USE_TLS = True
+
+# Shorter times for tests that wait for them.
+_seconds = {"LEASE": "MAILER_TEST_LEASE_SECONDS", "SWEEP_INTERVAL": "MAILER_TEST_SWEEP_SECONDS"}
+CONGRESSY_MAILER = {
+    "RETRY_BACKOFF": timedelta(seconds=5),
+    **{key: timedelta(seconds=float(os.environ[name])) for key, name in _seconds.items() if name in os.environ},
+}

@@ -1,0 +1,130 @@
+"""Addresses and headers as callers give them."""
+
+from __future__ import annotations
+
+from email.headerregistry import AddressHeader
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from congressy_mailer.content.addresses import (
+    bare_address,
+    normalise_address,
+    normalise_addresses,
+    normalise_headers,
+)
+from congressy_mailer.exceptions import InvalidAddress, InvalidHeader
+
+
+@pytest.mark.parametrize(
+    ("given", "normal", "bare"),
+    [
+        ("ana@example.com", "ana@example.com", "ana@example.com"),
+        ("  ana@example.com ", "ana@example.com", "ana@example.com"),
+        ("Ana <ana@example.com>", "Ana <ana@example.com>", "ana@example.com"),
+        ("José Conceição <jose@example.com>", "José Conceição <jose@example.com>", "jose@example.com"),
+        ('"Silva, Ana" <ana@example.com>', '"Silva, Ana" <ana@example.com>', "ana@example.com"),
+        ("ana@münchen.de", "ana@münchen.de", "ana@xn--mnchen-3ya.de"),
+        ("ana+tag@example.com", "ana+tag@example.com", "ana+tag@example.com"),
+    ],
+)
+def test_normal_forms(given: str, normal: str, bare: str) -> None:
+    assert normalise_address(given, "to[0]") == normal
+    assert bare_address(normal) == bare
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "",
+        "   ",
+        None,
+        "ana",
+        "ana@",
+        "@example.com",
+        "ana@example.com, eva@example.com",
+        "ana@example.com; eva@example.com",
+        "Ana <ana@example.com> <eva@example.com>",
+        "Ana <ana@example.com>, Eva <eva@example.com>",
+        "group: ana@example.com;",
+        "undisclosed-recipients:;",
+        "ana@example.com\nBcc: eva@example.com",
+        "Ana\r\nBcc: eva@example.com <ana@example.com>",
+        "ana@exa\x00mple.com",
+        "ana@example.com\u2028eva@example.com",
+        "josé@example.com",
+        "ana@example..com",
+        "a" * 65 + "@" + "b" * 200 + ".com",
+        "x" * 301 + " <ana@example.com>",
+        "=?utf-8?q?ana=40example=2Ecom=2C?= eva@example.com",
+        "\ud800@example.com",
+        b"ana@example.com",
+        42,
+    ],
+)
+def test_what_is_not_one_address_is_refused(hostile: Any) -> None:
+    with pytest.raises(InvalidAddress, match=r"^to\[3\]"):
+        normalise_address(hostile, "to[3]")
+
+
+def test_the_error_names_the_place() -> None:
+    with pytest.raises(InvalidAddress, match=r"cc\[1\] is not"):
+        normalise_addresses(["ana@example.com", "nobody"], "cc")
+
+
+@pytest.mark.parametrize("values", [b"ana@example.com", {"ana@example.com": 1}, 3])
+def test_only_lists_of_addresses(values: object) -> None:
+    with pytest.raises(InvalidAddress, match="to must be a list of addresses"):
+        normalise_addresses(values, "to")
+
+
+def test_one_text_is_one_address() -> None:
+    assert normalise_addresses("ana@example.com", "to") == ["ana@example.com"]
+    assert normalise_addresses(None, "to") == []
+
+
+@given(st.text(max_size=80) | st.from_regex(r'[^\0]{0,20}<[\w".@, ]{1,20}@[\w.,;]{1,20}>[^\0]{0,10}'))
+def test_whatever_is_accepted_is_one_mailbox_on_one_line(text: str) -> None:
+    try:
+        normal = normalise_address(text, "to")
+    except InvalidAddress:
+        return
+    parsed = AddressHeader.value_parser(normal).all_mailboxes
+    assert len(parsed) == 1
+    assert len(normal.splitlines()) == 1
+    assert normalise_address(normal, "to") == normal
+    bare = bare_address(normal)
+    assert bare.isascii()
+    assert not set(bare) & set(" \r\n<>,;")
+
+
+def test_headers() -> None:
+    assert normalise_headers({"X-Order": 7, "Message-ID": "<a@b.com>"}) == {"X-Order": "7", "Message-ID": "<a@b.com>"}
+    assert normalise_headers(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"X-A": "1\r\nBcc: eva@example.com"}, "must not hold line breaks"),
+        ({"X-A": "1\u2028Bcc: x"}, "must not hold line breaks"),
+        ({"X-A\nBcc": "1"}, "is not the name of a mail header"),
+        ({"X A": "1"}, "is not the name of a mail header"),
+        ({"": "1"}, "is not the name of a mail header"),
+        ({"Açaí": "1"}, "is not the name of a mail header"),
+        ({"X:": "1"}, "is not the name of a mail header"),
+        ({3: "1"}, "is not the name of a mail header"),
+        ({"bcc": "eva@example.com"}, "give bcc as bcc=, not as a header"),
+        ({"From": "eva@example.com"}, "give From as from_email="),
+        ({"Subject": "x"}, "give Subject as subject="),
+        ({"Content-Type": "text/html"}, "follows from the content"),
+        ({"X-A": "1", "x-a": "2"}, "x-a is given twice"),
+        ({"X-A": " "}, "is empty"),
+        ({"Message-ID": "no"}, "must look like <unique@example.com>"),
+    ],
+)
+def test_headers_that_are_refused(headers: Any, message: str) -> None:
+    with pytest.raises(InvalidHeader, match=message):
+        normalise_headers(headers)

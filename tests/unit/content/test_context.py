@@ -1,0 +1,589 @@
+"""The context codec: what goes in comes out, and what cannot is refused by name."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import uuid
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, Group, User
+from django.db import connection, models
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse_lazy
+from django.utils import translation
+from django.utils.functional import SimpleLazyObject, lazy
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy, ngettext_lazy, pgettext_lazy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from congressy_mailer.content.context import decode_many, encode
+from congressy_mailer.exceptions import ContentError, ContentNotReady, ContextNotSerializable, MailerError
+from congressy_mailer.models import Event, Message, Priority, State
+
+SAO_PAULO = ZoneInfo("America/Sao_Paulo")
+
+
+def store(stored: Any) -> Any:
+    """What a database does: sorts the keys of objects, as jsonb does, and knows JSON only."""
+    return json.loads(json.dumps(stored, allow_nan=False, sort_keys=True))
+
+
+def levels(stored: Any) -> int:
+    if isinstance(stored, dict):
+        return 1 + max(map(levels, stored.values()), default=0)
+    if isinstance(stored, list):
+        return 1 + max(map(levels, stored), default=0)
+    return 0
+
+
+def decode(context: dict[str, Any]) -> Any:
+    [decoded] = decode_many([context])
+    return decoded
+
+
+def round_trip(value: Any, *, language: str | None = None) -> Any:
+    return decode(store(encode({"value": value}, language=language)))["value"]
+
+
+def refusal(value: Any) -> str:
+    with pytest.raises(ContextNotSerializable) as caught:
+        encode({"order": {"items": [0, 1, 2, value]}}, language=None)
+    assert isinstance(caught.value, TypeError)
+    assert isinstance(caught.value, MailerError)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        "Ana & Zé 😀",
+        "",
+        0,
+        -(2**63),
+        2**63,
+        10**100,
+        0.1,
+        1e300,
+        5e-324,
+        -0.0,
+        1e16,
+        [1, [2, []]],
+        (1, (2, "x"), ()),
+        {1, "a", None},
+        frozenset({date(2026, 5, 10)}),
+        date(2026, 5, 10),
+        datetime(2026, 5, 10, 9, 30, 15, 123456),
+        datetime(2026, 5, 10, 9, 30, tzinfo=UTC),
+        datetime(2026, 5, 10, 9, 30, tzinfo=SAO_PAULO),
+        datetime(2026, 5, 10, 9, 30, tzinfo=timezone(timedelta(hours=-3, minutes=-30))),
+        time(23, 59, 59, 1),
+        time(8, 0, tzinfo=UTC),
+        time(8, 0, tzinfo=SAO_PAULO),
+        timedelta(days=-1, seconds=5, microseconds=7),
+        Decimal("1234.50"),
+        Decimal("-0E-10"),
+        uuid.UUID("018f3c6e-0000-7000-8000-000000000000"),
+        {"z": 1, "a": 2, "mm": 3},
+        {1: "int", "1": "str", None: "none", (date(2026, 1, 1)): "date"},
+        {"$type": "model", "model": "auth.user", "pk": "1", "using": "default"},
+        {"$type": {"$type": "dict", "items": []}},
+        State.SENT,
+        Priority.HIGH,
+        Event.Type.FAILED,
+        {State.SENT: [State.QUEUED]},
+    ],
+)
+def test_a_value_comes_back_as_it_was(value: Any) -> None:
+    decoded = round_trip(value)
+    assert decoded == value
+    assert type(decoded) is type(value)
+    assert repr(decoded) == repr(value) or isinstance(value, set | frozenset)
+
+
+def test_an_integer_of_any_length_comes_back() -> None:
+    assert round_trip({10**5000: [10**5000]}) == {10**5000: [10**5000]}
+    assert refusal({10**5000: b""}).startswith('context["order"]["items"][3][0x')
+
+
+def test_the_order_of_a_dict_survives_a_database_that_sorts_keys() -> None:
+    assert list(round_trip({"z": 1, "a": 2, "mm": 3})) == ["z", "a", "mm"]
+
+
+def test_a_variable_may_be_called_like_our_tag() -> None:
+    assert decode(store(encode({"$type": "model", "model": {"$type": "x"}}, language=None))) == {
+        "$type": "model",
+        "model": {"$type": "x"},
+    }
+
+
+def test_an_aware_datetime_keeps_zone_and_fold() -> None:
+    ambiguous = datetime(2018, 2, 17, 23, 30, tzinfo=SAO_PAULO, fold=1)
+    decoded = round_trip(ambiguous)
+    assert (decoded.tzinfo, decoded.fold, decoded.utcoffset()) == (SAO_PAULO, 1, timedelta(hours=-3))
+    assert round_trip(datetime(2026, 1, 1)).tzinfo is None
+
+
+def test_a_time_zone_that_the_worker_does_not_know_leaves_the_offset() -> None:
+    stored = encode({"value": datetime(2026, 5, 10, 9, 30, tzinfo=SAO_PAULO)}, language=None)
+    stored["value"]["zone"] = "Mars/Olympus"
+    assert decode(stored)["value"] == datetime(2026, 5, 10, 12, 30, tzinfo=UTC)
+
+
+def test_other_mappings_come_back_as_dict_and_subclasses_of_strings_and_numbers_as_these() -> None:
+    class Name(str):
+        pass
+
+    class Count(int):
+        pass
+
+    for value, expected in (
+        (OrderedDict(b=1, a=2), {"b": 1, "a": 2}),
+        (MappingProxyType({"a": 1}), {"a": 1}),
+        (Name("Ana"), "Ana"),
+        (Count(3), 3),
+    ):
+        decoded = round_trip(value)
+        assert decoded == expected
+        assert type(decoded) is type(expected)
+
+
+def test_a_safe_string_stays_safe_and_another_one_unsafe() -> None:
+    assert isinstance(round_trip(mark_safe("<b>a</b>")), SafeString)
+    assert not isinstance(round_trip("<b>a</b>"), SafeString)
+
+
+def test_lazy_translations_are_translated_where_they_are_rendered() -> None:
+    stored = store(
+        encode(
+            {
+                "day": gettext_lazy("Monday"),
+                "month": pgettext_lazy("alt. month", "May"),
+                "both": format_lazy("{}, {day}", gettext_lazy("Monday"), day=gettext_lazy("Tuesday")),
+                "plural": ngettext_lazy("%(n)d year", "%(n)d years", 2),
+            },
+            language="en",
+        )
+    )
+    decoded = decode(stored)
+    with translation.override("pt-br"):
+        assert str(decoded["day"]) == "Segunda-feira"
+        assert str(decoded["month"]) == "Maio"
+        assert str(decoded["both"]) == "Segunda-feira, Terça-feira"
+    with translation.override("en"):
+        assert str(decoded["day"]) == "Monday"
+        assert str(decoded["plural"]) == "%(n)d years"
+
+
+def test_other_lazy_values_are_evaluated_in_the_mails_language() -> None:
+    current_language = lazy(translation.get_language, str)
+    number = lazy(lambda: 7, int)
+    with translation.override("en"):
+        assert round_trip(current_language(), language="pt-br") == "pt-br"
+        assert round_trip(current_language()) == "en"
+    assert round_trip(number()) == 7
+    assert round_trip(SimpleLazyObject(lambda: "Ana")) == "Ana"
+
+
+def test_a_lazy_value_that_fails_is_refused() -> None:
+    assert 'context["order"]["items"][3] is a lazy value that cannot be evaluated' in refusal(reverse_lazy("nowhere"))
+
+
+def test_enums_keep_their_label() -> None:
+    decoded = round_trip({"status": State.SENT})["status"]
+    assert decoded is State.SENT
+    assert str(decoded.label) == "sent"
+
+
+class HereOnly(enum.Enum):
+    A = 1
+
+
+def test_enums_that_no_worker_can_find_are_refused() -> None:
+    class Local(enum.Enum):
+        A = 1
+
+    Local.__module__ = "congressy_mailer.models"
+    for member in (Local.A, enum.Enum("Made", "A").A, enum.Flag("Bits", "A B", module="django.contrib.auth").A):
+        assert "Pass its .value or .label" in refusal(member)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "os:environ",
+        "antigravity:X",
+        "congressy_mailer.models:Message",
+        "congressy_mailer.models:State.label",
+        "congressy_mailer.models:__class__",
+        "congressy_mailer.nothing:X",
+        "congressy_mailer.models:",
+        "",
+    ],
+)
+def test_stored_data_cannot_have_anything_but_an_enum_of_an_app_looked_up(reference: str) -> None:
+    stored = {"value": {"$type": "enum", "enum": reference, "member": "SENT"}}
+    assert isinstance(decode(stored), ContentNotReady)
+
+
+def test_an_enum_member_of_a_newer_deployment_is_waited_for() -> None:
+    stored = {"value": {"$type": "enum", "enum": "congressy_mailer.models:State", "member": "TELEPORTED"}}
+    error = decode(stored)
+    assert isinstance(error, ContentNotReady)
+    assert "TELEPORTED" in str(error)
+
+
+@dataclass
+class Seat:
+    row: int
+
+
+Point = namedtuple("Point", "x y")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (math.nan, "is nan"),
+        (math.inf, "is inf"),
+        (Decimal("NaN"), "Decimal NaN"),
+        (Decimal("sNaN"), "Decimal sNaN"),
+        (Decimal("-Infinity"), "Decimal -Infinity"),
+        ("a\x00b", "'\\x00' at position 1"),
+        ("\ud800", "'\\ud800' at position 0"),
+        (mark_safe("\x00"), "at position 0"),
+        (b"bytes", "decode it to a string"),
+        (object(), "of type object, which cannot be stored"),
+        (len, "call it, and pass the result"),
+        (Seat(1), "dataclasses.asdict()"),
+        (Point(1, 2), "_asdict()"),
+        ((one for one in "abc"), "pass list() of it"),
+        (3j, "of type complex"),
+        (User, "call it"),
+        (User(username="ana"), "auth.User that is not saved: save it first"),
+        (User(pk=5), "auth.User that is not saved: save it first"),
+        (AnonymousUser(), "AnonymousUser"),
+        (User.objects.all(), "pass list(queryset)"),
+        (User.objects, "pass list(manager.all())"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_with_its_path(value: Any, said: str) -> None:
+    message = refusal(value)
+    assert message.startswith('context["order"]["items"][3]')
+    assert said in message
+
+
+def test_the_path_of_keys_and_elements() -> None:
+    for value, path in (
+        ({(1, 2): 3}, 'context["a"] has a key of type tuple'),
+        ({gettext_lazy("Monday"): 3}, 'context["a"] has a key of type'),
+        ({2: {"x\x00": 1}}, 'a key of context["a"][2]'),
+        ({None: {date(2026, 1, 1): b""}}, 'context["a"][None][datetime.date(2026, 1, 1)]'),
+        ({(1, 2)}, 'context["a"] has an element of type tuple'),
+        ({math.inf}, 'an element of context["a"]'),
+        ((0, (0, b"")), 'context["a"][1][1]'),
+    ):
+        with pytest.raises(ContextNotSerializable) as caught:
+            encode({"a": value}, language=None)
+        assert str(caught.value).startswith(path)
+
+
+@pytest.mark.parametrize("context", [["a"], "a", {1: 2}, {"a\x00": 1}, None])
+def test_a_context_is_a_dict_of_named_variables(context: Any) -> None:
+    with pytest.raises(ContextNotSerializable):
+        encode(context, language=None)
+
+
+def test_the_error_does_not_repeat_values() -> None:
+    assert "s3cret" not in refusal([{"password": "s3cret", "x": object()}])
+
+
+def test_circles_are_refused_and_repetitions_are_not() -> None:
+    circle: list[Any] = []
+    circle.append({"again": circle})
+    assert 'context["order"]["items"][3][0]["again"] contains itself' in refusal(circle)
+    shared = ["x"]
+    assert round_trip([shared, shared]) == [["x"], ["x"]]
+
+
+def test_depth_is_bounded_by_what_mariadb_stores() -> None:
+    deepest: Any = "x"
+    for _ in range(30):
+        deepest = [deepest]
+    stored = encode({"a": deepest}, language=None)
+    assert levels(stored) == 31
+    assert decode(store(stored)) == {"a": deepest}
+    for value in ([deepest], {"a": deepest}, (deepest,)):
+        with pytest.raises(ContextNotSerializable, match="nested too deeply"):
+            encode({"a": value}, language=None)
+    for _ in range(100_000):
+        deepest = [deepest]
+    with pytest.raises(ContextNotSerializable, match="nested too deeply"):
+        encode({"a": deepest}, language=None)
+
+
+# Model instances
+
+
+@pytest.mark.django_db
+def test_an_instance_is_fetched_again() -> None:
+    user = User.objects.create(username="ana")
+    stored = store(encode({"user": user, "lazy": SimpleLazyObject(lambda: user), "users": [user]}, language=None))
+    assert "ana" not in json.dumps(stored)
+    User.objects.update(username="ana maria")
+    decoded = decode(stored)
+    assert decoded["user"] == user
+    assert decoded["user"].username == "ana maria"
+    assert decoded["user"] is decoded["lazy"] is decoded["users"][0]
+
+
+@pytest.mark.django_db
+def test_other_kinds_of_primary_keys() -> None:
+    message = Message.objects.create(
+        created_at=datetime.now(UTC), message_id="<a@b>", from_email="a@b.example", to=["c@d.example"]
+    )
+    decoded = round_trip(message)
+    assert decoded == message
+    assert isinstance(decoded.pk, uuid.UUID)
+
+
+@pytest.mark.django_db
+def test_one_query_for_each_model_whatever_the_number_of_contexts() -> None:
+    users = [User.objects.create(username=f"u{n}") for n in range(20)]
+    group = Group.objects.create(name="g")
+    stored = [store(encode({"user": user, "all": users[:3], "group": group}, language=None)) for user in users]
+    with CaptureQueriesContext(connection) as queries:
+        decoded = decode_many(stored)
+    assert len(queries) == 2
+    assert [one["user"] for one in decoded] == users  # type: ignore[index]
+
+
+@pytest.mark.django_db
+def test_contexts_do_not_share_instances() -> None:
+    user = User.objects.create(username="ana")
+    stored = encode({"user": user}, language=None)
+    first, second = decode_many([stored, stored])
+    assert first["user"] is not second["user"]  # type: ignore[index]
+    first["user"].username = "changed"  # type: ignore[index]
+    assert second["user"].username == "ana"  # type: ignore[index]
+    assert second["user"]._state is not first["user"]._state  # type: ignore[index]
+
+
+@pytest.mark.django_db
+def test_a_row_that_is_gone_fails_its_own_context_only() -> None:
+    gone, stays = User.objects.create(username="gone"), User.objects.create(username="stays")
+    contexts = [encode({"user": one}, language=None) for one in (gone, stays)]
+    pk = gone.pk
+    gone.delete()
+    first, second = decode_many(contexts)
+    assert isinstance(first, ContentError)
+    assert str(first) == f"auth.User pk={pk} no longer exists."
+    assert second == {"user": stays}
+    with pytest.raises(ContextNotSerializable):
+        encode({"user": gone}, language=None)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"model": "nowhere.model"}, ContentNotReady),
+        ({"model": "auth.nothing"}, ContentNotReady),
+        ({"model": "nonsense"}, ContentNotReady),
+        ({"using": "elsewhere"}, ContentNotReady),
+        ({"pk": "not a number"}, ContentError),
+        ({"pk": None}, ContentError),
+        ({"model": None}, ContentNotReady),
+    ],
+)
+def test_a_reference_that_makes_no_sense_here_concerns_its_own_context_only(change: Any, error: type) -> None:
+    user = User.objects.create(username="ana")
+    fine = encode({"user": user}, language=None)
+    wrong = {"user": {**fine["user"], **change}}
+    first, second = decode_many([wrong, fine])
+    assert type(first) is error
+    assert second == {"user": user}
+
+
+@pytest.mark.django_db
+def test_the_base_manager_finds_what_the_default_manager_hides() -> None:
+    class HidingManager(models.Manager[Group]):
+        def get_queryset(self) -> Any:
+            return super().get_queryset().none()
+
+    class HiddenGroup(Group):
+        objects = HidingManager()
+
+        class Meta:
+            proxy = True
+            app_label = "auth"
+
+    try:
+        group = HiddenGroup._base_manager.create(name="hidden")
+        assert type(round_trip(group)) is HiddenGroup
+    finally:
+        from django.apps import apps
+
+        del apps.all_models["auth"]["hiddengroup"]
+        apps.clear_cache()
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        [],
+        "text",
+        {"a": {}},
+        {"a": {"$type": "nothing"}},
+        {"a": {"$type": ["x"]}},
+        {"a": {"$type": "decimal", "value": "x"}},
+        {"a": {"$type": "dict", "items": [1]}},
+        {"a": {"$type": "dict", "items": [[], 1]}},
+        {"a": {"$type": "lazy", "function": "eval", "args": ["1"], "kwargs": {"$type": "dict", "items": []}}},
+        {"a": {"$type": "datetime", "value": "yesterday", "zone": None, "fold": 0}},
+        {"a": {"$type": "timedelta", "days": 10**12, "seconds": 0, "microseconds": 0}},
+    ],
+)
+def test_damaged_data_fails_its_own_context_only(stored: Any) -> None:
+    first, second = decode_many([stored, {"x": 1}])
+    assert type(first) is ContentError or first == {}
+    assert second == {"x": 1}
+
+
+def test_no_context_is_an_empty_one() -> None:
+    assert decode_many([None, {}]) == [{}, {}]
+
+
+# Anything at all
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
+zones = st.sampled_from([None, UTC, SAO_PAULO, timezone(timedelta(hours=5, minutes=45, seconds=7))])
+keys = st.one_of(
+    texts,
+    st.integers(),
+    st.booleans(),
+    st.none(),
+    st.dates(),
+    st.uuids(),
+    st.timedeltas(),
+    st.decimals(allow_nan=False, allow_infinity=False),
+    st.sampled_from(list(State)),
+    st.just("$type"),
+)
+scalars = st.one_of(
+    keys,
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.datetimes(timezones=zones, allow_imaginary=True),
+    st.times(timezones=zones),
+    texts.map(mark_safe),
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=4).map(tuple),
+        st.dictionaries(keys, inner, max_size=4),
+        st.sets(keys, max_size=4),
+        st.frozensets(keys, max_size=4),
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(texts, values, max_size=4))
+def test_whatever_is_accepted_comes_back(context: dict[str, Any]) -> None:
+    stored = encode(context, language=None)
+    assert levels(stored) <= 31
+    decoded = decode(store(stored))
+    assert decoded == context
+    # Equal is not enough: True == 1, and a safe string equals an unsafe one.
+    assert shape(decoded) == shape(context)
+
+
+def shape(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {repr(key): shape(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value), [shape(one) for one in value]
+    if isinstance(value, set | frozenset):
+        return type(value), sorted(map(repr, value))
+    return type(value), repr(value)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8) | st.just("$type"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["$type", "items", "value", "enum", "member", "zone", "fold", "args", "kwargs", "function"]),
+            inner | st.sampled_from(["dict", "set", "enum", "lazy", "time", "datetime", "int", "uuid", "date", "float"]),
+            max_size=4,
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@given(json_values)
+def test_no_stored_value_breaks_the_slice(stored: Any) -> None:
+    first, second = decode_many([stored, {"x": 1}])
+    assert isinstance(first, dict | ContentError | ContentNotReady)
+    assert second == {"x": 1}
+
+
+anything = st.one_of(
+    st.text(),
+    st.floats(),
+    st.decimals(),
+    st.binary(max_size=3),
+    st.complex_numbers(),
+    st.functions(),
+    st.builds(object),
+)
+
+
+@given(st.recursive(anything, lambda inner: st.lists(inner) | st.dictionaries(anything, inner), max_leaves=6))
+def test_whatever_is_not_accepted_is_refused_by_our_own_error(value: Any) -> None:
+    try:
+        stored = encode({"a": value}, language=None)
+    except ContextNotSerializable as error:
+        assert 'context["a"]' in str(error)
+    else:
+        assert "\\u0000" not in json.dumps(stored, allow_nan=False)
+        json.dumps(stored, ensure_ascii=False).encode()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "value",
+    [{"z": 1, "a": 1.0, 2: [1e16, -0.0, 2**63, 0.1, 1e300]}, "Ana & Zé 😀\u2028", "deep"],
+)
+def test_the_database_gives_back_what_it_was_given(value: Any) -> None:
+    if value == "deep":
+        for _ in range(15):
+            value = {"a": value}
+    message = Message.objects.create(
+        created_at=datetime.now(UTC),
+        message_id="<a@b>",
+        from_email="a@b.example",
+        to=["c@d.example"],
+        template="t",
+        context=encode({"value": value}, language=None),
+    )
+    message.refresh_from_db()
+    decoded = decode(message.context)["value"]
+    assert shape(decoded) == shape(value)
+    if isinstance(value, dict):
+        assert list(decoded) == list(value)

@@ -1,0 +1,71 @@
+"""The one setting: unknown keys, wrong values, defaults."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from congressy_mailer.conf import default_reply_to, default_sender, mailer_settings
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    with (
+        override_settings(CONGRESSY_MAILER={"SLICE_SIZES": 3}),
+        pytest.raises(ImproperlyConfigured, match="unknown key 'SLICE_SIZES'. Did you mean 'SLICE_SIZE'"),
+    ):
+        mailer_settings()
+
+
+def test_unknown_key_far_from_all_lists_them() -> None:
+    with (
+        override_settings(CONGRESSY_MAILER={"zzz": 3}),
+        pytest.raises(ImproperlyConfigured, match="Known keys: CELERY_APP, QUEUE"),
+    ):
+        mailer_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "must be a dict, not list"),
+        ({"LEASE": 60}, r"\['LEASE'\] must be a timedelta above zero, not 60"),
+        ({"LEASE": timedelta(0)}, r"\['LEASE'\] must be a timedelta above zero"),
+        ({"SLICE_SIZE": 0}, r"\['SLICE_SIZE'\] must be a whole number from 1, not 0"),
+        ({"SLICE_SIZE": True}, r"\['SLICE_SIZE'\] must be a whole number from 1, not True"),
+        ({"ON_CRASH": "drop"}, r"\['ON_CRASH'\] must be 'resend' or 'hold', not 'drop'"),
+        ({"QUEUE": ""}, r"\['QUEUE'\] must be a text that is not empty"),
+        ({"CELERY_APP": 3}, r"\['CELERY_APP'\] must be a text that is not empty"),
+        ({"TRANSPORTS": ["x"]}, r"\['TRANSPORTS'\] must be a dict"),
+        ({"TRANSPORTS": {"eu": {}}}, r"\['TRANSPORTS'\]\['eu'\] must be a dict with BACKEND"),
+        ({"TRANSPORTS": {"eu": {"BACKEND": "x", "OPTION": {}}}}, "unknown key 'OPTION'"),
+    ],
+)
+def test_wrong_values_are_named(given: Any, message: str) -> None:
+    with override_settings(CONGRESSY_MAILER=given), pytest.raises(ImproperlyConfigured, match=message):
+        mailer_settings()
+
+
+def test_values_and_defaults() -> None:
+    with override_settings(CONGRESSY_MAILER={"LEASE": timedelta(minutes=3)}):
+        assert mailer_settings().LEASE == timedelta(minutes=3)
+        assert mailer_settings().QUEUE == "mailer"
+
+
+def test_sender_falls_back_on_django() -> None:
+    with override_settings(CONGRESSY_EMAIL_SENDER="mail@congressy.net", DEFAULT_FROM_EMAIL="x@example.com"):
+        assert default_sender() == "mail@congressy.net"
+    with override_settings(CONGRESSY_EMAIL_SENDER=None, DEFAULT_FROM_EMAIL="x@example.com"):
+        assert default_sender() == "x@example.com"
+
+
+def test_reply_to_is_one_or_many() -> None:
+    with override_settings(CONGRESSY_REPLY_TO="congressy@congressy.com"):
+        assert default_reply_to() == ["congressy@congressy.com"]
+    with override_settings(CONGRESSY_REPLY_TO=["a@x.com", "b@x.com"]):
+        assert default_reply_to() == ["a@x.com", "b@x.com"]
+    with override_settings(CONGRESSY_REPLY_TO=None):
+        assert default_reply_to() == []

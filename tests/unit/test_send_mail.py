@@ -1,0 +1,172 @@
+"""The call: what it stores, and every error it raises before anything is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.template import TemplateDoesNotExist
+from django.test import override_settings
+from django.utils import timezone, translation
+
+from congressy_mailer import MailerError, Priority, asend_mail, exceptions, send_mail
+from congressy_mailer.models import Attachment, Message, State
+
+pytestmark = pytest.mark.django_db
+
+ERRORS: list[tuple[dict[str, Any], type[MailerError], type[Exception], str]] = [
+    ({"to": []}, exceptions.NoRecipient, ValueError, "no recipient: to, cc and bcc are all empty"),
+    ({"to": None}, exceptions.NoRecipient, ValueError, "no recipient"),
+    ({"to": ["nobody"]}, exceptions.InvalidAddress, ValueError, r"to\[0\] is not"),
+    ({"cc": ["nobody"]}, exceptions.InvalidAddress, ValueError, r"cc\[0\] is not"),
+    ({"bcc": ["a@b.com\nBcc: c@d.com"]}, exceptions.InvalidAddress, ValueError, r"bcc\[0\] holds a line break"),
+    ({"reply_to": ["nobody"]}, exceptions.InvalidAddress, ValueError, r"reply_to\[0\] is not"),
+    ({"from_email": "nobody"}, exceptions.InvalidAddress, ValueError, "from_email is not"),
+    ({"from_email": ""}, exceptions.InvalidAddress, ValueError, "from_email is empty"),
+    ({"subject": "a\nBcc: c@d.com"}, exceptions.InvalidHeader, ValueError, "The subject must not hold line breaks"),
+    ({"headers": {"X": "a\r\nY: b"}}, exceptions.InvalidHeader, ValueError, r"headers\['X'\] must not hold"),
+    ({"headers": {"To": "a@b.com"}}, exceptions.InvalidHeader, ValueError, "give To as to="),
+    ({"message": "a\x00b"}, exceptions.InvalidOption, ValueError, r"message holds '\\x00' at position 1"),
+    ({"html_message": "\ud800"}, exceptions.InvalidOption, ValueError, "html_message holds"),
+    ({"context": {}}, exceptions.InvalidOption, ValueError, "context is given without a template"),
+    ({"template": "no/such"}, exceptions.TemplateNotFound, TemplateDoesNotExist, "no/such"),
+    ({"template": "mail/hello", "message": "x"}, exceptions.InvalidOption, ValueError, "Give template, or ready text"),
+    ({"template": "mail/hello", "context": {"order": {"items": [0, 1, 2, object()]}}},
+     exceptions.ContextNotSerializable, TypeError, r'context\["order"\]\["items"\]\[3\]'),
+    ({"attachments": ["/no/such/file"]}, exceptions.AttachmentUnreadable, OSError, r"attachments\[0\]: .*No such file"),
+    ({"attachments": [("a", b"x" * 14_000_001)]}, exceptions.AttachmentTooLarge, ValueError, "14,000,001 bytes"),
+    ({"send_at": datetime(2030, 1, 1)}, exceptions.InvalidOption, ValueError, "send_at has no time zone"),  # noqa: DTZ001
+    ({"expires_at": datetime(2030, 1, 1)}, exceptions.InvalidOption, ValueError, "expires_at has no time zone"),  # noqa: DTZ001
+    ({"send_at": "tomorrow"}, exceptions.InvalidOption, ValueError, "send_at must be a datetime, not str"),
+    ({"priority": 3}, exceptions.InvalidOption, ValueError, "priority=3 is not one of Priority.HIGH"),
+    ({"idempotency_key": ""}, exceptions.InvalidOption, ValueError, "text of 1 to 200 characters"),
+    ({"idempotency_key": "x" * 201}, exceptions.InvalidOption, ValueError, "text of 1 to 200 characters"),
+    ({"using": "nowhere"}, exceptions.InvalidOption, ValueError, "using='nowhere' is not a mail backend"),
+    ({"language": "xx-nowhere"}, exceptions.InvalidOption, ValueError, "language='xx-nowhere'"),
+    ({"timezone": "America/Atlantis"}, exceptions.InvalidOption, ValueError, "timezone='America/Atlantis'"),
+    ({"timezone": "../../etc/passwd"}, exceptions.InvalidOption, ValueError, "timezone='../../etc/passwd'"),
+    ({"recipient_list": ["a@b.com"]}, exceptions.InvalidOption, ValueError, "as recipient_list or as to, not as both"),
+    ({"campaign": "c"}, exceptions.NotSupportedYet, NotImplementedError, "campaign= is not supported yet"),
+    ({"tags": ["c"]}, exceptions.NotSupportedYet, NotImplementedError, "tags= is not supported yet"),
+    ({"metadata": {"c": 1}}, exceptions.NotSupportedYet, NotImplementedError, "metadata= is not supported yet"),
+    ({"track_opens": False}, exceptions.NotSupportedYet, NotImplementedError, "track_opens= is not supported yet"),
+    ({"track_clicks": True}, exceptions.NotSupportedYet, NotImplementedError, "track_clicks= is not supported yet"),
+    ({"sparkpost": {"options": {}}}, exceptions.NotSupportedYet, NotImplementedError, "sparkpost= is not supported"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "error", "builtin", "message"), ERRORS)
+def test_bad_input_is_refused_before_anything_is_stored(
+    arguments: dict[str, Any], error: type[MailerError], builtin: type[Exception], message: str
+) -> None:
+    given = {"subject": "Olá", "to": ["ana@example.com"], **arguments}
+    with pytest.raises(error, match=message) as raised:
+        send_mail(**given)
+    assert isinstance(raised.value, MailerError)
+    assert isinstance(raised.value, builtin)
+    assert not Message.objects.exists()
+    assert not Attachment.objects.exists()
+
+
+def test_times_that_can_never_be_met() -> None:
+    now = timezone.now()
+    with pytest.raises(exceptions.InvalidOption, match="expires_at is in the past"):
+        send_mail("x", "y", to="a@b.com", expires_at=now - timedelta(seconds=1))
+    with pytest.raises(exceptions.InvalidOption, match="expires_at is not after send_at"):
+        send_mail("x", "y", to="a@b.com", send_at=now + timedelta(hours=2), expires_at=now + timedelta(hours=1))
+
+
+@override_settings(CONGRESSY_EMAIL_SENDER="mail@congressy.net", CONGRESSY_REPLY_TO="congressy@congressy.com")
+def test_django_signature_and_defaults() -> None:
+    message = send_mail("Olá", "Texto", None, ["Ana <ana@example.com>"], html_message="<p>Texto", fail_silently=True)
+    message.refresh_from_db()
+    assert (message.subject, message.text, message.html) == ("Olá", "Texto", "<p>Texto")
+    assert message.from_email == "mail@congressy.net"
+    assert message.reply_to == ["congressy@congressy.com"]
+    assert message.to == ["Ana <ana@example.com>"]
+    assert message.state == State.QUEUED
+    assert message.priority == Priority.NORMAL
+    assert message.transactional
+    assert message.message_id == f"<{message.pk.hex}@congressy.net>"
+    assert message.queued_at is not None
+    assert message.due_at is not None
+    assert message.due_at > message.queued_at
+
+
+def test_an_empty_reply_to_is_none() -> None:
+    assert send_mail("x", "y", to="a@b.com", reply_to=[]).reply_to == []
+
+
+def test_scheduled() -> None:
+    later = timezone.now() + timedelta(hours=1)
+    message = send_mail("x", "y", to="a@b.com", send_at=later)
+    assert message.state == State.SCHEDULED
+    assert message.due_at == later
+    assert message.queued_at is None
+
+
+def test_a_send_at_that_is_past_is_now() -> None:
+    assert send_mail("x", "y", to="a@b.com", send_at=timezone.now() - timedelta(hours=1)).state == State.QUEUED
+
+
+def test_a_message_that_expires_is_looked_at_by_then() -> None:
+    soon = timezone.now() + timedelta(seconds=3)
+    assert send_mail("x", "y", to="a@b.com", expires_at=soon).due_at == soon
+
+
+def test_language_and_time_zone_of_the_caller_are_kept() -> None:
+    with translation.override("en"), timezone.override("Europe/Lisbon"):
+        message = send_mail("x", "y", to="a@b.com")
+    assert (message.language, message.timezone) == ("en", "Europe/Lisbon")
+    message = send_mail("x", "y", to="a@b.com", language="pt-br", timezone="America/Manaus")
+    assert (message.language, message.timezone) == ("pt-br", "America/Manaus")
+
+
+def test_idempotency_key_makes_one_message(tmp_path: Path) -> None:
+    first = send_mail("x", "y", to="a@b.com", idempotency_key="order-1", attachments=[("a", b"1")])
+    again = send_mail("other", "y", to="eva@b.com", idempotency_key="order-1", attachments=[("a", b"1")])
+    assert again == first
+    assert again.subject == "x"
+    assert Message.objects.count() == 1
+    assert Attachment.objects.count() == 1
+
+
+def test_attachments_are_stored() -> None:
+    message = send_mail("x", "y", to="a@b.com", attachments=[("boleto.pdf", b"%PDF"), ("nota.txt", "ção")])
+    pdf, text = message.attachments.all()
+    assert (pdf.filename, pdf.mimetype, pdf.size) == ("boleto.pdf", "application/pdf", 4)
+    assert "boleto" not in pdf.file.name
+    with text.file.open("rb") as file:
+        assert file.read() == "ção".encode()
+
+
+def test_nothing_of_the_content_is_in_its_text_forms() -> None:
+    message = send_mail("Segredo", "abc123", to="ana@example.com", sensitive=True)
+    for text in (str(message), repr(message)):
+        assert "Segredo" not in text
+        assert "abc123" not in text
+        assert "ana@" not in text
+
+
+def test_given_message_id_is_kept() -> None:
+    assert send_mail("x", "y", to="a@b.com", headers={"message-id": "<1@b.com>"}).message_id == "<1@b.com>"
+
+
+def test_cancel() -> None:
+    message = send_mail("x", "y", to="a@b.com")
+    assert message.cancel()
+    assert message.state == State.CANCELLED
+    assert not message.cancel()
+    message.retry()
+    assert message.state == State.QUEUED
+    with pytest.raises(exceptions.InvalidTransition, match="is queued; it can be queued again only when it is"):
+        message.retry()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_asynchronous_call() -> None:
+    message = asyncio.run(asend_mail("x", "y", to="a@b.com"))
+    assert Message.objects.get(pk=message.pk).subject == "x"
