@@ -26,7 +26,7 @@ Json: TypeAlias = Any
 #: Key of an object that says what the object stands for.
 TYPE = "$type"
 #: Integers that every database keeps exactly as a JSON number.
-_EXACT_INTEGERS = range(-(2**63), 2**63)
+_EXACT_INTEGERS = (-(2**63), 2**63 - 1)
 # PostgreSQL's jsonb refuses NUL and lone surrogates.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -34,7 +34,9 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 def plain_number(value: int | float, path: str) -> Json:
     """The number as JSON has it, or ``None`` where a database would change it."""
     if isinstance(value, int):
-        return int(value) if value in _EXACT_INTEGERS else None
+        # Not a range: it would be searched number by number for a subclass of int.
+        least, most = _EXACT_INTEGERS
+        return int(value) if least <= value <= most else None
     if not math.isfinite(value):
         raise ContextNotSerializable(f"{path} is {value}, which JSON has no number for.")
     # jsonb makes an integer of 1e16, and 0.0 of -0.0.
