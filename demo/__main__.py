@@ -11,10 +11,10 @@ import threading
 from pathlib import Path
 
 from . import terminal
-from .embedded_redis import RedisNotFound
-from .processes import ProcessFailed
+from .embedded_redis import RedisNotFoundError
+from .processes import ProcessError
 from .services import WORKER_COMMAND, Services
-from .visitors import FEWEST, PageFailed
+from .visitors import FEWEST, PageError
 
 #: First port that the site is looked for at; the next ones if it is taken.
 _SITE_PORT = 8000
@@ -28,7 +28,7 @@ def main() -> int:
     directory = _run_directory(options.keep)
     try:
         return _serve(directory) if options.what == "site" else _demonstrate(directory, options.people)
-    except (RedisNotFound, ProcessFailed, PageFailed) as error:
+    except (RedisNotFoundError, ProcessError, PageError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -44,11 +44,11 @@ def _demonstrate(directory: Path, people: int) -> int:
     with Services(directory) as services:
         _introduce(services)
         # Models can be imported only now that Django has been set up.
-        from .run import Stuck, run_demo
+        from .run import StuckError, run_demo
 
         try:
             return 0 if run_demo(services, people) else 1
-        except (Stuck, PageFailed) as error:
+        except (StuckError, PageError) as error:
             terminal.say(str(error))
             terminal.say_log(services.worker)
             return 1

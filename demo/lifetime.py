@@ -56,4 +56,4 @@ def _exists(process: int) -> bool:
 
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[1]), int(sys.argv[2]))
-    os.execvp(sys.argv[3], sys.argv[3:])
+    os.execvp(sys.argv[3], sys.argv[3:])  # noqa: S606

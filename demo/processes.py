@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from . import lifetime
 
 
-class ProcessFailed(RuntimeError):
+class ProcessError(RuntimeError):
     """A process ended, or did not become ready; the text says which and shows the end of its log."""
 
 
@@ -77,21 +78,21 @@ class Process:
         """Wait for a condition.
 
         Raises:
-            ProcessFailed: the process ended first, or the time was over.
+            ProcessError: the process ended first, or the time was over.
         """
         deadline = time.monotonic() + seconds
         while not ready():
             if not self.running:
-                raise ProcessFailed(f"{self.name} ended with status {self._popen.returncode}.{self._tail()}")
+                raise ProcessError(f"{self.name} ended with status {self._popen.returncode}.{self._tail()}")
             if time.monotonic() > deadline:
-                raise ProcessFailed(f"{self.name} was not ready within {seconds:.0f} s.{self._tail()}")
+                raise ProcessError(f"{self.name} was not ready within {seconds:.0f} s.{self._tail()}")
             time.sleep(0.02)
 
     def first_line(self, seconds: float) -> dict[str, Any]:
         """The JSON object in the first line that it writes, in which our own servers tell their port.
 
         Raises:
-            ProcessFailed: there was none in time.
+            ProcessError: there was none in time.
         """
         found: dict[str, Any] = {}
 
@@ -109,10 +110,8 @@ class Process:
         """End it and what it has started: SIGTERM, then SIGKILL if that takes too long."""
         if self.running:
             self._popen.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self._popen.wait(seconds)
-            except subprocess.TimeoutExpired:
-                pass
         self.kill()
 
     def kill(self) -> None:
@@ -120,11 +119,9 @@ class Process:
         if self._ended:
             # By now the number of the group may be somebody else's.
             return
-        try:
+        # Nobody of the group may be left; macOS says EPERM where only an unreaped process is.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            # Nobody of the group is left; macOS says EPERM where only an unreaped process is.
-            pass
         self._popen.wait()
         self._ended = True
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from uuid import UUID
 
+from django.utils import timezone
+
 from congressy_mailer.models import Message, State
 from congressy_mailer.outbox import FINAL
-from django.utils import timezone
 
 from . import terminal
 from .events.seed import ADMIN, FORGETFUL
@@ -32,7 +33,7 @@ _TALKS = (
 )
 
 
-class Stuck(RuntimeError):
+class StuckError(RuntimeError):
     """Some mails do not reach their end."""
 
 
@@ -43,8 +44,8 @@ def run_demo(services: Services, people_count: int) -> bool:
         Whether nothing was lost or sent twice, and only the one mail failed that has to.
 
     Raises:
-        PageFailed: the site refused somebody.
-        Stuck: mails did not reach their end in time.
+        PageError: the site refused somebody.
+        StuckError: mails did not reach their end in time.
     """
     terminal.say(
         f"{people_count} people register on the site's own page, {len(FORGETFUL)} forgot their password, "
@@ -99,7 +100,7 @@ def _follow(visits: list[Future[None]], people_count: int, bars: terminal.Bars) 
         if over and finished == now.total():
             return
         if time.monotonic() > deadline:
-            raise Stuck(f"{now.total() - finished} mails were still on their way after {_LONGEST_SECONDS:.0f} s.")
+            raise StuckError(f"{now.total() - finished} mails were still on their way after {_LONGEST_SECONDS:.0f} s.")
         time.sleep(0.2)
 
 

@@ -1,4 +1,4 @@
-"""Everything that the demo runs on: Redis, the mail server, the site and a Celery worker, started and ended together."""
+"""Everything that the demo runs on: Redis, a mail server, a site and a worker, started and ended together."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class Services:
         }
         self._prepare_database()
         worker = [sys.executable, "-m", *WORKER_COMMAND, "-l", "INFO"]
-        # A worker ends politely on SIGTERM, which would mean waiting for a Redis that has died with this process.
-        self.worker = self._start_process("worker", worker, on_parent_death=signal.SIGQUIT)
+        # On any other signal a worker wants to take leave of Redis, which dies with this process, too: for ever.
+        self.worker = self._start_process("worker", worker, on_parent_death=signal.SIGKILL)
         self.site = self._start_process("site", ["-m", "demo.webserver", "--port", str(self._first_site_port)])
         self.site_port = self.site.first_line(_START_SECONDS)["port"]
         self.worker.wait_until(lambda: " ready." in self.worker.output(), _START_SECONDS)

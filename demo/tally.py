@@ -11,6 +11,7 @@ from congressy_mailer.models import Message, State
 
 from .local_sparkpost import count_copies, read_mailbox
 
+
 @dataclass(frozen=True)
 class Tally:
     """The numbers of the last line. A mail counts once for each recipient; in the demo, each has one."""

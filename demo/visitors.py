@@ -27,7 +27,7 @@ BOUNCING = "hard-bounce@participantes.example"
 FEWEST = 3
 
 
-class PageFailed(RuntimeError):
+class PageError(RuntimeError):
     """The site answered with an error."""
 
 
@@ -84,7 +84,7 @@ class Visitor:
         """Open a page with a form, fill it in and send it.
 
         Raises:
-            PageFailed: the site did not take it.
+            PageError: the site did not take it.
         """
         self._open(path)
         token = next(cookie.value or "" for cookie in self._cookies if cookie.name == "csrftoken")
@@ -97,6 +97,6 @@ class Visitor:
             ).close()
         except HTTPError as error:
             error.close()
-            raise PageFailed(f"The site answered {error.code} at {path}.") from None
+            raise PageError(f"The site answered {error.code} at {path}.") from None
         except OSError as error:
-            raise PageFailed(f"The site did not answer at {path}: {error}.") from error
+            raise PageError(f"The site did not answer at {path}: {error}.") from error

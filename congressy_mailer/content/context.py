@@ -189,15 +189,15 @@ def _quoted(key: object) -> str:
     return hex(key) if type(key) is int and key.bit_length() > 64 else repr(key)
 
 
-def _unwrapped(value: LazyObject) -> Any:
-    if value._wrapped is empty:  # type: ignore[attr-defined]
-        value._setup()  # type: ignore[attr-defined]
-    return value._wrapped  # type: ignore[attr-defined]
+def _unwrapped(value: LazyObject[Any]) -> Any:
+    if value._wrapped is empty:
+        value._setup()
+    return value._wrapped
 
 
 def _lazy_call(value: Promise) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
     """The call that a lazy value stands for, as Django itself takes it apart in order to pickle it."""
-    _, parts = value.__reduce__()  # type: ignore[misc]
+    _, parts = value.__reduce__()
     if len(parts) > 2 and isinstance(parts[1], tuple) and isinstance(parts[2], dict):
         return parts[0], parts[1], parts[2]
     # A plural whose number is known only when it is formatted.

@@ -13,12 +13,13 @@ _OPTIONS = ConversionOptions(
     # The library otherwise drops navigation and forms, which is right for web pages and wrong for mails.
     preprocessing=PreprocessingOptions(enabled=False),
     # Outlook's way of hiding a preheader; display:none, visibility:hidden and [hidden] are left out by themselves.
-    exclude_selectors=['[style*="mso-hide:all"]', '[style*="mso-hide: all"]'],
+    exclude_selectors=['[style*="mso-hide"]'],
 )
 #: Characters of HTML that are read. Mail programs clip a mail long before (Gmail at 102 kB), and broken HTML costs
 #: the library time that grows with the square of the length: 4 s at this one, in the worst case that was found.
 _LONGEST_HTML = 1_000_000
 
+_UNREADABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 # Every alternative fails at the next "<" at the latest, or runs to the end of the text and matches there: the time
 # stays proportional to the length, whatever the HTML is.
 _TOKEN = re.compile(
@@ -27,6 +28,7 @@ _TOKEN = re.compile(
     | (?P<kept>     <pre\b.*?(?:</pre\b|\Z) )
     | (?P<opening>  <a(?=[\s/>]) (?: [^<>"'] | "[^"<]*+" | '[^'<]*+' )*+ > )
     | (?P<closing>  </a\b[^<>]*+> )
+    | (?P<block>    </?(?:br|center|div|h[1-6]|li|ol|p|t[dhr]|table|tbody|ul)\b[^<>]*+> ) \s*+
     | (?P<newline>  [\r\n]+ )
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
@@ -47,8 +49,8 @@ def text_from_html(html: str) -> str:
     nested more than 1,000 levels deep or comes after the first million characters is left out too: no mail program
     shows it.
     """
-    # Rust's strings are UTF-8, which has no lone surrogates.
-    source = html[:_LONGEST_HTML].encode("utf-8", "replace").decode("utf-8")
+    # The library refuses what it takes for a binary file: control characters, lone surrogates, and "%PDF" in front.
+    source = "<!DOCTYPE html>" + _UNREADABLE.sub("", html[:_LONGEST_HTML])
     plain = convert(_with_addresses(source), _OPTIONS).content or ""
     lines = _align(plain.split("\n"))
     return _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip() for line in lines)).strip()
@@ -63,6 +65,9 @@ def _with_addresses(html: str) -> str:
         position = token.end()
         if token["newline"]:
             pieces.append(" ")
+        elif token["block"]:
+            # Spaces behind it are no text, and the library would begin the next line with one.
+            pieces.append(token["block"])
         elif token["kept"]:
             pieces.append(token["kept"])
         elif token["opening"]:

@@ -124,7 +124,7 @@ def enum_member(reference: str, name: str) -> enum.Enum:
             found = vars(found)[part]
         if not isinstance(found, enum.EnumType):
             raise LookupError("it is not an enum")
-        return found.__members__[name]  # type: ignore[no-any-return]
+        return found.__members__[name]
     except (ImportError, LookupError, TypeError) as error:
         raise ContentNotReady(f"{name!r} of the enum {reference} is not known here: {error}") from None
 

@@ -167,7 +167,7 @@ def _render_part(template: str, part: str, context: Mapping[str, Any], language:
         raise
     except (TemplateDoesNotExist, Jinja2TemplateNotFound) as error:
         # One that is extended or included.
-        raise ContentNotReady(f"The template {template}{part} needs {error}, which is not here.") from error
+        raise ContentNotReady(f"The template {template}{part} needs {str(error)!r}, which is not here.") from error
     except Exception as error:
         raise ContentError(f"{_place(error) or f'{template}{part}'}: {_said(error)}") from error
 
@@ -206,14 +206,13 @@ def _place(error: Exception) -> str:
     while traceback is not None:
         node = traceback.tb_frame.f_locals.get("self")
         if traceback.tb_frame.f_code.co_name == "render_annotated" and isinstance(node, Node) and node.token:
-            place = f"{node.origin.template_name}, line {node.token.lineno}"
+            place = f"{str(node.origin.template_name)}, line {node.token.lineno}"
         traceback = traceback.tb_next
     return place
 
 
 def _said(error: Exception) -> str:
     # Django's own text for a variable that is missing repeats the whole context.
-    text = f"no variable {error.params[0]!r}" if isinstance(error, VariableDoesNotExist) else " ".join(str(error).split())
-    if len(text) > _LONGEST_ERROR:
-        text = f"{text[:_LONGEST_ERROR]}…"
-    return f"{type(error).__name__}: {text}"
+    said = f"no variable {error.params[0]!r}" if isinstance(error, VariableDoesNotExist) else str(error)
+    said = " ".join(said.split())
+    return f"{type(error).__name__}: {said[:_LONGEST_ERROR]}{'…' if len(said) > _LONGEST_ERROR else ''}"

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from django.db import models
 from django.db.models.manager import BaseManager
-from django.utils.safestring import mark_safe
+from django.utils.safestring import SafeString
 
 from ..exceptions import ContextNotSerializable
 from .references import enum_member, enum_reference, row_reference
@@ -122,7 +122,7 @@ def _read_moment(stored: Mapping[str, Json]) -> datetime | time:
 
 
 _READ: dict[str, Callable[[Mapping[str, Json]], Any]] = {
-    "safe": lambda stored: mark_safe(stored["value"]),
+    "safe": lambda stored: SafeString(stored["value"]),
     "int": lambda stored: int(stored["value"], 16),
     "float": lambda stored: float.fromhex(stored["value"]),
     "decimal": lambda stored: Decimal(stored["value"]),

@@ -6,12 +6,12 @@ from .models import Event, Registration
 
 
 @admin.register(Event)
-class EventAdmin(admin.ModelAdmin):
+class EventAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ("name", "starts_at", "city", "price")
 
 
 @admin.register(Registration)
-class RegistrationAdmin(admin.ModelAdmin):
+class RegistrationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ("person", "email", "payment", "paid", "code", "created_at")
     list_filter = ("paid", "payment")
     search_fields = ("person", "email", "code")

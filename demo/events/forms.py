@@ -12,7 +12,7 @@ from congressy_mailer import Priority, send_mail
 from .models import Event, Registration
 
 
-class RegistrationForm(forms.ModelForm):
+class RegistrationForm(forms.ModelForm):  # type: ignore[type-arg]
     """A registration for one event, given with the instance."""
 
     class Meta:

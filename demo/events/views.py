@@ -28,7 +28,7 @@ def home(request: HttpRequest) -> HttpResponse:
 @transaction.atomic
 def _register(request: HttpRequest, form: RegistrationForm) -> Registration:
     """Store the registration and its mail together: either both exist afterwards, or neither."""
-    registration = form.save(commit=False)
+    registration: Registration = form.save(commit=False)
     registration.paid = registration.payment == Registration.Payment.PIX
     registration.save()
     address = request.build_absolute_uri(reverse("registration", args=[registration.code]))

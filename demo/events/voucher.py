@@ -22,7 +22,7 @@ def voucher_pdf(registration: Registration) -> bytes:
     page = FPDF(format=_A5)
     page.set_title(_latin(f"Voucher {registration.code}"))
     page.set_lang("pt-BR")
-    page.set_margin(15)
+    page.set_margins(15, 9)
     page.add_page()
     page.set_fill_color(*_INDIGO)
     page.rect(0, 0, page.w, 34, style="F")
@@ -46,7 +46,7 @@ def voucher_pdf(registration: Registration) -> bytes:
         page.multi_cell(0, 7, text=_latin(value), new_x="LMARGIN", new_y="NEXT")
         page.ln(4)
     page.set_fill_color(0, 0, 0)
-    page.code39(f"*{registration.code}*", x=15, y=page.get_y() + 4, w=0.7, h=18)
+    page.code39(f"*{registration.code}*", x=15, y=page.get_y() + 4, w=1.8, h=18)
     return bytes(page.output())
 
 

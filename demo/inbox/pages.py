@@ -71,9 +71,10 @@ def write_pages(directory: Path) -> Path:
     (directory / "attachments").mkdir(exist_ok=True)
     for letter in letters:
         page = render_to_string("inbox/letter.html", {**addresses.shown(letter), "policy": POLICY})
-        (directory / addresses.letter(letter)).write_text(page)
+        (directory / addresses.letter(letter)).write_text(page, encoding="utf-8")
         for file in letter.files:
             (directory / addresses.file(letter, file)).write_bytes(file.content)
     index = directory / addresses.index
-    index.write_text(render_to_string("inbox/list.html", {"letters": addresses.listed(letters), "policy": POLICY}))
+    listed = {"letters": addresses.listed(letters), "policy": POLICY}
+    index.write_text(render_to_string("inbox/list.html", listed), encoding="utf-8")
     return index

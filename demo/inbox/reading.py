@@ -19,7 +19,7 @@ class File:
 
     #: Position among the attachments, from 1.
     number: int
-    #: A name that is safe in every file system and header, made from the sender's.
+    #: Made from the sender's, of ASCII letters, digits and ``._@+-`` only: safe in every file system and header.
     name: str
     media_type: str
     content: bytes

@@ -52,7 +52,7 @@ def attachment(request: HttpRequest, number: int, file: int) -> HttpResponse:
             return HttpResponse(
                 one.content,
                 content_type="application/octet-stream",
-                headers={"Content-Disposition": f'attachment; filename="{one.name.encode("ascii", "replace").decode()}"'},
+                headers={"Content-Disposition": f'attachment; filename="{one.name}"'},
             )
     raise Http404
 

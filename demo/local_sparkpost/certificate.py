@@ -65,9 +65,7 @@ def make_certificate(directory: Path) -> Certificate:
     made.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     made.chain.touch(mode=0o600)
     made.chain.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + certificate.public_bytes(serialization.Encoding.PEM)
     )
     return made

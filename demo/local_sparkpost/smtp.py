@@ -103,7 +103,7 @@ class SparkPostSession(SMTP):
     def hang_up(self) -> NoReturn:
         """Close the connection once what has been written is gone, and obey none of the commands still unread."""
         if self.transport is not None:
-            self.transport.close()  # type: ignore[attr-defined]
+            self.transport.close()
         # The base class's own way out of a session: its connection_lost() does the same.
         raise asyncio.CancelledError
 
@@ -138,7 +138,8 @@ class SparkPostSession(SMTP):
     def keep(self) -> str:
         """Put the current mail into the mailbox; returns the server's id of it."""
         envelope = self.envelope
-        assert envelope is not None and isinstance(envelope.content, bytes)
+        assert envelope is not None
+        assert isinstance(envelope.content, bytes)
         queue_id = self.rules.new_queue_id()
         self.rules.mailbox.add(
             sender=envelope.mail_from or "",
@@ -149,7 +150,7 @@ class SparkPostSession(SMTP):
         )
         return queue_id
 
-    async def smtp_STARTTLS(self, arg: str) -> None:
+    async def smtp_STARTTLS(self, arg: str) -> None:  # noqa: N802
         """RFC 3207."""
         reply = await self.answer(Stage.STARTTLS, "")
         if reply:
@@ -157,7 +158,7 @@ class SparkPostSession(SMTP):
         else:
             await super().smtp_STARTTLS(arg)
 
-    async def smtp_DATA(self, arg: str) -> None:
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
         """RFC 5321 §4.1.1.4. Nothing behind the final dot is read, for it may be the next command (RFC 2920)."""
         if await self.check_helo_needed() or await self.check_auth_needed("DATA"):
             return
@@ -168,7 +169,7 @@ class SparkPostSession(SMTP):
         reply = await self.answer(Stage.DATA, SEND_CONTENT)
         await self.push(reply)
         if not reply.startswith("3"):
-            self._set_post_data_state()
+            self._set_post_data_state()  # type: ignore[no-untyped-call]
             return
         self.envelope.content = self.envelope.original_content = await self._read_content()
         # Reading it may have taken longer than the idle time.
@@ -180,7 +181,7 @@ class SparkPostSession(SMTP):
             if not reply or reply.startswith("2"):
                 queue_id = self.keep()
                 reply = reply or f"250 2.0.0 OK {queue_id}"
-        self._set_post_data_state()
+        self._set_post_data_state()  # type: ignore[no-untyped-call]
         await self.push(reply)
 
     async def _read_content(self) -> bytes:

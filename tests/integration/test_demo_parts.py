@@ -15,19 +15,23 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
 import redis
+from django.test import override_settings
 
 from demo import embedded_redis
-from demo.embedded_redis import EmbeddedRedis, RedisNotFound, find_redis_server
+from demo.embedded_redis import EmbeddedRedis, RedisNotFoundError, find_redis_server
+from demo.inbox.pages import write_pages
 from demo.local_sparkpost import (
     HANG_UP,
     KEEP_AND_HANG_UP,
     SILENCE,
     Exchange,
     LocalSparkPost,
+    Mailbox,
     Stage,
     count_copies,
     read_mailbox,
@@ -98,7 +102,7 @@ class TestEmbeddedRedis:
     def test_no_server_at_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
         monkeypatch.setattr(embedded_redis, "find_spec", lambda name: None)
-        with pytest.raises(RedisNotFound, match="apt install redis-server") as caught:
+        with pytest.raises(RedisNotFoundError, match="apt install redis-server") as caught:
             find_redis_server()
         assert "\n" not in str(caught.value)
 
@@ -228,13 +232,23 @@ class TestSparkPostTranscript:
 class TestContent:
     @pytest.mark.parametrize(
         "content",
-        [b"", b"\r\n", b".\r\n", b"..\r\n", b"a\r\n.\r\n.b\r\n", b"a\r\n\r\n", "olá\r\n".encode(), b"x" * 998 + b"\r\n"],
+        [
+            b"",
+            b"\r\n",
+            b".\r\n",
+            b"..\r\n",
+            b"a\r\n.\r\n.b\r\n",
+            b"a\r\n\r\n",
+            "olá\r\n".encode(),
+            b"x" * 998 + b"\r\n",
+        ],
     )
     def test_arrives_as_sent(self, server: LocalSparkPost, content: bytes) -> None:
         with connect(server) as client:
             client.mail("a@example.org")
             client.rcpt("b@example.org")
             client.docmd("DATA")
+            content = content.removesuffix(b"\r\n") + b"\r\n" if content else b""
             stuffed = (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:]
             client.send(stuffed + b".\r\n")
             assert client.getreply()[0] == 250
@@ -434,3 +448,31 @@ class TestServer:
         refused = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
         assert "CERTIFICATE_VERIFY_FAILED" in refused.stderr
         assert len(server.mailbox) == 1
+
+
+class TestInbox:
+    def test_a_hostile_mail(self, tmp_path: Path) -> None:
+        """Names of attachments stay names, and what a mail holds never becomes part of the page around it."""
+        folders = [str(ROOT / "demo" / app / "templates") for app in ("inbox", "events")]
+        templates = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "DIRS": folders}]
+        message = EmailMessage()
+        message["Subject"] = "<script>alert(1)</script>"
+        message["Message-ID"] = "<1@example.org>"
+        message.set_content("</pre><script>alert(2)</script> javascript:alert(3)")
+        message.add_alternative('"></iframe><script>alert(4)</script>', subtype="html")
+        for name in ("../../escaped.html", "/etc/passwd", "..", 'a"b;c.pdf'):
+            message.add_attachment(b"content", maintype="text", subtype="html", filename=name)
+        directory = tmp_path / "mails"
+        Mailbox(directory).add(
+            sender="a@example.org", recipients=("b@example.org",), content=bytes(message), connection=1, queue_id="1"
+        )
+        with override_settings(TEMPLATES=templates):
+            index = write_pages(directory)
+        assert "<script" not in index.read_text()
+        page = (directory / "000001.html").read_text()
+        assert "<script" not in page
+        assert 'href="javascript' not in page
+        assert 'sandbox="" srcdoc="&quot;&gt;&lt;/iframe&gt;' in page
+        names = sorted(path.name for path in (directory / "attachments").iterdir())
+        assert names == ["000001-1-escaped.html", "000001-2-etc_passwd", "000001-3-3.bin", "000001-4-a_b_c.pdf"]
+        assert [path.name for path in tmp_path.iterdir()] == ["mails"]

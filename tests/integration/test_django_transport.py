@@ -17,23 +17,20 @@ from congressy_mailer.models import Message
 from congressy_mailer.retry import Reply
 from congressy_mailer.transports.base import Composed, Outcome
 from congressy_mailer.transports.django import DjangoTransport, open_backend
-from tests.scripted_smtp import DROP, ScriptedSMTP
+from demo.local_sparkpost import HANG_UP, KEEP_AND_HANG_UP, Exchange, LocalSparkPost, Stage
 
 
 @pytest.fixture
-def smtp() -> Iterator[ScriptedSMTP]:
-    with (
-        ScriptedSMTP() as server,
-        override_settings(
-            EMAIL_BACKEND="django.core.mail.backends.smtp.EmailBackend",
-            EMAIL_HOST="127.0.0.1",
-            EMAIL_PORT=server.port,
-            EMAIL_HOST_USER="",
-            EMAIL_HOST_PASSWORD="",
-            EMAIL_USE_TLS=False,
-        ),
+def smtp(smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalSparkPost]:
+    """A server that this process is configured for."""
+    for name, value in smtp_server.environment().items():
+        monkeypatch.setenv(name, value)
+    with override_settings(
+        EMAIL_BACKEND="django.core.mail.backends.smtp.EmailBackend",
+        EMAIL_PORT=smtp_server.port,
+        EMAIL_HOST_PASSWORD=smtp_server.password,
     ):
-        yield server
+        yield smtp_server
 
 
 def mail(*recipients: str) -> OutgoingMail:
@@ -52,101 +49,116 @@ def deliver(*mails: OutgoingMail) -> list[Outcome]:
         transport.close()
 
 
-def answering(**replies: str) -> Callable[[str], str | None]:
-    return lambda command: replies.get("DOT" if command == "." else command.split(" ")[0].upper())
+def at(stage: Stage, answer: Any) -> Callable[[Exchange], Any]:
+    """A script that says this at one stage, and nothing unusual anywhere else."""
+    return lambda exchange: answer if exchange.stage is stage else None
 
 
-def test_accepted_with_the_servers_own_id(smtp: ScriptedSMTP) -> None:
+def test_accepted_with_the_servers_own_id(smtp: LocalSparkPost) -> None:
     (outcome,) = deliver(mail("ana@example.com", "eva@example.com"))
     assert outcome.accepted == ("ana@example.com", "eva@example.com")
-    assert outcome.reply == Reply(250, "2.0.0 OK 95/6F-30607-EA5D4555")
-    assert b"\r\n.\r\n..dois" in smtp.contents[0]
+    (received,) = smtp.mailbox
+    assert outcome.reply == Reply(250, f"2.0.0 OK {received.queue_id}")
+    assert b"\r\n.\r\n..dois" in received.content
 
 
-def test_one_connection_for_many_mails(smtp: ScriptedSMTP) -> None:
+def test_one_connection_for_many_mails(smtp: LocalSparkPost) -> None:
     outcomes = deliver(*(mail("ana@example.com") for _ in range(5)))
     assert [outcome.accepted for outcome in outcomes] == [("ana@example.com",)] * 5
-    assert len(smtp.sessions) == 1
+    assert smtp.connections == 1
 
 
-def test_each_recipient_has_its_own_answer(smtp: ScriptedSMTP) -> None:
-    smtp.answer = lambda command: (
-        "550 5.1.1 nobody" if "rui@" in command else "451 4.7.1 later" if "eva@" in command else None
-    )
+def test_each_recipient_has_its_own_answer(smtp: LocalSparkPost) -> None:
+    answers = {"eva@example.com": "451 4.7.1 later", "rui@example.com": "550 5.1.1 nobody"}
+    smtp.script = lambda exchange: answers.get(exchange.recipient) if exchange.stage is Stage.RCPT else None
     (outcome,) = deliver(mail("ana@example.com", "eva@example.com", "rui@example.com"))
     assert outcome.accepted == ("ana@example.com",)
     assert outcome.deferred == {"eva@example.com": Reply(451, "4.7.1 later")}
     assert outcome.rejected == {"rui@example.com": Reply(550, "5.1.1 nobody")}
 
 
-def test_all_recipients_refused(smtp: ScriptedSMTP) -> None:
-    smtp.answer = answering(RCPT="550 5.1.1 nobody")
+def test_all_recipients_refused(smtp: LocalSparkPost) -> None:
+    smtp.script = at(Stage.RCPT, "550 5.1.1 nobody")
     first, second = deliver(mail("ana@example.com"), mail("eva@example.com"))
     assert first.rejected == {"ana@example.com": Reply(550, "5.1.1 nobody")}
     assert second.rejected == {"eva@example.com": Reply(550, "5.1.1 nobody")}
-    assert smtp.contents == []
+    assert len(smtp.mailbox) == 0
 
 
 @pytest.mark.parametrize(
-    ("replies", "kind", "in_doubt"),
+    ("stage", "answer", "kind", "in_doubt"),
     [
-        ({"MAIL": "451 4.3.0 later"}, "deferred", False),
-        ({"MAIL": "553 5.1.8 bad sender"}, "rejected", False),
-        ({"DATA": "452 4.3.1 full"}, "deferred", False),
-        ({"DATA": "554 5.5.1 no"}, "rejected", False),
-        ({"DOT": "421 4.3.3 smtpapi unable to generate unique transmission id"}, "deferred", False),
-        ({"DOT": "550 5.6.0 JSON parsing error in X-MSYS-API"}, "rejected", False),
-        ({"MAIL": DROP}, "deferred", False),
-        ({"RCPT": DROP}, "deferred", False),
-        ({"DATA": DROP}, "deferred", True),
-        ({"DOT": DROP}, "deferred", True),
-        ({"DOT": "what"}, "deferred", False),
+        (Stage.MAIL, "451 4.3.0 later", "deferred", False),
+        (Stage.MAIL, "553 5.1.8 bad sender", "rejected", False),
+        (Stage.DATA, "452 4.3.1 full", "deferred", False),
+        (Stage.DATA, "554 5.5.1 no", "rejected", False),
+        (Stage.CONTENT, "421 4.3.3 [internal] smtpapi unable to generate unique transmission id", "deferred", False),
+        (Stage.CONTENT, "550 5.6.0 JSON parsing error in X-MSYS-API", "rejected", False),
+        (Stage.MAIL, HANG_UP, "deferred", False),
+        (Stage.RCPT, HANG_UP, "deferred", False),
+        (Stage.DATA, HANG_UP, "deferred", True),
+        (Stage.CONTENT, HANG_UP, "deferred", True),
+        (Stage.CONTENT, KEEP_AND_HANG_UP, "deferred", True),
     ],
 )
-def test_the_whole_mail_is_answered(smtp: ScriptedSMTP, replies: dict[str, str], kind: str, in_doubt: bool) -> None:
-    smtp.answer = answering(**replies)
+def test_the_whole_mail_is_answered(
+    smtp: LocalSparkPost, stage: Stage, answer: Any, kind: str, in_doubt: bool
+) -> None:
+    smtp.script = at(stage, answer)
     (outcome,) = deliver(mail("ana@example.com"))
     assert set(getattr(outcome, kind)) == {"ana@example.com"}
     assert outcome.accepted == ()
     assert outcome.in_doubt is in_doubt
 
 
-def test_after_an_error_the_next_mail_gets_a_new_connection(smtp: ScriptedSMTP) -> None:
-    answers = iter([DROP])
-    smtp.answer = lambda command: next(answers, None) if command == "." else None
+def test_after_an_error_the_next_mail_gets_a_new_connection(smtp: LocalSparkPost) -> None:
+    answers = iter([HANG_UP])
+    smtp.script = lambda exchange: next(answers, None) if exchange.stage is Stage.CONTENT else None
     first, second = deliver(mail("ana@example.com"), mail("eva@example.com"))
     assert set(first.deferred) == {"ana@example.com"}
     assert second.accepted == ("eva@example.com",)
-    assert len(smtp.sessions) == 2
+    assert smtp.connections == 2
 
 
 @pytest.mark.parametrize(
-    "replies",
+    ("stage", "answer"),
     [
-        {"CONNECT": "421 4.3.2 closing"},
-        {"CONNECT": DROP},
-        {"EHLO": DROP},
-        {"MAIL": "530 5.7.0 Authentication required"},
-        {"MAIL": "550 5.7.1 Unconfigured Sending Domain <congressy.net>"},
-        {"DOT": "550 5.7.1 Unconfigured Sending Domain <congressy.net>"},
+        (Stage.CONNECT, "421 4.3.2 closing"),
+        (Stage.CONNECT, HANG_UP),
+        (Stage.HELLO, HANG_UP),
+        (Stage.STARTTLS, "454 4.7.0 TLS not available"),
+        (Stage.STARTTLS, HANG_UP),
+        (Stage.AUTH, "454 4.7.0 temporary authentication failure"),
+        (Stage.AUTH, HANG_UP),
+        (Stage.MAIL, "530 5.7.0 Authentication required"),
+        (Stage.MAIL, "550 5.7.1 Unconfigured Sending Domain <congressy.net>"),
+        (Stage.CONTENT, "550 5.7.1 Unconfigured Sending Domain <congressy.net>"),
     ],
 )
-def test_a_fault_of_the_server_or_the_account_is_no_mails_fault(smtp: ScriptedSMTP, replies: dict[str, str]) -> None:
-    smtp.answer = answering(**replies)
+def test_a_fault_of_the_server_or_the_account_is_no_mails_fault(
+    smtp: LocalSparkPost, stage: Stage, answer: Any
+) -> None:
+    smtp.script = at(stage, answer)
     with pytest.raises(TransportUnavailable):
         deliver(mail("ana@example.com"))
 
 
-def test_a_refused_login_says_what_to_check(smtp: ScriptedSMTP) -> None:
-    smtp.answer = lambda command: (
-        "250-scripted\r\n250 AUTH LOGIN" if command.upper().startswith("EHLO") else "535 5.7.8 Sorry." if "AUTH" in command else None
-    )
+def test_a_refused_login_says_what_to_check(smtp: LocalSparkPost) -> None:
     with (
-        override_settings(EMAIL_HOST_USER="SMTP_Injection", EMAIL_HOST_PASSWORD="key-that-must-not-show"),
+        override_settings(EMAIL_HOST_PASSWORD="key-that-must-not-show"),
         pytest.raises(TransportUnavailable, match="refuses the login: 535 5.7.8 Sorry.*EMAIL_HOST_PASSWORD") as raised,
     ):
         deliver(mail("ana@example.com"))
     assert "key-that-must-not-show" not in str(raised.value)
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(
+    smtp: LocalSparkPost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(TransportUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        deliver(mail("ana@example.com"))
+    assert len(smtp.mailbox) == 0
 
 
 def test_nobody_listens() -> None:
@@ -159,7 +171,7 @@ def test_nobody_listens() -> None:
         deliver(mail("ana@example.com"))
 
 
-def test_a_silent_server_does_not_hold_a_worker_for_ever(smtp: ScriptedSMTP) -> None:
+def test_a_silent_server_does_not_hold_a_worker_for_ever(smtp: LocalSparkPost) -> None:
     assert getattr(open_backend(""), "timeout") == 60  # noqa: B009
     with override_settings(EMAIL_TIMEOUT=7):
         assert getattr(open_backend(""), "timeout") == 7  # noqa: B009

@@ -1,0 +1,66 @@
+"""The outbox in the admin: everything to be seen, nothing to be changed, nothing confidential shown."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+
+from congressy_mailer import send_mail
+from congressy_mailer.models import Message
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/congressy_mailer/message/"
+
+
+@pytest.fixture
+def support(client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("support"))
+    return client
+
+
+def page(message: Message) -> str:
+    return reverse("admin:congressy_mailer_message_change", args=[message.pk])
+
+
+def test_list_and_page_show_the_message(support: Client) -> None:
+    message = send_mail(
+        "Boleto", "Pague até sexta", to="ana@example.com", attachments=[("boleto.pdf", b"%PDF")]
+    )
+    listed = support.get(LIST, {"q": "ana@example.com"}).content.decode()
+    assert "ana@example.com" in listed
+    assert "Boleto" in listed
+    shown = support.get(page(message)).content.decode()
+    for text in ("Pague até sexta", "boleto.pdf", message.message_id.strip("<>")):
+        assert text in shown
+
+
+def test_search_finds_only_what_it_should(support: Client) -> None:
+    send_mail("Boleto", "x", to="ana@example.com")
+    assert "Boleto" not in support.get(LIST, {"q": "eva@example.com"}).content.decode()
+
+
+def test_a_sensitive_message_is_shown_without_its_content(support: Client) -> None:
+    message = send_mail("Sua senha", "código 991122", to="ana@example.com", sensitive=True)
+    for address in (LIST, page(message)):
+        shown = support.get(address).content.decode()
+        assert "Sua senha" not in shown
+        assert "991122" not in shown
+
+
+def test_nothing_can_be_changed(support: Client) -> None:
+    message = send_mail("Boleto", "x", to="ana@example.com")
+    assert support.post(page(message), {"state": "sent"}).status_code == 403
+    assert support.post(f"{page(message)}../delete/", {"post": "yes"}).status_code in (403, 404)
+    assert support.get(f"{LIST}add/").status_code == 403
+    message.refresh_from_db()
+    assert message.state == "queued"
+
+
+def test_strangers_see_nothing(client: Client) -> None:
+    message = send_mail("Boleto", "x", to="ana@example.com")
+    assert client.get(page(message)).status_code == 302
+    client.force_login(User.objects.create_user("visitor", is_staff=True))
+    assert client.get(LIST).status_code == 403
