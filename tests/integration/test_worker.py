@@ -243,7 +243,10 @@ _PIECES = ["\r\n", "\n", "\r", "Bcc: eva@evil.example", "<", ">", ",", ";", ":",
            "\u2028", " ", "\t", ".", "ana@example.com", "\r\n.\r\n", "RCPT TO:<eva@evil.example>", "😀", "x" * 90]  # fmt: skip
 _HOSTILE = st.lists(st.sampled_from(_PIECES) | st.text(max_size=8), max_size=5).map("".join)
 _LOCAL = st.text(string.ascii_letters + string.digits + "._+-", min_size=1, max_size=10)
-_ADDRESS = _HOSTILE | st.builds("{}@example.com".format, _LOCAL) | st.builds("{} <{}@example.com>".format, _HOSTILE, _LOCAL)
+_PLAIN = st.builds("{}@example.com".format, _LOCAL)
+_ADDRESS = st.one_of(_PLAIN, _PLAIN, _PLAIN, st.builds("{} <{}@example.com>".format, _HOSTILE, _LOCAL), _HOSTILE)
+# Half of the time something ordinary, so that what is hostile in the other arguments gets as far as it can.
+_LINE = st.just("Inscrição confirmada") | _HOSTILE
 
 
 def test_whatever_is_accepted_arrives_as_exactly_one_mail_with_exactly_those_recipients(
@@ -254,11 +257,11 @@ def test_whatever_is_accepted_arrives_as_exactly_one_mail_with_exactly_those_rec
 
     @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
-        subject=_HOSTILE,
+        subject=_LINE,
         text=_HOSTILE,
-        to=st.lists(_ADDRESS, max_size=3),
+        to=st.lists(_ADDRESS, min_size=1, max_size=3),
         bcc=st.lists(_ADDRESS, max_size=1),
-        headers=st.dictionaries(_HOSTILE | st.just("X-Test"), _HOSTILE, max_size=2),
+        headers=st.dictionaries(st.just("X-Test") | _HOSTILE, _LINE, max_size=2),
     )
     def call(subject: str, text: str, to: list[str], bcc: list[str], headers: dict[str, str]) -> None:
         try:
