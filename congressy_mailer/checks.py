@@ -117,7 +117,7 @@ def _smtp_servers() -> Iterator[_SMTPServer]:
 
 @register("congressy_mailer")
 def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E006``: TLS and SSL. ``congressy_mailer.E007``/``E008``: SparkPost without key, without TLS."""
+    """``congressy_mailer.E006``: TLS and SSL. ``congressy_mailer.E007``/``E008``: SparkPost without key, or TLS."""
     errors: list[CheckMessage] = []
     for server in _smtp_servers():
         names = server.names
@@ -217,7 +217,7 @@ def check_attachment_storage(app_configs: Apps, **kwargs: Any) -> list[CheckMess
 
 @register("congressy_mailer", deploy=True)
 def check_public_attachments(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.W001`` (``check --deploy``): attachments wait in a storage that may be served to the public."""
+    """``congressy_mailer.W001`` (``check --deploy``): attachments wait in a storage that may be public."""
     if check_attachment_storage(None) or check_settings(None):
         return []
     alias = mailer_settings().ATTACHMENT_STORAGE
@@ -226,8 +226,9 @@ def check_public_attachments(app_configs: Apps, **kwargs: Any) -> list[CheckMess
     return [
         Warning(
             "Attachments wait for the worker in the default storage, which has a public URL.",
-            hint='Add a storage without one, such as {"mail": {"BACKEND": "django.core.files.storage.FileSystemStorage", '
-            '"OPTIONS": {"location": "/srv/mail"}}}, to STORAGES, and name it in CONGRESSY_MAILER["ATTACHMENT_STORAGE"].',
+            hint='Add a storage without one to STORAGES, such as {"mail": {"BACKEND": '
+            '"django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": "/srv/mail"}}}, and name it in '
+            'CONGRESSY_MAILER["ATTACHMENT_STORAGE"].',
             id="congressy_mailer.W001",
         )
     ]

@@ -339,6 +339,6 @@ def _using(using: str | None) -> str:
 def _message_id(draft: Message) -> str:
     for name, value in draft.headers.items():
         if name.lower() == "message-id":
-            return value
+            return str(value)
     domain = bare_address(draft.from_email).rpartition("@")[2]
     return f"<{draft.pk.hex}@{domain}>"

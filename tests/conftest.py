@@ -68,9 +68,7 @@ def celery_settings() -> Iterator[Callable[..., None]]:
 
 
 @pytest.fixture
-def broker(
-    broker_url: str, celery_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> str:
+def broker(broker_url: str, celery_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> str:
     """Have this process publish to the test's broker."""
     celery_settings(broker_url=broker_url, broker_write_url=broker_url, broker_read_url=broker_url)
     monkeypatch.setattr(dispatch, "_publisher", dispatch._Publisher())
@@ -85,9 +83,7 @@ def smtp_server(tmp_path: Path) -> Iterator[LocalSparkPost]:
 
 
 @pytest.fixture
-def start_worker(
-    broker: str, smtp_server: LocalSparkPost, tmp_path: Path
-) -> Iterator[Callable[..., Process]]:
+def start_worker(broker: str, smtp_server: LocalSparkPost, tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Start real workers on the test's database, broker and mail server."""
     workers: list[Process] = []
 

@@ -12,7 +12,7 @@ import django
 
 SCRATCH = Path(os.environ.get("MAILER_TEST_DIRECTORY") or tempfile.mkdtemp(prefix="congressy-mailer-"))
 
-SECRET_KEY = "only for tests"  # noqa: S105
+SECRET_KEY = "only for tests"
 DEBUG = False
 ALLOWED_HOSTS = ["*"]
 USE_TZ = True

@@ -77,7 +77,7 @@ def _split(text: str, argument: str) -> tuple[str, str]:
         parsed = AddressHeader.value_parser(text)
         mailboxes = parsed.all_mailboxes
         defects: list[MessageDefect] = parsed.all_defects
-        group = parsed.addresses[0][0].token_type == "group"
+        group = parsed.addresses[0][0].token_type == "group"  # noqa: S105
     except Exception:
         # The parser of the standard library trips over some broken input; whatever it cannot read is not one.
         raise InvalidAddress(f"{argument} is not a mail address: {text!r}.") from None

@@ -98,7 +98,8 @@ def _read(given: object, where: str, limit: int) -> ReadAttachment:
         name = Path(str(getattr(given, "name", "") or "")).name
         return _build(name, given, getattr(given, "content_type", "") or "", "", where, limit)
     raise AttachmentUnreadable(
-        f"{where} is a {type(given).__name__}; give an Attachment, a path, an open file or (filename, content, mimetype)."
+        f"{where} is a {type(given).__name__}; give an Attachment, a path, an open file or "
+        "(filename, content, mimetype)."
     )
 
 

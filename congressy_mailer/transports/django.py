@@ -107,7 +107,8 @@ class DjangoTransport:
         try:
             self._backend.open()
             connection = getattr(self._backend, "connection", None)
-            if isinstance(connection, smtplib.SMTP) and (not self._session or self._session.connection is not connection):
+            observed = self._session.connection if self._session is not None else None
+            if isinstance(connection, smtplib.SMTP) and observed is not connection:
                 # Without TLS and login smtplib would greet with the first mail, and a fault would look like its own.
                 connection.ehlo_or_helo_if_needed()
                 self._session = _ObservedSession(connection)

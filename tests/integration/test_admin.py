@@ -26,9 +26,7 @@ def page(message: Message) -> str:
 
 
 def test_list_and_page_show_the_message(support: Client) -> None:
-    message = send_mail(
-        "Boleto", "Pague até sexta", to="ana@example.com", attachments=[("boleto.pdf", b"%PDF")]
-    )
+    message = send_mail("Boleto", "Pague até sexta", to="ana@example.com", attachments=[("boleto.pdf", b"%PDF")])
     listed = support.get(LIST, {"q": "ana@example.com"}).content.decode()
     assert "ana@example.com" in listed
     assert "Boleto" in listed

@@ -139,7 +139,7 @@ def test_a_template_that_this_worker_does_not_have_yet_is_tried_again() -> None:
     message.refresh_from_db()
     assert message.state == State.DEFERRED
     assert "mail/of-the-next-release" in message.reason
-    assert [ids for ids in result.waiting.values()] == [[message.pk]]
+    assert list(result.waiting.values()) == [[message.pk]]
 
 
 def test_an_attachment_that_was_changed_is_never_sent() -> None:
@@ -216,7 +216,9 @@ def test_a_message_expired_meanwhile_is_not_sent() -> None:
     assert mail.outbox == []
 
 
-def test_a_result_that_cannot_be_recorded_is_not_sent_again_while_the_lease_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_cannot_be_recorded_is_not_sent_again_while_the_lease_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     first, second = (send_mail(subject, "y", to="a@b.com").pk for subject in ("first", "second"))
 
     def away(*args: Any) -> None:

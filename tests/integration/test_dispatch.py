@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import redis
-from demo.embedded_redis import EmbeddedRedis
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.test import override_settings
 
 from congressy_mailer import celery_app, dispatch, outbox, send_mail
 from congressy_mailer.models import Message, State
+from demo.embedded_redis import EmbeddedRedis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -101,9 +101,7 @@ def test_all_recipients_refused(smtp: LocalSparkPost) -> None:
         (Stage.CONTENT, KEEP_AND_HANG_UP, "deferred", True),
     ],
 )
-def test_the_whole_mail_is_answered(
-    smtp: LocalSparkPost, stage: Stage, answer: Any, kind: str, in_doubt: bool
-) -> None:
+def test_the_whole_mail_is_answered(smtp: LocalSparkPost, stage: Stage, answer: Any, kind: str, in_doubt: bool) -> None:
     smtp.script = at(stage, answer)
     (outcome,) = deliver(mail("ana@example.com"))
     assert set(getattr(outcome, kind)) == {"ana@example.com"}

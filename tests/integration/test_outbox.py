@@ -100,7 +100,7 @@ def test_claims_at_the_same_time_never_share_a_message() -> None:
         try:
             barrier.wait(20)
             taken = []
-            chooser = random.Random(worker)  # noqa: S311
+            chooser = random.Random(worker)
             for turn in range(12):
                 wanted = chooser.sample(ids, 40)
                 taken += [message.id for message in outbox.claim(wanted, f"{worker}:{turn}")]

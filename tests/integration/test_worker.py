@@ -8,8 +8,8 @@ import signal
 import string
 from collections.abc import Callable
 from datetime import timedelta
-from email.policy import default
 from email import message_from_bytes
+from email.policy import default
 from typing import Any
 
 import pytest
@@ -239,8 +239,10 @@ def test_other_pools(start_worker: StartWorker, smtp_server: LocalSparkPost, poo
 
 
 # Headers, names and addresses as somebody would write them who wants more than one mail or more than one recipient.
-_PIECES = ["\r\n", "\n", "\r", "Bcc: eva@evil.example", "<", ">", ",", ";", ":", '"', "\\", "@", "\x00", "=?utf-8?q?x?=", "ção",
-           "\u2028", " ", "\t", ".", "ana@example.com", "\r\n.\r\n", "RCPT TO:<eva@evil.example>", "😀", "x" * 90]  # fmt: skip
+_PIECES = [
+    "\r\n", "\n", "\r", "Bcc: eva@evil.example", "<", ">", ",", ";", ":", '"', "\\", "@", "\x00", "=?utf-8?q?x?=",
+    "ção", "\u2028", " ", "\t", ".", "ana@example.com", "\r\n.\r\n", "RCPT TO:<eva@evil.example>", "😀", "x" * 90,
+]  # fmt: skip
 _HOSTILE = st.lists(st.sampled_from(_PIECES) | st.text(max_size=8), max_size=5).map("".join)
 _LOCAL = st.text(string.ascii_letters + string.digits + "._+-", min_size=1, max_size=10)
 _PLAIN = st.builds("{}@example.com".format, _LOCAL)
@@ -294,5 +296,3 @@ def test_no_password_is_in_the_workers_log(start_worker: StartWorker, smtp_serve
     wait_until_final(1)
     for secret in (smtp_server.password, "991122", "Senha", "ana@example.com"):
         assert secret not in worker.output()
-
-

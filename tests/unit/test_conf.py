@@ -51,7 +51,7 @@ def test_wrong_values_are_named(given: Any, message: str) -> None:
 
 def test_values_and_defaults() -> None:
     with override_settings(CONGRESSY_MAILER={"LEASE": timedelta(minutes=3)}):
-        assert mailer_settings().LEASE == timedelta(minutes=3)
+        assert timedelta(minutes=3) == mailer_settings().LEASE
         assert mailer_settings().QUEUE == "mailer"
 
 
