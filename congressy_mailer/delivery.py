@@ -5,23 +5,32 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import InterfaceError, OperationalError, connections
+
 from . import outbox
+from .availability import Gate
 from .conf import mailer_settings
+from .content.addresses import domain_of
 from .content.attachments import ReadAttachment
 from .content.context import decode_many
 from .content.mime import OutgoingMail, compose
 from .content.templates import Rendered, ready_content, render
-from .exceptions import ContentError, ContentNotReady
+from .exceptions import ContentError, ContentNotReady, TransportUnavailable
 from .models import Attachment, Message
-from .transports.base import Composed, Transport
+from .transports.base import Composed, Outcome, Transport
 from .transports.django import DjangoTransport, open_backend
 
 logger = logging.getLogger("congressy_mailer.delivery")
+
+_R = TypeVar("_R")
+_LONGEST_WAIT_FOR_DATABASE = 5.0
 
 
 @dataclass
@@ -30,6 +39,8 @@ class Slice:
 
     #: Put back because the time was over.
     left: list[UUID] = field(default_factory=list)
+    #: To be claimed each alone: a worker died while holding them.
+    alone: list[UUID] = field(default_factory=list)
     #: To be tried again after so many seconds.
     waiting: dict[int, list[UUID]] = field(default_factory=dict)
 
@@ -38,8 +49,12 @@ class Delivery:
     """Delivers the messages of one task."""
 
     def __init__(self, token: str) -> None:
+        conf = mailer_settings()
         self._token = token
-        self._until = time.monotonic() + mailer_settings().TIME_SLICE.total_seconds()
+        self._until = time.monotonic() + conf.TIME_SLICE.total_seconds()
+        self._hold = conf.ON_CRASH == "hold"
+        # Not to the last moment: another worker may take the message then.
+        self._lease_ends = time.monotonic() + conf.LEASE.total_seconds() * 0.9
         self._open: dict[UUID, Message] = {}
         self._slice = Slice()
 
@@ -47,46 +62,141 @@ class Delivery:
         """Deliver what can be claimed of these messages.
 
         Raises:
-            TransportUnavailable: the mail server cannot be used. Everything that was not sent is queued again.
+            TransportUnavailable: a mail server cannot be used. Everything that was not sent is queued again.
+            django.db.OperationalError: the database is away.
         """
         messages = outbox.claim(ids, self._token, redelivered=redelivered)
         self._open = {message.id: message for message in messages}
+        unavailable: TransportUnavailable | None = None
         try:
             for using in dict.fromkeys(message.using for message in messages):
-                self._deliver(using, [message for message in messages if message.using == using])
+                try:
+                    self._deliver(using, [message for message in messages if message.using == using])
+                except TransportUnavailable as error:
+                    # Another backend's mail need not wait for this one.
+                    unavailable = error
         finally:
             # Also on the way out of an error: nothing has to wait for the lease to run out.
-            if self._open:
-                outbox.release(self._token, self._open)
-        self._slice.left = list(self._open)
+            self._slice.left = list(self._open)
+            self._put_back(list(self._open))
+        if unavailable is not None:
+            raise unavailable
+        if len(messages) < len(ids) > 1:
+            self._slice.alone = outbox.suspects(ids)
         return self._slice
 
     def _deliver(self, using: str, messages: Sequence[Message]) -> None:
-        transport: Transport = DjangoTransport(open_backend(using))
+        gate = Gate(using, {domain_of(message.from_email) for message in messages})
+        transport: Transport | None = None
         try:
-            for outcome in transport.deliver(self._compose_all(messages)):
-                # No longer ours to release: were the record to fail, the mail must stay under its lease, since the
-                # server may have it.
-                message = self._open.pop(outcome.key)
-                self._wait(message, outbox.record(self._token, message, outcome))
+            messages = self._admitted(gate, messages)
+            if messages:
+                transport = DjangoTransport(open_backend(using))
+                for outcome in transport.deliver(self._compose_all(gate, messages)):
+                    self._record(gate, outcome)
+        except TransportUnavailable as error:
+            error.retry_in = gate.failed("", str(error))
+            self._put_back([message.id for message in messages], until=gate.closed[""])
+            raise
         finally:
-            transport.close()
+            if transport is not None:
+                transport.close()
 
-    def _compose_all(self, messages: Sequence[Message]) -> Iterator[Composed]:
+    def _admitted(self, gate: Gate, messages: Sequence[Message]) -> list[Message]:
+        """Those that may be sent now; the others are put back until it makes sense to look again."""
+        admitted = []
+        shut: dict[datetime, list[UUID]] = {}
+        for message in messages:
+            until = gate.closed.get("") or gate.closed.get(domain_of(message.from_email))
+            if until is None:
+                admitted.append(message)
+            else:
+                shut.setdefault(until, []).append(message.id)
+        for until, ids in shut.items():
+            self._put_back(ids, until=until)
+        return admitted
+
+    def _put_back(self, ids: Sequence[UUID], until: datetime | None = None) -> None:
+        mine = [key for key in ids if self._open.pop(key, None) is not None]
+        if mine:
+            self._insist(lambda: outbox.release(self._token, mine, until))
+
+    def _record(self, gate: Gate, outcome: Outcome) -> None:
+        message = self._open[outcome.key]
+        sender_domain = domain_of(message.from_email)
+        if outcome.sender_refused:
+            gate.failed(sender_domain, str(outcome.reply))
+            self._put_back([message.id], until=gate.closed[sender_domain])
+            return
+        # No longer ours to release: were the record to fail, the mail must stay under its lease, since the
+        # server may have it.
+        del self._open[outcome.key]
+        self._wait(message, self._insist(lambda: outbox.record(self._token, message, outcome)))
+        if outcome.accepted:
+            gate.succeeded(sender_domain)
+
+    def _insist(self, change: Callable[[], _R]) -> _R:
+        """What the server has taken must be written down, also where the database is away for a while.
+
+        Raises:
+            django.db.OperationalError: it is still away when the lease is about to end.
+        """
+        wait = 0.1
+        while True:
+            try:
+                return change()
+            except (OperationalError, InterfaceError) as error:
+                connection = connections[outbox.database()]
+                if connection.in_atomic_block or time.monotonic() + wait > self._lease_ends:
+                    raise
+                logger.warning("The database is away; what was sent is recorded when it is back: %s", error)
+                connection.close()
+                self._sleep(wait)
+                wait = min(wait * 2, _LONGEST_WAIT_FOR_DATABASE)
+            except SoftTimeLimitExceeded:
+                # Raised once. The worker kills this process a minute later; the record matters more until then.
+                self._until = 0.0
+
+    def _sleep(self, seconds: float) -> None:
+        try:
+            time.sleep(seconds)
+        except SoftTimeLimitExceeded:
+            self._until = 0.0
+
+    def _compose_all(self, gate: Gate, messages: Sequence[Message]) -> Iterator[Composed]:
         contexts = decode_many([message.context for message in messages])
         for begun, (message, context) in enumerate(zip(messages, contexts, strict=True)):
             if begun and time.monotonic() > self._until:
                 return
-            try:
-                yield Composed(message.id, _compose(message, context))
-            except ContentNotReady as error:
-                logger.warning("Message %s waits: %s", message.id, error)
-                self._wait(message, outbox.postpone(self._token, message.id, str(error)))
-                del self._open[message.id]
-            except ContentError as error:
-                logger.error("Message %s failed: %s", message.id, error)
-                outbox.fail(self._token, message.id, str(error))
-                del self._open[message.id]
+            until = gate.closed.get(domain_of(message.from_email))
+            if until is not None:
+                self._put_back([message.id], until=until)
+                continue
+            mail = self._composed(message, context)
+            if mail is not None and (not self._hold or outbox.begin(self._token, message.id)):
+                yield Composed(message.id, mail)
+
+    def _composed(self, message: Message, context: Mapping[str, object] | Exception) -> OutgoingMail | None:
+        """The mail; ``None`` where it cannot be composed, and the message is looked after."""
+        try:
+            return _compose(message, context)
+        except ContentNotReady as error:
+            logger.warning("Message %s waits: %s", message.id, error)
+            self._wait(message, outbox.postpone(self._token, message.id, str(error)))
+        except ContentError as error:
+            logger.error("Message %s failed: %s", message.id, error)
+            outbox.fail(self._token, message.id, str(error))
+        except (OperationalError, InterfaceError):
+            # The database's fault, and no message's.
+            raise
+        except Exception as error:
+            # Out of time, out of memory, or a fault of ours: none of it may stop the messages behind it.
+            said = f"{type(error).__name__} while it was composed"
+            logger.exception("Message %s: %s.", message.id, said)
+            outbox.crashed(self._token, message, said)
+            self._until = 0.0
+        del self._open[message.id]
+        return None
 
     def _wait(self, message: Message, wait: timedelta | None) -> None:
         if wait is not None:
@@ -95,11 +205,11 @@ class Delivery:
             self._slice.waiting.setdefault(seconds, []).append(message.id)
 
 
-def _compose(message: Message, context: Mapping[str, object] | ContentError | ContentNotReady) -> OutgoingMail:
+def _compose(message: Message, context: Mapping[str, object] | Exception) -> OutgoingMail:
     return compose(message, _render(message, context), [_read(one) for one in message.attachments.all()])
 
 
-def _render(message: Message, context: Mapping[str, object] | ContentError | ContentNotReady) -> Rendered:
+def _render(message: Message, context: Mapping[str, object] | Exception) -> Rendered:
     if isinstance(context, Exception):
         raise context
     if not message.template:
@@ -112,7 +222,10 @@ def _render(message: Message, context: Mapping[str, object] | ContentError | Con
 def _read(attachment: Attachment) -> ReadAttachment:
     try:
         with attachment.file.open("rb") as file:
-            content = file.read()
+            # One byte more than it should have tells that it is another file, without reading all of that.
+            content = file.read(attachment.size + 1)
+    except (MemoryError, SoftTimeLimitExceeded):
+        raise
     except Exception as error:
         # The storage may be away, or another host's that is not mounted yet.
         raise ContentNotReady(

@@ -29,8 +29,16 @@ logger = logging.getLogger("congressy_mailer.dispatch")
 
 DELIVER = "congressy_mailer.deliver"
 SWEEP = "congressy_mailer.sweep"
+PURGE = "congressy_mailer.purge"
+
+#: Seconds between the interruption of a task that takes too long and the end of its process.
+TIME_TO_FINISH = 60.0
 
 _LONGEST_BREAK = 60.0
+
+#: Seconds after which a sweep or purge that nobody has taken from the broker is not worth doing any more. A queue may
+#: be hours long, and only what comes through it tells how far it has moved.
+_STALE = 86_400.0
 
 
 def publish_on_commit(ids: Sequence[UUID]) -> None:
@@ -92,21 +100,30 @@ def publish(ids: Sequence[UUID], *, countdown: float | None = None) -> bool:
 
 
 def publish_sweep() -> bool:
-    """Ask for a sweep, unless one that was asked for has not run by the time the next is due."""
-    return _send(SWEEP, None, expires=mailer_settings().SWEEP_INTERVAL.total_seconds())
+    """Ask for a sweep. It tells when it was published, and so how far the queue has moved when it comes through."""
+    return _send(SWEEP, time.time(), expires=_STALE)
 
 
-def _send(task: str, ids: list[str] | None, **options: Any) -> bool:
+def publish_purge() -> bool:
+    """Ask for a purge."""
+    return _send(PURGE, expires=_STALE)
+
+
+def _send(task: str, *arguments: Any, **options: Any) -> bool:
     try:
         app = find_celery_app()
         if app.conf.task_always_eager:
-            return _run_here(app, task, ids, **options)
+            return _run_here(app, task, arguments, **options)
+        conf = mailer_settings()
+        limit = conf.TIME_LIMIT.total_seconds()
         return _publisher.send(
             app,
             task,
-            args=[ids] if ids is not None else [],
-            queue=mailer_settings().QUEUE,
+            args=arguments,
+            queue=conf.QUEUE,
             ignore_result=True,
+            soft_time_limit=limit,
+            time_limit=limit + TIME_TO_FINISH,
             **options,
         )
     except ImproperlyConfigured as error:
@@ -116,10 +133,12 @@ def _send(task: str, ids: list[str] | None, **options: Any) -> bool:
     return False
 
 
-def _run_here(app: Celery, task: str, ids: list[str] | None, *, countdown: float | None = None, **options: Any) -> bool:
+def _run_here(
+    app: Celery, task: str, arguments: tuple[Any, ...], *, countdown: float | None = None, **options: Any
+) -> bool:
     """Celery's own ``task_always_eager``, which ``send_task()`` does not know. What is to wait stays deferred."""
     if not countdown:
-        app.tasks[task].apply(args=(ids,) if ids is not None else ())
+        app.tasks[task].apply(args=arguments)
     return True
 
 

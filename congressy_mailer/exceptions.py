@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from django.core.mail.message import BadHeaderError
 from django.template import TemplateDoesNotExist
 
@@ -72,3 +74,6 @@ class ContentNotReady(MailerError):
 
 class TransportUnavailable(MailerError):
     """The server cannot be used now, through no fault of any message: nothing was sent, everything stays queued."""
+
+    #: How long until it should be tried again; ``None`` where nobody has decided that yet.
+    retry_in: timedelta | None = None

@@ -7,6 +7,7 @@ import uuid
 from django.core.files.storage import Storage, storages
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from uuid6 import uuid7
 
@@ -54,6 +55,10 @@ def new_id() -> uuid.UUID:
     return uuid7()
 
 
+#: Where attachments lie in their storage, in a folder for each day.
+ATTACHMENT_FOLDER = "congressy_mailer"
+
+
 def attachment_storage() -> Storage:
     """The storage named by ``ATTACHMENT_STORAGE``, where attachments wait for the worker."""
     return storages[mailer_settings().ATTACHMENT_STORAGE]
@@ -61,7 +66,7 @@ def attachment_storage() -> Storage:
 
 def attachment_path(attachment: Attachment, filename: str) -> str:
     """A path that nobody can guess and that keeps nothing of the sender's file name."""
-    return f"congressy_mailer/{uuid.uuid4()}"
+    return f"{ATTACHMENT_FOLDER}/{timezone.now().date()}/{uuid.uuid4()}"
 
 
 class Batch(models.Model):
@@ -104,6 +109,8 @@ class Message(models.Model):
     token = models.CharField(_("token"), max_length=100, blank=True, default="")
     #: How often it was offered to the mail server and answered.
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    #: When handing it over began; only kept where ``ON_CRASH`` is ``"hold"``.
+    begun_at = models.DateTimeField(_("begun at"), null=True, blank=True)
     #: How often its worker died while holding it.
     crashes = models.PositiveSmallIntegerField(_("crashes"), default=0)
     #: Addresses still to be served after some were accepted or refused; empty: all of them.
@@ -169,6 +176,8 @@ class Message(models.Model):
     sensitive = models.BooleanField(_("sensitive"), default=False)
     #: Given by the caller: the same key never makes a second message.
     idempotency_key = models.CharField(_("idempotency key"), max_length=200, null=True, blank=True, unique=True)
+    #: When its content was dropped: as soon as it was sent where it is sensitive, else after ``KEEP_CONTENT``.
+    content_dropped_at = models.DateTimeField(_("content dropped at"), null=True, blank=True)
     #: Alias of the mail backend; empty: the default one.
     using = models.CharField(_("using"), max_length=100, blank=True, default="")
 
@@ -176,8 +185,9 @@ class Message(models.Model):
         verbose_name = _("message")
         verbose_name_plural = _("messages")
         indexes = [
-            models.Index(fields=["due_at"], name="mailer_message_due"),
+            models.Index(fields=["state", "due_at"], name="mailer_message_due"),
             models.Index(fields=["state", "created_at"], name="mailer_message_state"),
+            models.Index(fields=["finished_at"], name="mailer_message_finished"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -277,3 +287,44 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.type} {self.message_id}"
+
+
+class TransportStatus(models.Model):
+    """A mail backend that cannot be used now; there is no row while it can. Kept by :mod:`.availability`."""
+
+    #: Alias of the mail backend; empty: the default one.
+    using = models.CharField(_("using"), max_length=100, blank=True, default="")
+    #: Only mail of senders in this domain is refused; empty: the server takes no mail at all.
+    sender_domain = models.CharField(_("sender domain"), max_length=255, blank=True, default="")
+    #: Since when.
+    unavailable_since = models.DateTimeField(_("unavailable since"))
+    #: When it is tried again.
+    next_try_at = models.DateTimeField(_("next try at"))
+    #: How often it was tried in vain.
+    failures = models.PositiveIntegerField(_("failures"), default=1)
+    #: What is wrong, for people.
+    reason = models.TextField(_("reason"), blank=True, default="")
+
+    class Meta:
+        verbose_name = _("unavailable transport")
+        verbose_name_plural = _("unavailable transports")
+        constraints = [models.UniqueConstraint(fields=["using", "sender_domain"], name="mailer_transport_once")]
+
+    def __str__(self) -> str:
+        return f"{self.using or 'default'} {self.sender_domain}".strip()
+
+
+class Duty(models.Model):
+    """Something that the workers do by themselves, and when it was last done. Kept by :mod:`.duties`."""
+
+    #: What is done.
+    name = models.CharField(_("name"), max_length=100, primary_key=True)
+    #: When it was last done.
+    at = models.DateTimeField(_("at"))
+
+    class Meta:
+        verbose_name = _("duty")
+        verbose_name_plural = _("duties")
+
+    def __str__(self) -> str:
+        return self.name

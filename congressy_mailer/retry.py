@@ -43,6 +43,8 @@ class Verdict(Enum):
     DEFERRED = "deferred"
     #: Never try again.
     REJECTED = "rejected"
+    #: The account may not send for the domain in ``From``: stop mail of that sender, keep it, tell somebody.
+    SENDER_REFUSED = "sender refused"
     #: The server or its configuration is at fault, no mail: stop, keep everything, tell somebody.
     UNAVAILABLE = "unavailable"
 
@@ -79,8 +81,10 @@ def classify(code: int | None, text: str, stage: Stage) -> Verdict:
         return Verdict.ACCEPTED if code is not None and 200 <= code < 400 else Verdict.UNAVAILABLE
     if code is None:
         return Verdict.DEFERRED
-    if code in _ACCOUNT_CODES or _SENDING_DOMAIN.search(text):
+    if code in _ACCOUNT_CODES:
         return Verdict.UNAVAILABLE
+    if code >= 400 and _SENDING_DOMAIN.search(text):
+        return Verdict.SENDER_REFUSED
     if 200 <= code < 400:
         return Verdict.ACCEPTED
     if 500 <= code < 600:

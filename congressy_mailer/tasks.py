@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from celery import Task, shared_task
 from django.db import InterfaceError, OperationalError
 
-from . import dispatch, outbox
+from . import dispatch, duties, outbox
+from .conf import mailer_settings
 from .delivery import Delivery
 from .exceptions import TransportUnavailable
 from .retry import FLOOR
 
-logger = logging.getLogger("congressy_mailer.tasks")
+_PURGE_INTERVAL = timedelta(hours=1)
+_LONGEST_PURGE = 10.0
 
 
 class DeliveryTask(Task):  # type: ignore[type-arg]
-    """Celery's retrying, with the five seconds that SparkPost asks for as the least wait."""
+    """Celery's retrying, at the time that all workers have agreed on, and after five seconds at the least."""
 
     def retry(self, *args: Any, **options: Any) -> Any:
-        if options.get("countdown") is not None:
+        error = options.get("exc")
+        if isinstance(error, TransportUnavailable) and error.retry_in is not None:
+            # All workers together try a server that is down once, not each of them.
+            options["countdown"] = error.retry_in.total_seconds()
+        elif options.get("countdown") is not None:
             options["countdown"] = max(options["countdown"], FLOOR.total_seconds())
         return super().retry(*args, **options)
 
@@ -47,21 +54,48 @@ def deliver(self: DeliveryTask, ids: Sequence[str]) -> None:
     redelivered = bool((request.delivery_info or {}).get("redelivered"))
     try:
         result = Delivery(token).run([UUID(key) for key in ids], redelivered=redelivered)
-    except TransportUnavailable as error:
-        logger.error("%s Its mail stays queued.", error)
+    except TransportUnavailable:
         if request.is_eager:
             # Retrying an eager task runs it again at once, without end, in the caller's own process.
             return
         raise
-    if result.left:
-        dispatch.publish(result.left)
+    dispatch.publish(result.left)
+    for key in result.alone:
+        dispatch.publish([key])
     for seconds, waiting in result.waiting.items():
         dispatch.publish(waiting, countdown=seconds)
+    if not request.is_eager and duties.take(duties.SWEEP, mailer_settings().SWEEP_INTERVAL * 2):
+        # The sweep itself is held up by a long queue; what has become due need not wait for it.
+        _publish_due(None)
 
 
-@shared_task(name=dispatch.SWEEP, ignore_result=True)
-def sweep() -> None:
-    """Publish whatever is due and not moving."""
-    while ready := outbox.sweep():
+@shared_task(name=dispatch.SWEEP, ignore_result=True, throws=(OperationalError, InterfaceError))
+def sweep(published_at: float) -> None:
+    """Publish whatever is due and not moving, and now and then a purge.
+
+    Args:
+        published_at: when this task was published, in seconds since the epoch.
+    """
+    duties.done(duties.SWEEP)
+    if duties.take(duties.PURGE, _PURGE_INTERVAL):
+        dispatch.publish_purge()
+    _publish_due(datetime.fromtimestamp(published_at, UTC))
+
+
+def _publish_due(passed_the_queue: datetime | None) -> None:
+    while ready := outbox.sweep(passed_the_queue):
         if not dispatch.publish(ready):
             return
+
+
+@shared_task(name=dispatch.PURGE, ignore_result=True, throws=(OperationalError, InterfaceError))
+def purge() -> None:
+    """Drop what is older than ``KEEP_CONTENT`` and ``KEEP_MESSAGES``, for at most ten seconds at a time."""
+    until = time.monotonic() + _LONGEST_PURGE
+    while outbox.purge():
+        if time.monotonic() > until:
+            dispatch.publish_purge()
+            return
+    day = duties.last(duties.ORPHANS)
+    looked_through = outbox.remove_orphans(day.date() if day else None)
+    duties.done(duties.ORPHANS, datetime.combine(looked_through, datetime.min.time(), UTC))

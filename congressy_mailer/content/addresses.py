@@ -116,6 +116,11 @@ def bare_address(address: str) -> str:
     return ascii_address(mailbox.addr_spec)
 
 
+def domain_of(address: str) -> str:
+    """The domain of a normal address, in lower case."""
+    return address.rpartition("@")[2].rstrip(">").lower()
+
+
 def ascii_address(address: str) -> str:
     """``local@domain`` with an international domain in its ASCII form."""
     local, _, domain = address.rpartition("@")

@@ -11,6 +11,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import django
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core.mail import EmailMultiAlternatives
 
 from ..exceptions import ContentError
@@ -70,6 +71,8 @@ def compose(message: Message, rendered: Rendered, attachments: Sequence[ReadAtta
     try:
         # Built here, so that an error is this message's and not the transport's.
         mail.message(policy=email.policy.SMTP) if _MODERN else mail.message()
+    except (MemoryError, SoftTimeLimitExceeded):
+        raise
     except Exception as error:
         raise ContentError(f"The mail cannot be composed: {type(error).__name__}: {error}") from error
     return mail

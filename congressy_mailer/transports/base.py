@@ -35,6 +35,9 @@ class Outcome:
     rejected: Mapping[str, Reply] = field(default_factory=dict)
     #: The server's last word about the mail as a whole.
     reply: Reply = field(default_factory=lambda: Reply(None, ""))
+    #: The account may not send for the sender's domain: the fault of the configuration, and no mail's attempt. The
+    #: recipients are in none of the three.
+    sender_refused: bool = False
     #: The server may have taken the mail although no reply said so.
     in_doubt: bool = False
 

@@ -95,7 +95,8 @@ class DjangoTransport:
             # that this mail is wrong, so it is tried again, and one mail never stops the others.
             self._end_session()
             reply = Reply(None, f"{type(error).__name__}: {error}")
-            in_doubt = session.in_content if session is not None else not isinstance(error, ConnectionRefusedError)
+            # Of a session that cannot be observed nobody knows how far it came.
+            in_doubt = session is None or session.in_doubt
             return self._outcome(composed, {}, reply, Stage.CONTENT, in_doubt=in_doubt)
         if count == 0:
             return self._outcome(composed, {}, Reply(None, "The mail backend reports that it sent nothing."))
@@ -139,6 +140,8 @@ class DjangoTransport:
             verdict = classify(said.code, said.text, Stage.RCPT if own else stage)
             if verdict is Verdict.UNAVAILABLE:
                 raise TransportUnavailable(f"The mail server refuses this account: {said}")
+            if verdict is Verdict.SENDER_REFUSED:
+                return Outcome(composed.key, reply=said, sender_refused=True)
             if verdict is Verdict.ACCEPTED:
                 accepted.append(recipient)
             elif verdict is Verdict.DEFERRED:
@@ -146,7 +149,14 @@ class DjangoTransport:
             else:
                 rejected[recipient] = said
         last = reply or next(iter(refused.values()), Reply(None, ""))
-        return Outcome(composed.key, tuple(accepted), deferred, rejected, last, in_doubt)
+        return Outcome(
+            composed.key,
+            accepted=tuple(accepted),
+            deferred=deferred,
+            rejected=rejected,
+            reply=last,
+            in_doubt=in_doubt and bool(deferred),
+        )
 
 
 class _ObservedSession:
@@ -156,8 +166,10 @@ class _ObservedSession:
         self.connection = connection
         self._sendmail = connection.sendmail
         self._data = connection.data
+        self._getreply = connection.getreply
         connection.sendmail = self.sendmail  # type: ignore[method-assign]
         connection.data = self.data  # type: ignore[method-assign, assignment]
+        connection.getreply = self.getreply  # type: ignore[method-assign]
         self.begin()
 
     def begin(self) -> None:
@@ -166,24 +178,39 @@ class _ObservedSession:
         self.refused: dict[str, tuple[int, bytes]] = {}
         #: The reply to the content.
         self.reply = Reply(250, "")
-        #: The content may have reached the server.
-        self.in_content = False
+        #: The last byte of the content was sent, and the reply to it has not been read.
+        self.in_doubt = False
+        # Replies asked for since DATA: the first is to the command, the second to the content.
+        self._asked_since_data: int | None = None
 
     def sendmail(self, *args: Any, **options: Any) -> dict[str, tuple[int, bytes]]:
         self.refused = self._sendmail(*args, **options)
         return self.refused
 
     def data(self, message: Any) -> tuple[int, bytes]:
-        self.in_content = True
+        self._asked_since_data = 0
         code, text = self._data(message)
         self.reply = _reply(code, text)
+        return code, text
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self._asked_since_data is not None:
+            self._asked_since_data += 1
+            self.in_doubt = self._asked_since_data == 2
+        try:
+            code, text = self._getreply()
+        except smtplib.SMTPResponseException as error:
+            # smtplib makes up a permanent refusal where a line is too long to be a reply.
+            raise smtplib.SMTPServerDisconnected(f"Not a reply: {error.smtp_error!r:.200}") from error
+        if code < 0:
+            raise smtplib.SMTPServerDisconnected(f"Not a reply: {text!r:.200}")
+        self.in_doubt = False
         return code, text
 
 
 def _reply(code: int, text: bytes | str) -> Reply:
     decoded = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-    # A code below zero is how smtplib says that what it read was no reply.
-    return Reply(code if code > 0 else None, " ".join(decoded.split()))
+    return Reply(code, " ".join(decoded.split()))
 
 
 def _recipient_replies(refused: Mapping[str, tuple[int, bytes]]) -> dict[str, Reply]:

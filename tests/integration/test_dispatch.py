@@ -16,6 +16,7 @@ import redis
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.test import override_settings
+from django.utils import timezone
 
 from congressy_mailer import celery_app, dispatch, outbox, send_mail
 from congressy_mailer.models import Message, State
@@ -129,7 +130,7 @@ def test_redis_down_costs_little_once_and_nothing_afterwards(queue: Queue, caplo
     later = (time.monotonic() - began) / 20
     assert first < 1
     assert later < 0.1
-    assert key in {str(found) for found in outbox.sweep()}
+    assert key in {str(found) for found in outbox.sweep(timezone.now())}
     assert [record.levelno for record in caplog.records if "does not take messages" in record.message] == [
         logging.ERROR
     ]
@@ -192,7 +193,7 @@ def test_no_celery_app_is_logged_and_loses_nothing(path: str, caplog: pytest.Log
             celery_app.find_celery_app()
         key = send()
     assert "Mail is stored but not published" in caplog.text
-    assert [str(found) for found in outbox.sweep()] == [key]
+    assert [str(found) for found in outbox.sweep(timezone.now())] == [key]
 
 
 def test_eager_mode_delivers_at_the_commit(celery_settings: Callable[..., None]) -> None:

@@ -96,7 +96,7 @@ def test_all_recipients_refused(smtp: LocalSparkPost) -> None:
         (Stage.CONTENT, "550 5.6.0 JSON parsing error in X-MSYS-API", "rejected", False),
         (Stage.MAIL, HANG_UP, "deferred", False),
         (Stage.RCPT, HANG_UP, "deferred", False),
-        (Stage.DATA, HANG_UP, "deferred", True),
+        (Stage.DATA, HANG_UP, "deferred", False),
         (Stage.CONTENT, HANG_UP, "deferred", True),
         (Stage.CONTENT, KEEP_AND_HANG_UP, "deferred", True),
     ],
@@ -129,8 +129,6 @@ def test_after_an_error_the_next_mail_gets_a_new_connection(smtp: LocalSparkPost
         (Stage.AUTH, "454 4.7.0 temporary authentication failure"),
         (Stage.AUTH, HANG_UP),
         (Stage.MAIL, "530 5.7.0 Authentication required"),
-        (Stage.MAIL, "550 5.7.1 Unconfigured Sending Domain <congressy.net>"),
-        (Stage.CONTENT, "550 5.7.1 Unconfigured Sending Domain <congressy.net>"),
     ],
 )
 def test_a_fault_of_the_server_or_the_account_is_no_mails_fault(
@@ -139,6 +137,15 @@ def test_a_fault_of_the_server_or_the_account_is_no_mails_fault(
     smtp.script = at(stage, answer)
     with pytest.raises(TransportUnavailable):
         deliver(mail("ana@example.com"))
+
+
+@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.CONTENT])
+def test_a_domain_that_is_not_set_up_is_the_senders_fault_and_no_mails(smtp: LocalSparkPost, stage: Stage) -> None:
+    smtp.script = at(stage, "550 5.7.1 Unconfigured Sending Domain <congressy.net>")
+    (outcome,) = deliver(mail("ana@example.com"))
+    assert outcome.sender_refused
+    assert (outcome.accepted, outcome.deferred, outcome.rejected) == ((), {}, {})
+    assert outcome.reply.code == 550
 
 
 def test_a_refused_login_says_what_to_check(smtp: LocalSparkPost) -> None:

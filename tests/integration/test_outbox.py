@@ -35,6 +35,11 @@ def queue(count: int = 1, **options: Any) -> list[UUID]:
     return [send_mail("x", "y", to="ana@example.com", **options).pk for _ in range(count)]
 
 
+def sweep() -> list[UUID]:
+    """A sweep that was published just now and has come through the queue at once."""
+    return outbox.sweep(timezone.now())
+
+
 def update(key: UUID, **values: Any) -> None:
     Message.objects.filter(pk=key).update(**values)
 
@@ -204,7 +209,7 @@ def test_sensitive_content_is_dropped_when_it_is_sent(django_capture_on_commit_c
     assert (message.subject, message.text, message.html, message.context) == ("", "", "", None)
     assert not message.attachments.exists()
     assert not attachment.file.storage.exists(attachment.file.name)
-    with pytest.raises(InvalidTransition, match="its content was dropped"):
+    with pytest.raises(InvalidTransition, match="its content has been dropped"):
         outbox.resend(key)
 
 
@@ -238,30 +243,41 @@ def test_sweep_publishes_what_is_due_and_nothing_else() -> None:
     update(retried, state=State.DEFERRED, due_at=past)
     update(final, state=State.SENT, due_at=None)
     (later,) = queue(send_at=ahead)
-    assert set(outbox.sweep()) == {lost, scheduled, retried}
+    assert set(sweep()) == {lost, scheduled, retried}
     assert [state_of(key) for key in (lost, waiting, scheduled, retried, final, later)] == [
         State.QUEUED, State.QUEUED, State.QUEUED, State.QUEUED, State.SENT, State.SCHEDULED,
     ]  # fmt: skip
     assert Message.objects.get(pk=scheduled).queued_at is not None
-    assert outbox.sweep() == []
+    assert sweep() == []
 
 
-def test_what_is_lost_is_published_again_ever_more_rarely() -> None:
+def test_what_went_into_the_queue_after_the_sweep_is_not_lost_however_long_that_takes() -> None:
     (key,) = queue()
     now = timezone.now()
-    update(key, due_at=now, queued_at=now - timedelta(hours=2))
-    outbox.sweep()
+    # It was published two hours ago, and should have been claimed an hour ago.
+    update(key, due_at=now - timedelta(hours=1))
+    assert outbox.sweep(None) == []
+    assert outbox.sweep(now - timedelta(hours=2)) == []
+    assert outbox.sweep(now - timedelta(minutes=59)) == [key]
     due_at = Message.objects.get(pk=key).due_at
     assert due_at is not None
-    assert due_at - now >= timedelta(hours=1)
+    assert due_at > now
+
+
+def test_a_queue_that_is_long_does_not_hide_what_is_due() -> None:
+    ids = queue(3)
+    late = queue()[0]
+    Message.objects.filter(pk__in=ids).update(due_at=timezone.now() - timedelta(hours=1))
+    update(late, state=State.DEFERRED, due_at=timezone.now())
+    assert outbox.sweep(None) == [late]
 
 
 def test_a_lease_that_is_over_queues_the_message_again() -> None:
     (key,) = queue()
     claim_one(key)
-    assert outbox.sweep() == []
+    assert sweep() == []
     update(key, due_at=timezone.now())
-    assert outbox.sweep() == [key]
+    assert sweep() == [key]
     message = Message.objects.get(pk=key)
     assert (message.state, message.crashes) == (State.QUEUED, 1)
     assert [event.type for event in message.events.all()] == ["crashed"]
@@ -271,8 +287,9 @@ def test_a_lease_that_is_over_queues_the_message_again() -> None:
 def test_a_lease_that_is_over_holds_the_message_where_told() -> None:
     (key,) = queue()
     claim_one(key)
+    assert outbox.begin("task:1", key)
     update(key, due_at=timezone.now())
-    assert outbox.sweep() == []
+    assert sweep() == []
     message = Message.objects.get(pk=key)
     assert (message.state, message.due_at) == (State.HELD, None)
     assert "whether the mail server took it is not known" in message.reason
@@ -280,14 +297,39 @@ def test_a_lease_that_is_over_holds_the_message_where_told() -> None:
     assert state_of(key) == State.QUEUED
 
 
+@override_settings(CONGRESSY_MAILER={"ON_CRASH": "hold"})
+def test_what_was_never_begun_is_not_held() -> None:
+    (key,) = queue()
+    claim_one(key)
+    update(key, due_at=timezone.now())
+    assert sweep() == [key]
+    assert state_of(key) == State.QUEUED
+    assert not outbox.begin("task:1", key)
+
+
 def test_a_task_that_runs_again_takes_up_what_its_dead_process_held() -> None:
     mine, others = queue(2)
     outbox.claim([mine], "task-a:1")
     outbox.claim([others], "task-b:1")
     assert outbox.claim([mine, others], "task-a:2") == []
-    taken = outbox.claim([mine, others], "task-a:3", redelivered=True)
-    assert [message.id for message in taken] == [mine]
-    assert taken[0].crashes == 1
+    # It may have killed its worker: it is taken only alone, so that it cannot take others with it again.
+    assert outbox.claim([mine, others], "task-a:3", redelivered=True) == []
+    assert outbox.suspects([mine, others]) == [mine]
+    (taken,) = outbox.claim([mine], "task-a:4")
+    assert (taken.id, taken.crashes) == (mine, 1)
+
+
+def test_a_message_whose_worker_dies_again_and_again_is_set_aside() -> None:
+    (key,) = queue()
+    for turn in range(3):
+        assert len(outbox.claim([key], f"task:{turn}")) == 1
+        update(key, due_at=timezone.now())
+        sweep()
+    message = Message.objects.get(pk=key)
+    assert (message.state, message.crashes, message.due_at) == (State.HELD, 3, None)
+    assert message.reason == "Its worker died 3 times while holding it: it may be the cause."
+    outbox.retry(key)
+    assert Message.objects.get(pk=key).crashes == 0
 
 
 def test_sweeps_at_the_same_time_share_the_work() -> None:
@@ -298,7 +340,7 @@ def test_sweeps_at_the_same_time_share_the_work() -> None:
     def work(_: int) -> list[UUID]:
         try:
             barrier.wait(20)
-            return outbox.sweep()
+            return sweep()
         finally:
             connection.close()
 
@@ -313,7 +355,7 @@ def test_expired_messages_are_not_sent() -> None:
     update(claimed, expires_at=timezone.now())
     assert outbox.claim([claimed], "t:1") == []
     update(swept, expires_at=timezone.now(), due_at=timezone.now())
-    assert outbox.sweep() == []
+    assert sweep() == []
     assert [state_of(claimed), state_of(swept)] == [State.EXPIRED, State.EXPIRED]
 
 
@@ -357,9 +399,9 @@ def test_one_key_under_callers_at_the_same_time_makes_one_message() -> None:
 
 def test_unpublished_messages_are_due_at_once() -> None:
     (key,) = queue()
-    assert outbox.sweep() == []
+    assert sweep() == []
     outbox.unpublished([key])
-    assert outbox.sweep() == [key]
+    assert sweep() == [key]
 
 
 def test_content_is_of_one_kind() -> None:

@@ -1,0 +1,122 @@
+"""Mail backends that cannot be used now: one try at a time, further and further apart, said once.
+
+Without this every task would try a server that is down, and every try would be an entry in the log. The knowledge
+is in the database, so that all workers share it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from django.db import IntegrityError, transaction
+from django.db.models import F, QuerySet
+from django.utils import timezone
+
+from . import outbox
+from .conf import mailer_settings
+from .models import TransportStatus
+from .retry import FLOOR, delay
+from .signals import transport_available, transport_unavailable
+
+logger = logging.getLogger("congressy_mailer.availability")
+
+#: A try that has said nothing for this long counts as failed: its worker has died, or the server is silent.
+_TRY_TIME = timedelta(seconds=90)
+
+
+class Gate:
+    """What one slice may send over one mail backend."""
+
+    def __init__(self, using: str, sender_domains: Iterable[str]) -> None:
+        """Look up what is closed, and take on whatever is due to be tried again.
+
+        Args:
+            using: alias of the mail backend.
+            sender_domains: domains of the senders of the slice.
+        """
+        self._using = using
+        #: When what is closed may be looked at again, by sender domain; ``""`` stands for the backend as a whole.
+        self.closed: dict[str, datetime] = {}
+        #: What this slice is to try.
+        self._trying: set[str] = set()
+        statuses = _statuses(using).filter(sender_domain__in={"", *sender_domains})
+        for status in statuses.order_by("sender_domain"):
+            if "" in self.closed:
+                # With no server there is nothing to be learnt about a domain.
+                break
+            self._look_at(status)
+
+    def _look_at(self, status: TransportStatus) -> None:
+        now = timezone.now()
+        until = now + min(_TRY_TIME, mailer_settings().UNAVAILABLE_BACKOFF_MAX)
+        mine = status.next_try_at <= now and _statuses(self._using).filter(
+            pk=status.pk, next_try_at=status.next_try_at
+        ).update(next_try_at=until)
+        if mine:
+            self._trying.add(status.sender_domain)
+        else:
+            # One that is being tried at this moment will be known about soon.
+            self.closed[status.sender_domain] = max(status.next_try_at, now + FLOOR)
+
+    def failed(self, sender_domain: str, reason: str) -> timedelta:
+        """It could not be used. Returns how long to leave it alone."""
+        conf = mailer_settings()
+        now = timezone.now()
+        known = _statuses(self._using).filter(sender_domain=sender_domain)
+        status = known.first()
+        if status is None:
+            wait = delay(1, conf.UNAVAILABLE_BACKOFF, conf.UNAVAILABLE_BACKOFF_MAX)
+            _begin(self._using, sender_domain, reason, now, now + wait)
+        elif sender_domain in self._trying:
+            wait = delay(status.failures + 1, conf.UNAVAILABLE_BACKOFF, conf.UNAVAILABLE_BACKOFF_MAX)
+            known.update(failures=F("failures") + 1, next_try_at=now + wait, reason=reason)
+        else:
+            # Found out by several at once: that is one failure.
+            wait = max(FLOOR, status.next_try_at - now)
+        self._trying.discard(sender_domain)
+        self.closed[sender_domain] = now + wait
+        return wait
+
+    def succeeded(self, sender_domain: str) -> None:
+        """A mail of that sender went through: what this slice tried can be used again."""
+        for domain in self._trying & {"", sender_domain}:
+            self._trying.discard(domain)
+            _end(self._using, domain)
+
+
+def _begin(using: str, sender_domain: str, reason: str, now: datetime, next_try_at: datetime) -> None:
+    try:
+        with transaction.atomic(using=outbox.database()):
+            TransportStatus.objects.using(outbox.database()).create(
+                using=using, sender_domain=sender_domain, reason=reason, unavailable_since=now, next_try_at=next_try_at
+            )
+    except IntegrityError:
+        # Another worker found it out at the same moment, and says so.
+        return
+    logger.error("%s is unavailable; its mail stays queued: %s", _name(using, sender_domain), reason)
+    transport_unavailable.send_robust(TransportStatus, using=using, sender_domain=sender_domain, reason=reason)
+
+
+def _end(using: str, sender_domain: str) -> None:
+    status = _statuses(using).filter(sender_domain=sender_domain).first()
+    if status is None or not _statuses(using).filter(pk=status.pk).delete()[0]:
+        return
+    duration = timezone.now() - status.unavailable_since
+    logger.error("%s is available again, after %s.", _name(using, sender_domain), str(duration).partition(".")[0])
+    transport_available.send_robust(TransportStatus, using=using, sender_domain=sender_domain, unavailable_for=duration)
+
+
+def unavailable() -> list[TransportStatus]:
+    """Everything that cannot be used now."""
+    return list(TransportStatus.objects.using(outbox.database()).order_by("unavailable_since"))
+
+
+def _statuses(using: str) -> QuerySet[TransportStatus]:
+    return TransportStatus.objects.using(outbox.database()).filter(using=using)
+
+
+def _name(using: str, sender_domain: str) -> str:
+    backend = f"The mail backend {using or 'default'!r}"
+    return f"{backend} for senders at {sender_domain}" if sender_domain else backend

@@ -1,0 +1,55 @@
+"""When the workers last did what they do by themselves: for health, and so that one of them does it for all."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from . import outbox
+from .models import Duty
+
+#: Looking for what is due; done means that a worker has taken a task from the broker for it.
+SWEEP = "sweep"
+#: Dropping what is old.
+PURGE = "purge"
+#: Deleting attachment files without a row; its time is the last day that was looked through.
+ORPHANS = "orphans"
+
+
+def last(name: str) -> datetime | None:
+    """When it was last done; ``None``: never."""
+    return _duties(name).values_list("at", flat=True).first()
+
+
+def done(name: str, at: datetime | None = None) -> None:
+    """Write down that it was done, now or up to a time."""
+    when = at or timezone.now()
+    if not _duties(name).update(at=when):
+        _create(name, when)
+
+
+def take(name: str, every: timedelta) -> bool:
+    """Whether it is time again and nobody else has taken it on."""
+    now = timezone.now()
+    when = last(name)
+    if when is None:
+        return _create(name, now)
+    # Looked at before it is written, since almost always it is not time yet.
+    return when <= now - every and bool(_duties(name).filter(at=when).update(at=now))
+
+
+def _duties(name: str) -> QuerySet[Duty]:
+    return Duty.objects.using(outbox.database()).filter(name=name)
+
+
+def _create(name: str, at: datetime) -> bool:
+    try:
+        with transaction.atomic(using=outbox.database()):
+            Duty.objects.using(outbox.database()).create(name=name, at=at)
+    except IntegrityError:
+        # Another worker did it at the same moment.
+        return False
+    return True

@@ -1,0 +1,71 @@
+"""What people may ask for: take a message back, or send it again."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db.models import Q
+from django.utils import timezone
+
+from ..conf import mailer_settings
+from ..exceptions import InvalidTransition
+from ..models import Event, State
+from .rows import WAITING, change, rows, without_conflicts
+
+#: States that nothing leaves by itself.
+FINAL = frozenset({State.SENT, State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED, State.HELD})
+
+#: States from which a person may send a message again.
+RETRYABLE = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED, State.HELD})
+
+
+@without_conflicts
+def cancel(key: UUID) -> bool:
+    """Take a message back that no worker holds; returns whether it could be."""
+    now = timezone.now()
+    return bool(rows([key]).filter(state__in=WAITING).update(state=State.CANCELLED, due_at=None, finished_at=now))
+
+
+def retry(key: UUID) -> None:
+    """Queue a message again that failed, expired, was cancelled or held, for the recipients that have no copy.
+
+    Raises:
+        InvalidTransition: it is in another state, or its content has been dropped.
+    """
+    _queue_again(key, RETRYABLE)
+
+
+def resend(key: UUID) -> None:
+    """Queue a message again that is final, for all its recipients: whoever has it gets a second copy.
+
+    Raises:
+        InvalidTransition: it is in another state, or its content has been dropped.
+    """
+    _queue_again(key, FINAL, remaining=None, sent_at=None)
+
+
+def _queue_again(key: UUID, states: frozenset[State], **values: object) -> None:
+    now = timezone.now()
+    changed = change(
+        key,
+        Q(state__in=states, content_dropped_at__isnull=True),
+        Event.Type.RETRIED,
+        state=State.QUEUED,
+        due_at=now + mailer_settings().LOST_AFTER,
+        queued_at=now,
+        finished_at=None,
+        expires_at=None,
+        crashes=0,
+        reason="",
+        **values,
+    )
+    if changed:
+        return
+    message = rows([key]).only("state").first()
+    if message is None:
+        raise InvalidTransition(f"Message {key} is gone.")
+    if message.state in states:
+        raise InvalidTransition(f"Message {key} has nothing left to say: its content has been dropped.")
+    raise InvalidTransition(
+        f"Message {key} is {message.state}; it can be queued again only when it is {', '.join(sorted(states))}."
+    )

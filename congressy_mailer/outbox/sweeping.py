@@ -1,0 +1,79 @@
+"""Finding what is due and not moving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from ..conf import mailer_settings
+from ..models import Message, State
+from .claiming import expire, new_token
+from .recovery import recover
+from .rows import WAITING, database, rows, without_conflicts
+
+# One sweep takes no more than this in each state; the next one comes soon enough.
+_LIMIT = 1000
+
+
+def sweep(passed_the_queue: datetime | None = None) -> list[UUID]:
+    """Find what is due and not moving, and make it ready to be published.
+
+    Scheduled and deferred messages whose time has come, published ones that the broker has lost, and claimed ones
+    whose lease is over. Several sweeps at once share the work: each row is taken by one of them.
+
+    Args:
+        passed_the_queue: when something was published that has come through the queue by now. Ids that went into the
+            queue before it must have come out before it too: those of messages which are still queued were lost,
+            however long the queue is. ``None``: nothing is known of the queue, and queued messages are left alone.
+
+    Returns:
+        Ids to be published.
+    """
+    now = timezone.now()
+    found = list(_due(now, passed_the_queue))
+    expire([message.id for message in found if message.expires_at is not None and message.expires_at <= now])
+    abandoned = [message.id for message in found if message.state == State.SENDING]
+    ready = recover(rows(abandoned).filter(due_at__lte=now)) if abandoned else []
+    waiting = [message.id for message in found if message.state in WAITING]
+    return ready + (_take_due(waiting, now, passed_the_queue) if waiting else [])
+
+
+def _due(now: datetime, passed_the_queue: datetime | None) -> Iterator[Message]:
+    """State by state, so that each is a range of one index, and a long queue does not hide the rest."""
+    for state, until in _limits(now, passed_the_queue).items():
+        due = _messages().filter(state=state, due_at__lte=until).order_by("due_at")
+        yield from due.only("id", "state", "expires_at")[:_LIMIT]
+
+
+def _limits(now: datetime, passed_the_queue: datetime | None) -> dict[State, datetime]:
+    limits = {State.SCHEDULED: now, State.DEFERRED: now, State.SENDING: now}
+    if passed_the_queue is not None:
+        limits[State.QUEUED] = min(now, passed_the_queue)
+    return limits
+
+
+@without_conflicts
+def _take_due(ids: Sequence[UUID], now: datetime, passed_the_queue: datetime | None) -> list[UUID]:
+    token = new_token("sweep")
+    conditions = Q()
+    for state, until in _limits(now, passed_the_queue).items():
+        if state in WAITING:
+            conditions |= Q(state=state, due_at__lte=until)
+    due = rows(ids).filter(conditions)
+    due.filter(queued_at__isnull=True).update(queued_at=now)
+    due.update(state=State.QUEUED, token=token, due_at=now + mailer_settings().LOST_AFTER)
+    return list(rows(ids).filter(state=State.QUEUED, token=token).values_list("id", flat=True))
+
+
+def overdue(by: timedelta) -> int:
+    """How many messages should have been looked at for longer than this. Those in the queue are not counted."""
+    states = list(_limits(timezone.now(), None))
+    return _messages().filter(state__in=states, due_at__lte=timezone.now() - by).count()
+
+
+def _messages() -> QuerySet[Message]:
+    return Message.objects.using(database())
