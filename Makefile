@@ -1,5 +1,7 @@
 # make demo: the main job, seen · make test: everything tested · make site: the demo's site until Ctrl-C
-.PHONY: demo test site clean
+# make chaos: thousands of mails while everything around them is killed, ten minutes at the most; SEED=… repeats a run
+# make lint · make types · make docs · make migrations: none is missing · make wheel: into dist/ · make clean
+.PHONY: demo test site chaos lint types docs migrations wheel clean
 VENV := .venv
 STAMP := $(VENV)/.installed
 
@@ -15,14 +17,38 @@ site: $(STAMP)
 	@$(VENV)/bin/python -m demo site
 
 test: $(STAMP)
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m tests.run
+
+chaos: $(STAMP)
+	@$(VENV)/bin/python -m tests.chaos $(if $(SEED),--seed $(SEED))
+
+lint: $(STAMP)
+	@$(VENV)/bin/python -m ruff check
+	@$(VENV)/bin/python -m ruff format --check
+
+# The tests' settings make a folder for their files, unless there is one.
+types: $(STAMP)
+	@mkdir -p build/scratch
+	@MAILER_TEST_DIRECTORY='$(CURDIR)/build/scratch' $(VENV)/bin/python -m mypy
+
+docs: $(STAMP)
+	@$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
+
+migrations: $(STAMP)
+	@mkdir -p build/scratch
+	@MAILER_TEST_DIRECTORY='$(CURDIR)/build/scratch' $(VENV)/bin/python -m django makemigrations \
+		--check --dry-run --skip-checks --settings tests.settings
+
+wheel: $(STAMP)
+	@rm -rf dist
+	@$(VENV)/bin/python -m build --outdir dist
 
 $(STAMP): setup.py
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3." >&2; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON) …"
 	@"$(PYTHON)" -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,lint,docs]'
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,lint,docs,wheel]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .tox .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

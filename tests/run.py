@@ -1,0 +1,124 @@
+"""Everything tested, on every database and broker: ``python -m tests.run [--on NAME] [arguments of pytest]``.
+
+All tests run on SQLite and Redis; those that are marked ``database`` run again on PostgreSQL and MariaDB, and those
+marked ``broker`` on RabbitMQ, each on a server of its own or on the one that an environment variable gives.
+The last line counts the tests of all these runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from tests.services import MariaDB, PostgreSQL, RabbitMQ, Server
+
+_ROOT = Path(__file__).resolve().parent.parent
+#: Two at a time, of any file: many tests wait for a worker, and those of one file would have to wait in turn.
+_AT_ONCE = ["-n", "2", "--dist", "worksteal"]
+
+
+class Service(NamedTuple):
+    """A server that some of the tests run on once more."""
+
+    server: type[Server]
+    #: Marker of these tests.
+    marker: str
+    #: The variable by which they find the server.
+    variable: str
+    #: The variable that gives another server than one of our own.
+    given_in: str
+
+
+SERVICES = {
+    "postgresql": Service(PostgreSQL, "database", "DATABASE_URL", "POSTGRESQL_URL"),
+    "mariadb": Service(MariaDB, "database", "DATABASE_URL", "MYSQL_URL"),
+    "rabbitmq": Service(RabbitMQ, "broker", "BROKER_URL", "AMQP_URL"),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tests, and return the exit status."""
+    names = ["sqlite", *SERVICES]
+    parser = argparse.ArgumentParser("python -m tests.run", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--on", action="append", choices=names, help="only on this (may be repeated)")
+    options, for_pytest = parser.parse_known_args(arguments)
+    # So that the servers end in order.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+    directory = Path(tempfile.mkdtemp(prefix="congressy-mailer-tests-"))
+    # Some servers run as another user.
+    directory.chmod(0o711)
+    counts: Counter[str] = Counter()
+    try:
+        for name in options.on or names:
+            if name == "sqlite":
+                _say("SQLite and Redis")
+                counts.update(_pytest(directory / name, {}, [*_AT_ONCE, *for_pytest]))
+            else:
+                counts.update(_on(SERVICES[name], directory / name, for_pytest))
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+    if counts["failed"]:
+        print(f"\nThe files of these runs: {directory}")
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+    skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
+    print(f"\n{counts['passed']} passed, {counts['failed']} failed{skipped}", flush=True)
+    return 1 if counts["failed"] else 0
+
+
+def _on(service: Service, directory: Path, for_pytest: Sequence[str]) -> Counter[str]:
+    """Run the tests of a service on it."""
+    server, marked = service.server, ["-m", service.marker, *for_pytest]
+    if url := os.environ.get(service.given_in):
+        _say(f"{server.name} of {service.given_in}")
+        return _pytest(directory, {service.variable: url}, marked)
+    if not server.found():
+        _say(f"{server.name} was not found: apt install {server.package}, or set {service.given_in}")
+        return Counter(failed=1 if os.environ.get("CI") else 0)
+    _say(server.name)
+    with server() as running:
+        return _pytest(directory, {service.variable: running.url}, marked)
+
+
+def _pytest(directory: Path, environment: Mapping[str, str], arguments: Sequence[str]) -> Counter[str]:
+    """Run pytest with a folder for its files, and count."""
+    directory.mkdir(mode=0o711)
+    report = directory / "report.xml"
+    inherited = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "BROKER_URL")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", f"--junit-xml={report}", *arguments],
+        cwd=_ROOT,
+        env={**inherited, "DJANGO_SETTINGS_MODULE": "tests.settings", "TMPDIR": str(directory), **environment},
+    )
+    counts: Counter[str] = Counter()
+    if report.exists():
+        for suite in ElementTree.parse(report).iter("testsuite"):  # noqa: S314
+            found = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
+            failed = found["failures"] + found["errors"]
+            passed = found["tests"] - failed - found["skipped"]
+            counts.update(passed=passed, failed=failed, skipped=found["skipped"])
+    if done.returncode not in (0, 5) and not counts["failed"]:
+        # It did not come to an end: interrupted, killed, or called wrongly. (5: none of the tests were asked for.)
+        counts["failed"] = 1
+    return counts
+
+
+def _say(title: str) -> None:
+    print(f"\n── {title} ──", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
