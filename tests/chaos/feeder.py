@@ -1,0 +1,93 @@
+"""The caller: stores mails a few dozens at a time, whatever the database and the broker are going through.
+
+``python -m tests.chaos.feeder --messages 5000 --seed 1 --seconds 40 --journal FILE``. A transaction that fails is
+tried again until it commits, since nobody knows whether one that was broken off has committed: every mail has an
+``idempotency_key``. Some transactions are rolled back on purpose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import django
+from django.db import DatabaseError, InterfaceError, connection, transaction
+
+from tests.chaos.journal import JournalWriter
+from tests.chaos.mails import NEVER, Mail, make_mail
+
+_BETWEEN_TRIES = 0.2
+
+
+class _RollBack(Exception):
+    """Ends a transaction that must leave no trace."""
+
+
+def feed(messages: int, seed: int, seconds: float, journal: JournalWriter) -> None:
+    """Store so many mails, spread over so many seconds, and write down each commit."""
+    rng = random.Random(f"feeder {seed}")
+    began = time.monotonic()
+    fed = 0
+    while fed < messages:
+        due = began + seconds * fed / messages
+        time.sleep(max(0.0, due - time.monotonic()))
+        until = min(messages, fed + rng.randint(10, 50))
+        mails = [make_mail(seed, number) for number in range(fed, until)]
+        while not _stored(mails, with_savepoint=rng.random() < 0.3):
+            time.sleep(_BETWEEN_TRIES)
+        for mail in mails:
+            journal.write("committed", time.time(), mail.key)
+        if rng.random() < 0.3:
+            _roll_back(f"{NEVER}{fed}")
+        fed = until
+
+
+def _stored(mails: Sequence[Mail], *, with_savepoint: bool) -> bool:
+    from congressy_mailer import send_mail
+
+    try:
+        with transaction.atomic():
+            for mail in mails:
+                send_mail(**mail.arguments)
+            if with_savepoint:
+                with suppress(_RollBack), transaction.atomic():
+                    send_mail("never", "x", to=f"{NEVER}{mails[0].key}@example.com")
+                    raise _RollBack
+    except (DatabaseError, InterfaceError) as error:
+        print(f"{time.time():.3f} not stored, or not known: {error}", flush=True)
+        connection.close()
+        return False
+    return True
+
+
+def _roll_back(name: str) -> None:
+    from congressy_mailer import send_mail
+
+    # A database that is away rolls it back as well.
+    try:
+        with suppress(_RollBack), transaction.atomic():
+            for number in range(3):
+                send_mail("never", "x", to=f"{name}-{number}@example.com")
+            raise _RollBack
+    except (DatabaseError, InterfaceError):
+        connection.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--messages", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--journal", type=Path, required=True)
+    options = parser.parse_args()
+    django.setup()
+    with JournalWriter(options.journal) as journal:
+        feed(options.messages, options.seed, options.seconds, journal)
+
+
+if __name__ == "__main__":
+    main()

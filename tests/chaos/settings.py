@@ -1,0 +1,23 @@
+"""Settings of the workers and of the feeder: those of the tests, with times that make every recovery short."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+from tests.settings import *  # noqa: F403
+
+CONGRESSY_MAILER = {
+    "CELERY_APP": "tests.project:app",
+    "ON_CRASH": os.environ.get("MAILER_CHAOS_ON_CRASH", "resend"),
+    "LEASE": timedelta(seconds=8),
+    "LOST_AFTER": timedelta(seconds=4),
+    "SWEEP_INTERVAL": timedelta(seconds=1),
+    "BREAKER_TIME": timedelta(seconds=1),
+    "RETRY_BACKOFF": timedelta(seconds=1),
+    "RETRY_BACKOFF_MAX": timedelta(seconds=5),
+    "UNAVAILABLE_BACKOFF": timedelta(seconds=1),
+    "UNAVAILABLE_BACKOFF_MAX": timedelta(seconds=5),
+    # Here no mail is the cause of its worker's death, however often it is there when that happens.
+    "MAX_CRASHES": 1000,
+}

@@ -1,0 +1,237 @@
+"""Everything that takes part: mail server, workers and feeder, and the database and broker where they are ours."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from demo.embedded_redis import EmbeddedRedis
+from demo.local_sparkpost.certificate import make_certificate
+from demo.processes import Process
+from tests.chaos.journal import JournalReader
+from tests.services import RabbitMQ, Server
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Something that ended without a chance to finish what it was doing."""
+
+    what: str
+    #: Just before and just after, in seconds since the epoch.
+    begun: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the processes of a run stand on."""
+
+    #: For their files.
+    directory: Path
+    database_url: str
+    broker_url: str
+    on_crash: str = "resend"
+    #: The servers behind the addresses, where they may be broken.
+    database: Server | None = None
+    broker: EmbeddedRedis | RabbitMQ | None = None
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "DJANGO_SETTINGS_MODULE": "tests.chaos.settings",
+            "MAILER_TEST_DIRECTORY": str(self.directory),
+            "MAILER_TEST_WORKER": "1",
+            "MAILER_CHAOS_ON_CRASH": self.on_crash,
+            "DATABASE_URL": self.database_url,
+            "BROKER_URL": self.broker_url,
+        }
+
+
+class MailServer:
+    """The mail server's process, on the same port for life."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self.journal = directory / "smtp.journal"
+        self.password = secrets.token_urlsafe(16)
+        self.port = 0
+        self.starts = 0
+        self._seed = seed
+        self._directory = directory
+        self._certificate = make_certificate(directory)
+        self._process: Process | None = None
+
+    @property
+    def process(self) -> Process:
+        assert self._process is not None
+        return self._process
+
+    def start(self) -> None:
+        self.starts += 1
+        command = [
+            sys.executable, "-m", "tests.chaos.server", "--port", str(self.port), "--journal", str(self.journal),
+            "--certificate", str(self._certificate.chain), "--password", self.password,
+            "--seed", f"{self._seed} {self.starts}",
+        ]  # fmt: skip
+        self._process = Process("Mail server", command, self._directory / "smtp.log", directory=_ROOT)
+        self.port = self._process.first_line(20)["port"]
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+
+    def environment(self) -> dict[str, str]:
+        """What a worker needs to send to it."""
+        return {
+            "MAILER_TEST_SMTP_PORT": str(self.port),
+            "MAILER_TEST_SMTP_PASSWORD": self.password,
+            "SSL_CERT_FILE": str(self._certificate.authority),
+        }
+
+
+class Worker:
+    """A Celery worker with two processes."""
+
+    def __init__(self, number: int, place: Place, mail_server: MailServer) -> None:
+        self.name = f"worker {number}"
+        self._log = place.directory / f"worker{number}.log"
+        self._command = [
+            sys.executable, "-m", "celery", "-A", "tests.project", "worker", "-c", "2", "-l", "INFO",
+            "-n", f"chaos{number}@%h",
+        ]  # fmt: skip
+        self._environment = {**place.environment(), **mail_server.environment()}
+        self._process: Process | None = None
+        #: When its process was last seen, in seconds since the epoch.
+        self.seen_running = 0.0
+
+    @property
+    def process(self) -> Process:
+        assert self._process is not None
+        return self._process
+
+    @property
+    def ready(self) -> bool:
+        return self.process.running and " ready." in self.process.output()
+
+    def start(self) -> None:
+        self._process = Process("Worker", self._command, self._log, environment=self._environment, directory=_ROOT)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.stop(30)
+
+    def children(self) -> list[int]:
+        """Its own processes; none where the system does not tell."""
+        pid = self.process.pid
+        try:
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        except OSError:
+            return []
+
+
+@dataclass
+class Stage:
+    """A run's processes. As a context manager they run from entry to exit."""
+
+    place: Place
+    seed: int
+    messages: int
+    #: How long storing the messages takes if nothing holds it up.
+    feeding_seconds: float
+    kills: list[Kill] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.mail_server = MailServer(self.place.directory, self.seed)
+        self.feeder_journal = self.place.directory / "feeder.journal"
+        self.workers: list[Worker] = []
+        self.feeder: Process | None = None
+        self._accepted = JournalReader(self.mail_server.journal)
+        self._committed = JournalReader(self.feeder_journal)
+        self._counts = {"accepted": 0, "committed": 0}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.callback(self.mail_server.stop)
+            self.mail_server.start()
+            for number in (1, 2):
+                worker = Worker(number, self.place, self.mail_server)
+                self.workers.append(worker)
+                stack.callback(worker.stop)
+                worker.start()
+            for worker in self.workers:
+                worker.process.wait_until(lambda worker=worker: worker.ready, 60)  # type: ignore[misc]
+            stack.callback(self._let_the_broker_go_on)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def start_feeder(self) -> None:
+        command = [
+            sys.executable, "-m", "tests.chaos.feeder", "--messages", str(self.messages), "--seed", str(self.seed),
+            "--seconds", str(self.feeding_seconds), "--journal", str(self.feeder_journal),
+        ]  # fmt: skip
+        log = self.place.directory / "feeder.log"
+        self.feeder = Process("Feeder", command, log, environment=self.place.environment(), directory=_ROOT)
+        self._stack.callback(self.feeder.stop)
+
+    def kill(self, what: str, do: Callable[[], object]) -> None:
+        """Kill something, and remember when."""
+        begun = time.time()
+        do()
+        self.kills.append(Kill(what, begun, time.time()))
+
+    def restart_ended_workers(self, being_broken: set[str]) -> None:
+        """What a supervisor does. Celery ends a worker by itself where its broker goes away at a bad moment.
+
+        Args:
+            being_broken: names of those that somebody else looks after.
+        """
+        for worker in self.workers:
+            now = time.time()
+            if worker.name in being_broken or worker.process.running:
+                worker.seen_running = now
+                continue
+            self.kills.append(Kill("worker that Celery has ended", worker.seen_running, now))
+            worker.process.kill()
+            worker.start()
+
+    def signal_broker(self, number: signal.Signals) -> None:
+        """Stop the broker's process, or let it go on."""
+        broker = self.place.broker
+        if broker is None or not broker.running:
+            return
+        if isinstance(broker, EmbeddedRedis):
+            os.kill(broker.pid, number)
+        else:
+            assert broker._process is not None
+            os.killpg(broker._process.pid, number)
+
+    def counts(self) -> dict[str, int]:
+        """How many mails were committed, and how many were accepted, with all their copies."""
+        for reader in (self._accepted, self._committed):
+            for entry in reader.new_entries():
+                if entry.what in self._counts:
+                    self._counts[entry.what] += 1
+        return self._counts
+
+    def stop_workers(self) -> None:
+        """Have them end in order, so that nothing is sent any more."""
+        for worker in self.workers:
+            worker.stop()
+
+    def _let_the_broker_go_on(self) -> None:
+        self.signal_broker(signal.SIGCONT)
