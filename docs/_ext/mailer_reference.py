@@ -1,0 +1,171 @@
+"""Sphinx extension: the parts of the reference that are generated from the code of ``congressy_mailer``.
+
+Directives, all without content: ``mailer-settings``, ``mailer-states``, ``mailer-tasks``, ``mailer-checks``, and
+``mailer-model`` with the name of a model. What a thing means is read from its ``#:`` comment or its docstring, so that
+nothing is written twice. Each directive is a function that returns reStructuredText, since that is what docstrings are
+written in; the functions need no Sphinx application and are tested as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from datetime import timedelta
+from inspect import cleandoc, getmembers, isfunction
+from textwrap import indent
+from typing import Any
+
+import django
+from django.conf import settings
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.docutils import SphinxDirective
+
+_TASK_OPTIONS = (
+    "acks_late",
+    "reject_on_worker_lost",
+    "ignore_result",
+    "autoretry_for",
+    "max_retries",
+    "retry_backoff",
+    "retry_backoff_max",
+    "retry_jitter",
+)
+
+
+def set_up_django() -> None:
+    """Have the models importable; a project that is set up already, as in tests, is left alone."""
+    if not settings.configured:
+        settings.configure(
+            INSTALLED_APPS=["django.contrib.contenttypes", "congressy_mailer"],
+            SECRET_KEY="only for building the documentation",  # noqa: S106
+            USE_TZ=True,
+        )
+        django.setup()
+
+
+def comments(module: str, owner: str) -> dict[str, str]:
+    """The ``#:`` comments of a class, by attribute."""
+    found = ModuleAnalyzer.for_module(module).find_attr_docs()
+    return {name: "\n".join(lines).strip() for (scope, name), lines in found.items() if scope == owner}
+
+
+def settings_reference() -> str:
+    """Every key of ``CONGRESSY_MAILER``."""
+    from congressy_mailer.conf import MailerSettings
+
+    meanings = comments("congressy_mailer.conf", "MailerSettings")
+    entries = []
+    for field in fields(MailerSettings):
+        default = field.default if field.default is not MISSING else field.default_factory()  # type: ignore[misc]
+        head = f".. confval:: {field.name}\n   :type: ``{field.type}``\n   :default: ``{shown(default)}``"
+        entries.append(f"{head}\n\n{indent(meanings[field.name], '   ')}")
+    return "\n\n".join(entries)
+
+
+def shown(value: object) -> str:
+    """A value as one would write it in the settings."""
+    if not isinstance(value, timedelta):
+        return repr(value)
+    seconds = value.total_seconds()
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1)):
+        if seconds >= length and seconds % length == 0:
+            return f"timedelta({unit}={seconds // length:.0f})"
+    return f"timedelta(milliseconds={seconds * 1000:.0f})"
+
+
+def states_reference() -> str:
+    """Every state of a message."""
+    from congressy_mailer.models import State
+    from congressy_mailer.outbox import FINAL, RETRYABLE
+
+    meanings = comments("congressy_mailer.models", "State")
+    entries = []
+    for state in State:
+        left_by = "``retry()`` and ``resend()`` queue" if state in RETRYABLE else "``resend()`` queues"
+        final = f" Final; {left_by} it again." if state in FINAL else ""
+        entries.append(f"``{state.value}``\n   {' '.join(meanings[state.name].split())}{final}")
+    return "\n\n".join(entries)
+
+
+def tasks_reference() -> str:
+    """Every Celery task, with the options that its retrying depends on."""
+    from celery import Task
+    from celery.app.task import Task as Defaults
+
+    from congressy_mailer import tasks
+
+    entries = []
+    for _, task in getmembers(tasks, lambda member: isinstance(member, Task)):
+        text = cleandoc(task.run.__doc__ or "")
+        # An option that nobody set is None, and False once the task belongs to an app.
+        set_here = [
+            name
+            for name in _TASK_OPTIONS
+            if (value := getattr(task, name, None)) is not False and value != getattr(Defaults, name, None)
+        ]
+        options = [f"- ``{name} = {_option(getattr(task, name))}``" for name in set_here]
+        entries.append("\n".join([f"``{task.name}``", indent(text, "   "), "", indent("\n".join(options), "   ")]))
+    return "\n\n".join(entries)
+
+
+def _option(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(one.__name__ for one in value)})"
+    return repr(value)
+
+
+def checks_reference() -> str:
+    """Every system check with its ids."""
+    from congressy_mailer import checks
+
+    entries = []
+    for _, check in getmembers(checks, lambda member: isfunction(member) and hasattr(member, "tags")):
+        # "``congressy_mailer.E007``/``E008``" names the second id in full, too.
+        text = re.sub(r"``/``(?=[EW]\d)", "`` and ``congressy_mailer.", cleandoc(check.__doc__ or ""))
+        entries.append(text)
+    entries.sort(key=lambda text: re.findall(r"congressy_mailer\.([EW]\d+)", text))
+    return "\n".join(f"- {indent(text, '  ').strip()}" for text in entries)
+
+
+def model_reference(name: str) -> str:
+    """Every field of a model."""
+    from congressy_mailer import models
+
+    model = getattr(models, name)
+    meanings = comments("congressy_mailer.models", name)
+    rows = [".. list-table::\n   :header-rows: 1\n\n   * - Field\n     - Type\n     - Meaning"]
+    for field in model._meta.fields:
+        meaning = meanings.get(field.name) or ("Primary key." if field.primary_key else f"The {field.verbose_name}.")
+        kind = field.related_model.__name__ if field.related_model else field.get_internal_type()
+        rows.append(f"   * - ``{field.name}``\n     - {kind}\n     - {' '.join(meaning.split())}")
+    return f"{cleandoc(model.__doc__)}\n\n" + "\n".join(rows)
+
+
+class _Generated(SphinxDirective):
+    """Puts in what a function has generated."""
+
+    write: Callable[..., str]
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes(type(self).write(*self.arguments))
+
+
+def _directive(function: Callable[..., str], arguments: int = 0) -> type[_Generated]:
+    members = {"write": staticmethod(function), "required_arguments": arguments, "__doc__": function.__doc__}
+    return type("Generated", (_Generated,), members)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directives."""
+    set_up_django()
+    app.setup_extension("sphinx.ext.autodoc")
+    app.setup_extension("sphinx.ext.napoleon")
+    app.add_directive("mailer-settings", _directive(settings_reference))
+    app.add_directive("mailer-states", _directive(states_reference))
+    app.add_directive("mailer-tasks", _directive(tasks_reference))
+    app.add_directive("mailer-checks", _directive(checks_reference))
+    app.add_directive("mailer-model", _directive(model_reference, arguments=1))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,155 @@
+"""The documentation against the code: it builds, leaves nothing out, and names nothing that does not exist."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+
+import celery
+import pytest
+from django.apps import apps
+from sphinx.util.inventory import InventoryFile
+
+import congressy_mailer
+from congressy_mailer import exceptions, send_mail
+from congressy_mailer.conf import MailerSettings
+from congressy_mailer.models import State
+
+ROOT = Path(congressy_mailer.__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "README.pt-BR.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SETTINGS = {setting.name for setting in fields(MailerSettings)}
+
+_BLOCK = re.compile(r"^( *)```python\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+_TEST = re.compile(r"\b(tests/[\w/]+\.py)::(\w+)")
+_LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)[^)]*\)")
+
+
+def _name(value: object) -> str:
+    return str(value.relative_to(ROOT)) if isinstance(value, Path) else ""
+
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=_name)
+
+
+def python_blocks(page: Path) -> Iterator[ast.Module]:
+    for block in _BLOCK.finditer(page.read_text()):
+        yield ast.parse(inspect.cleandoc(block[2]), f"{_name(page)}: {block[2][:60]!r}")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation as HTML, built as it is published: a warning is an error."""
+    folder = tmp_path_factory.mktemp("docs")
+    environment = {key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"}
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", str(folder)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def documented(built: Path) -> set[tuple[str, str]]:
+    """Kind and name of everything that the reference has an entry for."""
+    inventory = InventoryFile.loads((built / "objects.inv").read_bytes(), uri="")
+    return {(kind, name) for kind, entries in inventory.data.items() for name in entries}
+
+
+def test_every_setting_is_documented(documented: set[tuple[str, str]]) -> None:
+    beside = {"CONGRESSY_EMAIL_SENDER", "CONGRESSY_REPLY_TO"}
+    assert {name for kind, name in documented if kind == "std:confval"} == SETTINGS | beside
+
+
+def test_every_exception_is_documented(documented: set[tuple[str, str]]) -> None:
+    ours = {
+        f"{one.__module__}.{one.__name__}"
+        for one in vars(exceptions).values()
+        if isinstance(one, type) and issubclass(one, exceptions.MailerError)
+    }
+    assert {name for kind, name in documented if kind == "py:exception"} == ours
+
+
+def test_every_state_is_documented(built: Path) -> None:
+    page = (built / "reference" / "states.html").read_text()
+    assert [state for state in State if f">{state.value}<" not in page] == []
+
+
+def test_every_check_is_documented(built: Path) -> None:
+    page = (built / "reference" / "checks.html").read_text()
+    source = inspect.getsource(import_module("congressy_mailer.checks"))
+    ids = set(re.findall(r'id="(congressy_mailer\.[EW]\d+)"', source))
+    assert ids
+    assert sorted(one for one in ids if f">{one}<" not in page) == []
+
+
+def test_every_task_is_documented(built: Path) -> None:
+    page = (built / "reference" / "tasks.html").read_text()
+    names = {name for name in celery.current_app.tasks if name.startswith("congressy_mailer.")}
+    assert "congressy_mailer.deliver" in names
+    assert sorted(name for name in names if f">{name}<" not in page) == []
+
+
+def test_every_model_and_field_is_documented(built: Path) -> None:
+    page = (built / "reference" / "models.html").read_text()
+    missing = [
+        f"{model.__name__}.{field.name}"
+        for model in apps.get_app_config("congressy_mailer").get_models()
+        for field in model._meta.fields
+        if f">{model.__name__}<" not in page or f">{field.name}<" not in page
+    ]
+    assert missing == []
+
+
+def test_every_public_name_is_documented() -> None:
+    text = (ROOT / "docs" / "reference" / "api.md").read_text()
+    entries = set(re.findall(r"^\.\. auto\w+:: (?:[\w.]+\.)?(\w+)$", text, re.MULTILINE))
+    assert set(congressy_mailer.__all__) - entries == set()
+
+
+@every_page
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    for path, test in _TEST.findall(page.read_text()):
+        assert re.search(rf"^ *(async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE), f"{path}::{test}"
+
+
+@every_page
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    assert [link for link in _LINK.findall(page.read_text()) if not (page.parent / link).exists()] == []
+
+
+@every_page
+def test_every_setting_that_is_named_exists(page: Path) -> None:
+    text = page.read_text()
+    named = set(re.findall(r"\{confval\}`(\w+)`", text)) | set(re.findall(r"CONGRESSY_MAILER\[\"(\w+)\"\]", text))
+    for module in python_blocks(page):
+        for node in ast.walk(module):
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CONGRESSY_MAILER":
+                assert isinstance(node.value, ast.Dict)
+                named |= {ast.literal_eval(key) for key in node.value.keys if key is not None}
+    assert named - SETTINGS == set()
+
+
+@every_page
+def test_code_compiles_imports_what_there_is_and_calls_it_as_it_is(page: Path) -> None:
+    parameters = inspect.signature(send_mail).parameters
+    for module in python_blocks(page):
+        for node in ast.walk(module):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("congressy_mailer"):
+                imported = import_module(node.module or "")
+                assert [one.name for one in node.names if not hasattr(imported, one.name)] == []
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "send_mail":
+                assert {keyword.arg for keyword in node.keywords} <= set(parameters)
+
+
+def test_both_quickstarts_and_both_readmes_are_there_and_have_code() -> None:
+    for name in ("README.md", "README.pt-BR.md", "docs/quickstart.md", "docs/quickstart.pt-BR.md"):
+        assert sum(1 for _ in python_blocks(ROOT / name)) >= 2, name
