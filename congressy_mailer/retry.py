@@ -17,6 +17,10 @@ FLOOR = timedelta(seconds=5)
 LONGEST_COUNTDOWN = timedelta(minutes=10)
 
 
+# RFC 5321 §4.5.3.1.5 gives a line of a reply 512 octets; the rest of a longer text helps nobody.
+_LONGEST_TEXT = 1000
+
+
 class Stage(Enum):
     """Where in the SMTP exchange something was said (RFC 5321 §3)."""
 
@@ -55,15 +59,33 @@ class Reply:
 
     #: The three-digit code; ``None`` where no reply was read.
     code: int | None
-    #: The text behind it, on one line.
+    #: The text behind it, as people can read it and every database stores it: on one line, nothing invisible.
     text: str
 
+    def __post_init__(self) -> None:
+        # Here, so that no transport can forget it.
+        object.__setattr__(self, "text", readable(self.text))
+
     def __str__(self) -> str:
-        return f"{self.code} {self.text}" if self.code is not None else self.text
+        return f"{self.code} {self.text}".rstrip() if self.code is not None else self.text
+
+
+def readable(text: bytes | str) -> str:
+    """A server's words as people can read them and every database stores them.
+
+    PostgreSQL takes no NUL: a mail could not be recorded as accepted, and would be sent again.
+    """
+    decoded = text.decode(errors="replace") if isinstance(text, bytes) else text
+    visible = "".join(character if character.isprintable() else " " for character in decoded)
+    return " ".join(visible.split())[:_LONGEST_TEXT]
 
 
 # Authentication required, too weak, failed, encryption needed (RFC 4954 §6): about the account.
 _ACCOUNT_CODES = frozenset({530, 534, 535, 538})
+
+# RFC 5321 §4.5.3.1.10: where it stands for too many recipients, a client should take it for 452. The others are sent
+# to first, and this one alone.
+_EXHAUSTED = 552
 
 # SparkPost, "Error messages when using SMTP": the domain of the From header is not set up in the account.
 _SENDING_DOMAIN = re.compile(r"unconfigured sending domain", re.IGNORECASE)
@@ -78,18 +100,21 @@ def classify(code: int | None, text: str, stage: Stage) -> Verdict:
         stage: where it was given.
     """
     if stage in (Stage.CONNECT, Stage.AUTH):
-        return Verdict.ACCEPTED if code is not None and 200 <= code < 400 else Verdict.UNAVAILABLE
+        return Verdict.ACCEPTED if code is not None and 200 <= code < 300 else Verdict.UNAVAILABLE
     if code is None:
         return Verdict.DEFERRED
     if code in _ACCOUNT_CODES:
         return Verdict.UNAVAILABLE
     if code >= 400 and _SENDING_DOMAIN.search(text):
         return Verdict.SENDER_REFUSED
-    if 200 <= code < 400:
+    if code // 100 == (3 if stage is Stage.DATA else 2):
         return Verdict.ACCEPTED
+    if code == _EXHAUSTED and stage is Stage.RCPT:
+        return Verdict.DEFERRED
     if 500 <= code < 600:
         return Verdict.REJECTED
-    # 4xx, and codes that RFC 5321 §4.2.1 does not know: giving up is what cannot be undone.
+    # 4xx, codes that RFC 5321 §4.2.1 does not know, and those it does not know here, such as 354 for a sender: giving
+    # up is what cannot be undone.
     return Verdict.DEFERRED
 
 

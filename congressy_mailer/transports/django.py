@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import smtplib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
 
 import django
 from django.core.mail import get_connection
@@ -14,12 +16,13 @@ from django.utils.module_loading import import_string
 
 from ..conf import mailer_settings
 from ..exceptions import TransportUnavailable
-from ..retry import Reply, Stage, Verdict, classify
+from ..retry import Reply, Stage, Verdict, classify, readable
 from .base import Composed, Outcome
 
 # RFC 5321 §4.5.3.2 and SparkPost's "SMTP and REST API Injection Best Practices" ask for at least a minute.
 # Django's default is none: a silent server would hold a worker for ever.
-_TIMEOUT = 60
+#: Seconds that a server may be silent where the host has set no timeout.
+DEFAULT_TIMEOUT = 60
 
 
 def open_backend(using: str) -> BaseEmailBackend:
@@ -36,8 +39,8 @@ def open_backend(using: str) -> BaseEmailBackend:
         backend = _make_backend(using)
     except Exception as error:
         raise TransportUnavailable(f"The mail backend {using or 'default'!r} cannot be made: {error}") from error
-    if getattr(backend, "timeout", _TIMEOUT) is None:
-        backend.timeout = _TIMEOUT  # type: ignore[attr-defined]
+    if getattr(backend, "timeout", DEFAULT_TIMEOUT) is None:
+        backend.timeout = DEFAULT_TIMEOUT  # type: ignore[attr-defined]
     return backend
 
 
@@ -81,28 +84,23 @@ class DjangoTransport:
         session = self._session
         if session is not None:
             session.begin()
+        error: Exception | None = None
+        count = 0
         try:
             count = self._backend.send_messages([composed.mail])
-        except smtplib.SMTPRecipientsRefused as error:
-            self._end_session()
-            return self._outcome(composed, _recipient_replies(error.recipients))
-        except smtplib.SMTPResponseException as error:
-            self._end_session()
-            stage = Stage.MAIL if isinstance(error, smtplib.SMTPSenderRefused) else Stage.CONTENT
-            return self._outcome(composed, {}, _reply(error.smtp_code, error.smtp_error), stage)
-        except Exception as error:
-            # A lost connection, a timeout, or whatever a backend of somebody else's raises. Nobody has said
-            # that this mail is wrong, so it is tried again, and one mail never stops the others.
-            self._end_session()
-            reply = Reply(None, f"{type(error).__name__}: {error}")
-            # Of a session that cannot be observed nobody knows how far it came.
-            in_doubt = session is None or session.in_doubt
-            return self._outcome(composed, {}, reply, Stage.CONTENT, in_doubt=in_doubt)
-        if count == 0:
-            return self._outcome(composed, {}, Reply(None, "The mail backend reports that it sent nothing."))
-        if session is None:
-            return self._outcome(composed, {}, Reply(250, "accepted by the mail backend"))
-        return self._outcome(composed, _recipient_replies(session.refused), session.reply)
+        except Exception as raised:
+            # A refusal, a lost connection, a timeout, or whatever a backend of somebody else's raises: one mail never
+            # stops the others.
+            error = raised
+        sent = error is None and count != 0
+        answer = session.heard(sent, error) if session is not None else _told(sent, error)
+        if not sent:
+            # The exchange may be anywhere in the middle: the next mail gets a new connection.
+            if session is not None and (answer.reply.code is None or answer.reply.code < 400):
+                # It was no refusal that ended it: nobody would answer to QUIT, or it would be taken for content.
+                session.connection.close()
+            self.close()
+        return _outcome(composed, answer)
 
     def _open(self) -> None:
         try:
@@ -117,104 +115,219 @@ class DjangoTransport:
             self.close()
             raise TransportUnavailable(_describe_open_error(error)) from error
 
-    def _end_session(self) -> None:
-        """After an error the exchange may be anywhere in the middle: the next mail gets a new connection."""
-        self.close()
 
-    def _outcome(
-        self,
-        composed: Composed,
-        refused: Mapping[str, Reply],
-        reply: Reply | None = None,
-        stage: Stage = Stage.CONTENT,
-        *,
-        in_doubt: bool = False,
-    ) -> Outcome:
-        """Sort the recipients by what was said of each, or of the mail as a whole."""
-        accepted: list[str] = []
-        deferred: dict[str, Reply] = {}
-        rejected: dict[str, Reply] = {}
-        for recipient in composed.mail.envelope:
-            own = refused.get(recipient)
-            said = own or reply or Reply(None, "No reply.")
-            verdict = classify(said.code, said.text, Stage.RCPT if own else stage)
-            if verdict is Verdict.UNAVAILABLE:
-                raise TransportUnavailable(f"The mail server refuses this account: {said}")
-            if verdict is Verdict.SENDER_REFUSED:
-                return Outcome(composed.key, reply=said, sender_refused=True)
-            if verdict is Verdict.ACCEPTED:
-                accepted.append(recipient)
-            elif verdict is Verdict.DEFERRED:
-                deferred[recipient] = said
-            else:
-                rejected[recipient] = said
-        last = reply or next(iter(refused.values()), Reply(None, ""))
-        return Outcome(
-            composed.key,
-            accepted=tuple(accepted),
-            deferred=deferred,
-            rejected=rejected,
-            reply=last,
-            in_doubt=in_doubt and bool(deferred),
-        )
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What is known of one mail after it was handed over."""
+
+    #: What was said of the mail as a whole.
+    reply: Reply
+    #: Where that was.
+    stage: Stage
+    #: What was said of recipients at RCPT, also of those who were taken.
+    recipients: Mapping[str, Reply] = field(default_factory=dict)
+    #: The content was sent, and no reply says what became of it.
+    in_doubt: bool = False
+
+
+def _outcome(composed: Composed, answer: _Answer) -> Outcome:
+    """Sort the recipients by what was said of each, or of the mail as a whole.
+
+    Raises:
+        TransportUnavailable: the account or the configuration is at fault, and nobody has the mail.
+    """
+    whole = classify(answer.reply.code, answer.reply.text, answer.stage)
+    if whole is Verdict.ACCEPTED and answer.stage is not Stage.CONTENT:
+        # The exchange ended although nobody refused anything: smtplib wants 250 and 354, and no other.
+        whole = Verdict.DEFERRED
+    said = dict.fromkeys(composed.mail.envelope, answer.reply)
+    verdicts = dict.fromkeys(composed.mail.envelope, whole)
+    for recipient in said.keys() & answer.recipients.keys():
+        own = answer.recipients[recipient]
+        verdict = classify(own.code, own.text, Stage.RCPT)
+        if verdict is not Verdict.ACCEPTED:
+            said[recipient], verdicts[recipient] = own, verdict
+    # Somebody has the mail, or may have it: then the fault of the configuration is for the next mail to find.
+    settled = answer.in_doubt or Verdict.ACCEPTED in verdicts.values()
+    faults = {verdict: said[recipient] for recipient, verdict in verdicts.items() if verdict in _FAULTS}
+    if not settled and Verdict.UNAVAILABLE in faults:
+        raise TransportUnavailable(f"The mail server refuses this account: {faults[Verdict.UNAVAILABLE]}")
+    if not settled and Verdict.SENDER_REFUSED in faults:
+        return Outcome(composed.key, reply=faults[Verdict.SENDER_REFUSED], sender_refused=True)
+    later = {Verdict.DEFERRED, *_FAULTS}
+    return Outcome(
+        composed.key,
+        accepted=tuple(recipient for recipient, verdict in verdicts.items() if verdict is Verdict.ACCEPTED),
+        deferred={recipient: said[recipient] for recipient, verdict in verdicts.items() if verdict in later},
+        rejected={recipient: said[recipient] for recipient, verdict in verdicts.items() if verdict is Verdict.REJECTED},
+        reply=answer.reply,
+        in_doubt=answer.in_doubt,
+    )
+
+
+_FAULTS = (Verdict.UNAVAILABLE, Verdict.SENDER_REFUSED)
+
+_SENT = Reply(250, "accepted by the mail backend")
+_NOT_SENT = Reply(None, "The mail backend reports that it sent nothing.")
+
+
+def _told(sent: bool, error: Exception | None) -> _Answer:
+    """What a backend tells whose session cannot be observed."""
+    if sent:
+        return _Answer(_SENT, Stage.CONTENT)
+    if error is None:
+        return _Answer(_NOT_SENT, Stage.CONTENT)
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        replies = {recipient: _reply(code, text) for recipient, (code, text) in error.recipients.items()}
+        return _Answer(_described(error), Stage.RCPT, replies)
+    if isinstance(error, smtplib.SMTPResponseException):
+        for kind, stage in _STAGES.items():
+            if isinstance(error, kind):
+                return _Answer(_reply(error.smtp_code, error.smtp_error), stage)
+    if isinstance(error, smtplib.SMTPDataError) and 400 <= error.smtp_code < 600:
+        return _Answer(_reply(error.smtp_code, error.smtp_error), Stage.CONTENT)
+    # Nobody knows how far it came. smtplib makes up replies too: 500 for a line that is too long, -1 for garbage.
+    return _Answer(_described(error), Stage.CONTENT, in_doubt=True)
+
+
+#: What a backend that connects by itself may fail at before the content.
+_STAGES: dict[type[smtplib.SMTPResponseException], Stage] = {
+    smtplib.SMTPConnectError: Stage.CONNECT,
+    smtplib.SMTPHeloError: Stage.CONNECT,
+    smtplib.SMTPAuthenticationError: Stage.AUTH,
+    smtplib.SMTPSenderRefused: Stage.MAIL,
+}
 
 
 class _ObservedSession:
-    """Listens to an ``smtplib`` connection for what Django's backend drops: refused recipients, the last reply."""
+    """Listens to an ``smtplib`` connection for what Django's backend drops, and for what ``smtplib`` mistakes."""
 
     def __init__(self, connection: smtplib.SMTP) -> None:
         self.connection = connection
-        self._sendmail = connection.sendmail
+        self._mail = connection.mail
+        self._rcpt = connection.rcpt
         self._data = connection.data
-        self._getreply = connection.getreply
-        connection.sendmail = self.sendmail  # type: ignore[method-assign]
+        connection.mail = self.mail  # type: ignore[method-assign]
+        connection.rcpt = self.rcpt  # type: ignore[method-assign]
         connection.data = self.data  # type: ignore[method-assign, assignment]
         connection.getreply = self.getreply  # type: ignore[method-assign]
         self.begin()
 
     def begin(self) -> None:
         """Forget the mail before."""
-        #: Recipients refused while others were accepted, as ``smtplib`` gives them.
-        self.refused: dict[str, tuple[int, bytes]] = {}
-        #: The reply to the content.
-        self.reply = Reply(250, "")
-        #: The last byte of the content was sent, and the reply to it has not been read.
-        self.in_doubt = False
+        self._recipients: dict[str, Reply] = {}
+        # The last reply about this mail; RSET and its like are not about it.
+        self._last: tuple[Stage, Reply] | None = None
+        # The last byte of the content is on its way.
+        self._content_sent = False
         # Replies asked for since DATA: the first is to the command, the second to the content.
         self._asked_since_data: int | None = None
 
-    def sendmail(self, *args: Any, **options: Any) -> dict[str, tuple[int, bytes]]:
-        self.refused = self._sendmail(*args, **options)
-        return self.refused
+    def heard(self, sent: bool, error: Exception | None) -> _Answer:
+        """What was said of this mail.
+
+        Args:
+            sent: the backend reports that it is sent.
+            error: what the backend raised.
+        """
+        stage, reply = self._last or (Stage.MAIL, _NOT_SENT)
+        if self._content_sent and stage is Stage.CONTENT and reply.code is not None and reply.code // 100 != 3:
+            return _Answer(reply, stage, self._recipients)
+        if sent:
+            # Over another connection than this one.
+            return _Answer(_SENT, Stage.CONTENT, self._recipients)
+        if error is None:
+            # A backend that fails silently: a refusal tells why, any other reply does not.
+            reply = reply if reply.code is not None and reply.code >= 400 else _NOT_SENT
+        elif not isinstance(error, smtplib.SMTPResponseException | smtplib.SMTPRecipientsRefused):
+            # It is not a reply that ended it.
+            reply = _described(error)
+        return _Answer(reply, stage, self._recipients, in_doubt=self._content_sent)
+
+    def mail(self, *args: Any, **options: Any) -> tuple[int, bytes]:
+        code, text = self._mail(*args, **options)
+        self._last = Stage.MAIL, _reply(code, text)
+        return code, text
+
+    def rcpt(self, recip: str, *args: Any, **options: Any) -> tuple[int, bytes]:
+        code, text = self._rcpt(recip, *args, **options)
+        self._recipients[recip] = _reply(code, text)
+        self._last = Stage.RCPT, self._recipients[recip]
+        return code, text
 
     def data(self, message: Any) -> tuple[int, bytes]:
         self._asked_since_data = 0
-        code, text = self._data(message)
-        self.reply = _reply(code, text)
+        try:
+            code, text = self._data(message)
+        except smtplib.SMTPDataError as error:
+            self._last = Stage.DATA, _reply(error.smtp_code, error.smtp_error)
+            raise
+        finally:
+            self._asked_since_data = None
+        self._last = Stage.CONTENT, _reply(code, text)
         return code, text
 
     def getreply(self) -> tuple[int, bytes]:
+        """As ``smtplib`` has it, but only a whole reply is one.
+
+        ``smtplib`` takes ``250`` without an end of line for a reply, the last of several lines whose codes differ,
+        and ``2505`` for 250; where a line is too long it makes up a permanent refusal.
+        """
         if self._asked_since_data is not None:
             self._asked_since_data += 1
-            self.in_doubt = self._asked_since_data == 2
+            self._content_sent = self._asked_since_data == 2
+        connection = self.connection
         try:
-            code, text = self._getreply()
-        except smtplib.SMTPResponseException as error:
-            # smtplib makes up a permanent refusal where a line is too long to be a reply.
-            raise smtplib.SMTPServerDisconnected(f"Not a reply: {error.smtp_error!r:.200}") from error
-        if code < 0:
-            raise smtplib.SMTPServerDisconnected(f"Not a reply: {text!r:.200}")
-        self.in_doubt = False
-        return code, text
+            if connection.file is None:
+                connection.file = connection.sock.makefile("rb")  # type: ignore[union-attr]
+            return _read_reply(connection.file)
+        except OSError as error:
+            connection.close()
+            if isinstance(error, smtplib.SMTPServerDisconnected):
+                raise
+            raise smtplib.SMTPServerDisconnected(f"Connection unexpectedly closed: {error}") from error
+
+
+# RFC 5321 §4.2. Some servers leave out the space before a text that is empty, some the CR.
+_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\n]*))?\r?\n")
+
+# RFC 5321 §4.5.3.1.5 has 512 octets for a line; this is for all lines of one reply.
+_LONGEST_REPLY = 65536
+
+
+def _read_reply(file: BinaryIO) -> tuple[int, bytes]:
+    """Code and text of one reply.
+
+    Raises:
+        smtplib.SMTPServerDisconnected: what comes is not a whole reply. Whatever it was, the exchange is over.
+    """
+    texts: list[bytes] = []
+    codes: set[bytes] = set()
+    left = _LONGEST_REPLY
+    more = True
+    while more:
+        line = file.readline(left)
+        left -= len(line)
+        if not line:
+            raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
+        found = _REPLY_LINE.fullmatch(line)
+        if found is None:
+            raise smtplib.SMTPServerDisconnected(f"Not an SMTP reply: {line[:100]!r}")
+        code, separator, text = found.groups(default=b"")
+        codes.add(code)
+        texts.append(text.strip())
+        more = separator == b"-"
+    if len(codes) > 1:
+        raise smtplib.SMTPServerDisconnected(f"Not an SMTP reply, since its codes differ: {sorted(codes)!r}")
+    return int(codes.pop()), b"\n".join(texts)
 
 
 def _reply(code: int, text: bytes | str) -> Reply:
-    decoded = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-    return Reply(code, " ".join(decoded.split()))
+    return Reply(code, readable(text))
 
 
-def _recipient_replies(refused: Mapping[str, tuple[int, bytes]]) -> dict[str, Reply]:
-    return {recipient: _reply(code, text) for recipient, (code, text) in refused.items()}
+def _described(error: Exception) -> Reply:
+    return Reply(None, f"{type(error).__name__}: {error}")
 
 
 def _describe_open_error(error: Exception) -> str:
@@ -224,4 +337,6 @@ def _describe_open_error(error: Exception) -> str:
             "Check EMAIL_HOST_USER and EMAIL_HOST_PASSWORD (for SparkPost: SMTP_Injection and an API key "
             'with "Send via SMTP").'
         )
-    return f"The mail server cannot be reached: {type(error).__name__}: {error}"
+    if isinstance(error, smtplib.SMTPResponseException) and error.smtp_code >= 0:
+        return f"The mail server cannot be used: {_reply(error.smtp_code, error.smtp_error)}"
+    return f"The mail server cannot be reached: {_described(error)}"

@@ -5,7 +5,7 @@ It knows SparkPost's SMTP relay; every mail that it accepts is kept in a :class:
 
 from .certificate import Certificate, make_certificate
 from .mailbox import Mailbox, ReceivedMail, count_copies, read_mailbox
-from .replies import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, Script, Stage
+from .replies import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, Raw, Script, Stage
 from .server import LocalSparkPost
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Exchange",
     "LocalSparkPost",
     "Mailbox",
+    "Raw",
     "ReceivedMail",
     "Script",
     "Stage",

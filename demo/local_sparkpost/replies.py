@@ -81,10 +81,19 @@ HANG_UP = Deed.HANG_UP
 KEEP_AND_HANG_UP = Deed.KEEP_AND_HANG_UP
 SILENCE = Deed.SILENCE
 
-#: A reply (``"451 4.7.1 Try again later"``; of several lines, each has its code), a deed, or ``None`` for what
-#: the server would do by itself. A reply below 400 still has the command's effect, any other has not. After 421 the
-#: connection is closed.
-Answer = str | Deed | None
+
+@dataclass(frozen=True)
+class Raw:
+    """Bytes that are sent as they are, be they a reply or not, and what the server does then: never a word more."""
+
+    sent: bytes
+    then: Deed = Deed.HANG_UP
+
+
+#: A reply (``"451 4.7.1 Try again later"``; of several lines, each has its code), a deed, raw bytes, or ``None`` for
+#: what the server would do by itself. A reply below 400 still has the command's effect, any other has not. After 421
+#: the connection is closed.
+Answer = str | Deed | Raw | None
 #: Asked at every stage, in the server's thread. It may be a coroutine function, and wait before it answers.
 Script = Callable[[Exchange], Answer | Awaitable[Answer]]
 

@@ -27,6 +27,7 @@ from .replies import (
     Answer,
     Deed,
     Exchange,
+    Raw,
     Script,
     Stage,
 )
@@ -110,6 +111,9 @@ class SparkPostSession(SMTP):
     async def answer(self, stage: Stage, usual: str, **details: Any) -> str:
         """The reply to give: the script's, else the usual one. Does not return where there is to be none."""
         said = await self._scripted(stage, details)
+        if isinstance(said, Raw):
+            self._writer.write(said.sent)
+            said = said.then
         if said is Deed.SILENCE:
             # Until the client leaves, or the idle time is over: either cancels this.
             await asyncio.get_running_loop().create_future()

@@ -1,12 +1,14 @@
-"""What Django's SMTP backend meets at a server, and what outcome that is."""
+"""The transport over Django's own backends and those of others; replies are in ``test_outcomes.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import smtplib
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.core.mail.backends.base import BaseEmailBackend
 from django.test import override_settings
 from django.utils import timezone
 
@@ -17,7 +19,7 @@ from congressy_mailer.models import Message
 from congressy_mailer.retry import Reply
 from congressy_mailer.transports.base import Composed, Outcome
 from congressy_mailer.transports.django import DjangoTransport, open_backend
-from demo.local_sparkpost import HANG_UP, KEEP_AND_HANG_UP, Exchange, LocalSparkPost, Stage
+from demo.local_sparkpost import HANG_UP, KEEP_AND_HANG_UP, LocalSparkPost, Stage
 
 
 @pytest.fixture
@@ -49,11 +51,6 @@ def deliver(*mails: OutgoingMail) -> list[Outcome]:
         transport.close()
 
 
-def at(stage: Stage, answer: Any) -> Callable[[Exchange], Any]:
-    """A script that says this at one stage, and nothing unusual anywhere else."""
-    return lambda exchange: answer if exchange.stage is stage else None
-
-
 def test_accepted_with_the_servers_own_id(smtp: LocalSparkPost) -> None:
     (outcome,) = deliver(mail("ana@example.com", "eva@example.com"))
     assert outcome.accepted == ("ana@example.com", "eva@example.com")
@@ -66,86 +63,6 @@ def test_one_connection_for_many_mails(smtp: LocalSparkPost) -> None:
     outcomes = deliver(*(mail("ana@example.com") for _ in range(5)))
     assert [outcome.accepted for outcome in outcomes] == [("ana@example.com",)] * 5
     assert smtp.connections == 1
-
-
-def test_each_recipient_has_its_own_answer(smtp: LocalSparkPost) -> None:
-    answers = {"eva@example.com": "451 4.7.1 later", "rui@example.com": "550 5.1.1 nobody"}
-    smtp.script = lambda exchange: answers.get(exchange.recipient) if exchange.stage is Stage.RCPT else None
-    (outcome,) = deliver(mail("ana@example.com", "eva@example.com", "rui@example.com"))
-    assert outcome.accepted == ("ana@example.com",)
-    assert outcome.deferred == {"eva@example.com": Reply(451, "4.7.1 later")}
-    assert outcome.rejected == {"rui@example.com": Reply(550, "5.1.1 nobody")}
-
-
-def test_all_recipients_refused(smtp: LocalSparkPost) -> None:
-    smtp.script = at(Stage.RCPT, "550 5.1.1 nobody")
-    first, second = deliver(mail("ana@example.com"), mail("eva@example.com"))
-    assert first.rejected == {"ana@example.com": Reply(550, "5.1.1 nobody")}
-    assert second.rejected == {"eva@example.com": Reply(550, "5.1.1 nobody")}
-    assert len(smtp.mailbox) == 0
-
-
-@pytest.mark.parametrize(
-    ("stage", "answer", "kind", "in_doubt"),
-    [
-        (Stage.MAIL, "451 4.3.0 later", "deferred", False),
-        (Stage.MAIL, "553 5.1.8 bad sender", "rejected", False),
-        (Stage.DATA, "452 4.3.1 full", "deferred", False),
-        (Stage.DATA, "554 5.5.1 no", "rejected", False),
-        (Stage.CONTENT, "421 4.3.3 [internal] smtpapi unable to generate unique transmission id", "deferred", False),
-        (Stage.CONTENT, "550 5.6.0 JSON parsing error in X-MSYS-API", "rejected", False),
-        (Stage.MAIL, HANG_UP, "deferred", False),
-        (Stage.RCPT, HANG_UP, "deferred", False),
-        (Stage.DATA, HANG_UP, "deferred", False),
-        (Stage.CONTENT, HANG_UP, "deferred", True),
-        (Stage.CONTENT, KEEP_AND_HANG_UP, "deferred", True),
-    ],
-)
-def test_the_whole_mail_is_answered(smtp: LocalSparkPost, stage: Stage, answer: Any, kind: str, in_doubt: bool) -> None:
-    smtp.script = at(stage, answer)
-    (outcome,) = deliver(mail("ana@example.com"))
-    assert set(getattr(outcome, kind)) == {"ana@example.com"}
-    assert outcome.accepted == ()
-    assert outcome.in_doubt is in_doubt
-
-
-def test_after_an_error_the_next_mail_gets_a_new_connection(smtp: LocalSparkPost) -> None:
-    answers = iter([HANG_UP])
-    smtp.script = lambda exchange: next(answers, None) if exchange.stage is Stage.CONTENT else None
-    first, second = deliver(mail("ana@example.com"), mail("eva@example.com"))
-    assert set(first.deferred) == {"ana@example.com"}
-    assert second.accepted == ("eva@example.com",)
-    assert smtp.connections == 2
-
-
-@pytest.mark.parametrize(
-    ("stage", "answer"),
-    [
-        (Stage.CONNECT, "421 4.3.2 closing"),
-        (Stage.CONNECT, HANG_UP),
-        (Stage.HELLO, HANG_UP),
-        (Stage.STARTTLS, "454 4.7.0 TLS not available"),
-        (Stage.STARTTLS, HANG_UP),
-        (Stage.AUTH, "454 4.7.0 temporary authentication failure"),
-        (Stage.AUTH, HANG_UP),
-        (Stage.MAIL, "530 5.7.0 Authentication required"),
-    ],
-)
-def test_a_fault_of_the_server_or_the_account_is_no_mails_fault(
-    smtp: LocalSparkPost, stage: Stage, answer: Any
-) -> None:
-    smtp.script = at(stage, answer)
-    with pytest.raises(TransportUnavailable):
-        deliver(mail("ana@example.com"))
-
-
-@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.CONTENT])
-def test_a_domain_that_is_not_set_up_is_the_senders_fault_and_no_mails(smtp: LocalSparkPost, stage: Stage) -> None:
-    smtp.script = at(stage, "550 5.7.1 Unconfigured Sending Domain <congressy.net>")
-    (outcome,) = deliver(mail("ana@example.com"))
-    assert outcome.sender_refused
-    assert (outcome.accepted, outcome.deferred, outcome.rejected) == ((), {}, {})
-    assert outcome.reply.code == 550
 
 
 def test_a_refused_login_says_what_to_check(smtp: LocalSparkPost) -> None:
@@ -191,3 +108,83 @@ def test_transports_of_our_own_setting() -> None:
     locmem = {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}
     with override_settings(CONGRESSY_MAILER={"TRANSPORTS": {"memory": locmem}}):
         assert type(open_backend("memory")).__module__ == "django.core.mail.backends.locmem"
+
+
+class Foreign(BaseEmailBackend):
+    """A backend of somebody else's, which connects by itself and shows no session."""
+
+    raises: Exception = Exception()
+
+    def send_messages(self, email_messages: Any) -> int:
+        raise self.raises
+
+
+def from_a_foreign_backend(error: Exception, *recipients: str) -> Outcome:
+    backend = Foreign()
+    backend.raises = error
+    (outcome,) = DjangoTransport(backend).deliver([Composed(uuid4(), mail(*recipients))])
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "in_doubt"),
+    [
+        (smtplib.SMTPSenderRefused(553, b"5.1.8 no", "x"), "rejected", False),
+        (smtplib.SMTPSenderRefused(451, b"4.3.0 later", "x"), "deferred", False),
+        (smtplib.SMTPSenderRefused(251, b"what", "x"), "deferred", False),
+        (smtplib.SMTPSenderRefused(-1, b"", "x"), "deferred", False),
+        (smtplib.SMTPDataError(554, b"5.7.1 spam"), "rejected", False),
+        (smtplib.SMTPDataError(451, b"4.3.0 later"), "deferred", False),
+        (smtplib.SMTPDataError(250, b"instead of 354, or of what?"), "deferred", True),
+        (smtplib.SMTPDataError(-1, b"garbage"), "deferred", True),
+        (smtplib.SMTPResponseException(500, "Line too long."), "deferred", True),
+        (smtplib.SMTPServerDisconnected("Connection unexpectedly closed"), "deferred", True),
+        (smtplib.SMTPRecipientsRefused({"ana@example.com": (550, b"5.1.1 nobody")}), "rejected", False),
+        (smtplib.SMTPRecipientsRefused({"ana@example.com": (252, b"perhaps")}), "deferred", False),
+        (smtplib.SMTPRecipientsRefused({"eva@example.com": (421, b"bye")}), "deferred", False),
+        (KeyError("unexpected"), "deferred", True),
+        (ValueError("NUL \x00 and half a character \ud800"), "deferred", True),
+    ],
+    ids=repr,
+)
+def test_what_a_foreign_backend_raises(error: Exception, kind: str, in_doubt: bool) -> None:
+    outcome = from_a_foreign_backend(error, "ana@example.com")
+    (reply,) = getattr(outcome, kind).values()
+    assert reply.text.isprintable()
+    assert outcome.accepted == ()
+    assert outcome.in_doubt is in_doubt
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        smtplib.SMTPConnectError(554, b"5.3.2 closed"),
+        smtplib.SMTPHeloError(550, b"5.7.1 go away"),
+        smtplib.SMTPAuthenticationError(454, b"4.7.0 not now"),
+        smtplib.SMTPAuthenticationError(535, b"5.7.8 Sorry."),
+        smtplib.SMTPDataError(530, b"5.7.0 log in first"),
+    ],
+    ids=repr,
+)
+def test_a_foreign_backend_that_cannot_even_begin_is_unavailable(error: smtplib.SMTPResponseException) -> None:
+    with pytest.raises(TransportUnavailable, match=f"{error.smtp_code} "):
+        from_a_foreign_backend(error, "ana@example.com")
+
+
+@pytest.mark.parametrize(
+    ("stage", "said", "in_doubt", "code"),
+    [
+        (Stage.CONTENT, "451 4.3.0 later", False, 451),
+        (Stage.MAIL, HANG_UP, False, None),
+        (Stage.CONTENT, KEEP_AND_HANG_UP, True, None),
+    ],
+)
+def test_a_backend_that_fails_silently_is_not_believed(
+    smtp: LocalSparkPost, stage: Stage, said: Any, in_doubt: bool, code: int | None
+) -> None:
+    smtp.script = lambda exchange: said if exchange.stage is stage else None
+    backend = open_backend("")
+    backend.fail_silently = True
+    (outcome,) = DjangoTransport(backend).deliver([Composed(uuid4(), mail("ana@example.com"))])
+    assert set(outcome.deferred) == {"ana@example.com"}
+    assert (outcome.reply.code, outcome.in_doubt) == (code, in_doubt)

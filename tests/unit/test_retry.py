@@ -33,15 +33,28 @@ from congressy_mailer.retry import FLOOR, Reply, Stage, Verdict, classify, delay
         (421, "4.3.2 closing", Stage.CONNECT, Verdict.UNAVAILABLE),
         (None, "refused", Stage.CONNECT, Verdict.UNAVAILABLE),
         (999, "what", Stage.CONTENT, Verdict.DEFERRED),
+        (354, "continue", Stage.DATA, Verdict.ACCEPTED),
+        (354, "continue", Stage.MAIL, Verdict.DEFERRED),
+        (354, "continue", Stage.RCPT, Verdict.DEFERRED),
+        (354, "continue", Stage.CONTENT, Verdict.DEFERRED),
+        (250, "2.0.0 OK", Stage.DATA, Verdict.DEFERRED),
+        (150, "hold on", Stage.CONTENT, Verdict.DEFERRED),
+        (-1, "", Stage.CONTENT, Verdict.DEFERRED),
+        (334, "VXNlcm5hbWU6", Stage.AUTH, Verdict.UNAVAILABLE),
+        (354, "continue", Stage.CONNECT, Verdict.UNAVAILABLE),
+        (552, "5.5.3 too many recipients", Stage.RCPT, Verdict.DEFERRED),
+        (552, "5.3.4 too large", Stage.CONTENT, Verdict.REJECTED),
     ],
 )
 def test_reply_means(code: int | None, text: str, stage: Stage, verdict: Verdict) -> None:
     assert classify(code, text, stage) is verdict
 
 
-@given(code=st.integers(500, 599) | st.integers(400, 499), text=st.text(), stage=st.sampled_from(Stage))
-def test_a_refusal_is_never_acceptance(code: int, text: str, stage: Stage) -> None:
-    assert classify(code, text, stage) is not Verdict.ACCEPTED
+@given(code=st.none() | st.integers(-10, 199) | st.integers(400, 10_000), text=st.text(), stage=st.sampled_from(Stage))
+def test_only_2xx_and_3xx_are_acceptance_and_only_5xx_is_rejection(code: int | None, text: str, stage: Stage) -> None:
+    verdict = classify(code, text, stage)
+    assert verdict is not Verdict.ACCEPTED
+    assert verdict is not Verdict.REJECTED or (code is not None and 500 <= code < 600)
 
 
 @given(attempt=st.integers(1, 10_000), first=st.integers(1, 600), longest=st.integers(1, 7200))
@@ -61,3 +74,15 @@ def test_delay_grows() -> None:
 def test_reply_reads_as_the_server_said_it() -> None:
     assert str(Reply(550, "5.1.1 no such user")) == "550 5.1.1 no such user"
     assert str(Reply(None, "timed out")) == "timed out"
+
+
+@given(text=st.text())
+def test_the_text_of_a_reply_is_one_visible_line(text: str) -> None:
+    said = Reply(550, text).text
+    assert said.isprintable()
+    assert said == " ".join(said.split())
+    assert len(said) <= 1000
+
+
+def test_a_reply_keeps_what_can_be_read() -> None:
+    assert Reply(250, "2.0.0\x00 OK\r\n\t ação \ud800").text == "2.0.0 OK ação"
