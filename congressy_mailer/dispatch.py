@@ -7,11 +7,13 @@ publish that fails loses nothing, and one that is repeated repeats no mail.
 from __future__ import annotations
 
 import logging
+import math
 import os
+import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -19,7 +21,7 @@ from uuid import UUID
 from celery import Celery
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
-from kombu import Producer
+from kombu import Connection, Producer
 
 from . import outbox
 from .celery_app import find_celery_app
@@ -30,9 +32,6 @@ logger = logging.getLogger("congressy_mailer.dispatch")
 DELIVER = "congressy_mailer.deliver"
 SWEEP = "congressy_mailer.sweep"
 PURGE = "congressy_mailer.purge"
-
-#: Seconds between the interruption of a task that takes too long and the end of its process.
-TIME_TO_FINISH = 60.0
 
 _LONGEST_BREAK = 60.0
 
@@ -115,15 +114,15 @@ def _send(task: str, *arguments: Any, **options: Any) -> bool:
         if app.conf.task_always_eager:
             return _run_here(app, task, arguments, **options)
         conf = mailer_settings()
-        limit = conf.TIME_LIMIT.total_seconds()
         return _publisher.send(
             app,
             task,
             args=arguments,
             queue=conf.QUEUE,
             ignore_result=True,
-            soft_time_limit=limit,
-            time_limit=limit + TIME_TO_FINISH,
+            soft_time_limit=conf.TIME_LIMIT.total_seconds(),
+            # Until then it may have something to write down; afterwards nothing it does counts any more.
+            time_limit=conf.LEASE.total_seconds(),
             **options,
         )
     except ImproperlyConfigured as error:
@@ -144,32 +143,59 @@ def _run_here(
 
 @dataclass
 class _Breaker:
-    """Leaves the broker alone for a while after it failed, so that only the first caller waits for it."""
+    """Leaves the broker alone for a while after it failed, and lets one caller at a time find out whether it is back.
+
+    So a caller waits for a broker that is away only if it called before that was known, or if it is that one.
+    """
 
     failures: int = 0
+    failed_at: float = 0.0
     closed_at: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def is_open(self) -> bool:
         return time.monotonic() < self.closed_at
 
-    def failed(self, error: Exception) -> None:
+    def lets_through(self) -> bool:
+        """Whether the caller may try."""
+        if not self.failures:
+            return True
         with self.lock:
+            if self.is_open():
+                return False
+            # The break goes on for everybody else, until this one has failed or succeeded.
+            self.closed_at = time.monotonic() + self._break()
+            return True
+
+    def failed(self, error: Exception, began: float) -> None:
+        with self.lock:
+            if began < self.failed_at:
+                # One failure that several callers have met at the same time is no reason for a longer break.
+                return
             self.failures += 1
-            wait = min(mailer_settings().BREAKER_TIME.total_seconds() * 2 ** min(self.failures - 1, 10), _LONGEST_BREAK)
-            self.closed_at = time.monotonic() + wait
+            self.failed_at = time.monotonic()
+            wait = self._break()
+            self.closed_at = self.failed_at + wait
+            first = self.failures == 1
         logger.log(
-            logging.ERROR if self.failures == 1 else logging.DEBUG,
+            logging.ERROR if first else logging.DEBUG,
             "The broker does not take messages (%s: %s). Mail is stored, and published when it is back; "
             "next try in %.0f s.",
             type(error).__name__, error, wait,
         )  # fmt: skip
 
     def succeeded(self) -> None:
-        if self.failures:
-            with self.lock:
-                self.failures, self.closed_at = 0, 0.0
+        if not self.failures:
+            return
+        with self.lock:
+            recovered = self.failures > 0
+            self.failures, self.closed_at = 0, 0.0
+        if recovered:
             logger.warning("The broker takes messages again.")
+
+    def _break(self) -> float:
+        first = mailer_settings().BREAKER_TIME.total_seconds()
+        return min(math.ldexp(first, min(self.failures - 1, 10)), _LONGEST_BREAK)
 
 
 class _Publisher:
@@ -188,7 +214,7 @@ class _Publisher:
         self.breaker = _Breaker()
 
     def send(self, app: Celery, task: str, **options: Any) -> bool:
-        if self.breaker.is_open():
+        if not self.breaker.lets_through():
             return False
         timeout = mailer_settings().PUBLISH_TIMEOUT.total_seconds()
         began = time.monotonic()
@@ -196,7 +222,7 @@ class _Publisher:
             if not self._send_over_idle(app, task, timeout, began, options):
                 self._send_over(_connect(app, timeout), app, task, options)
         except Exception as error:
-            self.breaker.failed(error)
+            self.breaker.failed(error, began)
             return False
         self.breaker.succeeded()
         return True
@@ -208,7 +234,7 @@ class _Publisher:
         except IndexError:
             return False
         if owner is not app:
-            _close(producer)
+            _drop(producer.connection)
             return False
         try:
             self._send_over(producer, app, task, options)
@@ -217,7 +243,7 @@ class _Publisher:
             if time.monotonic() - began > timeout / 2:
                 raise
             while self._idle:
-                _close(self._idle.pop()[1])
+                _drop(self._idle.pop()[1].connection)
             return False
         return True
 
@@ -225,33 +251,54 @@ class _Publisher:
         try:
             app.send_task(task, producer=producer, retry=False, add_to_parent=False, **options)
         except BaseException:
-            _close(producer)
+            _drop(producer.connection)
             raise
         self._idle.append((app, producer))
 
 
 def _connect(app: Celery, timeout: float) -> Producer:
-    driver = app.connection_for_write().get_transport_cls().driver_type
-    options: dict[str, Any] = {}
+    """A new connection, whose every wait is shorter than ``timeout``, and that of all addresses of a list together."""
+    plan = app.connection_for_write()
+    addresses = max(len(plan.alt), 1)
+    given: dict[str, Any] = plan.transport_options or {}
+    driver = plan.get_transport_cls().driver_type
+    # Sentinel's addresses are tried by redis-py, the others by kombu, which without max_retries would go on and on.
+    sentinel = driver == "redis" and "master_name" in given
+    if not sentinel:
+        timeout /= addresses
+    options: dict[str, Any] = {"max_retries": 0 if sentinel else addresses - 1, "connect_retries_timeout": None}
     if driver == "redis":
-        # Without max_retries a broker that hangs keeps a new connection for 15 times as long.
-        options = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "max_retries": 0}
+        options |= {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry_on_timeout": False}
     elif driver == "amqp":
-        options = {"read_timeout": timeout, "write_timeout": timeout, "confirm_publish": True}
+        options |= {"read_timeout": timeout, "write_timeout": timeout, "confirm_publish": True}
+    if sentinel:
+        options["sentinel_kwargs"] = {
+            **(given.get("sentinel_kwargs") or {}),
+            **_impatience_with_sentinel(timeout / addresses),
+        }
     connection = app.connection_for_write(connect_timeout=timeout, transport_options=options)
     try:
         return app.amqp.Producer(connection.default_channel)
     except BaseException:
-        connection.release()
+        _drop(connection)
         raise
 
 
-def _close(producer: Producer) -> None:
-    release: Callable[[], Any] | None = getattr(producer.connection, "release", None)
+def _impatience_with_sentinel(timeout: float) -> dict[str, Any]:
+    """By default redis-py asks each Sentinel again and again, for ten seconds and more."""
+    # Imported already where this is called, and not needed with other brokers.
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": Retry(NoBackoff(), 0)}
+
+
+def _drop(connection: Connection | None) -> None:
+    """End a connection without the farewell of AMQP, for whose answer one would wait once more."""
     try:
-        producer.close()
-        if release is not None:
-            release()
+        if connection is not None:
+            # kombu sets the default timeout of all new sockets of the process meanwhile: to what it is already.
+            connection.collect(socket.getdefaulttimeout())
     except Exception:
         logger.debug("A broken connection to the broker could not be closed.", exc_info=True)
 

@@ -26,6 +26,19 @@ def consume_our_queues(sender: str, instance: Any, options: dict[str, Any], **kw
             instance.app.amqp.queues.select_add(name)
 
 
+@celeryd_init.connect(dispatch_uid="congressy_mailer.reconnect")
+def outlive_the_broker(sender: str, conf: Any, **kwargs: Any) -> None:
+    """Let a worker connect again whatever its broker goes through, unless the host has decided otherwise.
+
+    By default a worker ends when Redis answers with an error, as one does that is read-only or full; and Celery 5.7
+    ends one that has something to acknowledge when its Redis dies.
+    """
+    if not conf.value_set_for("broker_channel_error_retry"):
+        conf.broker_channel_error_retry = True
+    if not conf.value_set_for("worker_consumer"):
+        conf.worker_consumer = "congressy_mailer.consumer:LastingConsumer"
+
+
 @worker_ready.connect(dispatch_uid="congressy_mailer.sweep")
 def start_sweeping(sender: Any, **kwargs: Any) -> None:
     """Publish a sweep now and at every interval, if this worker serves the queue that it goes to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from datetime import timedelta
@@ -42,11 +43,12 @@ TEMPLATES = [
         "DIRS": [Path(__file__).parent / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
+            "libraries": {"poison": "tests.project.poison"},
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-            ]
+            ],
         },
     }
 ]
@@ -86,6 +88,7 @@ def _database(url: str) -> dict[str, object]:
 DATABASES = {"default": _database(os.environ.get("DATABASE_URL") or f"sqlite://{SCRATCH}/db.sqlite3")}
 
 CELERY_BROKER_URL = os.environ.get("BROKER_URL", "redis://127.0.0.1:1/0")
+CELERY_BROKER_TRANSPORT_OPTIONS = json.loads(os.environ.get("BROKER_TRANSPORT_OPTIONS", "{}"))
 CELERY_RESULT_BACKEND = None
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 
@@ -109,9 +112,12 @@ else:
     EMAIL_HOST_PASSWORD = _smtp["password"]
     EMAIL_USE_TLS = True
 
-# Shorter times for tests that wait for them.
-_seconds = {"LEASE": "MAILER_TEST_LEASE_SECONDS", "SWEEP_INTERVAL": "MAILER_TEST_SWEEP_SECONDS"}
+# Shorter times for tests that wait for them: MAILER_TEST_LEASE_SECONDS=3.
+_times = {
+    name: os.environ.get(f"MAILER_TEST_{name}_SECONDS")
+    for name in ("BREAKER_TIME", "LEASE", "LOST_AFTER", "SWEEP_INTERVAL", "TIME_LIMIT")
+}
 CONGRESSY_MAILER = {
     "RETRY_BACKOFF": timedelta(seconds=5),
-    **{key: timedelta(seconds=float(os.environ[name])) for key, name in _seconds.items() if name in os.environ},
+    **{name: timedelta(seconds=float(seconds)) for name, seconds in _times.items() if seconds},
 }

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import signal
-import time
 from base64 import b64decode
 from collections.abc import Callable
 from typing import Any
@@ -118,60 +115,11 @@ def test_only_ids_are_in_the_broker(queue: Queue) -> None:
     assert json.loads(raw)["content-type"] == "application/json"
 
 
-def test_redis_down_costs_little_once_and_nothing_afterwards(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
-    send()
-    queue.server.kill()
-    began = time.monotonic()
-    key = send()
-    first = time.monotonic() - began
-    began = time.monotonic()
-    for _ in range(20):
-        send()
-    later = (time.monotonic() - began) / 20
-    assert first < 1
-    assert later < 0.1
-    assert key in {str(found) for found in outbox.sweep(timezone.now())}
-    assert [record.levelno for record in caplog.records if "does not take messages" in record.message] == [
-        logging.ERROR
-    ]
-
-
-def test_redis_that_hangs_costs_a_second_at_most(queue: Queue) -> None:
-    send()
-    os.kill(queue.server.pid, signal.SIGSTOP)
-    try:
-        began = time.monotonic()
-        send()
-        assert time.monotonic() - began < 1
-        began = time.monotonic()
-        send()
-        assert time.monotonic() - began < 0.1
-        # A connection that has to be made anew hangs no longer either.
-        dispatch._publisher = dispatch._Publisher()
-        began = time.monotonic()
-        send()
-        assert time.monotonic() - began < 1
-    finally:
-        os.kill(queue.server.pid, signal.SIGCONT)
-    assert Message.objects.filter(state=State.QUEUED).count() == 4
-
-
 def test_a_connection_that_the_broker_dropped_is_replaced(queue: Queue) -> None:
     first = send()
     queue.client.client_kill_filter(_type="normal", skipme=True)
     second = send()
     assert queue.published() == [[first], [second]]
-
-
-def test_publishing_goes_on_after_the_break(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    queue.server.kill()
-    send()
-    assert dispatch._publisher.breaker.is_open()
-    queue.server.start()
-    monkeypatch.setattr(dispatch._publisher.breaker, "closed_at", 0.0)
-    key = send()
-    assert queue.published() == [[key]]
-    assert not dispatch._publisher.breaker.is_open()
 
 
 def test_a_child_process_makes_its_own_connection(queue: Queue) -> None:

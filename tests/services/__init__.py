@@ -6,6 +6,7 @@ For a Redis there is :class:`demo.embedded_redis.EmbeddedRedis`, which works the
 from tests.services.mariadb import MariaDB
 from tests.services.postgresql import PostgreSQL
 from tests.services.rabbitmq import RabbitMQ
+from tests.services.sentinel import RedisUnderSentinel
 from tests.services.server import Server
 
-__all__ = ["MariaDB", "PostgreSQL", "RabbitMQ", "Server"]
+__all__ = ["MariaDB", "PostgreSQL", "RabbitMQ", "RedisUnderSentinel", "Server"]

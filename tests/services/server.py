@@ -70,6 +70,17 @@ class Server(ABC):
     def running(self) -> bool:
         return self._process is not None and self._process.running
 
+    @property
+    def pid(self) -> int:
+        """Process id of the running server.
+
+        Raises:
+            RuntimeError: it is not running.
+        """
+        if not self.running or self._process is None:
+            raise RuntimeError(f"{self.name} is not running.")
+        return self._process.pid
+
     def start(self) -> None:
         """Start it and wait until it answers; does nothing if it is running.
 

@@ -1,0 +1,513 @@
+"""The broker away in every way it can be: what the caller pays meanwhile, and that everything arrives afterwards."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import timedelta
+from statistics import median
+
+import pytest
+import redis
+from celery import Celery
+from celery.signals import celeryd_init
+from django.db import connection
+from django.test import override_settings
+from django.utils import timezone
+from kombu import Producer
+
+from congressy_mailer import dispatch, duties, outbox, send_mail
+from congressy_mailer.models import Message, State
+from demo.embedded_redis import EmbeddedRedis
+from demo.local_sparkpost import Exchange, LocalSparkPost, Stage
+from demo.processes import Process
+from tests.conftest import wait_for
+from tests.services import RabbitMQ, RedisUnderSentinel
+from tests.services.server import free_port
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+StartWorker = Callable[..., Process]
+Way = Callable[[EmbeddedRedis], AbstractContextManager[None]]
+
+#: What a caller may have to wait for a broker that is away, and what it may cost when that is known already.
+FIRST = 1.0
+LATER = 0.010
+#: For what the broker has lost to be found soon, by this process and by a worker.
+SOON = {"LOST_AFTER": timedelta(seconds=2)}
+OFTEN = {
+    "MAILER_TEST_BREAKER_TIME_SECONDS": "1",
+    "MAILER_TEST_LOST_AFTER_SECONDS": "2",
+    "MAILER_TEST_SWEEP_INTERVAL_SECONDS": "1",
+}
+
+
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """A process that exists and does nothing."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+@contextmanager
+def refused(server: EmbeddedRedis) -> Iterator[None]:
+    server.kill()
+    yield
+    server.start()
+
+
+@contextmanager
+def hung(server: EmbeddedRedis) -> Iterator[None]:
+    with stopped(server.pid):
+        yield
+
+
+@contextmanager
+def hung_for_new_connections(server: EmbeddedRedis) -> Iterator[None]:
+    dispatch._publisher = dispatch._Publisher()
+    with stopped(server.pid):
+        yield
+
+
+@contextmanager
+def read_only(server: EmbeddedRedis) -> Iterator[None]:
+    with redis.Redis(port=server.port) as client:
+        client.replicaof("127.0.0.1", 1)
+        yield
+        client.replicaof("NO", "ONE")
+
+
+@contextmanager
+def out_of_memory(server: EmbeddedRedis) -> Iterator[None]:
+    with redis.Redis(port=server.port) as client:
+        client.config_set("maxmemory", "1mb")
+        yield
+        client.config_set("maxmemory", 0)
+
+
+def send() -> str:
+    return str(send_mail("Assunto", "Texto", to="ana@example.com").pk)
+
+
+def cost() -> float:
+    """Seconds that one call takes."""
+    began = time.monotonic()
+    send()
+    return time.monotonic() - began
+
+
+def usual_cost() -> float:
+    """Seconds that a call takes: the median of a few, in the best of many rounds, since others use the machine too."""
+    return min(median(cost() for _ in range(5)) for _ in range(9))
+
+
+def end_the_break() -> None:
+    """Let the time pass for which the broker is left alone."""
+    assert dispatch._publisher.breaker.is_open()
+    dispatch._publisher.breaker.closed_at = time.monotonic()
+
+
+def published(port: int) -> set[str]:
+    """Ids of messages in the queue of a Redis."""
+    with redis.Redis(port=port) as client:
+        tasks = [json.loads(raw) for raw in client.lrange("mailer", 0, -1)]
+    return {key for task in tasks for key in json.loads(b64decode(task["body"]))[0][0]}
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
+    """What an operator reads in the log, of the breaker or of anything else."""
+    return [
+        (record.levelno, record.message.partition(" (")[0])
+        for record in caplog.records
+        if record.name.startswith("congressy_mailer") and record.levelno >= logging.WARNING
+    ]
+
+
+AWAY = (logging.ERROR, "The broker does not take messages")
+BACK = (logging.WARNING, "The broker takes messages again.")
+
+
+@pytest.fixture
+def publish_to(broker: str, celery_settings: Callable[..., None]) -> Callable[..., None]:
+    """Have this process publish to another broker."""
+
+    def change(url: str | list[str], **transport_options: object) -> None:
+        celery_settings(
+            broker_url=url, broker_write_url=url, broker_read_url=url, broker_transport_options=transport_options
+        )
+
+    return change
+
+
+@pytest.fixture
+def under_sentinel(publish_to: Callable[..., None]) -> Iterator[RedisUnderSentinel]:
+    """A Redis that another one replaces when it is away."""
+    with RedisUnderSentinel() as group:
+        publish_to(group.url, **group.transport_options)
+        yield group
+
+
+@pytest.fixture
+def silent() -> Iterator[Callable[[], int]]:
+    """Ports at which connections are accepted and nothing is ever answered."""
+    with ExitStack() as listeners:
+
+        def listen() -> int:
+            listener = listeners.enter_context(socket.create_server(("127.0.0.1", 0)))
+            return int(listener.getsockname()[1])
+
+        yield listen
+
+
+# --- what the caller pays ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("away", [refused, hung, hung_for_new_connections, read_only, out_of_memory])
+def test_the_caller_waits_a_second_at_most_once_and_not_at_all_after_that(
+    away: Way, broker: str, redis_server: EmbeddedRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    send()
+    normal = usual_cost()
+    stored = set(map(str, Message.objects.values_list("pk", flat=True)))
+    with away(redis_server):
+        first = cost()
+        later = usual_cost()
+    assert first < FIRST
+    assert later < normal + LATER
+    meanwhile = Message.objects.exclude(pk__in=stored)
+    assert set(meanwhile.values_list("state", flat=True)) == {State.QUEUED}
+    due = {str(key) for key in outbox.sweep(timezone.now())}
+    assert due == {str(key) for key in meanwhile.values_list("pk", flat=True)}
+
+    end_the_break()
+    assert send() in published(redis_server.port)
+    assert said(caplog) == [AWAY, BACK]
+
+
+def test_the_caller_waits_a_second_at_most_for_sentinel_and_its_master(
+    under_sentinel: RedisUnderSentinel, caplog: pytest.LogCaptureFixture
+) -> None:
+    send()
+    normal = usual_cost()
+    with stopped(under_sentinel.master.pid):
+        first = cost()
+        later = usual_cost()
+        assert first < FIRST
+        assert later < normal + LATER
+        wait_for(lambda: under_sentinel.current_master() == under_sentinel.replica.port, what="the failover")
+        end_the_break()
+        assert send() in published(under_sentinel.replica.port)
+    assert said(caplog) == [AWAY, BACK]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:{0}/0",
+        "rediss://127.0.0.1:{0}/0?ssl_cert_reqs=none",
+        "redis://127.0.0.1:{0}/0;redis://127.0.0.1:{1}/0;redis://127.0.0.1:{2}/0",
+        "sentinel://127.0.0.1:{0}/0",
+        "sentinel://127.0.0.1:{0}/0;sentinel://127.0.0.1:{1}/0;sentinel://127.0.0.1:{2}/0",
+        "amqp://guest:guest@127.0.0.1:{0}//",
+        "amqp://guest:guest@127.0.0.1:{0}//;amqp://guest:guest@127.0.0.1:{1}//",
+    ],
+)
+def test_the_caller_waits_a_second_at_most_for_whoever_accepts_and_never_answers(
+    url: str, publish_to: Callable[..., None], silent: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"master_name": "congressy"} if url.startswith("sentinel") else {}
+    publish_to(url.format(silent(), silent(), silent()), **options)
+    first = cost()
+    later = usual_cost()
+    assert first < FIRST
+    assert later < 0.1
+    assert said(caplog) == [AWAY]
+
+
+def test_options_of_the_host_do_not_make_the_caller_wait_longer(
+    publish_to: Callable[..., None], redis_server: EmbeddedRedis
+) -> None:
+    patient = {"socket_timeout": 30, "socket_connect_timeout": 30, "max_retries": 5, "retry_on_timeout": True}
+    # Every use of the connection begins with a health check.
+    publish_to(redis_server.url, **patient, health_check_interval=0.001)
+    send()
+    with hung(redis_server):
+        assert cost() < FIRST
+        dispatch._publisher = dispatch._Publisher()
+        assert cost() < FIRST
+
+
+@pytest.mark.parametrize("away", ["refused", "silent"])
+def test_the_next_address_of_a_list_is_used(
+    away: str, redis_server: EmbeddedRedis, publish_to: Callable[..., None], silent: Callable[[], int]
+) -> None:
+    port = free_port() if away == "refused" else silent()
+    publish_to(f"redis://127.0.0.1:{port}/0;{redis_server.url}")
+    began = time.monotonic()
+    keys = {send(), send()}
+    assert time.monotonic() - began < FIRST
+    assert published(redis_server.port) == keys
+
+
+def test_the_next_sentinel_of_a_list_is_used(
+    under_sentinel: RedisUnderSentinel, publish_to: Callable[..., None], silent: Callable[[], int]
+) -> None:
+    publish_to(f"sentinel://127.0.0.1:{silent()}/0;{under_sentinel.url}", **under_sentinel.transport_options)
+    began = time.monotonic()
+    keys = {send(), send()}
+    assert time.monotonic() - began < FIRST
+    assert published(under_sentinel.master.port) == keys
+
+
+def costs_at_once(count: int) -> list[float]:
+    """Seconds that each of several calls takes that are made at the same time, as the threads of a web server do."""
+    together = threading.Barrier(count)
+    taken: list[float] = []
+
+    def call() -> None:
+        connection.ensure_connection()
+        together.wait()
+        taken.append(cost())
+        connection.close()
+
+    threads = [threading.Thread(target=call) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return taken
+
+
+@override_settings(CONGRESSY_MAILER={"BREAKER_TIME": timedelta(seconds=1)})
+def test_callers_at_the_same_time_do_not_wait_for_each_other_and_later_only_one_of_them_tries(
+    broker: str, redis_server: EmbeddedRedis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[float] = []
+    connect = dispatch._connect
+
+    def counted(app: Celery, timeout: float) -> Producer:
+        tries.append(time.monotonic())
+        return connect(app, timeout)
+
+    monkeypatch.setattr(dispatch, "_connect", counted)
+    with hung(redis_server):
+        assert max(costs_at_once(5)) < FIRST
+        assert len(tries) == 5
+        # All of them failed for one reason, and the break is no longer for it.
+        wait_for(lambda: not dispatch._publisher.breaker.is_open(), 2, "the end of the break")
+        assert max(costs_at_once(5)) < FIRST
+        assert len(tries) == 6
+    assert said(caplog) == [AWAY]
+
+
+def test_a_child_process_finds_out_for_itself(broker: str, redis_server: EmbeddedRedis) -> None:
+    breaker = dispatch._publisher.breaker
+    with refused(redis_server):
+        send()
+        assert not breaker.lets_through()
+    # Another thread may hold the lock at that moment, and there is no such thread in the child.
+    with breaker.lock:
+        child = os.fork()
+        if child == 0:  # pragma: no cover
+            os._exit(0 if dispatch._publisher.breaker.lets_through() and dispatch.publish_sweep() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_hung_rabbitmq_costs_a_second_at_most(
+    publish_to: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    if not RabbitMQ.found():
+        pytest.skip(f"{RabbitMQ.name} is not installed: apt install {RabbitMQ.package}")
+    with RabbitMQ() as server:
+        publish_to(server.url)
+        send()
+        normal = usual_cost()
+        with stopped(server.pid):
+            warm = cost()
+            later = usual_cost()
+            dispatch._publisher = dispatch._Publisher()
+            cold = cost()
+    assert warm < FIRST
+    assert cold < FIRST
+    assert later < normal + LATER
+    assert said(caplog) == [AWAY, AWAY]
+    assert set(Message.objects.values_list("state", flat=True)) == {State.QUEUED}
+
+
+# --- from the call to the mail server ---------------------------------------------------------------------------
+
+
+def wait_until_idle(worker: Process, port: int) -> None:
+    """Wait until a worker has nothing that it would acknowledge.
+
+    Celery 5.7 ends a worker that had something to acknowledge when its Redis died.
+    """
+    swept = len(re.findall(r"sweep\[.+succeeded", worker.output()))
+    wait_for(lambda: len(re.findall(r"sweep\[.+succeeded", worker.output())) > swept, what="the end of a sweep")
+    with redis.Redis(port=port) as client:
+        wait_for(lambda: not client.exists("unacked", "mailer"), what="an idle worker")
+
+
+def wait_until_sweeps_are_missing() -> None:
+    """Wait until a worker that sweeps every second has met the outage too."""
+    wait_for(
+        lambda: timezone.now() - (duties.last(duties.SWEEP) or timezone.now()) > timedelta(seconds=2),
+        what="a missing sweep",
+    )
+
+
+def wait_until_sent(count: int, seconds: float = 40) -> None:
+    wait_for(
+        lambda: Message.objects.filter(state=State.SENT).count() == count,
+        seconds,
+        f"{count} sent messages (now: {list(Message.objects.values_list('state', 'reason'))})",
+    )
+
+
+def assert_each_arrived_once(smtp_server: LocalSparkPost) -> None:
+    sent = Message.objects.filter(state=State.SENT).values_list("message_id", flat=True)
+    assert sorted(mail.message_id for mail in smtp_server.mailbox) == sorted(sent)
+
+
+@pytest.mark.parametrize("away", [refused, hung, read_only, out_of_memory])
+def test_mail_sent_before_during_and_after_an_outage_arrives_once(
+    away: Way, start_worker: StartWorker, smtp_server: LocalSparkPost, redis_server: EmbeddedRedis
+) -> None:
+    worker = start_worker(**OFTEN)
+    send()
+    wait_until_sent(1)
+    wait_until_idle(worker, redis_server.port)
+    with away(redis_server):
+        send()
+        send()
+        assert Message.objects.filter(state=State.QUEUED).count() == 2
+        wait_until_sweeps_are_missing()
+    send()
+    wait_until_sent(4)
+    assert_each_arrived_once(smtp_server)
+    assert worker.running
+
+
+@override_settings(CONGRESSY_MAILER=SOON)
+def test_mail_in_the_queue_of_a_redis_that_comes_back_empty_arrives_once(
+    start_worker: StartWorker, smtp_server: LocalSparkPost, redis_server: EmbeddedRedis
+) -> None:
+    worker = start_worker(**OFTEN)
+    wait_until_idle(worker, redis_server.port)
+    with redis.Redis(port=redis_server.port) as client, stopped(worker.pid):
+        # What it has asked for already it would be given.
+        wait_for(lambda: not client.info("clients")["blocked_clients"], what="the end of the worker's last request")
+        keys = {send(), send()}
+        assert keys <= published(redis_server.port)
+        redis_server.kill()
+        redis_server.start()
+        assert not client.exists("mailer")
+    wait_until_sent(2)
+    assert_each_arrived_once(smtp_server)
+    assert worker.running
+
+
+@override_settings(CONGRESSY_MAILER=SOON)
+def test_a_message_that_a_worker_cannot_take_from_a_full_redis_arrives_once(
+    start_worker: StartWorker, smtp_server: LocalSparkPost, redis_server: EmbeddedRedis
+) -> None:
+    worker = start_worker(**OFTEN)
+    wait_until_idle(worker, redis_server.port)
+    with ExitStack() as outage:
+        with redis.Redis(port=redis_server.port) as client, stopped(worker.pid):
+            wait_for(lambda: not client.info("clients")["blocked_clients"], what="the end of the worker's last request")
+            send()
+            outage.enter_context(out_of_memory(redis_server))
+        wait_for(lambda: not published(redis_server.port), what="the message in the worker's hands")
+        wait_until_sweeps_are_missing()
+    wait_until_sent(1)
+    assert_each_arrived_once(smtp_server)
+    assert worker.running
+
+
+def test_mail_sent_before_during_and_after_a_failover_by_sentinel_arrives_once(
+    under_sentinel: RedisUnderSentinel, start_worker: StartWorker, smtp_server: LocalSparkPost
+) -> None:
+    worker = start_worker(
+        BROKER_URL=under_sentinel.url,
+        BROKER_TRANSPORT_OPTIONS=json.dumps(under_sentinel.transport_options),
+        **OFTEN,
+    )
+    send()
+    wait_until_sent(1)
+    wait_until_idle(worker, under_sentinel.master.port)
+    under_sentinel.master.kill()
+    send()
+    assert Message.objects.filter(state=State.QUEUED).exists()
+    wait_for(lambda: under_sentinel.current_master() == under_sentinel.replica.port, what="the failover")
+    send()
+    wait_until_sent(3)
+    assert_each_arrived_once(smtp_server)
+    assert worker.running
+
+
+@override_settings(CONGRESSY_MAILER=SOON)
+def test_mail_in_the_hands_of_a_worker_whose_redis_dies_arrives_once(
+    start_worker: StartWorker, smtp_server: LocalSparkPost, redis_server: EmbeddedRedis
+) -> None:
+    handing_over, dead = threading.Event(), threading.Event()
+
+    def hold(exchange: Exchange) -> None:
+        if exchange.stage is Stage.DATA:
+            handing_over.set()
+            dead.wait(30)
+
+    smtp_server.script = hold
+    worker = start_worker(**OFTEN)
+    send()
+    assert handing_over.wait(30)
+    send()
+    redis_server.kill()
+    dead.set()
+    redis_server.start()
+    wait_until_sent(2)
+    assert_each_arrived_once(smtp_server)
+    assert worker.running
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, True), (False, False), (True, True)])
+def test_a_worker_outlives_errors_of_redis_unless_the_host_has_decided(given: bool | None, used: bool) -> None:
+    app = Celery("host", set_as_current=False)
+    app.conf.finalize()
+    if given is not None:
+        app.conf.broker_channel_error_retry = given
+    celeryd_init.send(sender="worker@host", instance=app.Worker, conf=app.conf, options={"queues": "celery"})
+    assert app.conf.broker_channel_error_retry is used
+
+
+@pytest.mark.parametrize("given", [None, "celery.worker.consumer:Consumer"])
+def test_a_consumer_of_the_hosts_own_is_kept(given: str | None) -> None:
+    app = Celery("host", set_as_current=False)
+    app.conf.finalize()
+    if given:
+        app.conf.worker_consumer = given
+    celeryd_init.send(sender="worker@host", instance=app.Worker, conf=app.conf, options={"queues": "celery"})
+    assert app.conf.worker_consumer == (given or "congressy_mailer.consumer:LastingConsumer")
+
+
+def test_mail_sent_before_any_worker_or_redis_runs_is_found_by_the_first_sweep(
+    start_worker: StartWorker, smtp_server: LocalSparkPost, redis_server: EmbeddedRedis
+) -> None:
+    redis_server.kill()
+    send()
+    redis_server.start()
+    start_worker()
+    wait_until_sent(1)
+    assert_each_arrived_once(smtp_server)
