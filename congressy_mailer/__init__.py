@@ -14,10 +14,10 @@ __version__ = "0.1.0.dev0"
 if TYPE_CHECKING:
     from .content.attachments import Attachment
     from .exceptions import MailerError
-    from .mail import asend_mail, cancel, resend, retry, send_mail
+    from .mail import asend_mail, cancel, send_mail
     from .models import Priority
 
-__all__ = ["Attachment", "MailerError", "Priority", "asend_mail", "cancel", "resend", "retry", "send_mail"]
+__all__ = ["Attachment", "MailerError", "Priority", "asend_mail", "cancel", "send_mail"]
 
 _MODULES = {
     "Attachment": ".content.attachments",
@@ -25,8 +25,6 @@ _MODULES = {
     "Priority": ".models",
     "asend_mail": ".mail",
     "cancel": ".mail",
-    "resend": ".mail",
-    "retry": ".mail",
     "send_mail": ".mail",
 }
 

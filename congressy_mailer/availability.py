@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.db import IntegrityError, transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from . import outbox
 from .conf import mailer_settings
-from .models import TransportStatus
+from .models import Message, State, TransportStatus
 from .retry import FLOOR, delay
 from .signals import transport_available, transport_unavailable
 
@@ -39,8 +39,8 @@ class Gate:
         self._using = using
         #: When what is closed may be looked at again, by sender domain; ``""`` stands for the backend as a whole.
         self.closed: dict[str, datetime] = {}
-        #: What this slice is to try.
-        self._trying: set[str] = set()
+        #: What this slice is to try, and until when the others leave that to it.
+        self._trying: dict[str, datetime] = {}
         statuses = _statuses(using).filter(sender_domain__in={"", *sender_domains})
         for status in statuses.order_by("sender_domain"):
             if "" in self.closed:
@@ -55,7 +55,7 @@ class Gate:
             pk=status.pk, next_try_at=status.next_try_at
         ).update(next_try_at=until)
         if mine:
-            self._trying.add(status.sender_domain)
+            self._trying[status.sender_domain] = until
         else:
             # One that is being tried at this moment will be known about soon.
             self.closed[status.sender_domain] = max(status.next_try_at, now + FLOOR)
@@ -75,15 +75,24 @@ class Gate:
         else:
             # Found out by several at once: that is one failure.
             wait = max(FLOOR, status.next_try_at - now)
-        self._trying.discard(sender_domain)
+        self._trying.pop(sender_domain, None)
         self.closed[sender_domain] = now + wait
         return wait
 
-    def succeeded(self, sender_domain: str) -> None:
-        """A mail of that sender went through: what this slice tried can be used again."""
-        for domain in self._trying & {"", sender_domain}:
-            self._trying.discard(domain)
-            _end(self._using, domain)
+    def succeeded(self, sender_domain: str = "") -> None:
+        """It can be used: with a domain, a mail of such a sender was taken; without, the server has answered."""
+        until = self._trying.pop(sender_domain, None)
+        if until is not None:
+            _end(self._using, sender_domain)
+            outbox.hasten(until)
+
+    def leave(self) -> None:
+        """Whatever this slice was to try and did not come to is left to the next one, at once."""
+        for sender_domain, until in self._trying.items():
+            tried = _statuses(self._using).filter(sender_domain=sender_domain, next_try_at=until)
+            if tried.update(next_try_at=timezone.now()):
+                outbox.hasten(until)
+        self._trying.clear()
 
 
 def _begin(using: str, sender_domain: str, reason: str, now: datetime, next_try_at: datetime) -> None:
@@ -104,13 +113,33 @@ def _end(using: str, sender_domain: str) -> None:
     if status is None or not _statuses(using).filter(pk=status.pk).delete()[0]:
         return
     duration = timezone.now() - status.unavailable_since
-    logger.error("%s is available again, after %s.", _name(using, sender_domain), str(duration).partition(".")[0])
+    logger.warning("%s is available again, after %s.", _name(using, sender_domain), str(duration).partition(".")[0])
     transport_available.send_robust(TransportStatus, using=using, sender_domain=sender_domain, unavailable_for=duration)
 
 
 def unavailable() -> list[TransportStatus]:
-    """Everything that cannot be used now."""
-    return list(TransportStatus.objects.using(outbox.database()).order_by("unavailable_since"))
+    """Everything that cannot be used now and that mail waits for.
+
+    Without mail nothing is tried: that it could not be used once, perhaps for mail that was cancelled since, says
+    nothing of now.
+    """
+    statuses = TransportStatus.objects.using(outbox.database()).order_by("unavailable_since")
+    return [status for status in statuses if _mail_of(status).exists()]
+
+
+def _mail_of(status: TransportStatus) -> QuerySet[Message]:
+    waiting = Message.objects.using(outbox.database()).filter(
+        state__in=(State.QUEUED, State.SENDING, State.DEFERRED), using=status.using
+    )
+    if not status.sender_domain:
+        return waiting
+    address = f"@{status.sender_domain}"
+    return waiting.filter(Q(from_email__iendswith=address) | Q(from_email__iendswith=f"{address}>"))
+
+
+def name_of(status: TransportStatus) -> str:
+    """What cannot be used, for people."""
+    return _name(status.using, status.sender_domain)
 
 
 def _statuses(using: str) -> QuerySet[TransportStatus]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,15 @@ from .celery_app import find_celery_app
 from .conf import default_reply_to, default_sender, mailer_settings
 from .content.addresses import normalise_address
 from .exceptions import InvalidAddress
+from .transports.django import DEFAULT_TIMEOUT
 
 Apps = Sequence[AppConfig] | None
 
 _SMTP_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
 _SPARKPOST_HOST = re.compile(r"(^|\.)sparkpostmail\.com$", re.IGNORECASE)
+# How often a client waits for a server while it hands over a mail to one recipient on a new connection: connecting,
+# the greeting, EHLO, STARTTLS, the TLS handshake, EHLO, AUTH LOGIN (3), MAIL, RCPT, DATA, the content, its reply.
+_WAITS = 14
 _LOADS_HUMANIZE = re.compile(r"\{%\s*load\s[^%]*\bhumanize\b")
 
 
@@ -91,21 +96,27 @@ class _SMTPServer:
     password: str
     use_tls: bool
     use_ssl: bool
+    #: Seconds that it may be silent.
+    timeout: float
 
 
 def _smtp_server(names: dict[str, str], values: list[Any]) -> _SMTPServer:
-    host, user, password, use_tls, use_ssl = values
-    return _SMTPServer(names, host or "", user or "", password or "", bool(use_tls), bool(use_ssl))
+    host, user, password, use_tls, use_ssl, timeout = values
+    return _SMTPServer(
+        names, host or "", user or "", password or "", bool(use_tls), bool(use_ssl), timeout or DEFAULT_TIMEOUT
+    )
 
 
 def _smtp_servers() -> Iterator[_SMTPServer]:
     """Every SMTP server in ``MAILERS`` (Django 6.1 and later), or the one of ``EMAIL_*``."""
     mailers = getattr(settings, "MAILERS", None)
-    options = ("host", "username", "password", "use_tls", "use_ssl")
+    options = ("host", "username", "password", "use_tls", "use_ssl", "timeout")
     if mailers is None:
         if settings.EMAIL_BACKEND != _SMTP_BACKEND:
             return
-        ours = ("EMAIL_HOST", "EMAIL_HOST_USER", "EMAIL_HOST_PASSWORD", "EMAIL_USE_TLS", "EMAIL_USE_SSL")
+        ours = (
+            "EMAIL_HOST", "EMAIL_HOST_USER", "EMAIL_HOST_PASSWORD", "EMAIL_USE_TLS", "EMAIL_USE_SSL", "EMAIL_TIMEOUT",
+        )  # fmt: skip
         yield _smtp_server(dict(zip(options, ours, strict=True)), [getattr(settings, name) for name in ours])
         return
     for alias, mailer in mailers.items():
@@ -146,6 +157,38 @@ def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
                     "in the clear, and SparkPost refuses the login.",
                     hint=f"Set {names['use_tls']} to True.",
                     id="congressy_mailer.E008",
+                )
+            )
+    return errors
+
+
+@register("congressy_mailer")
+def check_lease(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.E012``: a message could be given to another worker while the first is still sending it."""
+    try:
+        conf = mailer_settings()
+    except ImproperlyConfigured:
+        return []
+    if conf.LEASE <= conf.TIME_LIMIT:
+        return [
+            Error(
+                f"LEASE ({conf.LEASE}) is not longer than TIME_LIMIT ({conf.TIME_LIMIT}): a message that takes long to "
+                "be composed would be given to another worker meanwhile.",
+                hint="Make LEASE longer, or TIME_LIMIT shorter, in CONGRESSY_MAILER.",
+                id="congressy_mailer.E012",
+            )
+        ]
+    errors: list[CheckMessage] = []
+    for server in _smtp_servers():
+        longest = conf.TIME_SLICE + timedelta(seconds=server.timeout * _WAITS)
+        if longest >= conf.LEASE:
+            errors.append(
+                Error(
+                    f"LEASE ({conf.LEASE}) is not longer than an exchange with a slow mail server can take ({longest}, "
+                    f"with {server.timeout:g} s in {server.names['timeout']}): another worker could send the "
+                    "same message a second time.",
+                    hint=f'Set CONGRESSY_MAILER["LEASE"] to more than {longest}, or shorten {server.names["timeout"]}.',
+                    id="congressy_mailer.E012",
                 )
             )
     return errors

@@ -37,8 +37,8 @@ class MailerSettings:
     #: After this time a ``deliver`` task puts what it has not begun back on the queue, so that a worker stops
     #: quickly and one batch does not hold up the rest.
     TIME_SLICE: timedelta = timedelta(seconds=1)
-    #: How long a worker may hold a message before another may take it. Must be longer than the longest
-    #: exchange with the mail server.
+    #: How long a worker may hold a message before another may take it. It must be longer than ``TIME_LIMIT``, and
+    #: longer than the longest exchange with the mail server; check ``congressy_mailer.E012`` says how long that is.
     LEASE: timedelta = timedelta(minutes=15)
     #: What becomes of a message whose worker died while holding it: ``"resend"`` sends it (perhaps a second
     #: time), ``"hold"`` sets it aside for a person to decide (never a second time).
@@ -46,8 +46,8 @@ class MailerSettings:
     #: A message whose worker died this often while holding it is set aside as ``held``, so that one which makes
     #: workers crash or hang does not stop the others.
     MAX_CRASHES: int = 3
-    #: A ``deliver`` task that takes longer is interrupted (under Celery's prefork pool), and killed a minute later:
-    #: a template that never ends holds a worker no longer than this.
+    #: A ``deliver`` task that takes longer is interrupted, and killed when its ``LEASE`` is over (both under Celery's
+    #: prefork pool): a template that never ends holds a worker no longer than this.
     TIME_LIMIT: timedelta = timedelta(minutes=5)
     #: A published message counts as lost by the broker, and is published again, when this time is over and a sweep
     #: that was published later has come through the queue. It leaves room for the tasks that a worker has fetched

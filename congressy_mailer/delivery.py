@@ -8,15 +8,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import InterfaceError, OperationalError, connections
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 
 from . import outbox
 from .availability import Gate
 from .conf import mailer_settings
+from .confidential import described, discreet, told
 from .content.addresses import domain_of
 from .content.attachments import ReadAttachment
 from .content.context import decode_many
@@ -56,8 +60,11 @@ class Delivery:
         # Not to the last moment: another worker may take the message then.
         self._lease_ends = time.monotonic() + conf.LEASE.total_seconds() * 0.9
         self._open: dict[UUID, Message] = {}
+        #: What templates see, by message; kept here because a local variable is shown in reports of errors.
+        self._contexts: dict[UUID, Mapping[str, object] | Exception] = {}
         self._slice = Slice()
 
+    @sensitive_variables()
     def run(self, ids: Sequence[UUID], *, redelivered: bool) -> Slice:
         """Deliver what can be claimed of these messages.
 
@@ -68,6 +75,8 @@ class Delivery:
         messages = outbox.claim(ids, self._token, redelivered=redelivered)
         self._open = {message.id: message for message in messages}
         unavailable: TransportUnavailable | None = None
+        # Where this ends in an error nobody publishes what is left, and the next sweep does.
+        left_until: datetime | None = timezone.now()
         try:
             for using in dict.fromkeys(message.using for message in messages):
                 try:
@@ -75,10 +84,12 @@ class Delivery:
                 except TransportUnavailable as error:
                     # Another backend's mail need not wait for this one.
                     unavailable = error
+            if unavailable is None:
+                left_until = None
         finally:
             # Also on the way out of an error: nothing has to wait for the lease to run out.
             self._slice.left = list(self._open)
-            self._put_back(list(self._open))
+            self._put_back(self._slice.left, until=left_until)
         if unavailable is not None:
             raise unavailable
         if len(messages) < len(ids) > 1:
@@ -101,6 +112,7 @@ class Delivery:
         finally:
             if transport is not None:
                 transport.close()
+            gate.leave()
 
     def _admitted(self, gate: Gate, messages: Sequence[Message]) -> list[Message]:
         """Those that may be sent now; the others are put back until it makes sense to look again."""
@@ -119,7 +131,7 @@ class Delivery:
     def _put_back(self, ids: Sequence[UUID], until: datetime | None = None) -> None:
         mine = [key for key in ids if self._open.pop(key, None) is not None]
         if mine:
-            self._insist(lambda: outbox.release(self._token, mine, until))
+            self._insist(partial(outbox.release, self._token, mine, until))
 
     def _record(self, gate: Gate, outcome: Outcome) -> None:
         message = self._open[outcome.key]
@@ -127,11 +139,16 @@ class Delivery:
         if outcome.sender_refused:
             gate.failed(sender_domain, str(outcome.reply))
             self._put_back([message.id], until=gate.closed[sender_domain])
+            gate.succeeded()
             return
         # No longer ours to release: were the record to fail, the mail must stay under its lease, since the
         # server may have it.
         del self._open[outcome.key]
-        self._wait(message, self._insist(lambda: outbox.record(self._token, message, outcome)))
+        self._wait(message, self._insist(lambda: outbox.record(self._token, message, discreet(message, outcome))))
+        replies = (outcome.reply, *outcome.deferred.values(), *outcome.rejected.values())
+        if any(reply.code is not None for reply in replies):
+            # Whatever it thinks of the mail, the server is there.
+            gate.succeeded()
         if outcome.accepted:
             gate.succeeded(sender_domain)
 
@@ -154,7 +171,7 @@ class Delivery:
                 self._sleep(wait)
                 wait = min(wait * 2, _LONGEST_WAIT_FOR_DATABASE)
             except SoftTimeLimitExceeded:
-                # Raised once. The worker kills this process a minute later; the record matters more until then.
+                # Raised once. The record matters more, for as long as the lease holds.
                 self._until = 0.0
 
     def _sleep(self, seconds: float) -> None:
@@ -164,39 +181,59 @@ class Delivery:
             self._until = 0.0
 
     def _compose_all(self, gate: Gate, messages: Sequence[Message]) -> Iterator[Composed]:
-        contexts = decode_many([message.context for message in messages])
-        for begun, (message, context) in enumerate(zip(messages, contexts, strict=True)):
+        self._decode(messages)
+        for begun, message in enumerate(messages):
             if begun and time.monotonic() > self._until:
                 return
             until = gate.closed.get(domain_of(message.from_email))
             if until is not None:
                 self._put_back([message.id], until=until)
                 continue
-            mail = self._composed(message, context)
+            mail = self._composed(message)
             if mail is not None and (not self._hold or outbox.begin(self._token, message.id)):
                 yield Composed(message.id, mail)
 
-    def _composed(self, message: Message, context: Mapping[str, object] | Exception) -> OutgoingMail | None:
+    # Django finds the mark of run() from no frame below a generator.
+    @sensitive_variables()
+    def _decode(self, messages: Sequence[Message]) -> None:
+        decoded = decode_many([message.context for message in messages])
+        self._contexts = {message.id: context for message, context in zip(messages, decoded, strict=True)}
+
+    @sensitive_variables()
+    def _composed(self, message: Message) -> OutgoingMail | None:
         """The mail; ``None`` where it cannot be composed, and the message is looked after."""
         try:
-            return _compose(message, context)
+            return _compose(message, self._contexts.pop(message.id))
         except ContentNotReady as error:
-            logger.warning("Message %s waits: %s", message.id, error)
-            self._wait(message, outbox.postpone(self._token, message.id, str(error)))
+            said = told(message, error)
+            logger.warning("Message %s waits: %s", message.id, said)
+            self._wait(message, outbox.postpone(self._token, message.id, said))
         except ContentError as error:
-            logger.error("Message %s failed: %s", message.id, error)
-            outbox.fail(self._token, message.id, str(error))
+            said = told(message, error)
+            logger.error("Message %s failed: %s", message.id, said)
+            outbox.fail(self._token, message.id, said)
         except (OperationalError, InterfaceError):
             # The database's fault, and no message's.
             raise
         except Exception as error:
             # Out of time, out of memory, or a fault of ours: none of it may stop the messages behind it.
             said = f"{type(error).__name__} while it was composed"
-            logger.exception("Message %s: %s.", message.id, said)
-            outbox.crashed(self._token, message, said)
+            if message.sensitive:
+                # A traceback ends with the exception's words.
+                logger.error("Message %s: %s while it was composed.", message.id, described(error))
+            else:
+                logger.exception("Message %s: %s.", message.id, said)
+            self._crashed(message, said)
             self._until = 0.0
+        except BaseException as error:
+            # The process is being ended, most likely because of this message.
+            self._crashed(message, f"{type(error).__name__} while it was composed")
+            raise
         del self._open[message.id]
         return None
+
+    def _crashed(self, message: Message, said: str) -> None:
+        self._insist(lambda: outbox.crashed(self._token, message, said))
 
     def _wait(self, message: Message, wait: timedelta | None) -> None:
         if wait is not None:

@@ -37,8 +37,10 @@ def take(name: str, every: timedelta) -> bool:
     when = last(name)
     if when is None:
         return _create(name, now)
+    # A clock that went wrong for a while must not put it off until the time that it showed.
+    due = not now - every < when <= now + every
     # Looked at before it is written, since almost always it is not time yet.
-    return when <= now - every and bool(_duties(name).filter(at=when).update(at=now))
+    return due and bool(_duties(name).filter(at=when).update(at=now))
 
 
 def _duties(name: str) -> QuerySet[Duty]:

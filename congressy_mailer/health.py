@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.utils import timezone
 
@@ -24,7 +24,7 @@ class Health:
     last_sweep: datetime | None
     #: Messages that should have been looked at several sweeps ago.
     overdue: int
-    #: Mail backends that cannot be used now.
+    #: Mail backends that cannot be used now and that mail waits for.
     unavailable: list[TransportStatus]
     #: What is wrong, one sentence each; empty: nothing.
     problems: list[str]
@@ -50,18 +50,20 @@ def check_health() -> Health:
         problems.append("No worker has ever swept: start one with celery -A project worker.")
     elif timezone.now() - last_sweep > patience:
         problems.append(
-            f"No worker has swept since {last_sweep:%Y-%m-%d %H:%M:%S %Z}: none runs, none serves the queue "
+            f"No worker has swept since {_moment(last_sweep)}: none runs, none serves the queue "
             f"{mailer_settings().QUEUE!r}, or none reaches the broker."
         )
     if overdue:
-        problems.append(f"{overdue} messages are due and have not been looked at for {_spoken(patience)}.")
+        counted = "1 message is due and has" if overdue == 1 else f"{overdue} messages are due and have"
+        problems.append(f"{counted} not been looked at for {patience.total_seconds():.0f} seconds.")
     problems += [
-        f"{status} is unavailable since {status.unavailable_since:%Y-%m-%d %H:%M:%S %Z}, tried {status.failures} "
-        f"times, next at {status.next_try_at:%H:%M:%S}: {status.reason}"
+        f"{availability.name_of(status)} is unavailable since {_moment(status.unavailable_since)}, "
+        f"tried {'once' if status.failures == 1 else f'{status.failures} times'}, "
+        f"next at {_moment(status.next_try_at)}: {status.reason}"
         for status in unavailable
     ]
     return Health(last_sweep, overdue, unavailable, problems)
 
 
-def _spoken(span: timedelta) -> str:
-    return f"{span.total_seconds():.0f} seconds"
+def _moment(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M:%S %Z}".strip()

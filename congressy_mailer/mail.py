@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,6 +15,7 @@ from django.core.files.base import ContentFile
 from django.db import IntegrityError
 from django.utils import timezone as django_timezone
 from django.utils import translation
+from django.views.decorators.debug import sensitive_variables
 
 from . import models, outbox
 from .conf import default_reply_to, default_sender, mailer_settings
@@ -28,13 +30,14 @@ from .content.addresses import (
 from .content.attachments import ReadAttachment, read_attachments
 from .content.context import encode
 from .dispatch import publish_on_commit
-from .exceptions import InvalidOption, NoRecipient, NotSupportedYet
+from .exceptions import InvalidOption, MailerError, NoRecipient, NotSupportedYet
 from .models import Message, Priority, State
 
 # PostgreSQL stores no NUL in text, and UTF-8 knows no lone surrogates.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
+@sensitive_variables()
 def send_mail(
     subject: str = "",
     message: str = "",
@@ -96,7 +99,10 @@ def send_mail(
         priority: which of the messages that are due leaves first.
         idempotency_key: at most 200 characters; a second call with the same key returns the first message and
             sends nothing.
-        sensitive: never show the content, and drop it as soon as it is sent (password resets, codes).
+        sensitive: never show the content, neither in the admin nor in logs nor in errors, and drop it as soon as it
+            is sent (password resets, codes). Where it fails or is held it waits for ``retry()`` as long as
+            ``RETRY_FOR``; where it is cancelled or expires it goes with the next purge. Recipients and the template's
+            name are no content.
         using: alias of the mail backend in ``MAILERS`` (Django 6.1 and later) or in
             ``CONGRESSY_MAILER["TRANSPORTS"]``.
         campaign: not supported yet.
@@ -135,8 +141,8 @@ def send_mail(
         bcc=normalise_addresses(bcc, "bcc"),
         reply_to=normalise_addresses(default_reply_to() if reply_to is None else reply_to, "reply_to"),
         from_email=normalise_address(default_sender() if from_email is None else from_email, "from_email"),
-        subject=check_header_text(subject, "The subject"),
-        headers=normalise_headers(headers),
+        subject=_subject(subject, sensitive),
+        headers=_headers(headers, sensitive),
         transactional=transactional,
         sensitive=sensitive,
         send_at=_aware(send_at, "send_at"),
@@ -152,13 +158,19 @@ def send_mail(
     _check_times(draft)
     _set_content(draft, message, html_message, template, context)
     draft.message_id = _message_id(draft)
-    read = read_attachments(attachments, mailer_settings().MAX_ATTACHMENT_BYTES)
-    return _store(draft, read)
+    return _store(draft, _attachments(attachments, sensitive))
 
 
+@sensitive_variables()
 async def asend_mail(*args: Any, **options: Any) -> Message:
     """:func:`send_mail` for asynchronous views: the same arguments, result and errors."""
-    return await sync_to_async(send_mail, thread_sensitive=True)(*args, **options)
+
+    # Called without arguments, so that no frame on the way to the other thread shows them in the report of an error.
+    @sensitive_variables()
+    def send() -> Message:
+        return send_mail(*args, **options)
+
+    return await sync_to_async(send, thread_sensitive=True)()
 
 
 def cancel(message: Message) -> bool:
@@ -249,7 +261,34 @@ def _set_content(
         )
     templates.check(template, subject_given=bool(draft.subject), language=draft.language)
     draft.template = template
-    draft.context = encode(context or {}, language=draft.language)
+    draft.context = encode(context or {}, language=draft.language, sensitive=draft.sensitive)
+
+
+def _subject(subject: object, sensitive: bool) -> str:
+    with _not_repeated(sensitive, "The subject holds a line break or control character."):
+        return check_header_text(subject, "The subject")
+
+
+def _headers(headers: Mapping[str, Any] | None, sensitive: bool) -> dict[str, str]:
+    with _not_repeated(sensitive, "headers: a name or a value is not one that may be set."):
+        return normalise_headers(headers)
+
+
+def _attachments(given: Sequence[Any], sensitive: bool) -> list[ReadAttachment]:
+    limit = mailer_settings().MAX_ATTACHMENT_BYTES
+    with _not_repeated(sensitive, f"attachments: one cannot be read, or together they are over {limit:,} bytes."):
+        return read_attachments(given, limit)
+
+
+@contextmanager
+def _not_repeated(sensitive: bool, instead: str) -> Iterator[None]:
+    """Have an error say what is wrong with the content of a sensitive mail without repeating the content."""
+    try:
+        yield
+    except MailerError as error:
+        if not sensitive:
+            raise
+        raise type(error)(f"{instead} More is not said, because the mail is sensitive.") from None
 
 
 def _storable(text: object, argument: str) -> str:

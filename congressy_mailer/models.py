@@ -215,10 +215,16 @@ class Message(models.Model):
         return cancel(self)
 
     def retry(self) -> None:
-        """Send what failed or was set aside once more; see :func:`congressy_mailer.retry`."""
+        """Send what failed or was set aside once more; see :func:`congressy_mailer.mail.retry`."""
         from .mail import retry
 
         retry(self)
+
+    def resend(self) -> None:
+        """Send it to everybody a second time; see :func:`congressy_mailer.mail.resend`."""
+        from .mail import resend
+
+        resend(self)
 
 
 class Attachment(models.Model):

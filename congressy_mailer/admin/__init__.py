@@ -27,8 +27,13 @@ class ReadOnly:
 
 class AttachmentInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
     model = Attachment
-    fields = ("filename", "mimetype", "size")
+    fields = ("shown_filename", "mimetype", "size")
+    readonly_fields = ("shown_filename",)
     extra = 0
+
+    @admin.display(description=_("file name"))
+    def shown_filename(self, attachment: Attachment) -> str:
+        return str(_("(confidential)")) if attachment.message.sensitive else attachment.filename
 
 
 class EventInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
@@ -50,7 +55,7 @@ class MessageAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     inlines = (AttachmentInline, EventInline)
     fieldsets = (
         (None, {"fields": ("state", "reason", "reply", "attempts", "due_at")}),
-        (_("Envelope"), {"fields": ("from_email", "to", "cc", "bcc", "reply_to", "message_id", "headers")}),
+        (_("Envelope"), {"fields": ("from_email", "to", "cc", "bcc", "reply_to", "message_id", "shown_headers")}),
         (_("Content"), {"fields": ("shown_subject", "template", "shown_text", "language", "timezone")}),
         (_("Times"), {"fields": ("created_at", "queued_at", "send_at", "expires_at", "sent_at", "finished_at")}),
         (
@@ -73,6 +78,12 @@ class MessageAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description=_("subject"))
     def shown_subject(self, message: Message) -> str:
         return str(_("(confidential)")) if message.sensitive else message.subject
+
+    @admin.display(description=_("headers"))
+    def shown_headers(self, message: Message) -> str:
+        if message.sensitive:
+            return str(_("(confidential)"))
+        return "\n".join(f"{name}: {value}" for name, value in message.headers.items())
 
     @admin.display(description=_("text"))
     def shown_text(self, message: Message) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import mimetypes
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message as MIMEPart
 from os import PathLike
 from pathlib import Path
@@ -31,8 +31,9 @@ class Attachment:
         content_id: makes it an image that the HTML shows as ``<img src="cid:…">`` (RFC 2392).
     """
 
-    filename: str
-    content: Any
+    # What an attachment says, and often its name, is nobody's business who reads a log.
+    filename: str = field(repr=False)
+    content: Any = field(repr=False)
     mimetype: str = ""
     content_id: str = ""
 
@@ -41,8 +42,8 @@ class Attachment:
 class ReadAttachment:
     """An attachment whose content is in hand."""
 
-    filename: str
-    content: bytes
+    filename: str = field(repr=False)
+    content: bytes = field(repr=False)
     mimetype: str
     content_id: str
 

@@ -40,7 +40,7 @@ _LAZY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 
 
-def encode(context: Mapping[str, Any], *, language: str | None) -> dict[str, Json]:
+def encode(context: Mapping[str, Any], *, language: str | None, sensitive: bool = False) -> dict[str, Json]:
     """Turn a context into JSON that PostgreSQL, MariaDB, MySQL and SQLite store without changing it.
 
     Args:
@@ -49,17 +49,19 @@ def encode(context: Mapping[str, Any], *, language: str | None) -> dict[str, Jso
             come back as ``dict`` in their order; subclasses of ``str``, ``int`` and ``float`` as these.
         language: language for lazy values other than translations, such as ``reverse_lazy()``, which are evaluated
             here; lazy translations are stored untranslated, and translated when the mail is rendered.
+        sensitive: no error repeats a value; its path is named all the same.
 
     Raises:
         ContextNotSerializable: a value cannot be stored; the error says which and what to do.
     """
     if not isinstance(context, Mapping):
         raise ContextNotSerializable(f"context must be a dict, not of type {type(context).__name__}.")
-    encoder = _Encoder(language)
+    encoder = _Encoder(language, sensitive)
     encoded = {}
     for name, value in context.items():
         if not isinstance(name, str):
-            raise ContextNotSerializable(f"context has the key {name!r}: names of variables must be strings.")
+            key = f"of type {type(name).__name__}" if sensitive else repr(name)
+            raise ContextNotSerializable(f"context has the key {key}: names of variables must be strings.")
         encoded[storable_text(name, "A key of context")] = encoder.encode(value, f"context[{_quoted(name)}]", 1)
     return encoded
 
@@ -90,8 +92,9 @@ def decode_many(contexts: Sequence[Json]) -> list[dict[str, Any] | ContentError 
 
 
 class _Encoder:
-    def __init__(self, language: str | None) -> None:
+    def __init__(self, language: str | None, sensitive: bool) -> None:
         self._language = language
+        self._sensitive = sensitive
         #: Identities of the containers around the current value.
         self._open: set[int] = set()
 
@@ -161,9 +164,10 @@ class _Encoder:
             try:
                 evaluated = function(*positional, **named)
             except Exception as error:
-                raise ContextNotSerializable(
-                    f"{path} is a lazy value that cannot be evaluated: {type(error).__name__}: {error}"
-                ) from error
+                said = type(error).__name__ if self._sensitive else f"{type(error).__name__}: {error}"
+                raise ContextNotSerializable(f"{path} is a lazy value that cannot be evaluated: {said}") from (
+                    None if self._sensitive else error
+                )
         return self.encode(evaluated, path, depth)
 
 
@@ -232,7 +236,9 @@ class _Decoder:
         except (ContentError, ContentNotReady) as error:
             return error
         except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
-            return ContentError(f"The stored context is damaged: {type(error).__name__}: {error}")
+            damaged = ContentError(f"The stored context is damaged: {type(error).__name__}: {error}")
+            damaged.__cause__ = error
+            return damaged
 
     def _value(self, stored: Json) -> Any:
         if isinstance(stored, list):

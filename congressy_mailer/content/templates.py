@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -44,11 +44,11 @@ class Rendered:
     """What a mail says."""
 
     #: One line, without HTML's entities.
-    subject: str
+    subject: str = field(repr=False)
     #: Plain text.
-    text: str
+    text: str = field(repr=False)
     #: Empty where the mail is text only.
-    html: str
+    html: str = field(repr=False)
 
 
 def check(template: str, *, subject_given: bool, language: str) -> None:

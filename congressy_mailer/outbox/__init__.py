@@ -12,7 +12,7 @@ down what became of them; :mod:`.recovery` deals with workers that died; :mod:`.
 from .claiming import add, begin, claim, new_token, release, suspects, unpublished
 from .decisions import FINAL, RETRYABLE, cancel, resend, retry
 from .recovery import crashed
-from .results import fail, postpone, record
+from .results import fail, hasten, postpone, record
 from .retention import purge, remove_orphans
 from .rows import database
 from .sweeping import overdue, sweep
@@ -27,6 +27,7 @@ __all__ = [
     "crashed",
     "database",
     "fail",
+    "hasten",
     "new_token",
     "overdue",
     "postpone",

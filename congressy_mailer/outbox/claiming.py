@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from django.db import DatabaseError, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Case, DateTimeField, F, Q, QuerySet, Value, When
 from django.utils import timezone
 
 from ..conf import mailer_settings
@@ -44,6 +44,11 @@ def add(message: Message, attachments: Sequence[Attachment] = ()) -> None:
 def no_later_than(message: Message, when: datetime) -> datetime:
     """A message that expires must be looked at by then."""
     return min(when, message.expires_at) if message.expires_at is not None else when
+
+
+def or_when_it_expires(when: datetime) -> Case:
+    """The same for many messages at once, in the database."""
+    return Case(When(expires_at__lt=when, then=F("expires_at")), default=Value(when, DateTimeField()))
 
 
 def new_token(owner: str) -> str:
@@ -133,7 +138,7 @@ def release(token: str, ids: Iterable[UUID], until: datetime | None = None) -> N
     """
     due_at = until or timezone.now() + mailer_settings().LOST_AFTER
     rows(ids).filter(state=State.SENDING, token=token).update(
-        state=State.QUEUED, token="", due_at=due_at, begun_at=None
+        state=State.QUEUED, token="", due_at=or_when_it_expires(due_at), begun_at=None
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db.models import F
@@ -34,9 +34,10 @@ def record(token: str, message: Message, outcome: Outcome) -> timedelta | None:
     if not outcome.deferred:
         _finish(token, message, outcome)
     elif outcome.in_doubt and mailer_settings().ON_CRASH == "hold":
+        # Those who were refused are answered: a person's retry() is for the others.
         ours.update(
             state=State.HELD, token="", due_at=None, finished_at=timezone.now(), attempts=F("attempts") + 1,
-            reason=_said(outcome.deferred) + _IN_DOUBT,
+            reason=_said(outcome.deferred) + _IN_DOUBT, remaining=list(outcome.deferred),
         )  # fmt: skip
     else:
         message.remaining = list(outcome.deferred)
@@ -60,6 +61,11 @@ def _finish(token: str, message: Message, outcome: Outcome) -> None:
         state=state, token="", due_at=None, finished_at=now, sent_at=sent_at, attempts=F("attempts") + 1,
         reply=str(outcome.reply), reason=_said(outcome.rejected), remaining=None,
     )  # fmt: skip
+    _forget_if_sensitive(message, state)
+
+
+def _forget_if_sensitive(message: Message, state: State) -> None:
+    # What failed may be sent again by a person: see retention.
     if message.sensitive and state == State.SENT:
         drop_content([message.id])
 
@@ -96,6 +102,7 @@ def _defer(token: str, message: Message, reason: str, reply: str | None) -> time
         state = State.SENT if message.sent_at else State.FAILED
         if ours.update(state=state, due_at=None, finished_at=now, reason=given_up, **values):
             tell(message.id, Event.Type.FAILED, now, detail=given_up)
+            _forget_if_sensitive(message, state)
         return None
     due_at = no_later_than(message, now + wait)
     if not ours.update(state=State.DEFERRED, due_at=due_at, reason=reason, **values):
@@ -103,6 +110,17 @@ def _defer(token: str, message: Message, reason: str, reply: str | None) -> time
     if reply is None:
         tell(message.id, Event.Type.DEFERRED, now, detail=reason)
     return wait if wait <= LONGEST_COUNTDOWN else None
+
+
+@without_conflicts
+def hasten(held_back_until: datetime) -> None:
+    """Let the next sweep publish what was held back until then: what it waited for is known already.
+
+    Args:
+        held_back_until: exactly as it was given to :func:`.claiming.release`.
+    """
+    waiting = Message.objects.using(database()).filter(state=State.QUEUED, due_at=held_back_until)
+    waiting.update(due_at=timezone.now())
 
 
 def _tell_recipients(key: UUID, outcome: Outcome) -> None:

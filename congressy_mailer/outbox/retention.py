@@ -1,21 +1,29 @@
-"""Dropping what is old: content first, whole messages later."""
+"""Dropping what is old: content first, whole messages later.
+
+Content goes after ``KEEP_CONTENT``. What is ``sensitive`` goes as soon as it is sent, since nobody needs it any more.
+Of what ended otherwise only a failed or held message is worth sending again, once a person has put right what was
+wrong; its content waits for that as long as the mailer itself would have gone on trying, ``RETRY_FOR``. What was
+cancelled or has expired is not wanted any more, and its content goes with the next purge.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from datetime import date, timedelta
 from functools import partial
 from uuid import UUID
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core.files.storage import Storage
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from ..conf import mailer_settings
-from ..models import ATTACHMENT_FOLDER, Attachment, Batch, Event, Message, attachment_storage
+from ..models import ATTACHMENT_FOLDER, Attachment, Batch, Event, Message, State, attachment_storage
+from .decisions import FINAL
 from .rows import database, rows, without_conflicts
 
 logger = logging.getLogger("congressy_mailer.retention")
@@ -32,63 +40,103 @@ def purge() -> bool:
     Returns:
         Whether there may be more to drop.
     """
-    conf = mailer_settings()
-    left = Attachment.objects.using(database()).filter(message__content_dropped_at__isnull=False)[:_CHUNK]
     chunks = [
-        _drop_old_content(conf.KEEP_CONTENT) if conf.KEEP_CONTENT is not None else 0,
-        _delete_old_messages(conf.KEEP_MESSAGES) if conf.KEEP_MESSAGES is not None else 0,
-        _remove_files(left),
+        _drop_sensitive_content(),
+        _drop_old_content(),
+        # In any order, so that files which a storage does not give up never stand before the others.
+        _remove_files(_droppable_attachments().order_by("?")[:_CHUNK]),
+        _delete_old_messages(),
     ]
     return any(chunk >= _CHUNK for chunk in chunks)
 
 
-def _finished_before(keep: timedelta, **conditions: object) -> list[UUID]:
-    old = Message.objects.using(database()).filter(finished_at__lt=timezone.now() - keep, **conditions)
-    return list(old.order_by("finished_at").values_list("id", flat=True)[:_CHUNK])
+def _finished_before(keep: timedelta) -> QuerySet[Message]:
+    return Message.objects.using(database()).filter(state__in=FINAL, finished_at__lt=timezone.now() - keep)
 
 
-def _drop_old_content(keep: timedelta) -> int:
-    ids = _finished_before(keep, content_dropped_at__isnull=True)
-    drop_content(ids)
-    return len(ids)
+def _drop_sensitive_content() -> int:
+    waiting_for_a_person = Q(state__in=(State.FAILED, State.HELD))
+    patience = timezone.now() - mailer_settings().RETRY_FOR
+    return _drop(
+        _finished_before(timedelta(0)).filter(~waiting_for_a_person | Q(finished_at__lt=patience), sensitive=True)
+    )
+
+
+def _drop_old_content() -> int:
+    conf = mailer_settings()
+    # What goes altogether loses its content first: from then on nobody can send it again.
+    limits = [keep for keep in (conf.KEEP_CONTENT, conf.KEEP_MESSAGES) if keep is not None]
+    return _drop(_finished_before(min(limits))) if limits else 0
+
+
+def _drop(old: QuerySet[Message]) -> int:
+    found = old.filter(content_dropped_at__isnull=True).order_by("finished_at").values_list("id", flat=True)
+    return drop_content(list(found[:_CHUNK]))
 
 
 @without_conflicts
-def drop_content(ids: Collection[UUID]) -> None:
-    """Forget what messages said: subject, text, context and attachments. Who got them and when stays."""
-    if not ids:
-        return
-    rows(ids).update(
-        context=None, subject="", text="", html="", mime=None, headers={}, content_dropped_at=timezone.now()
+def drop_content(ids: Collection[UUID]) -> int:
+    """Forget what messages said: subject, text, context and attachments. Who got them and when stays.
+
+    Returns:
+        How many of them; those that somebody has queued again meanwhile keep what they say.
+    """
+    dropped = (
+        rows(ids)
+        .filter(state__in=FINAL)
+        .update(context=None, subject="", text="", html="", mime=None, headers={}, content_dropped_at=timezone.now())
     )
-    attachments = Attachment.objects.using(database()).filter(message_id__in=ids)
+    attachments = _droppable_attachments().filter(message_id__in=ids)
     transaction.on_commit(partial(_remove_files, attachments), using=database(), robust=True)
+    return dropped
 
 
-def _remove_files(attachments: QuerySet[Attachment]) -> int:
+def _droppable_attachments() -> QuerySet[Attachment]:
+    return Attachment.objects.using(database()).filter(message__content_dropped_at__isnull=False)
+
+
+def _remove_files(attachments: Iterable[Attachment]) -> int:
     """Delete files, and their rows once the file is gone: what a storage refuses now is tried at the next purge."""
     gone = []
-    for attachment in attachments:
-        try:
-            attachment.file.storage.delete(str(attachment.file.name))
-        except Exception as error:
-            logger.warning(
-                "The file of attachment %s cannot be deleted now: %s: %s", attachment.id, type(error).__name__, error
-            )
-        else:
-            gone.append(attachment.id)
-    Attachment.objects.using(database()).filter(id__in=gone).delete()
+    try:
+        for attachment in attachments:
+            if _remove_file(attachment):
+                gone.append(attachment.id)
+    finally:
+        _delete_rows(gone)
     return len(gone)
 
 
-def _delete_old_messages(keep: timedelta) -> int:
-    ids = _finished_before(keep)
-    _remove_files(Attachment.objects.using(database()).filter(message_id__in=ids))
+def _remove_file(attachment: Attachment) -> bool:
+    try:
+        attachment.file.storage.delete(str(attachment.file.name))
+    except FileNotFoundError:
+        return True
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:
+        logger.warning(
+            "The file of attachment %s cannot be deleted now: %s: %s", attachment.id, type(error).__name__, error
+        )
+        return False
+    return True
+
+
+@without_conflicts
+def _delete_rows(ids: Collection[UUID]) -> None:
+    Attachment.objects.using(database()).filter(id__in=sorted(ids)).delete()
+
+
+def _delete_old_messages() -> int:
+    keep = mailer_settings().KEEP_MESSAGES
+    if keep is None:
+        return 0
     # The row of a file that the storage refuses to delete keeps its message until it can be.
-    stuck = Attachment.objects.using(database()).filter(message_id__in=ids).values_list("message_id", flat=True)
-    deletable = sorted(set(ids) - set(stuck))
-    _delete(deletable)
-    return len(deletable)
+    files = Attachment.objects.using(database()).filter(message=OuterRef("pk"))
+    old = _finished_before(keep).filter(~Exists(files), content_dropped_at__isnull=False)
+    ids = list(old.order_by("finished_at").values_list("id", flat=True)[:_CHUNK])
+    _delete(ids)
+    return len(ids)
 
 
 @without_conflicts
@@ -102,7 +150,8 @@ def _delete(ids: Collection[UUID]) -> None:
 def remove_orphans(after: date | None) -> date:
     """Delete attachment files without a row: those of callers whose transaction was rolled back.
 
-    Files lie in a directory for each day, so that each day is looked through once, two days later.
+    Files lie in a directory for each day, so that each day is looked through once, two days later; again where the
+    storage refuses to delete one.
 
     Args:
         after: the last day that was looked through; ``None`` to begin with the first.
@@ -112,13 +161,9 @@ def remove_orphans(after: date | None) -> date:
     """
     storage = attachment_storage()
     until = (timezone.now() - timedelta(days=2)).date()
-    for day in _days(storage):
-        if day <= until and (after is None or day > after):
-            folder = f"{ATTACHMENT_FOLDER}/{day}"
-            paths = [f"{folder}/{name}" for name in storage.listdir(folder)[1]]
-            for start in range(0, len(paths), _CHUNK):
-                _remove_unknown(storage, paths[start : start + _CHUNK])
-    return until
+    days = [day for day in _days(storage) if day <= until and (after is None or day > after)]
+    unfinished = [day for day in days if not _remove_unknown(storage, day)]
+    return unfinished[0] - timedelta(days=1) if unfinished else until
 
 
 def _days(storage: Storage) -> list[date]:
@@ -131,8 +176,28 @@ def _days(storage: Storage) -> list[date]:
     return sorted(days)
 
 
-def _remove_unknown(storage: Storage, paths: list[str]) -> None:
-    known = set(Attachment.objects.using(database()).filter(file__in=paths).values_list("file", flat=True))
-    for path in paths:
-        if path not in known:
-            storage.delete(path)
+def _remove_unknown(storage: Storage, day: date) -> bool:
+    """Whether none is left."""
+    folder = f"{ATTACHMENT_FOLDER}/{day}"
+    paths = [f"{folder}/{name}" for name in storage.listdir(folder)[1]]
+    removed = True
+    for start in range(0, len(paths), _CHUNK):
+        some = paths[start : start + _CHUNK]
+        known = set(Attachment.objects.using(database()).filter(file__in=some).values_list("file", flat=True))
+        for path in some:
+            if path not in known:
+                removed &= _remove_orphan(storage, path)
+    return removed
+
+
+def _remove_orphan(storage: Storage, path: str) -> bool:
+    try:
+        storage.delete(path)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:
+        logger.warning(
+            "The file %s, which has no row, cannot be deleted now: %s: %s", path, type(error).__name__, error
+        )
+        return False
+    return True

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import Message, State
-from .claiming import expire, new_token
+from .claiming import expire, new_token, or_when_it_expires
 from .recovery import recover
 from .rows import WAITING, database, rows, without_conflicts
 
@@ -65,7 +65,7 @@ def _take_due(ids: Sequence[UUID], now: datetime, passed_the_queue: datetime | N
             conditions |= Q(state=state, due_at__lte=until)
     due = rows(ids).filter(conditions)
     due.filter(queued_at__isnull=True).update(queued_at=now)
-    due.update(state=State.QUEUED, token=token, due_at=now + mailer_settings().LOST_AFTER)
+    due.update(state=State.QUEUED, token=token, due_at=or_when_it_expires(now + mailer_settings().LOST_AFTER))
     return list(rows(ids).filter(state=State.QUEUED, token=token).values_list("id", flat=True))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ def test_nothing_is_found_where_all_is_well() -> None:
         ({"EMAIL_HOST": "smtp.sparkpostmail.com", "EMAIL_HOST_PASSWORD": ""}, "E007", "EMAIL_HOST_PASSWORD is empty"),
         ({"EMAIL_HOST": "smtp.eu.sparkpostmail.com", "EMAIL_HOST_USER": ""}, "E007", "SMTP_Injection"),
         ({"EMAIL_HOST": "smtp.sparkpostmail.com", "EMAIL_USE_TLS": False}, "E008", "EMAIL_USE_TLS is not set"),
+        ({"EMAIL_TIMEOUT": 70}, "E012", "can take (0:16:21, with 70 s in EMAIL_TIMEOUT)"),
+        ({"CONGRESSY_MAILER": {"LEASE": timedelta(minutes=14)}}, "E012", "LEASE (0:14:00) is not longer than an ex"),
+        ({"CONGRESSY_MAILER": {"LEASE": timedelta(minutes=5)}}, "E012", "LEASE (0:05:00) is not longer than TIME_LI"),
         ({"CONGRESSY_MAILER": {"ATTACHMENT_STORAGE": "nowhere"}}, "E011", "names 'nowhere', which cannot be used"),
     ],
 )

@@ -1,0 +1,327 @@
+"""Whether mail is moving, as monitoring asks for it; and what one worker does for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from io import StringIO
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
+from django.test import override_settings
+from django.utils import timezone
+
+from congressy_mailer import duties, outbox, send_mail, tasks
+from congressy_mailer.dispatch import publish_sweep
+from congressy_mailer.health import check_health
+from congressy_mailer.management.commands.mailer import Command
+from congressy_mailer.models import Duty, Message, State, TransportStatus
+from tests.conftest import database_url
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+
+_R = TypeVar("_R")
+
+
+@pytest.fixture(autouse=True)
+def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Nothing is published; what would be is named here."""
+    names: list[str] = []
+
+    def send(task: str, *arguments: Any, **options: Any) -> bool:
+        names.append(task.rpartition(".")[2])
+        return True
+
+    monkeypatch.setattr("congressy_mailer.dispatch._send", send)
+    return names
+
+
+def mailer(*arguments: str) -> tuple[str, str, int]:
+    """``manage.py mailer``: what it writes, what it complains about, and its exit status."""
+    out = StringIO()
+    try:
+        call_command("mailer", *arguments, stdout=out)
+    except CommandError as error:
+        return out.getvalue(), str(error), error.returncode
+    return out.getvalue(), "", 0
+
+
+def swept(**ago: float) -> None:
+    duties.done(duties.SWEEP, timezone.now() - timedelta(**ago))
+
+
+def unavailable(**values: Any) -> None:
+    now = timezone.now()
+    TransportStatus.objects.create(
+        unavailable_since=now - timedelta(minutes=3),
+        next_try_at=now + timedelta(minutes=1),
+        **{"reason": "Connection refused", **values},
+    )
+
+
+def at_once(work: Callable[[int], _R], workers: int = 6) -> list[_R]:
+    barrier = threading.Barrier(workers)
+
+    def begin(worker: int) -> _R:
+        try:
+            connection.ensure_connection()
+            barrier.wait(20)
+            return work(worker)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(workers) as threads:
+        return list(threads.map(begin, range(workers)))
+
+
+def test_mail_is_moving_when_a_worker_swept_lately() -> None:
+    tasks.sweep(time.time())
+    health = check_health()
+    assert (health.ok, health.problems, health.overdue, health.unavailable) == (True, [], 0, [])
+    assert health.last_sweep is not None
+    out, complaint, status = mailer("health")
+    assert (complaint, status) == ("", 0)
+    assert out.startswith("Mail is moving. Last sweep: 20")
+
+
+def test_no_worker_was_ever_there() -> None:
+    out, complaint, status = mailer("health")
+    assert (out, status) == ("", 1)
+    assert complaint == "No worker has ever swept: start one with celery -A project worker."
+
+
+def test_a_worker_that_takes_nothing_from_the_broker_is_noticed(published: list[str]) -> None:
+    swept(seconds=61)
+    # It lives, and publishes its sweep as ever: only what comes back out of the broker counts.
+    assert publish_sweep()
+    assert published == ["sweep"]
+    assert not check_health().ok
+    _, complaint, status = mailer("health")
+    assert status == 1
+    assert complaint.startswith("No worker has swept since 20")
+    assert complaint.endswith("none runs, none serves the queue 'mailer', or none reaches the broker.")
+    tasks.sweep(time.time())
+    assert check_health().ok
+
+
+def test_a_worker_that_is_busy_with_a_long_queue_is_well() -> None:
+    swept(seconds=61)
+    key = send_mail("x", "y", to="ana@example.com").pk
+    task = tasks.deliver
+    task.push_request(id="busy", is_eager=False, delivery_info={})
+    try:
+        task.run([str(key)])
+    finally:
+        task.pop_request()
+    assert Message.objects.get(pk=key).state == State.SENT
+    assert check_health().ok
+
+
+@override_settings(CONGRESSY_MAILER={"SWEEP_INTERVAL": timedelta(minutes=5)})
+def test_patience_follows_the_interval_of_the_sweeps() -> None:
+    swept(minutes=19)
+    assert check_health().ok
+    swept(minutes=21)
+    assert not check_health().ok
+
+
+@pytest.mark.parametrize("state", [State.SCHEDULED, State.DEFERRED, State.SENDING])
+def test_messages_that_nobody_looks_at_are_noticed(state: State) -> None:
+    swept(seconds=1)
+    ids = [send_mail("x", "y", to="ana@example.com").pk for _ in range(2)]
+    late = timezone.now() - timedelta(seconds=61)
+    Message.objects.filter(pk=ids[0]).update(state=state, due_at=late)
+    assert mailer("health")[1:] == ("1 message is due and has not been looked at for 60 seconds.", 1)
+    Message.objects.update(state=state, due_at=late)
+    assert check_health().overdue == 2
+    assert check_health().problems == ["2 messages are due and have not been looked at for 60 seconds."]
+    Message.objects.update(due_at=timezone.now() - timedelta(seconds=30))
+    assert check_health().ok
+
+
+def test_a_long_queue_is_no_problem() -> None:
+    swept(seconds=1)
+    send_mail("x", "y", to="ana@example.com")
+    Message.objects.update(due_at=timezone.now() - timedelta(hours=2))
+    assert check_health().ok
+
+
+def test_a_backend_that_cannot_be_used_is_noticed_while_mail_waits_for_it() -> None:
+    swept(seconds=1)
+    unavailable()
+    assert check_health().ok
+    send_mail("x", "y", to="ana@example.com")
+    (problem,) = check_health().problems
+    assert problem.startswith("The mail backend 'default' is unavailable since 20")
+    assert ", tried once, next at 20" in problem
+    assert problem.endswith(": Connection refused")
+    TransportStatus.objects.update(failures=3)
+    assert ", tried 3 times, next at" in check_health().problems[0]
+    assert mailer("health")[2] == 1
+    Message.objects.update(state=State.CANCELLED)
+    assert check_health().ok
+
+
+@pytest.mark.parametrize("sender", ["org@evento.example", "Feira <org@Evento.Example>"])
+def test_a_sender_that_is_refused_is_noticed_while_its_mail_waits(sender: str) -> None:
+    swept(seconds=1)
+    unavailable(sender_domain="evento.example", reason="550 5.7.1 Unconfigured Sending Domain <evento.example>")
+    send_mail("x", "y", to="ana@example.com")
+    send_mail("x", "y", from_email="org@um-evento.example", to="ana@example.com")
+    assert check_health().ok
+    send_mail("x", "y", from_email=sender, to="ana@example.com")
+    (problem,) = check_health().problems
+    assert problem.startswith("The mail backend 'default' for senders at evento.example is unavailable since")
+    assert problem.endswith(": 550 5.7.1 Unconfigured Sending Domain <evento.example>")
+
+
+def test_each_problem_is_a_line_of_its_own() -> None:
+    unavailable()
+    send_mail("x", "y", to="ana@example.com")
+    send_mail("x", "y", to="eva@example.com")
+    late = timezone.now() - timedelta(minutes=2)
+    Message.objects.filter(to=["eva@example.com"]).update(state=State.DEFERRED, due_at=late)
+    _, complaint, status = mailer("health")
+    assert status == 1
+    assert [line.split()[0] for line in complaint.splitlines()] == ["No", "1", "The"]
+
+
+def test_json_for_machines() -> None:
+    swept(seconds=1)
+    out, complaint, status = mailer("health", "--json")
+    assert (complaint, status) == ("", 0)
+    written = json.loads(out)
+    assert written["ok"] is True
+    assert written["problems"] == written["unavailable"] == []
+    assert written["overdue"] == 0
+    assert written["last_sweep"].startswith("20")
+    unavailable()
+    send_mail("x", "y", to="ana@example.com")
+    out, complaint, status = mailer("health", "--json")
+    assert status == 1
+    written = json.loads(out)
+    assert written["ok"] is False
+    assert written["problems"] == [complaint]
+    assert written["unavailable"] == ["default"]
+
+
+def test_a_database_that_is_away_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(name: str) -> None:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(duties, "last", away)
+    assert mailer("health")[1:] == ("The database cannot be asked: connection refused", 1)
+
+
+def test_a_fault_elsewhere_in_the_project_is_not_the_answer() -> None:
+    swept(seconds=1)
+    with override_settings(ROOT_URLCONF="tests.no_such_module"):
+        with pytest.raises(ModuleNotFoundError):
+            call_command("check")
+        out = StringIO()
+        # As manage.py does it, which runs the project's checks first where a command asks for them.
+        Command(stdout=out).run_from_argv(["manage.py", "mailer", "health"])
+    assert out.getvalue().startswith("Mail is moving.")
+
+
+def test_the_exit_status_is_for_probes() -> None:
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DATABASE_URL": database_url(),
+        "MAILER_TEST_WORKER": "1",
+        "MAILER_TEST_DIRECTORY": str(settings.SCRATCH),
+    }
+
+    def probe() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "django", "mailer", "health"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    done = probe()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.strip() == "CommandError: No worker has ever swept: start one with celery -A project worker."
+    swept(seconds=1)
+    done = probe()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Mail is moving.")
+
+
+def test_purge_drops_what_is_old_whatever_there_is_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("congressy_mailer.outbox.retention._CHUNK", 2)
+    for _ in range(5):
+        send_mail("x", "y", to="ana@example.com", attachments=[("a.txt", b"1")])
+    Message.objects.update(state=State.SENT, due_at=None, finished_at=timezone.now() - timedelta(days=31))
+    out, complaint, status = mailer("purge")
+    assert (complaint, status) == ("", 0)
+    assert out.strip(".\n") == "Purged"
+    assert Message.objects.filter(content_dropped_at=None).count() == 0
+    assert Message.objects.count() == 5
+
+
+def test_a_duty_is_taken_by_one_worker() -> None:
+    # Nobody has ever done it, and then again each time it is due.
+    for _ in range(4):
+        assert sorted(at_once(lambda worker: duties.take("count", timedelta(hours=1)))) == [False] * 5 + [True]
+        Duty.objects.update(at=timezone.now() - timedelta(hours=1, seconds=1))
+    assert Duty.objects.count() == 1
+
+
+def test_a_duty_that_several_have_done_is_written_down_once() -> None:
+    at_once(lambda worker: duties.done("count"))
+    assert Duty.objects.count() == 1
+    last = duties.last("count")
+    assert last is not None
+    assert timedelta(0) <= timezone.now() - last < timedelta(seconds=20)
+
+
+def test_a_duty_is_due_again_after_its_time_and_not_before() -> None:
+    assert duties.take("count", timedelta(hours=1))
+    Duty.objects.update(at=timezone.now() - timedelta(minutes=59))
+    assert not duties.take("count", timedelta(hours=1))
+    Duty.objects.update(at=timezone.now() - timedelta(minutes=61))
+    assert duties.take("count", timedelta(hours=1))
+    assert not duties.take("count", timedelta(hours=1))
+    assert duties.take("another", timedelta(hours=1))
+
+
+def test_a_clock_that_was_wrong_for_a_while_puts_nothing_off() -> None:
+    duties.done("count", timezone.now() + timedelta(minutes=5))
+    assert not duties.take("count", timedelta(hours=1))
+    duties.done("count", timezone.now() + timedelta(days=400))
+    assert duties.take("count", timedelta(hours=1))
+    assert not duties.take("count", timedelta(hours=1))
+
+
+def test_the_sweep_has_old_mail_purged_once_an_hour_for_all_workers(published: list[str]) -> None:
+    for _ in range(3):
+        tasks.sweep(time.time())
+    assert published == ["purge"]
+    Duty.objects.filter(name=duties.PURGE).update(at=timezone.now() - timedelta(minutes=61))
+    at_once(lambda worker: tasks.sweep(time.time()))
+    assert published == ["purge", "purge"]
+
+
+def test_sweeps_at_the_same_time_publish_each_message_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [send_mail("x", "y", to="ana@example.com").pk for _ in range(30)]
+    found: list[UUID] = []
+
+    def publish(some: Sequence[UUID], **options: Any) -> bool:
+        found.extend(some)
+        return True
+
+    monkeypatch.setattr("congressy_mailer.dispatch.publish", publish)
+    duties.done(duties.PURGE)
+    outbox.unpublished(ids)
+    at_once(lambda worker: tasks.sweep(time.time() + 1))
+    assert sorted(found) == sorted(ids)
