@@ -1,14 +1,16 @@
 """Sphinx extension: the parts of the reference that are generated from the code of ``congressy_mailer``.
 
-Directives, all without content: ``mailer-settings``, ``mailer-states``, ``mailer-tasks``, ``mailer-checks``, and
-``mailer-model`` with the name of a model. What a thing means is read from its ``#:`` comment or its docstring, so that
-nothing is written twice. Each directive is a function that returns reStructuredText, since that is what docstrings are
-written in; the functions need no Sphinx application and are tested as they are.
+Directives, all without content: ``mailer-settings``, ``mailer-states``, ``mailer-tasks``, ``mailer-commands``,
+``mailer-checks``, and ``mailer-model`` with the name of a model. What a thing means is read from its ``#:`` comment,
+its help or its docstring, so that nothing is written twice. Each directive is a function that returns
+reStructuredText, since that is what docstrings are written in; the functions need no Sphinx application and are
+tested as they are.
 """
 
 from __future__ import annotations
 
 import re
+from argparse import _SubParsersAction
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from datetime import timedelta
@@ -33,6 +35,10 @@ _TASK_OPTIONS = (
     "retry_backoff_max",
     "retry_jitter",
 )
+
+_OPTIONS_OF_EVERY_COMMAND = {
+    "help", "version", "verbosity", "settings", "pythonpath", "traceback", "no_color", "force_color", "skip_checks",
+}  # fmt: skip
 
 
 def set_up_django() -> None:
@@ -117,6 +123,24 @@ def _option(value: Any) -> str:
     return repr(value)
 
 
+def commands_reference() -> str:
+    """Every subcommand of ``manage.py mailer``, with its options."""
+    from congressy_mailer.management.commands.mailer import Command
+
+    parser = Command().create_parser("manage.py", "mailer")
+    (commands,) = (action for action in parser._actions if isinstance(action, _SubParsersAction))
+    entries = []
+    for told in commands._choices_actions:
+        options = [
+            f"- ``{', '.join(action.option_strings)}``: {action.help}"
+            for action in commands.choices[told.dest]._actions
+            if action.dest not in _OPTIONS_OF_EVERY_COMMAND
+        ]
+        text = "\n".join([told.help or "", "", *options])
+        entries.append(f"``manage.py mailer {told.dest}``\n{indent(text, '   ')}")
+    return "\n\n".join(entries)
+
+
 def checks_reference() -> str:
     """Every system check with its ids."""
     from congressy_mailer import checks
@@ -166,6 +190,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("mailer-settings", _directive(settings_reference))
     app.add_directive("mailer-states", _directive(states_reference))
     app.add_directive("mailer-tasks", _directive(tasks_reference))
+    app.add_directive("mailer-commands", _directive(commands_reference))
     app.add_directive("mailer-checks", _directive(checks_reference))
     app.add_directive("mailer-model", _directive(model_reference, arguments=1))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

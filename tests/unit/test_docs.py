@@ -16,11 +16,13 @@ from pathlib import Path
 import celery
 import pytest
 from django.apps import apps
+from django.dispatch import Signal
 from sphinx.util.inventory import InventoryFile
 
 import congressy_mailer
-from congressy_mailer import exceptions, send_mail
+from congressy_mailer import exceptions, send_mail, signals
 from congressy_mailer.conf import MailerSettings
+from congressy_mailer.management.commands.mailer import Command
 from congressy_mailer.models import State
 
 ROOT = Path(congressy_mailer.__file__).parent.parent
@@ -96,6 +98,20 @@ def test_every_task_is_documented(built: Path) -> None:
     names = {name for name in celery.current_app.tasks if name.startswith("congressy_mailer.")}
     assert "congressy_mailer.deliver" in names
     assert sorted(name for name in names if f">{name}<" not in page) == []
+
+
+def test_every_signal_is_documented(documented: set[tuple[str, str]]) -> None:
+    ours = {f"congressy_mailer.signals.{name}" for name, one in vars(signals).items() if isinstance(one, Signal)}
+    assert ours
+    assert ours <= {name for kind, name in documented if kind == "py:data"}
+
+
+def test_every_command_is_documented(built: Path) -> None:
+    page = (built / "reference" / "commands.html").read_text()
+    help_text = Command().create_parser("manage.py", "mailer").format_help()
+    found = re.search(r"\{(health[\w,]*)\}", help_text)
+    assert found
+    assert [name for name in found[1].split(",") if f"manage.py mailer {name}" not in re.sub("<[^>]+>", "", page)] == []
 
 
 def test_every_model_and_field_is_documented(built: Path) -> None:
