@@ -23,8 +23,10 @@ from xml.etree import ElementTree
 from tests.services import MariaDB, PostgreSQL, RabbitMQ, Server
 
 _ROOT = Path(__file__).resolve().parent.parent
-#: Two at a time, of any file: many tests wait for a worker, and those of one file would have to wait in turn.
-_AT_ONCE = ["-n", "2", "--dist", "worksteal"]
+#: Four at a time, of any file: most of the slow tests wait for a worker, and two cores would have nothing to do.
+_AT_ONCE = ["-n", "4", "--dist", "worksteal"]
+#: Each of these has a database of its own on the same server.
+_AT_ONCE_ON_A_SERVER = ["-n", "2", "--dist", "worksteal"]
 
 
 class Service(NamedTuple):
@@ -81,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _on(service: Service, directory: Path, for_pytest: Sequence[str]) -> Counter[str]:
     """Run the tests of a service on it."""
-    server, marked = service.server, ["-m", service.marker, *for_pytest]
+    server, marked = service.server, ["-m", service.marker, *_AT_ONCE_ON_A_SERVER, *for_pytest]
     if url := os.environ.get(service.given_in):
         _say(f"{server.name} of {service.given_in}")
         return _pytest(directory, {service.variable: url}, marked)
