@@ -28,8 +28,8 @@ from .content.mime import OutgoingMail, compose
 from .content.templates import Rendered, ready_content, render
 from .exceptions import ContentError, ContentNotReady, TransportUnavailable
 from .models import Attachment, Message
-from .transports.base import Composed, Outcome, Transport
-from .transports.django import DjangoTransport, open_backend
+from .transports.base import Composed, Outcome
+from .transports.kept import transport_for
 
 logger = logging.getLogger("congressy_mailer.delivery")
 
@@ -98,20 +98,17 @@ class Delivery:
 
     def _deliver(self, using: str, messages: Sequence[Message]) -> None:
         gate = Gate(using, {domain_of(message.from_email) for message in messages})
-        transport: Transport | None = None
         try:
             messages = self._admitted(gate, messages)
             if messages:
-                transport = DjangoTransport(open_backend(using))
-                for outcome in transport.deliver(self._compose_all(gate, messages)):
-                    self._record(gate, outcome)
+                with transport_for(using) as transport:
+                    for outcome in transport.deliver(self._compose_all(gate, messages)):
+                        self._record(gate, outcome)
         except TransportUnavailable as error:
             error.retry_in = gate.failed("", str(error))
             self._put_back([message.id for message in messages], until=gate.closed[""])
             raise
         finally:
-            if transport is not None:
-                transport.close()
             gate.leave()
 
     def _admitted(self, gate: Gate, messages: Sequence[Message]) -> list[Message]:

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import connection
 
 from congressy_mailer import dispatch
+from congressy_mailer.transports import kept
 from demo.embedded_redis import EmbeddedRedis
 from demo.local_sparkpost import LocalSparkPost
 from demo.processes import Process
@@ -80,6 +81,8 @@ def smtp_server(tmp_path: Path) -> Iterator[LocalSparkPost]:
     """A server that speaks as SparkPost does."""
     with LocalSparkPost(directory=tmp_path / "mailbox") as server:
         yield server
+        # Those that this process has kept open.
+        kept.close_connections()
 
 
 @pytest.fixture

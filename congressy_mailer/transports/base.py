@@ -8,7 +8,8 @@ from typing import Protocol
 from uuid import UUID
 
 from ..content.mime import OutgoingMail
-from ..retry import Reply
+from ..exceptions import TransportUnavailable
+from ..retry import Reply, Stage, Verdict, classify
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,60 @@ class Outcome:
     sender_refused: bool = False
     #: The server may have taken the mail although no reply said so.
     in_doubt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server has said of one mail, before it is known what that means."""
+
+    #: What was said of the mail as a whole.
+    reply: Reply
+    #: Where that was.
+    stage: Stage
+    #: What was said of single recipients.
+    recipients: Mapping[str, Reply] = field(default_factory=dict)
+    #: The content was sent, and no reply says what became of it.
+    in_doubt: bool = False
+
+
+_FAULTS = (Verdict.UNAVAILABLE, Verdict.SENDER_REFUSED)
+
+
+def outcome_of(composed: Composed, answer: Answer) -> Outcome:
+    """Sort the recipients by what was said of each, or of the mail as a whole.
+
+    Raises:
+        TransportUnavailable: the account or the configuration is at fault, and nobody has the mail.
+    """
+    said: dict[str, Reply] = {}
+    verdicts: dict[str, Verdict] = {}
+    for recipient in composed.mail.envelope:
+        own = answer.recipients.get(recipient)
+        verdict = classify(own.code, own.text, Stage.RCPT) if own is not None else Verdict.ACCEPTED
+        if own is None or verdict is Verdict.ACCEPTED:
+            own = answer.reply
+            verdict = classify(own.code, own.text, answer.stage)
+            if verdict is Verdict.ACCEPTED and answer.stage is not Stage.CONTENT:
+                # The exchange ended although nobody refused anything.
+                verdict = Verdict.DEFERRED
+        said[recipient] = own
+        verdicts[recipient] = verdict
+    # Somebody has the mail, or may have it: then the fault of the configuration is for the next mail to find.
+    settled = answer.in_doubt or Verdict.ACCEPTED in verdicts.values()
+    faults = {verdict: said[recipient] for recipient, verdict in verdicts.items() if verdict in _FAULTS}
+    if not settled and Verdict.UNAVAILABLE in faults:
+        raise TransportUnavailable(f"The mail server refuses this account: {faults[Verdict.UNAVAILABLE]}")
+    if not settled and Verdict.SENDER_REFUSED in faults:
+        return Outcome(composed.key, reply=faults[Verdict.SENDER_REFUSED], sender_refused=True)
+    later = {Verdict.DEFERRED, *_FAULTS}
+    return Outcome(
+        composed.key,
+        accepted=tuple(recipient for recipient, verdict in verdicts.items() if verdict is Verdict.ACCEPTED),
+        deferred={recipient: said[recipient] for recipient, verdict in verdicts.items() if verdict in later},
+        rejected={recipient: said[recipient] for recipient, verdict in verdicts.items() if verdict is Verdict.REJECTED},
+        reply=answer.reply,
+        in_doubt=answer.in_doubt,
+    )
 
 
 class Transport(Protocol):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import smtplib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import django
@@ -16,8 +15,8 @@ from django.utils.module_loading import import_string
 
 from ..conf import mailer_settings
 from ..exceptions import TransportUnavailable
-from ..retry import Reply, Stage, Verdict, classify, readable
-from .base import Composed, Outcome
+from ..retry import Reply, Stage, readable
+from .base import Answer, Composed, Outcome, outcome_of
 
 # RFC 5321 §4.5.3.2 and SparkPost's "SMTP and REST API Injection Best Practices" ask for at least a minute.
 # Django's default is none: a silent server would hold a worker for ever.
@@ -100,7 +99,7 @@ class DjangoTransport:
                 # It was no refusal that ended it: nobody would answer to QUIT, or it would be taken for content.
                 session.connection.close()
             self.close()
-        return _outcome(composed, answer)
+        return outcome_of(composed, answer)
 
     def _open(self) -> None:
         try:
@@ -113,81 +112,30 @@ class DjangoTransport:
                 self._session = _ObservedSession(connection)
         except Exception as error:
             self.close()
-            raise TransportUnavailable(_describe_open_error(error)) from error
+            raise TransportUnavailable(describe_open_error(error)) from error
 
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What is known of one mail after it was handed over."""
-
-    #: What was said of the mail as a whole.
-    reply: Reply
-    #: Where that was.
-    stage: Stage
-    #: What was said of recipients at RCPT, also of those who were taken.
-    recipients: Mapping[str, Reply] = field(default_factory=dict)
-    #: The content was sent, and no reply says what became of it.
-    in_doubt: bool = False
-
-
-def _outcome(composed: Composed, answer: _Answer) -> Outcome:
-    """Sort the recipients by what was said of each, or of the mail as a whole.
-
-    Raises:
-        TransportUnavailable: the account or the configuration is at fault, and nobody has the mail.
-    """
-    whole = classify(answer.reply.code, answer.reply.text, answer.stage)
-    if whole is Verdict.ACCEPTED and answer.stage is not Stage.CONTENT:
-        # The exchange ended although nobody refused anything: smtplib wants 250 and 354, and no other.
-        whole = Verdict.DEFERRED
-    said = dict.fromkeys(composed.mail.envelope, answer.reply)
-    verdicts = dict.fromkeys(composed.mail.envelope, whole)
-    for recipient in said.keys() & answer.recipients.keys():
-        own = answer.recipients[recipient]
-        verdict = classify(own.code, own.text, Stage.RCPT)
-        if verdict is not Verdict.ACCEPTED:
-            said[recipient], verdicts[recipient] = own, verdict
-    # Somebody has the mail, or may have it: then the fault of the configuration is for the next mail to find.
-    settled = answer.in_doubt or Verdict.ACCEPTED in verdicts.values()
-    faults = {verdict: said[recipient] for recipient, verdict in verdicts.items() if verdict in _FAULTS}
-    if not settled and Verdict.UNAVAILABLE in faults:
-        raise TransportUnavailable(f"The mail server refuses this account: {faults[Verdict.UNAVAILABLE]}")
-    if not settled and Verdict.SENDER_REFUSED in faults:
-        return Outcome(composed.key, reply=faults[Verdict.SENDER_REFUSED], sender_refused=True)
-    later = {Verdict.DEFERRED, *_FAULTS}
-    return Outcome(
-        composed.key,
-        accepted=tuple(recipient for recipient, verdict in verdicts.items() if verdict is Verdict.ACCEPTED),
-        deferred={recipient: said[recipient] for recipient, verdict in verdicts.items() if verdict in later},
-        rejected={recipient: said[recipient] for recipient, verdict in verdicts.items() if verdict is Verdict.REJECTED},
-        reply=answer.reply,
-        in_doubt=answer.in_doubt,
-    )
-
-
-_FAULTS = (Verdict.UNAVAILABLE, Verdict.SENDER_REFUSED)
 
 _SENT = Reply(250, "accepted by the mail backend")
 _NOT_SENT = Reply(None, "The mail backend reports that it sent nothing.")
 
 
-def _told(sent: bool, error: Exception | None) -> _Answer:
+def _told(sent: bool, error: Exception | None) -> Answer:
     """What a backend tells whose session cannot be observed."""
     if sent:
-        return _Answer(_SENT, Stage.CONTENT)
+        return Answer(_SENT, Stage.CONTENT)
     if error is None:
-        return _Answer(_NOT_SENT, Stage.CONTENT)
+        return Answer(_NOT_SENT, Stage.CONTENT)
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         replies = {recipient: _reply(code, text) for recipient, (code, text) in error.recipients.items()}
-        return _Answer(_described(error), Stage.RCPT, replies)
+        return Answer(_described(error), Stage.RCPT, replies)
     if isinstance(error, smtplib.SMTPResponseException):
         for kind, stage in _STAGES.items():
             if isinstance(error, kind):
-                return _Answer(_reply(error.smtp_code, error.smtp_error), stage)
+                return Answer(_reply(error.smtp_code, error.smtp_error), stage)
     if isinstance(error, smtplib.SMTPDataError) and 400 <= error.smtp_code < 600:
-        return _Answer(_reply(error.smtp_code, error.smtp_error), Stage.CONTENT)
+        return Answer(_reply(error.smtp_code, error.smtp_error), Stage.CONTENT)
     # Nobody knows how far it came. smtplib makes up replies too: 500 for a line that is too long, -1 for garbage.
-    return _Answer(_described(error), Stage.CONTENT, in_doubt=True)
+    return Answer(_described(error), Stage.CONTENT, in_doubt=True)
 
 
 #: What a backend that connects by itself may fail at before the content.
@@ -223,7 +171,7 @@ class _ObservedSession:
         # Replies asked for since DATA: the first is to the command, the second to the content.
         self._asked_since_data: int | None = None
 
-    def heard(self, sent: bool, error: Exception | None) -> _Answer:
+    def heard(self, sent: bool, error: Exception | None) -> Answer:
         """What was said of this mail.
 
         Args:
@@ -232,17 +180,17 @@ class _ObservedSession:
         """
         stage, reply = self._last or (Stage.MAIL, _NOT_SENT)
         if self._content_sent and stage is Stage.CONTENT and reply.code is not None and reply.code // 100 != 3:
-            return _Answer(reply, stage, self._recipients)
+            return Answer(reply, stage, self._recipients)
         if sent:
             # Over another connection than this one.
-            return _Answer(_SENT, Stage.CONTENT, self._recipients)
+            return Answer(_SENT, Stage.CONTENT, self._recipients)
         if error is None:
             # A backend that fails silently: a refusal tells why, any other reply does not.
             reply = reply if reply.code is not None and reply.code >= 400 else _NOT_SENT
         elif not isinstance(error, smtplib.SMTPResponseException | smtplib.SMTPRecipientsRefused):
             # It is not a reply that ended it.
             reply = _described(error)
-        return _Answer(reply, stage, self._recipients, in_doubt=self._content_sent)
+        return Answer(reply, stage, self._recipients, in_doubt=self._content_sent)
 
     def mail(self, *args: Any, **options: Any) -> tuple[int, bytes]:
         code, text = self._mail(*args, **options)
@@ -330,7 +278,7 @@ def _described(error: Exception) -> Reply:
     return Reply(None, f"{type(error).__name__}: {error}")
 
 
-def _describe_open_error(error: Exception) -> str:
+def describe_open_error(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPAuthenticationError):
         return (
             f"The mail server refuses the login: {_reply(error.smtp_code, error.smtp_error)}. "

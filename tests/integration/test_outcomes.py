@@ -24,6 +24,7 @@ from congressy_mailer.delivery import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State, TransportStatus
 from congressy_mailer.retry import FLOOR, Reply
+from congressy_mailer.transports import kept
 from congressy_mailer.transports.base import Composed, Outcome
 from congressy_mailer.transports.django import DjangoTransport, open_backend
 from demo.local_sparkpost import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, LocalSparkPost, Raw, Stage
@@ -530,6 +531,7 @@ def test_doubt_after_some_recipients_were_refused(server: LocalSparkPost) -> Non
 def outbox_server(server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> LocalSparkPost:
     """A server to which no connection is open, and only a slice is under test: nothing is published."""
     monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
+    kept.close_connections()
     server.stop()
     server.start()
     return server

@@ -1,0 +1,136 @@
+"""Bytes to and replies from an SMTP server, over a socket that was opened elsewhere, with TLS or without."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import ssl
+from contextlib import suppress
+
+from ..retry import Reply
+from .smtp_replies import NotAReply, ReplyParser
+
+# How much is handed to the socket at once, and read from it.
+_PIECE = 64 * 1024
+
+_READ = selectors.EVENT_READ
+_READ_OR_WRITE = selectors.EVENT_READ | selectors.EVENT_WRITE
+
+_UNFINISHED = Reply(None, "The server has begun to say something unasked.")
+
+
+class ConnectionLost(Exception):
+    """No reply is to be had any more. ``reply`` stands in its place: the server's last word, or what happened."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+class Stream:
+    """Writes without ever waiting for a server that waits for us: replies are taken in meanwhile.
+
+    Once the connection has come to an end, writing does nothing, and reading gives what had been said before it.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        # As the backend has set it, in seconds; so long may the server be silent, or take nothing.
+        self._timeout = sock.gettimeout()
+        self._replies = ReplyParser()
+        self._end: Reply | None = None
+        #: Bytes of the last :meth:`write` that have left this process.
+        self.written = 0
+        with suppress(OSError):
+            # Otherwise the last part of a content may wait for the acknowledgement of the part before (RFC 896).
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def ended(self) -> bool:
+        """The connection can no longer be used."""
+        return self._end is not None
+
+    def end(self, reason: Reply) -> None:
+        """Regard the connection as lost, whatever else may have come from it."""
+        self._end = reason
+        self._replies = ReplyParser()
+
+    def unasked(self) -> Reply | None:
+        """What has come although nothing was asked, such as that the server closes; ``None``, as it should be."""
+        self._socket.settimeout(0)
+        try:
+            self._receive()
+            return self._replies.next() or self._end or (None if self._replies.empty else _UNFINISHED)
+        except NotAReply as error:
+            return Reply(None, str(error))
+        finally:
+            self._socket.settimeout(self._timeout)
+
+    def write(self, data: bytes) -> None:
+        """Hand over all of it, as far as the connection lasts."""
+        self.written = 0
+        view = memoryview(data)
+        self._socket.settimeout(0)
+        try:
+            while self.written < len(view) and not self.ended:
+                self._write_some(view)
+        except TimeoutError:
+            self._has_ended("The server took nothing in time.")
+        except OSError:
+            # What the server said before is still to be read; reading finds the end by itself.
+            return
+        finally:
+            self._socket.settimeout(self._timeout)
+
+    def _write_some(self, view: memoryview) -> None:
+        try:
+            self.written += self._socket.send(view[self.written : self.written + _PIECE])
+        except ssl.SSLWantReadError:
+            self._wait(_READ)
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            # The server may take nothing more before we have taken what it says.
+            self._receive()
+            if not self.ended:
+                self._wait(_READ_OR_WRITE)
+
+    def _wait(self, events: int) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, events)
+            if not selector.select(self._timeout):
+                raise TimeoutError
+
+    def read(self) -> Reply:
+        """The next reply.
+
+        Raises:
+            ConnectionLost: there is none.
+        """
+        try:
+            while (reply := self._replies.next()) is None:
+                if self._end is not None:
+                    raise ConnectionLost(self._end)
+                self._receive()
+        except NotAReply as error:
+            self.end(Reply(None, str(error)))
+            raise ConnectionLost(Reply(None, str(error))) from error
+        return reply
+
+    def _receive(self) -> None:
+        """Take in what there is; wait for it, if the socket does."""
+        try:
+            data = self._socket.recv(_PIECE)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except TimeoutError:
+            self._has_ended("The server said nothing in time.")
+        except OSError as error:
+            self._has_ended(f"The connection was lost: {type(error).__name__}: {error}")
+        else:
+            if data:
+                self._replies.feed(data)
+            else:
+                self._has_ended("The server closed the connection.")
+
+    def _has_ended(self, reason: str) -> None:
+        """Nothing more will come; what has come is still to be read."""
+        self._end = self._end or Reply(None, reason)

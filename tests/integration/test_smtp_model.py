@@ -1,0 +1,167 @@
+"""Whatever a server says and wherever it hangs up: every mail has one outcome, and the outcome is the truth."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.test import override_settings
+from django.utils import timezone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from congressy_mailer.content.mime import compose
+from congressy_mailer.content.templates import Rendered
+from congressy_mailer.exceptions import TransportUnavailable
+from congressy_mailer.models import Message
+from congressy_mailer.transports.base import Composed, Outcome
+from congressy_mailer.transports.django import open_backend
+from congressy_mailer.transports.smtp import SmtpTransport
+
+from .scripted_smtp import YES, ScriptedServer, Step
+
+
+@contextmanager
+def transport_to(port: int, *, buffers: int = 0) -> Iterator[SmtpTransport]:
+    """A transport to a server without TLS and login; so many bytes fit into its first connection, 0: as usual."""
+    options = {"host": "127.0.0.1", "port": port, "username": "", "password": "", "use_tls": False, "timeout": 5}
+    plain = {"BACKEND": "django.core.mail.backends.smtp.EmailBackend", "OPTIONS": options}
+    with override_settings(CONGRESSY_MAILER={"TRANSPORTS": {"plain": plain}}):
+        backend: Any = open_backend("plain")
+    transport = SmtpTransport(backend)
+    if buffers:
+        backend.open()
+        backend.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+        backend.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+    try:
+        yield transport
+    finally:
+        transport.close()
+
+
+def mail(recipients: int = 1, text: str = "Texto\n.\n..dois") -> Composed:
+    """A mail whose ``Message-ID`` has its key."""
+    key = uuid4()
+    now = timezone.now()
+    message = Message(
+        from_email="Congressy <mail@congressy.net>",
+        to=[f"r{number}@example.com" for number in range(recipients)],
+        message_id=f"<{key}@x>",
+        created_at=now,
+        queued_at=now,
+    )
+    return Composed(key, compose(message, Rendered("Olá", text, ""), []))
+
+
+class Stop(Exception):
+    """The generator of mails fails."""
+
+
+@dataclass
+class Delivered:
+    pulled: list[UUID]
+    outcomes: list[Outcome]
+    error: Exception | None = None
+
+
+def deliver(
+    transport: SmtpTransport, mails: list[Composed], stop_after: int | None = None, fail_after: int | None = None
+) -> Delivered:
+    result = Delivered([], [])
+
+    def generate() -> Iterator[Composed]:
+        for number, composed in enumerate(mails):
+            if number == fail_after:
+                raise Stop
+            # Whatever happens here, all but the last is known.
+            assert len(result.pulled) - len(result.outcomes) <= 1
+            result.pulled.append(composed.key)
+            yield composed
+
+    try:
+        for outcome in transport.deliver(generate()):
+            result.outcomes.append(outcome)
+            if len(result.outcomes) == stop_after:
+                break
+    except (TransportUnavailable, Stop) as error:
+        result.error = error
+    return result
+
+
+def replies() -> st.SearchStrategy[Step]:
+    said = st.sampled_from(
+        [
+            *["", "", "", "", "", ""],
+            *["451 4.3.0 later", "452 full", "550 5.1.1 no", "552 much", "554", "421 4.7.0 closing"],
+            *[
+                "250-one\r\n250 two",
+                "550-one\r\n550 two",
+                "530 5.7.0 login",
+                "550 5.7.1 Unconfigured Sending Domain <x>",
+            ],
+            *["354 go", "250 2.0.0 OK", "220 what", "999 what", "2505 what", "hello", "250-one\r\n550 two", "\x00\xff"],
+        ]
+    )
+    cut = st.none() | st.none() | st.none() | st.integers(0, 30)
+    return st.builds(Step, said, cut, stays=st.booleans())
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    steps=st.lists(st.just(YES) | replies(), max_size=40),
+    recipients=st.lists(st.integers(1, 3), min_size=1, max_size=5),
+    limits=st.lists(st.none() | st.integers(0, 4000), max_size=3),
+    extensions=st.sampled_from([("PIPELINING", "8BITMIME"), ("PIPELINING",), ("8BITMIME",), ()]),
+    data_without_recipients=st.booleans(),
+    stop_after=st.none() | st.none() | st.integers(1, 4),
+    fail_after=st.none() | st.none() | st.integers(0, 4),
+)
+def test_the_outcome_is_the_truth(
+    steps: list[Step],
+    recipients: list[int],
+    limits: list[int | None],
+    extensions: tuple[str, ...],
+    data_without_recipients: bool,
+    stop_after: int | None,
+    fail_after: int | None,
+) -> None:
+    server = ScriptedServer(
+        steps, extensions=extensions, input_limits=limits, data_without_recipients=data_without_recipients
+    )
+    mails = [mail(number) for number in recipients]
+    try:
+        with transport_to(server.port) as transport:
+            result = deliver(transport, mails, stop_after, fail_after)
+    finally:
+        server.close()
+
+    assert server.violations == []
+    # What goes to nobody has nothing in it.
+    assert all(one.content == b"\r\n" for one in server.taken if not one.recipients)
+    outcomes = {outcome.key: outcome for outcome in result.outcomes}
+    # One outcome for each, in order, unless something came between.
+    assert [outcome.key for outcome in result.outcomes] == [one.key for one in mails[: len(result.outcomes)]]
+    assert result.error is not None or len(result.outcomes) in (stop_after, len(mails))
+    for composed in mails:
+        taken = [one for one in server.taken if one.key == str(composed.key) and one.recipients]
+        # Whatever happens, no mail goes out twice.
+        assert len(taken) <= 1
+        outcome = outcomes.get(composed.key)
+        if outcome is None:
+            assert not any(one.accepted for one in taken)
+            continue
+        named = [*outcome.accepted, *outcome.deferred, *outcome.rejected]
+        assert sorted(named) == ([] if outcome.sender_refused else sorted(composed.mail.envelope))
+        accepted = taken[0].recipients if taken and taken[0].accepted else ()
+        assert set(outcome.accepted) <= set(accepted)
+        if outcome.in_doubt:
+            # Also where the server hung up before the content was in: that cannot be told from here.
+            assert not any(one.told for one in taken)
+            assert set(accepted) <= set(outcome.deferred)
+        else:
+            assert set(outcome.accepted) == set(accepted)
+        assert all("in time" not in str(reply) for reply in outcome.deferred.values())

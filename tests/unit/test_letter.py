@@ -1,0 +1,107 @@
+"""What of a mail goes over the wire."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
+
+from congressy_mailer.content.attachments import ReadAttachment
+from congressy_mailer.content.mime import OutgoingMail, compose
+from congressy_mailer.content.templates import Rendered
+from congressy_mailer.models import Message
+from congressy_mailer.retry import Reply
+from congressy_mailer.transports import letter
+from congressy_mailer.transports.base import Composed
+
+
+def composed(text: str = "Texto", **fields: Any) -> Composed:
+    now = timezone.now()
+    values = {"from_email": "Congressy <mail@congressy.net>", "to": ["ana@example.com"], **fields}
+    message = Message(message_id="<1@x>", created_at=now, queued_at=now, **values)
+    return Composed(uuid4(), compose(message, Rendered("Olá", text, ""), []))
+
+
+def received(content: bytes) -> Any:
+    """What a server makes of it (RFC 5321 §4.5.2)."""
+    assert content.endswith(b"\r\n.\r\n")
+    undone = (b"\r\n" + content[:-3]).replace(b"\r\n.", b"\r\n")[2:]
+    return email.message_from_bytes(undone, policy=email.policy.default)
+
+
+@given(st.text(st.sampled_from(".\r\n\u2028aã ")))
+def test_the_server_gets_what_was_written(text: str) -> None:
+    content = letter.address(composed(text)).write_out(eight_bit=True)
+    assert content.count(b"\r\n.\r\n") == 1
+    assert content.count(b"\r\n") == content.count(b"\r") == content.count(b"\n")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
+    got = received(content).get_content().replace("\r\n", "\n").rstrip("\n").split("\n")
+    assert got == lines
+
+
+def test_a_single_line_break_character_does_not_pass_for_the_end() -> None:
+    mail = composed()
+    payload = "a\r.\rb\n.\nc"
+    mail.mail.message().as_bytes()
+
+    class Careless(OutgoingMail):
+        def message(self, *args: Any, **options: Any) -> Any:
+            message = email.message_from_bytes(b"Subject: x\n\n", policy=email.policy.compat32)
+            message._payload = payload  # type: ignore[attr-defined]
+            return message
+
+    mail.mail.__class__ = Careless
+    assert letter.address(mail).write_out(eight_bit=True).endswith(b"a\r\n..\r\nb\r\n..\r\nc\r\n.\r\n")
+
+
+def test_seven_bits_where_the_server_takes_no_more() -> None:
+    mail = composed("Olá, você")
+    assert not letter.address(mail).write_out(eight_bit=True).isascii()
+    content = letter.address(mail).write_out(eight_bit=False)
+    assert content.isascii()
+    assert received(content).get_content().strip() == "Olá, você"
+
+
+def test_attachments_stay_as_they_are_in_seven_bits() -> None:
+    now = timezone.now()
+    message = Message(from_email="a@b.example", to=["ana@example.com"], message_id="<1@x>", created_at=now)
+    data = bytes(range(256)) * 20
+    attachment = ReadAttachment("ação.pdf", data, "application/pdf", "")
+    mail = Composed(uuid4(), compose(message, Rendered("Olá", "você", "<p>você</p>"), [attachment]))
+    for eight_bit in (True, False):
+        (part,) = received(letter.address(mail).write_out(eight_bit=eight_bit)).iter_attachments()
+        assert part.get_filename() == "ação.pdf"
+        assert part.get_content() == data
+
+
+def test_addresses_are_ascii() -> None:
+    mail = composed(from_email="Olá <mail@congressy.com>", to=["ana@bücher.example", "Eva <eva@example.com>"])
+    ready = letter.address(mail)
+    assert ready.sender == "mail@congressy.com"
+    assert list(ready.recipients.values()) == ["ana@xn--bcher-kva.example", "eva@example.com"]
+
+
+@pytest.mark.parametrize("address", ["joão@example.com", "a@example.com>\r\nRCPT TO:<b@example.com", "a\0@example.com"])
+def test_an_address_that_cannot_be_said_is_refused_alone(address: str) -> None:
+    mail = composed()
+    mail.mail.envelope = ["ana@example.com", address]
+    ready = letter.address(mail)
+    assert list(ready.recipients) == ["ana@example.com"]
+    assert ready.refused[address].code == 553
+    assert "Not sent" in ready.refused[address].text
+
+
+def test_a_sender_that_cannot_be_said() -> None:
+    mail = composed()
+    mail.mail.from_email = "joão@example.com"
+    ready = letter.address(mail)
+    assert not ready.sendable
+    assert ready.problem == Reply(
+        553, "5.1.7 Not sent: the part before the @ of 'joão@example.com' needs SMTPUTF8 (RFC 6531), which is not used"
+    )
