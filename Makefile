@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 # The newest Python that has what is needed: without a redis-server, the embedded one has wheels up to 3.12.
 PYTHON ?= $(shell for v in $$(command -v redis-server >/dev/null 2>&1 && echo 3.13) 3.12 3.11 ''; do \
-	p=$$(command -v python$${v:-3}) && "$$p" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	p=$$(command -v python$${v:-3}) && "$$p" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo "$$p"; break; }; done)
 
 demo: $(STAMP)

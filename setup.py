@@ -25,13 +25,37 @@ test = [
     "pytest-xdist>=3.6",
 ]
 
+# PyPI shows the README alone: a link to a file beside it would lead nowhere.
+readme = re.sub(r"\[([^]]+)\]\((?!https?:)[^)]+\)", r"\1", (root / "README.md").read_text())
+
 setup(
     name="congressy-mailer",
     version=version[1],
     description="Transactional and bulk e-mail for Django through Celery and SparkPost: nothing lost, nothing twice.",
-    long_description=(root / "README.md").read_text(),
+    long_description=readme,
     long_description_content_type="text/markdown",
+    author="Congressy",
     license="MIT",
+    keywords=["django", "celery", "email", "smtp", "sparkpost", "redis", "queue", "outbox", "transactional email"],
+    classifiers=[
+        "Environment :: Web Environment",
+        "Framework :: Celery",
+        "Framework :: Django",
+        "Framework :: Django :: 5.2",
+        "Framework :: Django :: 6.0",
+        "Framework :: Django :: 6.1",
+        "Intended Audience :: Developers",
+        "Natural Language :: English",
+        "Natural Language :: Portuguese (Brazilian)",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Communications :: Email",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=["congressy_mailer", "congressy_mailer.*"]),
     package_data={"congressy_mailer": ["py.typed", "locale/*/LC_MESSAGES/*", "templates/**/*"]},
     python_requires=">=3.11",

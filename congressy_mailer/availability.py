@@ -137,11 +137,6 @@ def _mail_of(status: TransportStatus) -> QuerySet[Message]:
     return waiting.filter(Q(from_email__iendswith=address) | Q(from_email__iendswith=f"{address}>"))
 
 
-def name_of(status: TransportStatus) -> str:
-    """What cannot be used, for people."""
-    return _name(status.using, status.sender_domain)
-
-
 def _statuses(using: str) -> QuerySet[TransportStatus]:
     return TransportStatus.objects.using(outbox.database()).filter(using=using)
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import django
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import InvalidStorageError, storages
+from django.core.mail.backends.smtp import EmailBackend
 from django.template import engines
+from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
 
 from .celery_app import find_celery_app
 from .conf import default_reply_to, default_sender, mailer_settings
@@ -24,7 +28,17 @@ from .transports.django import DEFAULT_TIMEOUT
 
 Apps = Sequence[AppConfig] | None
 
+#: What ``MAILERS`` uses where no ``BACKEND`` is named.
 _SMTP_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+#: Options of the SMTP backend, and the settings that stand for them outside ``MAILERS``.
+_OPTIONS = {
+    "host": "EMAIL_HOST",
+    "username": "EMAIL_HOST_USER",
+    "password": "EMAIL_HOST_PASSWORD",
+    "use_tls": "EMAIL_USE_TLS",
+    "use_ssl": "EMAIL_USE_SSL",
+    "timeout": "EMAIL_TIMEOUT",
+}
 _SPARKPOST_HOST = re.compile(r"(^|\.)sparkpostmail\.com$", re.IGNORECASE)
 # How often a client waits for a server while it hands over a mail to one recipient on a new connection: connecting,
 # the greeting, EHLO, STARTTLS, the TLS handshake, EHLO, AUTH LOGIN (3), MAIL, RCPT, DATA, the content, its reply.
@@ -44,22 +58,38 @@ def check_settings(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register("congressy_mailer")
 def check_broker(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E002``: no Celery app. ``congressy_mailer.E003``: no broker URL."""
+    """``congressy_mailer.E002``: no Celery app. ``congressy_mailer.E003``: no broker URL.
+
+    ``congressy_mailer.E016``: workers would refuse JSON, which our tasks are published as.
+    """
     try:
         app = find_celery_app()
     except ImproperlyConfigured as error:
         # A wrong CONGRESSY_MAILER has its own error.
         return [] if check_settings(None) else [Error(str(error), id="congressy_mailer.E002")]
-    if app.conf.broker_write_url or app.conf.task_always_eager:
+    if app.conf.task_always_eager:
         return []
-    return [
-        Error(
-            "The Celery app has no broker URL: mail would be stored, and never published.",
-            hint='Set CELERY_BROKER_URL = "redis://localhost:6379/0" and let the app read Django\'s settings: '
-            'app.config_from_object("django.conf:settings", namespace="CELERY").',
-            id="congressy_mailer.E003",
+    errors: list[CheckMessage] = []
+    if not app.conf.broker_write_url:
+        errors.append(
+            Error(
+                _("The Celery app has no broker URL: mail would be stored, and never published."),
+                hint=_(
+                    'Set CELERY_BROKER_URL = "redis://localhost:6379/0" and let the app read Django\'s settings: '
+                    'app.config_from_object("django.conf:settings", namespace="CELERY").'
+                ),
+                id="congressy_mailer.E003",
+            )
         )
-    ]
+    if not {"json", "application/json"} & set(app.conf.accept_content or ()):
+        errors.append(
+            Error(
+                _("CELERY_ACCEPT_CONTENT lacks JSON: the workers would refuse the ids of messages."),
+                hint=_('Add "json" to CELERY_ACCEPT_CONTENT.'),
+                id="congressy_mailer.E016",
+            )
+        )
+    return errors
 
 
 @register("congressy_mailer")
@@ -72,58 +102,165 @@ def check_addresses(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     except InvalidAddress as error:
         errors.append(
             Error(
-                f"No mail can be sent without a sender: {error}",
-                hint='Set CONGRESSY_EMAIL_SENDER = "mail@example.com", with a domain that your provider knows.',
+                _("No mail can be sent without a sender: %(error)s") % {"error": error},
+                hint=_('Set CONGRESSY_EMAIL_SENDER = "mail@example.com", with a domain that your provider knows.'),
                 id="congressy_mailer.E004",
             )
         )
-    for address in default_reply_to():
-        try:
+    try:
+        for address in default_reply_to():
             normalise_address(address, "CONGRESSY_REPLY_TO")
-        except InvalidAddress as error:
-            errors.append(Error(str(error), id="congressy_mailer.E005"))
+    except InvalidAddress as error:
+        errors.append(Error(str(error), id="congressy_mailer.E005"))
+    except TypeError:
+        errors.append(
+            Error(
+                _("CONGRESSY_REPLY_TO must be an address or a list of addresses, not %(value)r.")
+                % {"value": settings.CONGRESSY_REPLY_TO},
+                id="congressy_mailer.E005",
+            )
+        )
     return errors
+
+
+@register("congressy_mailer")
+def check_time_zones(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.E013``: ``USE_TZ`` is ``False``."""
+    if settings.USE_TZ:
+        return []
+    return [
+        Error(
+            _("USE_TZ is False: times are compared with their time zones everywhere, and every sweep would fail."),
+            hint=_("Set USE_TZ = True."),
+            id="congressy_mailer.E013",
+        )
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Backend:
+    """A mail backend as the host has configured it."""
+
+    #: Name of the setting that names its class.
+    name: str
+    path: Any
+    #: Name of the setting that holds its options, where there is one.
+    options_name: str
+    options: Any
+    #: What an option is that is not given is told by ``EMAIL_*``.
+    falls_back: bool
+
+
+def _backends() -> Iterator[_Backend]:
+    """Every mail backend that a message may be sent through."""
+    knows_mailers = django.VERSION >= (6, 1)
+    mailers = getattr(settings, "MAILERS", None) if knows_mailers else None
+    if mailers is None:
+        yield _Backend("EMAIL_BACKEND", settings.EMAIL_BACKEND, "", {}, falls_back=True)
+    else:
+        yield from _backends_of("MAILERS", mailers, falls_back=False)
+    if not check_settings(None):
+        transports = mailer_settings().TRANSPORTS
+        yield from _backends_of("CONGRESSY_MAILER['TRANSPORTS']", transports, falls_back=not knows_mailers)
+
+
+def _backends_of(setting: str, configured: Mapping[str, Any], *, falls_back: bool) -> Iterator[_Backend]:
+    for alias, one in configured.items():
+        name = f"{setting}[{alias!r}]"
+        yield _Backend(
+            f"{name}['BACKEND']", one.get("BACKEND", _SMTP_BACKEND),
+            f"{name}['OPTIONS']", one.get("OPTIONS", {}), falls_back,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class _SMTPServer:
     """An SMTP server as the host has configured it."""
 
-    #: Name of a setting by its name in ``MAILERS``.
+    #: Name of the setting of each option.
     names: dict[str, str]
-    host: str
-    user: str
-    password: str
-    use_tls: bool
-    use_ssl: bool
-    #: Seconds that it may be silent.
-    timeout: float
+    values: dict[str, Any]
 
+    @property
+    def timeout(self) -> Any:
+        """Seconds that it may be silent."""
+        given = self.values["timeout"]
+        return DEFAULT_TIMEOUT if given is None else given
 
-def _smtp_server(names: dict[str, str], values: list[Any]) -> _SMTPServer:
-    host, user, password, use_tls, use_ssl, timeout = values
-    return _SMTPServer(
-        names, host or "", user or "", password or "", bool(use_tls), bool(use_ssl), timeout or DEFAULT_TIMEOUT
-    )
+    @property
+    def has_timeout(self) -> bool:
+        """Whether its timeout is one."""
+        return isinstance(self.timeout, int | float) and self.timeout > 0
 
 
 def _smtp_servers() -> Iterator[_SMTPServer]:
-    """Every SMTP server in ``MAILERS`` (Django 6.1 and later), or the one of ``EMAIL_*``."""
-    mailers = getattr(settings, "MAILERS", None)
-    options = ("host", "username", "password", "use_tls", "use_ssl", "timeout")
-    if mailers is None:
-        if settings.EMAIL_BACKEND != _SMTP_BACKEND:
-            return
-        ours = (
-            "EMAIL_HOST", "EMAIL_HOST_USER", "EMAIL_HOST_PASSWORD", "EMAIL_USE_TLS", "EMAIL_USE_SSL", "EMAIL_TIMEOUT",
-        )  # fmt: skip
-        yield _smtp_server(dict(zip(options, ours, strict=True)), [getattr(settings, name) for name in ours])
-        return
-    for alias, mailer in mailers.items():
-        if mailer.get("BACKEND", _SMTP_BACKEND) == _SMTP_BACKEND:
-            given = mailer.get("OPTIONS", {})
-            names = {option: f"MAILERS[{alias!r}]['OPTIONS'][{option!r}]" for option in options}
-            yield _smtp_server(names, [given.get(option) for option in options])
+    """Every SMTP server in ``MAILERS`` (Django 6.1 and later), or the one of ``EMAIL_*``, and in ``TRANSPORTS``."""
+    for backend in _backends():
+        if not isinstance(backend.options, Mapping) or not _speaks_smtp(backend.path):
+            continue
+        names = {option: f"{backend.options_name}[{option!r}]" for option in _OPTIONS}
+        values = {option: backend.options.get(option) for option in _OPTIONS}
+        for option, setting in _OPTIONS.items() if backend.falls_back else ():
+            if values[option] is None:
+                values[option] = getattr(settings, setting)
+                if values[option] or not backend.options_name:
+                    names[option] = setting
+        yield _SMTPServer(names, values)
+
+
+def _speaks_smtp(path: Any) -> bool:
+    try:
+        backend = import_string(path)
+    except Exception:
+        # It has its own error.
+        return False
+    return isinstance(backend, type) and issubclass(backend, EmailBackend)
+
+
+@register("congressy_mailer")
+def check_backends(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.E014``: a mail backend cannot be made as it is configured.
+
+    ``congressy_mailer.E015``: ``MAILERS`` has no ``"default"``.
+    """
+    errors: list[CheckMessage] = []
+    if django.VERSION >= (6, 1) and "default" not in getattr(settings, "MAILERS", ["default"]):
+        errors.append(
+            Error(
+                _('MAILERS has no "default": mail that is sent without using= would wait for ever.'),
+                hint=_('Add "default" to MAILERS.'),
+                id="congressy_mailer.E015",
+            )
+        )
+    for backend in _backends():
+        try:
+            import_string(backend.path)
+        except Exception as error:
+            errors.append(
+                Error(
+                    _("%(name)s is %(path)r, which cannot be imported: %(error)s")
+                    % {"name": backend.name, "path": backend.path, "error": error},
+                    id="congressy_mailer.E014",
+                )
+            )
+        if not isinstance(backend.options, Mapping):
+            errors.append(
+                Error(
+                    _("%(name)s must be a dict, not %(value)r.")
+                    % {"name": backend.options_name, "value": backend.options},
+                    id="congressy_mailer.E014",
+                )
+            )
+    errors += [
+        Error(
+            _("%(name)s must be a number of seconds above zero, not %(value)r.")
+            % {"name": server.names["timeout"], "value": server.timeout},
+            id="congressy_mailer.E014",
+        )
+        for server in _smtp_servers()
+        if not server.has_timeout
+    ]
+    return errors
 
 
 @register("congressy_mailer")
@@ -131,31 +268,34 @@ def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """``congressy_mailer.E006``: TLS and SSL. ``congressy_mailer.E007``/``E008``: SparkPost without key, or TLS."""
     errors: list[CheckMessage] = []
     for server in _smtp_servers():
-        names = server.names
-        if server.use_tls and server.use_ssl:
+        names, values = server.names, server.values
+        if values["use_tls"] and values["use_ssl"]:
             errors.append(
                 Error(
-                    f"{names['use_tls']} and {names['use_ssl']} are both set: Django refuses to connect.",
-                    hint=f"SparkPost speaks STARTTLS on ports 587 and 2525: keep {names['use_tls']}.",
+                    _("%(use_tls)s and %(use_ssl)s are both set: Django refuses to connect.") % names,
+                    hint=_("SparkPost speaks STARTTLS on ports 587 and 2525: keep %(use_tls)s.") % names,
                     id="congressy_mailer.E006",
                 )
             )
-        if not _SPARKPOST_HOST.search(server.host):
+        if not _SPARKPOST_HOST.search(str(values["host"])):
             continue
-        if not (server.user and server.password):
+        if not (values["username"] and values["password"]):
             errors.append(
                 Error(
-                    f"{names['host']} is SparkPost's, but {names['username']} or {names['password']} is empty.",
-                    hint='The user is SMTP_Injection, the password an API key with "Send via SMTP".',
+                    _("%(host)s is SparkPost's, but %(username)s or %(password)s is empty.") % names,
+                    hint=_('The user is SMTP_Injection, the password an API key with "Send via SMTP".'),
                     id="congressy_mailer.E007",
                 )
             )
-        if not server.use_tls:
+        if not values["use_tls"]:
             errors.append(
                 Error(
-                    f"{names['host']} is SparkPost's, but {names['use_tls']} is not set: the API key would travel "
-                    "in the clear, and SparkPost refuses the login.",
-                    hint=f"Set {names['use_tls']} to True.",
+                    _(
+                        "%(host)s is SparkPost's, but %(use_tls)s is not set: the API key would travel in the clear, "
+                        "and SparkPost refuses the login."
+                    )
+                    % names,
+                    hint=_("Set %(use_tls)s to True.") % names,
                     id="congressy_mailer.E008",
                 )
             )
@@ -172,22 +312,34 @@ def check_lease(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     if conf.LEASE <= conf.TIME_LIMIT:
         return [
             Error(
-                f"LEASE ({conf.LEASE}) is not longer than TIME_LIMIT ({conf.TIME_LIMIT}): a message that takes long to "
-                "be composed would be given to another worker meanwhile.",
-                hint="Make LEASE longer, or TIME_LIMIT shorter, in CONGRESSY_MAILER.",
+                _(
+                    "LEASE (%(lease)s) is not longer than TIME_LIMIT (%(limit)s): a message that takes long to be "
+                    "composed would be given to another worker meanwhile."
+                )
+                % {"lease": conf.LEASE, "limit": conf.TIME_LIMIT},
+                hint=_("Make LEASE longer, or TIME_LIMIT shorter, in CONGRESSY_MAILER."),
                 id="congressy_mailer.E012",
             )
         ]
     errors: list[CheckMessage] = []
     for server in _smtp_servers():
+        if not server.has_timeout:
+            continue
         longest = conf.TIME_SLICE + timedelta(seconds=server.timeout * _WAITS)
         if longest >= conf.LEASE:
+            told = {
+                "lease": conf.LEASE, "longest": longest, "timeout": f"{server.timeout:g}",
+                "setting": server.names["timeout"],
+            }  # fmt: skip
             errors.append(
                 Error(
-                    f"LEASE ({conf.LEASE}) is not longer than an exchange with a slow mail server can take ({longest}, "
-                    f"with {server.timeout:g} s in {server.names['timeout']}): another worker could send the "
-                    "same message a second time.",
-                    hint=f'Set CONGRESSY_MAILER["LEASE"] to more than {longest}, or shorten {server.names["timeout"]}.',
+                    _(
+                        "LEASE (%(lease)s) is not longer than an exchange with a slow mail server can take "
+                        "(%(longest)s, with %(timeout)s s in %(setting)s): another worker could send the same message "
+                        "a second time."
+                    )
+                    % told,
+                    hint=_('Set CONGRESSY_MAILER["LEASE"] to more than %(longest)s, or shorten %(setting)s.') % told,
                     id="congressy_mailer.E012",
                 )
             )
@@ -203,9 +355,12 @@ def check_humanize(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         if _LOADS_HUMANIZE.search(path.read_text(errors="ignore")):
             return [
                 Error(
-                    f"The template {path} loads humanize, but django.contrib.humanize is not installed: "
-                    "mail made with it would fail in the worker.",
-                    hint='Add "django.contrib.humanize" to INSTALLED_APPS.',
+                    _(
+                        "The template %(path)s loads humanize, but django.contrib.humanize is not installed: mail made "
+                        "with it would fail in the worker."
+                    )
+                    % {"path": path},
+                    hint=_('Add "django.contrib.humanize" to INSTALLED_APPS.'),
                     id="congressy_mailer.E009",
                 )
             ]
@@ -231,9 +386,11 @@ def check_eager(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Error(
-            "CELERY_TASK_ALWAYS_EAGER is set outside development: each request would deliver its mail itself, wait "
-            "for the mail server, and not try again.",
-            hint="Remove it from the settings of production.",
+            _(
+                "CELERY_TASK_ALWAYS_EAGER is set outside development: each request would deliver its mail itself, wait "
+                "for the mail server, and not try again."
+            ),
+            hint=_("Remove it from the settings of production."),
             id="congressy_mailer.E010",
         )
     ]
@@ -251,7 +408,8 @@ def check_attachment_storage(app_configs: Apps, **kwargs: Any) -> list[CheckMess
     except InvalidStorageError as error:
         return [
             Error(
-                f"CONGRESSY_MAILER['ATTACHMENT_STORAGE'] names {alias!r}, which cannot be used: {error}",
+                _("CONGRESSY_MAILER['ATTACHMENT_STORAGE'] names %(alias)r, which cannot be used: %(error)s")
+                % {"alias": alias, "error": error},
                 id="congressy_mailer.E011",
             )
         ]
@@ -268,10 +426,12 @@ def check_public_attachments(app_configs: Apps, **kwargs: Any) -> list[CheckMess
         return []
     return [
         Warning(
-            "Attachments wait for the worker in the default storage, which has a public URL.",
-            hint='Add a storage without one to STORAGES, such as {"mail": {"BACKEND": '
-            '"django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": "/srv/mail"}}}, and name it in '
-            'CONGRESSY_MAILER["ATTACHMENT_STORAGE"].',
+            _("Attachments wait for the worker in the default storage, which has a public URL."),
+            hint=_(
+                'Add a storage without one to STORAGES, such as {"mail": {"BACKEND": '
+                '"django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": "/srv/mail"}}}, and name it in '
+                'CONGRESSY_MAILER["ATTACHMENT_STORAGE"].'
+            ),
             id="congressy_mailer.W001",
         )
     ]

@@ -20,8 +20,8 @@ from django.core.signals import setting_changed
 class MailerSettings:
     """The values of ``CONGRESSY_MAILER``, checked, with defaults for what the host leaves out."""
 
-    #: Dotted path to the host's Celery app (``"project.celery:app"``). ``None``: the app that the host made
-    #: Celery's current one, else ``app`` in the ``celery`` module beside the settings.
+    #: Dotted path to the host's Celery app (``"project.celery:app"``). ``None``: ``app`` in the ``celery``
+    #: module beside the settings, else the app that Celery takes for the default or current one.
     CELERY_APP: str | None = None
     #: Celery queue of transactional mail and of the sweep.
     QUEUE: str = "mailer"
@@ -44,7 +44,8 @@ class MailerSettings:
     #: time), ``"hold"`` sets it aside for a person to decide (never a second time).
     ON_CRASH: Literal["resend", "hold"] = "resend"
     #: A message whose worker died this often while holding it is set aside as ``held``, so that one which makes
-    #: workers crash or hang does not stop the others.
+    #: workers crash or hang does not stop the others. So is one whose mail server took the content this often and
+    #: did not say in time what became of it: it may have arrived each time.
     MAX_CRASHES: int = 3
     #: A ``deliver`` task that takes longer is interrupted, and killed when its ``LEASE`` is over (both under Celery's
     #: prefork pool): a template that never ends holds a worker no longer than this.

@@ -12,7 +12,7 @@ from dataclasses import replace
 from traceback import walk_tb
 
 from .models import Message
-from .retry import Reply
+from .retry import Reply, readable
 from .transports.base import Outcome
 
 _NOT_KEPT = "what else was said is not kept, because the message is sensitive"
@@ -22,7 +22,7 @@ _ENHANCED_CODE = re.compile(r"\d\.\d{1,3}\.\d{1,3}\b")
 
 def told(message: Message, error: BaseException) -> str:
     """An error that came up while a message was composed, as it may be stored and logged."""
-    return f"{described(error)} ({_NOT_KEPT})" if message.sensitive else str(error)
+    return f"{described(error)} ({_NOT_KEPT})" if message.sensitive else readable(str(error))
 
 
 def described(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,7 +14,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import InterfaceError, OperationalError, connections
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, OperationalError, connections
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
@@ -28,7 +29,8 @@ from .content.mime import OutgoingMail, compose
 from .content.templates import Rendered, ready_content, render
 from .exceptions import ContentError, ContentNotReady, TransportUnavailable
 from .models import Attachment, Message
-from .transports.base import Composed, Outcome
+from .stopping import sigterm_waits
+from .transports.base import Composed, Outcome, in_ascii
 from .transports.kept import transport_for
 
 logger = logging.getLogger("congressy_mailer.delivery")
@@ -59,7 +61,11 @@ class Delivery:
         self._hold = conf.ON_CRASH == "hold"
         # Not to the last moment: another worker may take the message then.
         self._lease_ends = time.monotonic() + conf.LEASE.total_seconds() * 0.9
+        #: Claimed, and not handed to a transport.
         self._open: dict[UUID, Message] = {}
+        #: Handed to a transport, and without an outcome.
+        self._handed_over: dict[UUID, Message] = {}
+        self._stopped = False
         #: What templates see, by message; kept here because a local variable is shown in reports of errors.
         self._contexts: dict[UUID, Mapping[str, object] | Exception] = {}
         self._slice = Slice()
@@ -72,19 +78,30 @@ class Delivery:
             TransportUnavailable: a mail server cannot be used. Everything that was not sent is queued again.
             django.db.OperationalError: the database is away.
         """
-        messages = outbox.claim(ids, self._token, redelivered=redelivered)
+        with sigterm_waits(self._stop):
+            return self._run(ids, redelivered)
+
+    def _stop(self) -> None:
+        self._until = 0.0
+        self._stopped = True
+
+    @sensitive_variables()
+    def _run(self, ids: Sequence[UUID], redelivered: bool) -> Slice:
+        messages = self._claim(ids, redelivered)
         self._open = {message.id: message for message in messages}
         unavailable: TransportUnavailable | None = None
         # Where this ends in an error nobody publishes what is left, and the next sweep does.
         left_until: datetime | None = timezone.now()
         try:
-            for using in dict.fromkeys(message.using for message in messages):
+            for begun, using in enumerate(dict.fromkeys(message.using for message in messages)):
+                if begun and time.monotonic() > self._until:
+                    break
                 try:
                     self._deliver(using, [message for message in messages if message.using == using])
                 except TransportUnavailable as error:
                     # Another backend's mail need not wait for this one.
                     unavailable = error
-            if unavailable is None:
+            if unavailable is None and not self._stopped:
                 left_until = None
         finally:
             # Also on the way out of an error: nothing has to wait for the lease to run out.
@@ -96,6 +113,16 @@ class Delivery:
             self._slice.alone = outbox.suspects(ids)
         return self._slice
 
+    def _claim(self, ids: Sequence[UUID], redelivered: bool) -> list[Message]:
+        try:
+            return outbox.claim(ids, self._token, redelivered=redelivered)
+        except BaseException:
+            # They may have been claimed, and not read: nobody would know of it until the lease is over.
+            with suppress(Exception):
+                connections[outbox.database()].close()
+                outbox.release(self._token, ids, timezone.now())
+            raise
+
     def _deliver(self, using: str, messages: Sequence[Message]) -> None:
         gate = Gate(using, {domain_of(message.from_email) for message in messages})
         try:
@@ -105,6 +132,9 @@ class Delivery:
                     for outcome in transport.deliver(self._compose_all(gate, messages)):
                         self._record(gate, outcome)
         except TransportUnavailable as error:
+            # What was handed over and has no outcome was not sent.
+            self._open |= self._handed_over
+            self._handed_over.clear()
             error.retry_in = gate.failed("", str(error))
             self._put_back([message.id for message in messages], until=gate.closed[""])
             raise
@@ -131,17 +161,21 @@ class Delivery:
             self._insist(partial(outbox.release, self._token, mine, until))
 
     def _record(self, gate: Gate, outcome: Outcome) -> None:
-        message = self._open[outcome.key]
+        message = self._handed_over.pop(outcome.key)
         sender_domain = domain_of(message.from_email)
+        outcome = discreet(message, outcome)
         if outcome.sender_refused:
             gate.failed(sender_domain, str(outcome.reply))
+            self._open[message.id] = message
             self._put_back([message.id], until=gate.closed[sender_domain])
             gate.succeeded()
             return
-        # No longer ours to release: were the record to fail, the mail must stay under its lease, since the
-        # server may have it.
-        del self._open[outcome.key]
-        self._wait(message, self._insist(lambda: outbox.record(self._token, message, discreet(message, outcome))))
+        try:
+            wait = self._insist(partial(outbox.record, self._token, message, outcome))
+        except (DataError, UnicodeError):
+            # That a mail was accepted must not depend on words which the database cannot hold.
+            wait = self._insist(partial(outbox.record, self._token, message, in_ascii(outcome)))
+        self._wait(message, wait)
         replies = (outcome.reply, *outcome.deferred.values(), *outcome.rejected.values())
         if any(reply.code is not None for reply in replies):
             # Whatever it thinks of the mail, the server is there.
@@ -159,7 +193,11 @@ class Delivery:
         while True:
             try:
                 return change()
-            except (OperationalError, InterfaceError) as error:
+            except (DataError, IntegrityError):
+                # Another time would make no difference.
+                raise
+            except (DatabaseError, InterfaceError) as error:
+                # Away, or read-only after a failover, or a connection that an interruption has left in a bad way.
                 connection = connections[outbox.database()]
                 if connection.in_atomic_block or time.monotonic() + wait > self._lease_ends:
                     raise
@@ -180,15 +218,20 @@ class Delivery:
     def _compose_all(self, gate: Gate, messages: Sequence[Message]) -> Iterator[Composed]:
         self._decode(messages)
         for begun, message in enumerate(messages):
-            if begun and time.monotonic() > self._until:
+            if (begun and time.monotonic() > self._until) or time.monotonic() > self._lease_ends:
                 return
             until = gate.closed.get(domain_of(message.from_email))
             if until is not None:
                 self._put_back([message.id], until=until)
                 continue
             mail = self._composed(message)
-            if mail is not None and (not self._hold or outbox.begin(self._token, message.id)):
-                yield Composed(message.id, mail)
+            if mail is None or time.monotonic() > self._lease_ends:
+                continue
+            if self._hold and not self._insist(partial(outbox.begin, self._token, message.id)):
+                continue
+            # From here on only an outcome tells what became of it; without one it stays under its lease.
+            self._handed_over[message.id] = self._open.pop(message.id)
+            yield Composed(message.id, mail)
 
     # Django finds the mark of run() from no frame below a generator.
     @sensitive_variables()
@@ -204,11 +247,11 @@ class Delivery:
         except ContentNotReady as error:
             said = told(message, error)
             logger.warning("Message %s waits: %s", message.id, said)
-            self._wait(message, outbox.postpone(self._token, message.id, said))
+            self._wait(message, self._say(outbox.postpone, message, said))
         except ContentError as error:
             said = told(message, error)
             logger.error("Message %s failed: %s", message.id, said)
-            outbox.fail(self._token, message.id, said)
+            self._say(outbox.fail, message, said)
         except (OperationalError, InterfaceError):
             # The database's fault, and no message's.
             raise
@@ -228,6 +271,12 @@ class Delivery:
             raise
         del self._open[message.id]
         return None
+
+    def _say(self, change: Callable[[str, UUID, str], _R], message: Message, said: str) -> _R:
+        try:
+            return self._insist(partial(change, self._token, message.id, said))
+        except (DataError, UnicodeError):
+            return self._insist(partial(change, self._token, message.id, ascii(said)))
 
     def _crashed(self, message: Message, said: str) -> None:
         self._insist(lambda: outbox.crashed(self._token, message, said))

@@ -19,9 +19,10 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery
+from celery.app.routes import Router
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
-from kombu import Connection, Producer
+from kombu import Connection, Producer, Queue
 
 from . import outbox
 from .celery_app import find_celery_app
@@ -43,26 +44,20 @@ _STALE = 86_400.0
 def publish_on_commit(ids: Sequence[UUID]) -> None:
     """Publish these messages once the transaction that stored them has committed, all of its messages together."""
     connection = connections[outbox.database()]
-    hooks: list[Any] = list(reversed(connection.run_on_commit))
-    last = next(((sids, hook) for sids, hook, _ in hooks if isinstance(hook, _PublishHook)), None)
-    if last is not None and not last[1].pending.published:
-        savepoints, hook = last
-        hook.pending.ids.extend(ids)
-        if savepoints <= set(connection.savepoint_ids):
-            # That hook runs whenever this part of the transaction is not rolled back.
-            return
-        # Other savepoints: either may be rolled back without the other, so each has its hook. The first to run
-        # publishes for both; ids of messages that were rolled back find nothing.
-        transaction.on_commit(_PublishHook(hook.pending), using=connection.alias, robust=True)
-        return
-    transaction.on_commit(_PublishHook(_Pending(list(ids))), using=connection.alias, robust=True)
+    hooks: list[Any] = connection.run_on_commit
+    last = next((hook for _, hook, _ in reversed(hooks) if isinstance(hook, _PublishHook)), None)
+    pending = _Pending() if last is None or last.pending.published else last.pending
+    pending.ids.extend(ids)
+    # Each call has its hook: a savepoint may be rolled back without the others, and a test may run only the hooks of
+    # one part of it. The first to run publishes for all; ids of messages that were rolled back find nothing.
+    transaction.on_commit(_PublishHook(pending), using=connection.alias, robust=True)
 
 
 @dataclass
 class _Pending:
     """The messages of one transaction."""
 
-    ids: list[UUID]
+    ids: list[UUID] = field(default_factory=list)
     published: bool = False
 
 
@@ -118,7 +113,11 @@ def _send(task: str, *arguments: Any, **options: Any) -> bool:
             app,
             task,
             args=arguments,
-            queue=conf.QUEUE,
+            queue=_queue(app, conf.QUEUE),
+            # Without the host's routes: they are for its own tasks, and nobody may serve where they lead.
+            router=Router(),
+            # Whatever the host's own tasks travel as.
+            serializer="json",
             ignore_result=True,
             soft_time_limit=conf.TIME_LIMIT.total_seconds(),
             # Until then it may have something to write down; afterwards nothing it does counts any more.
@@ -130,6 +129,14 @@ def _send(task: str, *arguments: Any, **options: Any) -> bool:
     except Exception:
         logger.exception("Mail is stored but not published.")
     return False
+
+
+def _queue(app: Celery, name: str) -> Queue:
+    """Our queue, declared as our workers declare it, also where the host has Celery create none that is missing."""
+    queues = app.amqp.queues
+    if name not in queues:
+        queues.add(Queue(name, routing_key=name))
+    return queues[name]
 
 
 def _run_here(

@@ -11,7 +11,7 @@ from django.utils import timezone
 from . import outbox
 from .models import Duty
 
-#: Looking for what is due; done means that a worker has taken a task from the broker for it.
+#: Looking for what is due; done means that a worker took a task from the broker for it and came to its end.
 SWEEP = "sweep"
 #: Dropping what is old.
 PURGE = "purge"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.core.mail.message import BadHeaderError
+from django.db import IntegrityError
 from django.template import TemplateDoesNotExist
 
 
@@ -24,11 +25,15 @@ class InvalidAddress(MailerError, ValueError):
 
 
 class InvalidHeader(MailerError, BadHeaderError):
-    """A subject or header holds a line break or control character, or its name is not one a caller may set."""
+    """A subject or header is not one line of text that a mail can carry, or its name is not one a caller may set."""
 
 
 class TemplateNotFound(MailerError, TemplateDoesNotExist):
     """No template of that name exists, in HTML or in text, or its subject is missing."""
+
+
+class TemplateUnreadable(MailerError, ValueError):
+    """A template's file exists, but is not in the encoding that templates are read in (UTF-8)."""
 
 
 class ContextNotSerializable(MailerError, TypeError):
@@ -45,6 +50,14 @@ class AttachmentTooLarge(MailerError, ValueError):
 
 class InvalidOption(MailerError, ValueError):
     """An argument, or a combination of arguments, has no meaning."""
+
+
+class IdempotencyConflict(MailerError, IntegrityError):
+    """Another transaction has just used the same ``idempotency_key``, and this one does not see its message yet.
+
+    So it may be where the database's isolation level is set to ``REPEATABLE READ``. Nothing was stored. The same call
+    in a new transaction returns that message.
+    """
 
 
 class NotSupportedYet(MailerError, NotImplementedError):

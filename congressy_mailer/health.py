@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from . import availability, duties, outbox
 from .conf import mailer_settings
@@ -26,7 +28,7 @@ class Health:
     overdue: int
     #: Mail backends that cannot be used now and that mail waits for.
     unavailable: list[TransportStatus]
-    #: What is wrong, one sentence each; empty: nothing.
+    #: What is wrong, one sentence each, in the language in force; empty: nothing.
     problems: list[str]
 
     @property
@@ -47,22 +49,53 @@ def check_health() -> Health:
     unavailable = availability.unavailable()
     problems = []
     if last_sweep is None:
-        problems.append("No worker has ever swept: start one with celery -A project worker.")
+        problems.append(_("No worker has ever swept: start one with celery -A project worker."))
     elif timezone.now() - last_sweep > patience:
         problems.append(
-            f"No worker has swept since {_moment(last_sweep)}: none runs, none serves the queue "
-            f"{mailer_settings().QUEUE!r}, or none reaches the broker."
+            _(
+                "No worker has swept since %(since)s: none runs, none serves the queue %(queue)r, or none reaches the "
+                "broker."
+            )
+            % {"since": _moment(last_sweep), "queue": mailer_settings().QUEUE}
         )
     if overdue:
-        counted = "1 message is due and has" if overdue == 1 else f"{overdue} messages are due and have"
-        problems.append(f"{counted} not been looked at for {patience.total_seconds():.0f} seconds.")
-    problems += [
-        f"{availability.name_of(status)} is unavailable since {_moment(status.unavailable_since)}, "
-        f"tried {'once' if status.failures == 1 else f'{status.failures} times'}, "
-        f"next at {_moment(status.next_try_at)}: {status.reason}"
-        for status in unavailable
-    ]
+        problems.append(
+            ngettext(
+                "%(count)d message is due and has not been looked at for %(seconds)d seconds.",
+                "%(count)d messages are due and have not been looked at for %(seconds)d seconds.",
+                overdue,
+            )
+            % {"count": overdue, "seconds": patience.total_seconds()}
+        )
+    problems += [_outage(status) for status in unavailable]
     return Health(last_sweep, overdue, unavailable, problems)
+
+
+def _outage(status: TransportStatus) -> str:
+    told = {
+        "backend": status.using or "default",
+        "domain": status.sender_domain,
+        "since": _moment(status.unavailable_since),
+        "count": status.failures,
+        "next": _moment(status.next_try_at),
+        "reason": status.reason,
+    }
+    if status.sender_domain:
+        text = ngettext(
+            "The mail backend %(backend)r for senders at %(domain)s is unavailable since %(since)s, tried once, "
+            "next at %(next)s: %(reason)s",
+            "The mail backend %(backend)r for senders at %(domain)s is unavailable since %(since)s, tried %(count)d "
+            "times, next at %(next)s: %(reason)s",
+            status.failures,
+        )
+    else:
+        text = ngettext(
+            "The mail backend %(backend)r is unavailable since %(since)s, tried once, next at %(next)s: %(reason)s",
+            "The mail backend %(backend)r is unavailable since %(since)s, tried %(count)d times, next at %(next)s: "
+            "%(reason)s",
+            status.failures,
+        )
+    return text % told
 
 
 def _moment(when: datetime) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -30,7 +30,7 @@ from .content.addresses import (
 from .content.attachments import ReadAttachment, read_attachments
 from .content.context import encode
 from .dispatch import publish_on_commit
-from .exceptions import InvalidOption, MailerError, NoRecipient, NotSupportedYet
+from .exceptions import IdempotencyConflict, InvalidOption, MailerError, NoRecipient, NotSupportedYet
 from .models import Message, Priority, State
 
 # PostgreSQL stores no NUL in text, and UTF-8 knows no lone surrogates.
@@ -39,8 +39,8 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 @sensitive_variables()
 def send_mail(
-    subject: str = "",
-    message: str = "",
+    subject: str | None = "",
+    message: str | None = "",
     from_email: str | None = None,
     recipient_list: Sequence[str] | str | None = None,
     *,
@@ -50,11 +50,11 @@ def send_mail(
     bcc: Sequence[str] | str = (),
     reply_to: Sequence[str] | str | None = None,
     headers: Mapping[str, Any] | None = None,
-    attachments: Sequence[Any] = (),
+    attachments: Sequence[Any] | None = (),
     template: str | None = None,
     context: Mapping[str, Any] | None = None,
     language: str | None = None,
-    timezone: str | None = None,
+    timezone: str | ZoneInfo | None = None,
     transactional: bool = True,
     send_at: datetime | None = None,
     expires_at: datetime | None = None,
@@ -73,12 +73,13 @@ def send_mail(
     """Store one mail and have it sent by a worker once the current transaction commits.
 
     The first four arguments, ``html_message`` and ``fail_silently`` are those of Django's ``send_mail()``. Give
-    either ``template`` with its ``context``, or ready text in ``message`` and ``html_message``.
+    either ``template`` with its ``context``, or ready text in ``message`` and ``html_message``. Lazy text is taken in
+    the mail's ``language``.
 
     Args:
         subject: one line of text. With a template it may be left out where ``<template>_subject.txt`` exists.
         message: plain text; made from ``html_message`` where it is empty.
-        from_email: sender; ``CONGRESSY_EMAIL_SENDER``, then ``DEFAULT_FROM_EMAIL``, where it is ``None``.
+        from_email: sender; ``CONGRESSY_EMAIL_SENDER``, then ``DEFAULT_FROM_EMAIL``, where it is ``None`` or empty.
         recipient_list: recipients in the ``To`` header; a single text is one address.
         html_message: ready HTML.
         to: the same as ``recipient_list``; give one of them.
@@ -91,8 +92,8 @@ def send_mail(
         template: name without extension: ``"subscription/paid"`` finds ``subscription/paid.html``, ``.txt`` and
             ``_subject.txt``.
         context: what the template sees. Model instances are stored by reference and fetched again in the worker.
-        language: language to render in; the active one where it is ``None``.
-        timezone: name of the time zone to render in (``"America/Sao_Paulo"``); the current one where it is ``None``.
+        language: language to render in; the active one where it is ``None`` or empty.
+        timezone: time zone to render in, or its name (``"America/Sao_Paulo"``); the current one where it is ``None``.
         transactional: a reaction to something that the recipient did, rather than marketing.
         send_at: not before this time (with its time zone).
         expires_at: not after this time (with its time zone).
@@ -120,13 +121,17 @@ def send_mail(
     Raises:
         NoRecipient: ``to``, ``cc`` and ``bcc`` are empty.
         InvalidAddress: an address is not one.
-        InvalidHeader: a subject or header holds a line break, or is not one that may be set.
+        InvalidHeader: a subject or header holds a line break, is bytes, is too long to be folded into lines that a
+            server takes, or is not one that may be set.
         TemplateNotFound: the template, or its subject, does not exist.
+        TemplateUnreadable: a template's file is not in the encoding that templates are read in.
         ContextNotSerializable: the context cannot be stored; the error names the path to the value.
         AttachmentUnreadable: an attachment cannot be read.
         AttachmentTooLarge: the attachments are larger than ``MAX_ATTACHMENT_BYTES`` together.
-        InvalidOption: arguments that contradict each other, a time without its time zone, an unknown alias,
-            language, time zone or priority.
+        InvalidOption: arguments that contradict each other or are of the wrong type, a time without its time zone,
+            an unknown alias, language, time zone or priority.
+        IdempotencyConflict: another transaction has just used the ``idempotency_key``, and its message cannot be
+            seen in this one. The same call in a new transaction returns it.
         NotSupportedYet: an option that a later version will carry out.
     """
     _refuse_unsupported(
@@ -135,30 +140,35 @@ def send_mail(
     )  # fmt: skip
     if recipient_list is not None and to is not None:
         raise InvalidOption("Give the recipients as recipient_list or as to, not as both.")
-    draft = Message(
-        to=normalise_addresses(recipient_list if to is None else to, "to"),
-        cc=normalise_addresses(cc, "cc"),
-        bcc=normalise_addresses(bcc, "bcc"),
-        reply_to=normalise_addresses(default_reply_to() if reply_to is None else reply_to, "reply_to"),
-        from_email=normalise_address(default_sender() if from_email is None else from_email, "from_email"),
-        subject=_subject(subject, sensitive),
-        headers=_headers(headers, sensitive),
-        transactional=transactional,
-        sensitive=sensitive,
-        send_at=_aware(send_at, "send_at"),
-        expires_at=_aware(expires_at, "expires_at"),
-        priority=_priority(priority),
-        idempotency_key=_idempotency_key(idempotency_key),
-        using=_using(using),
-        language=_language(language),
-        timezone=_timezone(timezone),
-    )
-    if not draft.recipients:
-        raise NoRecipient("The mail has no recipient: to, cc and bcc are all empty.")
-    _check_times(draft)
-    _set_content(draft, message, html_message, template, context)
+    sensitive = _flag(sensitive, "sensitive")
+    language = _language(language)
+    # Lazy text becomes text here, in the language that a template would be rendered in.
+    with translation.override(language or None):
+        draft = Message(
+            to=normalise_addresses(recipient_list if to is None else to, "to"),
+            cc=normalise_addresses(cc, "cc"),
+            bcc=normalise_addresses(bcc, "bcc"),
+            reply_to=_reply_to(reply_to),
+            from_email=normalise_address(from_email or default_sender(), "from_email"),
+            subject=_subject(subject, sensitive),
+            headers=_headers(headers, sensitive),
+            transactional=_flag(transactional, "transactional"),
+            sensitive=sensitive,
+            send_at=_aware(send_at, "send_at"),
+            expires_at=_aware(expires_at, "expires_at"),
+            priority=_priority(priority),
+            idempotency_key=_idempotency_key(idempotency_key),
+            using=_using(using),
+            language=language,
+            timezone=_timezone(timezone),
+        )
+        if not draft.recipients:
+            raise NoRecipient("The mail has no recipient: to, cc and bcc are all empty.")
+        _check_times(draft)
+        _set_content(draft, message, html_message, template, context)
+        read = _attachments(attachments, sensitive)
     draft.message_id = _message_id(draft)
-    return _store(draft, _attachments(attachments, sensitive))
+    return _store(draft, read)
 
 
 @sensitive_variables()
@@ -180,7 +190,7 @@ def cancel(message: Message) -> bool:
         Whether it was taken back; if not, it is being sent or its state is final already.
     """
     cancelled = outbox.cancel(message.pk)
-    message.refresh_from_db()
+    message.refresh_from_db(using=outbox.database())
     return cancelled
 
 
@@ -192,7 +202,7 @@ def retry(message: Message) -> None:
     """
     outbox.retry(message.pk)
     publish_on_commit([message.pk])
-    message.refresh_from_db()
+    message.refresh_from_db(using=outbox.database())
 
 
 def resend(message: Message) -> None:
@@ -203,7 +213,7 @@ def resend(message: Message) -> None:
     """
     outbox.resend(message.pk)
     publish_on_commit([message.pk])
-    message.refresh_from_db()
+    message.refresh_from_db(using=outbox.database())
 
 
 def _store(draft: Message, read: Sequence[ReadAttachment]) -> Message:
@@ -212,13 +222,19 @@ def _store(draft: Message, read: Sequence[ReadAttachment]) -> Message:
     attachments = [_attachment(draft, one) for one in read]
     try:
         outbox.add(draft, attachments)
-    except IntegrityError:
+    except IntegrityError as error:
         # Another caller with the same key came first. Its files are stored already; ours are not needed.
         for attachment in attachments:
             attachment.file.storage.delete(str(attachment.file.name))
-        first = _find(draft.idempotency_key) if draft.idempotency_key else None
-        if first is None:
+        if not draft.idempotency_key:
             raise
+        first = _find(draft.idempotency_key)
+        if first is None:
+            # REPEATABLE READ shows what there was when this transaction began.
+            raise IdempotencyConflict(
+                f"Another transaction has just used idempotency_key={draft.idempotency_key!r}, and its message cannot "
+                "be seen in this one. Try again in a new transaction: that returns it."
+            ) from error
         return first
     if draft.state == State.QUEUED:
         publish_on_commit([draft.pk])
@@ -247,13 +263,17 @@ def _attachment(draft: Message, read: ReadAttachment) -> models.Attachment:
 
 
 def _set_content(
-    draft: Message, message: str, html_message: str | None, template: str | None, context: Mapping[str, Any] | None
+    draft: Message,
+    message: str | None,
+    html_message: str | None,
+    template: str | None,
+    context: Mapping[str, Any] | None,
 ) -> None:
     if template is None:
         if context is not None:
             raise InvalidOption("context is given without a template.")
         draft.text = _storable(message, "message")
-        draft.html = _storable(html_message or "", "html_message")
+        draft.html = _storable(html_message, "html_message")
         return
     if message or html_message:
         raise InvalidOption(
@@ -266,7 +286,7 @@ def _set_content(
 
 def _subject(subject: object, sensitive: bool) -> str:
     with _not_repeated(sensitive, "The subject holds a line break or control character."):
-        return check_header_text(subject, "The subject")
+        return check_header_text(subject, "The subject", "Subject")
 
 
 def _headers(headers: Mapping[str, Any] | None, sensitive: bool) -> dict[str, str]:
@@ -274,10 +294,10 @@ def _headers(headers: Mapping[str, Any] | None, sensitive: bool) -> dict[str, st
         return normalise_headers(headers)
 
 
-def _attachments(given: Sequence[Any], sensitive: bool) -> list[ReadAttachment]:
+def _attachments(given: Sequence[Any] | None, sensitive: bool) -> list[ReadAttachment]:
     limit = mailer_settings().MAX_ATTACHMENT_BYTES
     with _not_repeated(sensitive, f"attachments: one cannot be read, or together they are over {limit:,} bytes."):
-        return read_attachments(given, limit)
+        return read_attachments(() if given is None else given, limit)
 
 
 @contextmanager
@@ -292,7 +312,9 @@ def _not_repeated(sensitive: bool, instead: str) -> Iterator[None]:
 
 
 def _storable(text: object, argument: str) -> str:
-    content = str(text)
+    if isinstance(text, bytes | bytearray | memoryview):
+        raise InvalidOption(f"{argument} must be text, not {type(text).__name__}: decode it first.")
+    content = "" if text is None else str(text)
     found = _UNSTORABLE.search(content)
     if found:
         raise InvalidOption(f"{argument} holds {found.group()!r} at position {found.start()}, which no mail can carry.")
@@ -301,8 +323,21 @@ def _storable(text: object, argument: str) -> str:
 
 def _refuse_unsupported(**options: Any) -> None:
     for name, value in options.items():
-        if value is not None and value != ():
+        if value is not None and not (isinstance(value, Sized) and len(value) == 0):
             raise NotSupportedYet(f"{name}= is not supported yet; it comes with the support for SparkPost's options.")
+
+
+def _flag(value: bool, argument: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidOption(f"{argument} must be True or False, not {value!r}.")
+    return value
+
+
+def _reply_to(given: Sequence[str] | str | None) -> list[str]:
+    if given is None:
+        given = default_reply_to()
+    # A single text that is empty is no list of one address.
+    return normalise_addresses(given or (), "reply_to")
 
 
 def _aware(when: datetime | None, argument: str) -> datetime | None:
@@ -312,6 +347,12 @@ def _aware(when: datetime | None, argument: str) -> datetime | None:
         raise InvalidOption(f"{argument} must be a datetime, not {type(when).__name__}.")
     if django_timezone.is_naive(when):
         raise InvalidOption(f"{argument} has no time zone: {when!r}. Use django.utils.timezone.make_aware().")
+    try:
+        # A day on either side, so that it has a name in every time zone.
+        moment = when.astimezone(UTC)
+        _ = moment - timedelta(days=1), moment + timedelta(days=1)
+    except OverflowError:
+        raise InvalidOption(f"{argument} is beyond the calendar: {when!r}.") from None
     return when
 
 
@@ -341,23 +382,23 @@ def _idempotency_key(key: str | None) -> str | None:
 
 
 def _language(language: str | None) -> str:
-    if language is None:
+    if language is None or language == "":
         return translation.get_language() or ""
-    if not translation.check_for_language(language):
+    if not isinstance(language, str) or not translation.check_for_language(language):
         raise InvalidOption(f"language={language!r} is not a language that Django knows, such as 'pt-br'.")
     return language
 
 
-def _timezone(name: str | None) -> str:
-    if name is None:
+def _timezone(given: str | ZoneInfo | None) -> str:
+    if given is None:
         current = django_timezone.get_current_timezone()
         # A fixed offset has no name that could be looked up again.
         return str(current.key) if isinstance(current, ZoneInfo) else ""
+    name = given.key if isinstance(given, ZoneInfo) else given
     try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise InvalidOption(f"timezone={name!r} is not a time zone such as 'America/Sao_Paulo'.") from None
-    return name
+        return str(ZoneInfo(name).key)
+    except (KeyError, ValueError, OSError, TypeError):
+        raise InvalidOption(f"timezone={given!r} is not a time zone such as 'America/Sao_Paulo'.") from None
 
 
 def _using(using: str | None) -> str:
@@ -368,7 +409,7 @@ def _using(using: str | None) -> str:
         from django.core.mail import mailers
 
         known |= set(mailers.settings)
-    if using not in known:
+    if not isinstance(using, str) or using not in known:
         raise InvalidOption(
             f"using={using!r} is not a mail backend. Known: {', '.join(sorted(known)) or 'none but the default one'}."
         )

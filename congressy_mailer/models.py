@@ -111,7 +111,7 @@ class Message(models.Model):
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     #: When handing it over began; only kept where ``ON_CRASH`` is ``"hold"``.
     begun_at = models.DateTimeField(_("begun at"), null=True, blank=True)
-    #: How often its worker died while holding it.
+    #: How often its worker died while holding it, or its server's last reply was lost.
     crashes = models.PositiveSmallIntegerField(_("crashes"), default=0)
     #: Addresses still to be served after some were accepted or refused; empty: all of them.
     remaining = models.JSONField(_("remaining recipients"), null=True, blank=True)

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from celery import Task, shared_task
-from django.db import InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
 
 from . import dispatch, duties, outbox
 from .conf import mailer_settings
@@ -31,7 +31,8 @@ class DeliveryTask(Task):  # type: ignore[type-arg]
             options["countdown"] = error.retry_in.total_seconds()
         elif options.get("countdown") is not None:
             options["countdown"] = max(options["countdown"], FLOOR.total_seconds())
-        return super().retry(*args, **options)
+        # Whatever the host's own tasks use: ids need no pickle.
+        return super().retry(*args, serializer="json", **options)
 
 
 @shared_task(
@@ -41,7 +42,7 @@ class DeliveryTask(Task):  # type: ignore[type-arg]
     acks_late=True,
     reject_on_worker_lost=True,
     ignore_result=True,
-    autoretry_for=(TransportUnavailable, OperationalError, InterfaceError),
+    autoretry_for=(TransportUnavailable, OperationalError, InterfaceError, InternalError),
     max_retries=None,
     retry_backoff=5,
     retry_backoff_max=600,
@@ -54,7 +55,7 @@ def deliver(self: DeliveryTask, ids: Sequence[str]) -> None:
     redelivered = bool((request.delivery_info or {}).get("redelivered"))
     try:
         result = Delivery(token).run([UUID(key) for key in ids], redelivered=redelivered)
-    except TransportUnavailable:
+    except (TransportUnavailable, DatabaseError, InterfaceError):
         if request.is_eager:
             # Retrying an eager task runs it again at once, without end, in the caller's own process.
             return
@@ -76,10 +77,10 @@ def sweep(published_at: float) -> None:
     Args:
         published_at: when this task was published, in seconds since the epoch.
     """
+    _publish_due(datetime.fromtimestamp(published_at, UTC))
     duties.done(duties.SWEEP)
     if duties.take(duties.PURGE, _PURGE_INTERVAL):
         dispatch.publish_purge()
-    _publish_due(datetime.fromtimestamp(published_at, UTC))
 
 
 def _publish_due(passed_the_queue: datetime | None) -> None:

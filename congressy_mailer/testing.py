@@ -26,8 +26,9 @@ def deliver_all() -> list[Message]:
     Raises:
         TransportUnavailable: the mail backend cannot be used.
     """
-    queued = list(Message.objects.filter(state=State.QUEUED).order_by("id").values_list("id", flat=True))
+    messages = Message.objects.using(outbox.database())
+    queued = list(messages.filter(state=State.QUEUED).order_by("id").values_list("id", flat=True))
     left = queued
     while left:
         left = Delivery(outbox.new_token("test")).run(left, redelivered=False).left
-    return list(Message.objects.filter(id__in=queued).order_by("id"))
+    return list(messages.filter(id__in=queued).order_by("id"))

@@ -11,6 +11,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.utils.encoding import punycode
+from django.utils.functional import Promise
 
 from ..exceptions import InvalidAddress, InvalidHeader
 
@@ -34,8 +35,15 @@ _STRUCTURE = {"mime-version", "content-type", "content-transfer-encoding", "cont
 # RFC 5321 §4.5.3.1: octets of an address in a path, without its angle brackets.
 MAX_ADDRESS = 254
 
-# RFC 5322 §2.1.1 allows lines of 998 octets; a name that long hides something.
+# RFC 5322 §2.1.1: octets of a line, without its CR LF.
+MAX_LINE = 998
+
+# Far less than a line may have; a longer name hides something.
 MAX_NAME = 300
+
+# What stays together when a header is folded (RFC 5322 §2.2.3): a word with the spaces before it, and the last one with
+# those behind it.
+_UNFOLDABLE = re.compile(" *[^ ]+(?: *$)?|^ *$")
 
 _MESSAGE_ID = re.compile(r"<[!-;=?A-~]+@[!-;=?A-~]+>")
 
@@ -96,14 +104,14 @@ def _split(text: str, argument: str) -> tuple[str, str]:
 
 
 def normalise_addresses(values: object, argument: str) -> list[str]:
-    """A list of addresses in normal form; one text counts as a list of one.
+    """A list of addresses in normal form; one text, which may be lazy, counts as a list of one.
 
     Raises:
         InvalidAddress: as :func:`normalise_address`, or ``values`` is not a list of addresses.
     """
     if values is None:
         return []
-    if isinstance(values, str):
+    if isinstance(values, str | Promise):
         return [normalise_address(values, argument)]
     if isinstance(values, (bytes, Mapping)) or not isinstance(values, Iterable):
         raise InvalidAddress(f"{argument} must be a list of addresses, not {type(values).__name__}.")
@@ -127,15 +135,28 @@ def ascii_address(address: str) -> str:
     return address if domain.isascii() else f"{local}@{punycode(domain)}"
 
 
-def check_header_text(value: object, what: str) -> str:
-    """A header's value as one line of text.
+def check_header_text(value: object, what: str, name: str) -> str:
+    """A header's value as one line of text, which may be lazy; ``None`` is empty.
+
+    Args:
+        value: what the caller gave.
+        what: how to call it in an error.
+        name: the header's name.
 
     Raises:
-        InvalidHeader: it holds a line break or another control character.
+        InvalidHeader: it is bytes, holds a line break or another control character, or cannot be folded into lines
+            that a server takes.
     """
-    text = str(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise InvalidHeader(f"{what} must be text, not {type(value).__name__}: decode it first.")
+    text = "" if value is None else str(value)
     if _CONTROL.search(text):
         raise InvalidHeader(f"{what} must not hold line breaks or control characters: {text!r}.")
+    # Anything but ASCII is encoded (RFC 2047), which can be folded everywhere.
+    if text.isascii() and len(name) + 2 + max(map(len, _UNFOLDABLE.findall(text))) > MAX_LINE:
+        raise InvalidHeader(
+            f"{what} has a word that is too long for a line of a mail, which may have {MAX_LINE} characters (RFC 5322)."
+        )
     return text
 
 
@@ -143,9 +164,12 @@ def normalise_headers(headers: Mapping[str, Any] | None) -> dict[str, str]:
     """Further headers, checked.
 
     Raises:
-        InvalidHeader: a name is not a header name (RFC 5322 §3.6.8), belongs to an argument of its own, says
-            how the content is built, or is given twice; a value holds a line break or control character.
+        InvalidHeader: ``headers`` is not a mapping; a name is not a header name (RFC 5322 §3.6.8), belongs to an
+            argument of its own, says how the content is built, or is given twice; a value is empty or not one that
+            :func:`check_header_text` accepts.
     """
+    if headers and not isinstance(headers, Mapping):
+        raise InvalidHeader(f"headers must be a dict of values by name, not {type(headers).__name__}.")
     checked: dict[str, str] = {}
     seen: set[str] = set()
     for name, value in (headers or {}).items():
@@ -158,7 +182,7 @@ def normalise_headers(headers: Mapping[str, Any] | None) -> dict[str, str]:
             raise InvalidHeader(f"headers: {name} follows from the content and cannot be set.")
         if lower in seen:
             raise InvalidHeader(f"headers: {name} is given twice.")
-        text = check_header_text(value, f"headers[{name!r}]").strip()
+        text = check_header_text(value, f"headers[{name!r}]", name).strip()
         if not text:
             raise InvalidHeader(f"headers[{name!r}] is empty.")
         if lower == "message-id" and not (_MESSAGE_ID.fullmatch(text) and len(text) <= 255):

@@ -12,9 +12,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..exceptions import AttachmentTooLarge, AttachmentUnreadable
+from celery.exceptions import SoftTimeLimitExceeded
+from django.utils.functional import Promise
 
-_MIMETYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+")
+from ..exceptions import AttachmentTooLarge, AttachmentUnreadable, MailerError
+
+_NAME = r"[A-Za-z0-9!#$&^_.+-]+"
+_PARAMETER = rf'({_NAME})[ \t]*=[ \t]*("[ !#-\[\]-~]*"|{_NAME})'
+_MIMETYPE = re.compile(rf"({_NAME}/{_NAME})((?:[ \t]*;[ \t]*{_PARAMETER})*)[ \t]*;?[ \t]*")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]+")
 _UNKNOWN = "application/octet-stream"
@@ -26,8 +31,9 @@ class Attachment:
 
     Args:
         filename: the name that the reader sees.
-        content: bytes, text (sent as UTF-8), or an open file.
-        mimetype: media type such as ``application/pdf``; empty: guessed from the name.
+        content: bytes, text (sent as UTF-8, or in the ``charset`` of the media type), or an open file.
+        mimetype: media type such as ``application/pdf``, with its parameters where it has some
+            (``text/calendar; method=REQUEST``); empty: guessed from the name.
         content_id: makes it an image that the HTML shows as ``<img src="cid:…">`` (RFC 2392).
     """
 
@@ -69,7 +75,7 @@ def read_attachments(given: object, limit: int) -> list[ReadAttachment]:
     attachments = []
     total = 0
     for position, one in enumerate(given):
-        attachment = _read(one, f"attachments[{position}]", limit)
+        attachment = _read_any(one, f"attachments[{position}]", limit)
         total += len(attachment.content)
         if total > limit:
             raise AttachmentTooLarge(
@@ -80,21 +86,43 @@ def read_attachments(given: object, limit: int) -> list[ReadAttachment]:
     return attachments
 
 
+def media_type(text: str) -> tuple[str, dict[str, str]]:
+    """A media type and its parameters, by name in lower case (RFC 2045 §5.1).
+
+    Raises:
+        ValueError: it is not one, or names a parameter twice.
+    """
+    found = _MIMETYPE.fullmatch(text)
+    pairs = re.findall(_PARAMETER, found[2]) if found else []
+    parameters = {name.lower(): value.strip('"') for name, value in pairs}
+    if not found or len(parameters) < len(pairs):
+        raise ValueError(f"{text!r} is not a media type")
+    return found[1], parameters
+
+
+def _read_any(given: object, where: str, limit: int) -> ReadAttachment:
+    try:
+        return _read(given, where, limit)
+    except (MailerError, MemoryError, SoftTimeLimitExceeded):
+        raise
+    except Exception as error:
+        # Files come from any storage, each with errors of its own; a FieldFile is opened by being looked at.
+        said = f"{type(error).__name__}: {error}".rstrip(".: ")
+        raise AttachmentUnreadable(f"{where}: it cannot be read: {said}.") from error
+
+
 def _read(given: object, where: str, limit: int) -> ReadAttachment:
     if isinstance(given, Attachment):
         return _build(given.filename, given.content, given.mimetype, given.content_id, where, limit)
     if isinstance(given, MIMEPart):
         return _read_part(given, where)
-    if isinstance(given, tuple) and 2 <= len(given) <= 3:
+    if isinstance(given, tuple | list) and 2 <= len(given) <= 3:
         filename, content, *rest = given
         return _build(filename, content, rest[0] if rest else "", "", where, limit)
     if isinstance(given, (str, PathLike)):
         path = Path(given)
-        try:
-            with path.open("rb") as file:
-                return _build(path.name, file, "", "", where, limit)
-        except OSError as error:
-            raise AttachmentUnreadable(f"{where}: {error}.") from error
+        with path.open("rb") as file:
+            return _build(path.name, file, "", "", where, limit)
     if hasattr(given, "read"):
         name = Path(str(getattr(given, "name", "") or "")).name
         return _build(name, given, getattr(given, "content_type", "") or "", "", where, limit)
@@ -104,37 +132,76 @@ def _read(given: object, where: str, limit: int) -> ReadAttachment:
     )
 
 
-def _build(filename: object, content: Any, mimetype: object, content_id: str, where: str, limit: int) -> ReadAttachment:
+def _build(
+    filename: object, content: Any, mimetype: object, content_id: object, where: str, limit: int
+) -> ReadAttachment:
+    if isinstance(filename, bytes):
+        raise AttachmentUnreadable(f"{where}: the file name is bytes: decode it first.")
     name = str(filename or "")
     if _CONTROL.search(name):
         raise AttachmentUnreadable(f"{where}: the file name holds a line break or control character: {name!r}.")
     if len(name) > 255:
         raise AttachmentUnreadable(f"{where}: the file name is longer than 255 characters.")
-    kind = str(mimetype or "") or mimetypes.guess_type(name)[0] or _UNKNOWN
-    if not _MIMETYPE.fullmatch(kind) or kind.startswith(("multipart/", "message/")):
-        raise AttachmentUnreadable(f"{where}: {kind!r} is not the media type of a file.")
-    if content_id and not _CONTENT_ID.fullmatch(content_id):
+    kind = str(mimetype or "") or _guess(name)
+    charset = _charset(kind, where)
+    if content_id and not (isinstance(content_id, str) and _CONTENT_ID.fullmatch(content_id)):
         raise AttachmentUnreadable(f"{where}: {content_id!r} is not a content id (RFC 2392).")
-    return ReadAttachment(name, _read_content(content, where, limit), kind, content_id)
+    return ReadAttachment(name, _read_content(content, charset, where, limit), kind, str(content_id or ""))
 
 
-def _read_content(content: Any, where: str, limit: int) -> bytes:
+def _guess(name: str) -> str:
+    guessed = mimetypes.guess_type(name)[0] or _UNKNOWN
+    return _UNKNOWN if _is_composite(guessed) else guessed
+
+
+def _is_composite(kind: str) -> bool:
+    """Whether it is a media type of mails within mails (RFC 2046 §5): Base64 is not allowed there."""
+    return kind.lower().startswith(("multipart/", "message/"))
+
+
+def _charset(kind: str, where: str) -> str:
+    """The encoding for text of a media type."""
+    try:
+        _, parameters = media_type(kind)
+    except ValueError:
+        raise AttachmentUnreadable(f"{where}: {kind!r} is not the media type of a file.") from None
+    if _is_composite(kind):
+        raise AttachmentUnreadable(
+            f"{where}: {kind!r} is not the media type of a file but of a mail's part, which must go as it is "
+            f"(RFC 2046 §5.2.1) and would not survive it. Attach a mail as {_UNKNOWN!r}."
+        )
+    if len(kind) > 255:
+        raise AttachmentUnreadable(f"{where}: the media type is longer than 255 characters.")
+    return parameters.get("charset") or "utf-8"
+
+
+def _read_content(content: Any, charset: str, where: str, limit: int) -> bytes:
     if hasattr(content, "read"):
+        if hasattr(content, "seek") and getattr(content, "seekable", lambda: True)():
+            content.seek(0)
+        content = _read_file(content, limit)
+    if isinstance(content, str | Promise):
         try:
-            if hasattr(content, "seek") and getattr(content, "seekable", lambda: True)():
-                content.seek(0)
-            # One byte more than is allowed tells that it is too large, without reading it all.
-            content = content.read(limit + 1)
-        except (OSError, ValueError, TypeError) as error:
-            raise AttachmentUnreadable(f"{where} cannot be read: {error}.") from error
-    if isinstance(content, str):
-        try:
-            return content.encode()
-        except UnicodeEncodeError as error:
-            raise AttachmentUnreadable(f"{where}: the text cannot be written as UTF-8: {error}.") from error
+            return str(content).encode(charset)
+        except (UnicodeEncodeError, LookupError) as error:
+            raise AttachmentUnreadable(f"{where}: the text cannot be written as {charset.upper()}: {error}.") from error
     if isinstance(content, (bytes, bytearray, memoryview)):
         return bytes(content)
     raise AttachmentUnreadable(f"{where}: the content is a {type(content).__name__}, not bytes, text or a file.")
+
+
+def _read_file(file: Any, limit: int) -> bytes | str:
+    """All of a file, or enough to tell that it is too large: one byte more than is allowed."""
+    chunks = []
+    left = limit + 1
+    chunk: Any = b""
+    # A raw stream gives what it has at the moment, and nothing only at its end.
+    while left > 0 and (chunk := file.read(left)):
+        chunks.append(chunk)
+        left -= len(chunk)
+    if chunk is None:
+        raise BlockingIOError("it has nothing to read yet, and does not wait")
+    return "".join(chunks) if isinstance(chunk, str) else b"".join(chunks)
 
 
 def _read_part(part: MIMEPart, where: str) -> ReadAttachment:
@@ -142,4 +209,14 @@ def _read_part(part: MIMEPart, where: str) -> ReadAttachment:
     if part.is_multipart() or not isinstance(payload, bytes):
         raise AttachmentUnreadable(f"{where} is a MIME part with parts of its own; attach each file by itself.")
     content_id = str(part.get("Content-ID") or "").strip().strip("<>")
-    return _build(part.get_filename() or "", payload, part.get_content_type(), content_id, where, len(payload))
+    return _build(part.get_filename() or "", payload, _type_of(part), content_id, where, len(payload))
+
+
+def _type_of(part: MIMEPart) -> str:
+    """The media type of a part with those of its parameters that can be kept as they are; the name is kept apart."""
+    kind = part.get_content_type()
+    for name, value in (part.get_params() or [])[1:]:
+        written = f'{kind}; {name}="{value}"'
+        if isinstance(value, str) and name.lower() != "name" and len(written) <= 255 and _MIMETYPE.fullmatch(written):
+            kind = written
+    return kind

@@ -17,7 +17,7 @@ from django.core.mail import EmailMultiAlternatives
 from ..exceptions import ContentError
 from ..models import Message
 from .addresses import bare_address
-from .attachments import ReadAttachment
+from .attachments import ReadAttachment, media_type
 from .templates import Rendered
 
 # Django 6.0 moved its mail to the standard library's modern interface.
@@ -52,7 +52,9 @@ def compose(message: Message, rendered: Rendered, attachments: Sequence[ReadAtta
         ContentError: no MIME message can be built of it.
     """
     headers = {"Message-ID": message.message_id, "Date": format_datetime(message.queued_at or message.created_at)}
-    headers.update(message.headers)
+    given = {name.lower() for name in message.headers}
+    # Names are the same in any case (RFC 5322 §1.2.2), and neither of the two may stand twice (§3.6).
+    headers = {name: value for name, value in headers.items() if name.lower() not in given} | message.headers
     mail = OutgoingMail(
         subject=rendered.subject,
         body=rendered.text,
@@ -81,8 +83,10 @@ def compose(message: Message, rendered: Rendered, attachments: Sequence[ReadAtta
 def _attachment_part(attachment: ReadAttachment) -> Any:
     """The attachment as Base64, whatever its type: text would have its line ends changed on the way."""
     disposition = "inline" if attachment.content_id else "attachment"
-    maintype, _, subtype = attachment.mimetype.partition("/")
-    parameters = {"charset": "utf-8"} if maintype == "text" and _is_utf8(attachment.content) else {}
+    kind, parameters = media_type(attachment.mimetype)
+    maintype, _, subtype = kind.partition("/")
+    if maintype == "text" and "charset" not in parameters and _is_utf8(attachment.content):
+        parameters["charset"] = "utf-8"
     if _MODERN:
         part = MIMEPart(policy=email.policy.SMTP)
         part.set_content(
@@ -96,7 +100,9 @@ def _attachment_part(attachment: ReadAttachment) -> Any:
             params=parameters,
         )
         return part
-    legacy = MIMEBase(maintype, subtype, policy=None, **parameters)
+    legacy = MIMEBase(maintype, subtype, policy=None)
+    for name, value in parameters.items():
+        legacy.set_param(name, value)
     legacy.set_payload(attachment.content)
     encode_base64(legacy)
     filename = attachment.filename

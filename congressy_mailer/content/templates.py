@@ -20,11 +20,11 @@ from django.db import InterfaceError, OperationalError
 from django.template import Context, TemplateDoesNotExist, VariableDoesNotExist
 from django.template.backends.django import Template as DjangoTemplate
 from django.template.base import Node
-from django.template.loader import select_template
+from django.template.loader import get_template
 from django.utils import timezone as django_timezone
 from django.utils import translation
 
-from ..exceptions import ContentError, ContentNotReady, TemplateNotFound
+from ..exceptions import ContentError, ContentNotReady, TemplateNotFound, TemplateUnreadable
 from .html import text_from_html
 
 try:
@@ -61,6 +61,7 @@ def check(template: str, *, subject_given: bool, language: str) -> None:
 
     Raises:
         TemplateNotFound: the name is not one, or no file of that name exists; it tells every file looked for.
+        TemplateUnreadable: a file exists, but is not in the encoding that templates are read in.
         django.template.TemplateSyntaxError: a file exists, but cannot be compiled.
     """
     _check_name(template)
@@ -151,10 +152,14 @@ def _names(template: str, part: str, language: str) -> list[str]:
 
 def _find(names: list[str]) -> Any:
     """The first of these templates that exists. Django's cached loader compiles it once for each process."""
-    try:
-        return select_template(names)
-    except TemplateDoesNotExist:
-        return None
+    for name in names:
+        try:
+            return get_template(name)
+        except TemplateDoesNotExist:
+            continue
+        except UnicodeDecodeError as error:
+            raise TemplateUnreadable(f"The template {name!r} cannot be read: {error}. Save it as UTF-8.") from error
+    return None
 
 
 def _render_part(template: str, part: str, context: Mapping[str, Any], language: str) -> str | None:

@@ -5,12 +5,14 @@ the state it starts from and, while a message is being sent, the token of the cl
 changes nothing.
 
 :mod:`.rows` is what all of it stands on; :mod:`.claiming` stores messages and gives them out; :mod:`.results` writes
-down what became of them; :mod:`.recovery` deals with workers that died; :mod:`.sweeping` finds what is due;
-:mod:`.decisions` is what people may ask for; :mod:`.retention` drops what is old.
+down what became of them; :mod:`.holders` knows which processes hold some, and :mod:`.recovery` deals with those that
+died; :mod:`.sweeping` finds what is due; :mod:`.decisions` is what people may ask for; :mod:`.retention` drops what is
+old.
 """
 
-from .claiming import add, begin, claim, new_token, release, suspects, unpublished
+from .claiming import add, begin, claim, release, suspects, unpublished
 from .decisions import FINAL, RETRYABLE, cancel, resend, retry
+from .holders import new_token
 from .recovery import crashed
 from .results import fail, hasten, postpone, record
 from .retention import purge, remove_orphans

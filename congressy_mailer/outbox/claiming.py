@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from django.db import DatabaseError, transaction
-from django.db.models import Case, DateTimeField, F, Q, QuerySet, Value, When
+from django.db.models import Case, DateTimeField, F, Prefetch, Q, QuerySet, Value, When
 from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import Attachment, Message, State
-from .recovery import recover
+from .recovery import abandoned, recover
 from .rows import WAITING, database, held, rows, without_conflicts
 
 
@@ -51,11 +51,6 @@ def or_when_it_expires(when: datetime) -> Case:
     return Case(When(expires_at__lt=when, then=F("expires_at")), default=Value(when, DateTimeField()))
 
 
-def new_token(owner: str) -> str:
-    """A token for one claim. A task that runs again after its process died has the same owner, and a new token."""
-    return f"{owner}:{uuid4().hex[:12]}"
-
-
 def claim(ids: Sequence[UUID], token: str, *, redelivered: bool = False) -> list[Message]:
     """Take what may be sent of these messages, under a lease. Two claims never hold the same message.
 
@@ -64,27 +59,24 @@ def claim(ids: Sequence[UUID], token: str, *, redelivered: bool = False) -> list
 
     Args:
         ids: what the broker says; ids of messages that are gone, not due or taken are passed over.
-        token: from :func:`new_token`.
-        redelivered: the broker gave this task out before, so that what its owner still holds was left by a
-            process that died.
+        token: from :func:`.holders.new_token`.
+        redelivered: the broker gave this task out before: perhaps because its process died with these messages.
 
     Returns:
         The messages taken, with their attachments fetched, in the order they should be sent.
     """
     if redelivered:
-        recover(rows(ids).filter(state=State.SENDING, token__startswith=_owner(token)))
+        recover(rows(abandoned(rows(ids))))
     if not _claim_rows(ids, token):
         expire(ids)
         return []
-    claimed = rows(ids).filter(state=State.SENDING, token=token).prefetch_related("attachments")
+    # Named, because a router may have related rows read from a replica that does not have them yet.
+    attachments = Prefetch("attachments", Attachment.objects.using(database()))
+    claimed = rows(ids).filter(state=State.SENDING, token=token).prefetch_related(attachments)
     messages = sorted(claimed, key=lambda message: (message.priority, message.id))
     if len(messages) < len(set(ids)):
         expire(ids)
     return messages
-
-
-def _owner(token: str) -> str:
-    return token.rpartition(":")[0] + ":"
 
 
 @without_conflicts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import Case, DateTimeField, F, Q, Value, When
 from django.utils import timezone
 
 from ..conf import mailer_settings
@@ -46,15 +46,22 @@ def resend(key: UUID) -> None:
 
 def _queue_again(key: UUID, states: frozenset[State], **values: object) -> None:
     now = timezone.now()
+    lost = now + mailer_settings().LOST_AFTER
     changed = change(
         key,
         Q(state__in=states, content_dropped_at__isnull=True),
         Event.Type.RETRIED,
-        state=State.QUEUED,
-        due_at=now + mailer_settings().LOST_AFTER,
-        queued_at=now,
+        # Not before its time, where that is still ahead.
+        state=Case(When(send_at__gt=now, then=Value(State.SCHEDULED)), default=Value(State.QUEUED)),
+        due_at=Case(
+            When(send_at__gt=now, then=F("send_at")),
+            When(expires_at__gt=now, expires_at__lt=lost, then=F("expires_at")),
+            default=Value(lost, DateTimeField()),
+        ),
+        queued_at=Case(When(send_at__gt=now, then=None), default=Value(now, DateTimeField())),
         finished_at=None,
-        expires_at=None,
+        # A time that is over would end it at once; one that is ahead still means what the caller meant.
+        expires_at=Case(When(expires_at__gt=now, then=F("expires_at")), default=None),
         crashes=0,
         reason="",
         **values,

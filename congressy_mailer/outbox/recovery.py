@@ -10,16 +10,23 @@ from django.utils import timezone
 from ..conf import mailer_settings
 from ..models import Event, Message, State
 from ..retry import FLOOR
+from .holders import is_gone
 from .rows import change
 
 _UNKNOWN = "Its worker died while handing it over; whether the mail server took it is not known."
 
 
-def recover(abandoned: QuerySet[Message]) -> list[UUID]:
+def abandoned(messages: QuerySet[Message]) -> list[UUID]:
+    """Those of these messages that are held by a process which is gone for certain."""
+    held_by = messages.filter(state=State.SENDING).order_by("id").values_list("id", "token")
+    return [key for key, token in held_by if is_gone(token)]
+
+
+def recover(left: QuerySet[Message]) -> list[UUID]:
     """Put messages whose worker died back on the queue, or aside; returns those that are queued again."""
     conf = mailer_settings()
     queued: list[UUID] = []
-    for message in abandoned.only("id", "token", "crashes", "begun_at").order_by("id"):
+    for message in left.only("id", "token", "crashes", "begun_at").order_by("id"):
         reason = ""
         if conf.ON_CRASH == "hold" and message.begun_at is not None:
             reason = _UNKNOWN

@@ -33,20 +33,26 @@ def record(token: str, message: Message, outcome: Outcome) -> timedelta | None:
     wait = None
     if not outcome.deferred:
         _finish(token, message, outcome)
-    elif outcome.in_doubt and mailer_settings().ON_CRASH == "hold":
+    elif outcome.in_doubt and _is_enough(message):
         # Those who were refused are answered: a person's retry() is for the others.
         ours.update(
             state=State.HELD, token="", due_at=None, finished_at=timezone.now(), attempts=F("attempts") + 1,
-            reason=_said(outcome.deferred) + _IN_DOUBT, remaining=list(outcome.deferred),
+            crashes=F("crashes") + 1, reason=_said(outcome.deferred) + _IN_DOUBT, remaining=list(outcome.deferred),
         )  # fmt: skip
     else:
         message.remaining = list(outcome.deferred)
         message.sent_at = message.sent_at or (timezone.now() if outcome.accepted else None)
         reason = _said(outcome.deferred) + (_IN_DOUBT if outcome.in_doubt else "")
-        wait = _defer(token, message, reason, str(outcome.reply))
+        wait = _defer(token, message, reason, str(outcome.reply), crashes=message.crashes + outcome.in_doubt)
     if outcome.deferred or outcome.rejected:
         _tell_recipients(message.id, outcome)
     return wait
+
+
+def _is_enough(message: Message) -> bool:
+    """A server that takes too long to say that it has a mail would get it again and again."""
+    conf = mailer_settings()
+    return conf.ON_CRASH == "hold" or message.crashes + 1 >= conf.MAX_CRASHES
 
 
 def _said(replies: Mapping[str, Reply]) -> str:
@@ -85,7 +91,9 @@ def fail(token: str, key: UUID, reason: str) -> None:
         tell(key, Event.Type.FAILED, now, detail=reason)
 
 
-def _defer(token: str, message: Message, reason: str, reply: str | None) -> timedelta | None:
+def _defer(
+    token: str, message: Message, reason: str, reply: str | None, *, crashes: int | None = None
+) -> timedelta | None:
     """Try again later, or give up once ``RETRY_FOR`` is over."""
     conf = mailer_settings()
     now = timezone.now()
@@ -96,6 +104,8 @@ def _defer(token: str, message: Message, reason: str, reply: str | None) -> time
     }  # fmt: skip
     if reply is not None:
         values["reply"] = reply
+    if crashes is not None:
+        values["crashes"] = crashes
     ours = held(message.id, token)
     if now + wait > (message.queued_at or message.created_at) + conf.RETRY_FOR:
         given_up = f"Given up after {conf.RETRY_FOR}: {reason}"

@@ -11,8 +11,9 @@ from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import Message, State
-from .claiming import expire, new_token, or_when_it_expires
-from .recovery import recover
+from .claiming import expire, or_when_it_expires
+from .holders import new_token
+from .recovery import abandoned, recover
 from .rows import WAITING, database, rows, without_conflicts
 
 # One sweep takes no more than this in each state; the next one comes soon enough.
@@ -23,7 +24,8 @@ def sweep(passed_the_queue: datetime | None = None) -> list[UUID]:
     """Find what is due and not moving, and make it ready to be published.
 
     Scheduled and deferred messages whose time has come, published ones that the broker has lost, and claimed ones
-    whose lease is over. Several sweeps at once share the work: each row is taken by one of them.
+    whose lease is over, or whose process was on this host and is gone. Several sweeps at once share the work: each
+    row is taken by one of them.
 
     Args:
         passed_the_queue: when something was published that has come through the queue by now. Ids that went into the
@@ -36,8 +38,11 @@ def sweep(passed_the_queue: datetime | None = None) -> list[UUID]:
     now = timezone.now()
     found = list(_due(now, passed_the_queue))
     expire([message.id for message in found if message.expires_at is not None and message.expires_at <= now])
-    abandoned = [message.id for message in found if message.state == State.SENDING]
-    ready = recover(rows(abandoned).filter(due_at__lte=now)) if abandoned else []
+    over = [message.id for message in found if message.state == State.SENDING]
+    ready = recover(rows(over).filter(due_at__lte=now)) if over else []
+    # Without waiting for the lease: a worker that was killed and has been started again finds what it held.
+    left = abandoned(_messages().filter(state=State.SENDING))
+    ready += recover(rows(left)) if left else []
     waiting = [message.id for message in found if message.state in WAITING]
     return ready + (_take_due(waiting, now, passed_the_queue) if waiting else [])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 from uuid import UUID
 
@@ -94,6 +94,20 @@ def outcome_of(composed: Composed, answer: Answer) -> Outcome:
         rejected={recipient: said[recipient] for recipient, verdict in verdicts.items() if verdict is Verdict.REJECTED},
         reply=answer.reply,
         in_doubt=answer.in_doubt,
+    )
+
+
+def in_ascii(outcome: Outcome) -> Outcome:
+    """The same with every character of the replies that is not ASCII written as an escape."""
+
+    def escaped(reply: Reply) -> Reply:
+        return replace(reply, text=reply.text.encode("ascii", "backslashreplace").decode())
+
+    return replace(
+        outcome,
+        deferred={recipient: escaped(reply) for recipient, reply in outcome.deferred.items()},
+        rejected={recipient: escaped(reply) for recipient, reply in outcome.rejected.items()},
+        reply=escaped(outcome.reply),
     )
 
 

@@ -66,11 +66,15 @@ class DjangoTransport:
     def __init__(self, backend: BaseEmailBackend) -> None:
         self._backend = backend
         self._session: _ObservedSession | None = None
+        # What broke off the last exchange from outside, such as the end of the process.
+        self._interrupted: BaseException | None = None
 
     def deliver(self, mails: Iterable[Composed]) -> Iterator[Outcome]:
         """See :meth:`congressy_mailer.transports.base.Transport.deliver`."""
         for composed in mails:
             yield self._deliver_one(composed)
+            if self._interrupted is not None:
+                raise self._interrupted
 
     def close(self) -> None:
         """Close the backend's connection; an error at that point no longer matters to any mail."""
@@ -91,6 +95,10 @@ class DjangoTransport:
             # A refusal, a lost connection, a timeout, or whatever a backend of somebody else's raises: one mail never
             # stops the others.
             error = raised
+        except BaseException as raised:
+            # What is known of the mail is said first.
+            self._interrupted = raised
+            error = InterruptedError(type(raised).__name__)
         sent = error is None and count != 0
         answer = session.heard(sent, error) if session is not None else _told(sent, error)
         if not sent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 import ssl
+import time
 from contextlib import suppress
 
 from ..retry import Reply
@@ -103,17 +104,31 @@ class Stream:
         """The next reply.
 
         Raises:
-            ConnectionLost: there is none.
+            ConnectionLost: there is none, or not all of it within the timeout.
         """
+        began = time.monotonic()
         try:
             while (reply := self._replies.next()) is None:
                 if self._end is not None:
                     raise ConnectionLost(self._end)
-                self._receive()
+                self._wait_no_longer_than(began)
         except NotAReply as error:
             self.end(Reply(None, str(error)))
             raise ConnectionLost(Reply(None, str(error))) from error
+        finally:
+            with suppress(OSError):
+                self._socket.settimeout(self._timeout)
         return reply
+
+    def _wait_no_longer_than(self, began: float) -> None:
+        """Take in more of a reply. A server that says it a byte at a time is not waited for without end."""
+        if self._timeout is not None:
+            left = began + self._timeout - time.monotonic()
+            if left <= 0:
+                self._has_ended("The server did not come to the end of its reply in time.")
+                return
+            self._socket.settimeout(left)
+        self._receive()
 
     def _receive(self) -> None:
         """Take in what there is; wait for it, if the socket does."""

@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("--on-crash", choices=["resend", "hold"])
     parser.add_argument("--messages", type=int, default=5000)
     parser.add_argument("--seed", type=int, help="the same faults in the same order; random unless given")
-    parser.add_argument("--seconds", type=float, default=110, help="most that one run may take (default: 110)")
+    parser.add_argument("--seconds", type=float, default=118, help="most that one run may take (default: 118)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the logs and journals in this folder")
     options = parser.parse_args()
     if options.seed is None:

@@ -86,7 +86,11 @@ def _kill_child(stage: Stage, worker: Worker, wait: float, choice: float) -> Cou
 
 
 def _stop_worker(stage: Stage, worker: Worker, wait: float, choice: float) -> Course:
-    os.kill(worker.process.pid, signal.SIGTERM)
+    if choice < 0.5:
+        os.kill(worker.process.pid, signal.SIGTERM)
+    else:
+        # Its pool processes get it too, as by systemd.
+        os.killpg(worker.process.pid, signal.SIGTERM)
     deadline = time.monotonic() + _LONGEST_STOP
     while worker.process.running and time.monotonic() < deadline:
         yield _STEP

@@ -22,6 +22,10 @@ def conclude(tally: Tally, faults: Counter[str], options: argparse.Namespace, sa
         ("failed and held, by reason", tally.reasons),
     ):
         _say_table(title, counted, say)
+    if tally.held:
+        say("\n  held, for a person to decide:")
+    for line in tally.held:
+        say(f"  {line}")
     for title, lines in (
         ("LOST", tally.lost),
         ("THERE WITHOUT A COMMIT", tally.never_committed),

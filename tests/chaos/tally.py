@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from congressy_mailer.content.addresses import bare_address
 from congressy_mailer.models import Message, State
@@ -14,12 +15,21 @@ from tests.chaos.journal import JournalReader
 from tests.chaos.mails import make_mail
 from tests.chaos.stage import Kill
 
-#: A mail may be repeated that was accepted so long before something was killed.
+#: Seconds. A mail may be repeated that was accepted so long before something was killed.
 WINDOW = 0.1
 # What a process had handed to the system when it died reaches the server a little later.
 _ON_ITS_WAY = 0.1
 
 Pair = tuple[str, str]
+
+
+class Copy(NamedTuple):
+    """One copy of a mail, for one recipient."""
+
+    #: When the server took it, in seconds since the epoch.
+    at: float
+    #: When its content had come. The server may think it over; whoever sent it and dies meanwhile never knows.
+    came: float
 
 
 @dataclass
@@ -36,6 +46,8 @@ class Tally:
     lost: list[str] = field(default_factory=list)
     #: Rolled back, or never asked for, and there all the same.
     never_committed: list[str] = field(default_factory=list)
+    #: Set aside for a person.
+    held: list[str] = field(default_factory=list)
     #: In no final state.
     unfinished: list[str] = field(default_factory=list)
     #: Copies too many.
@@ -58,13 +70,13 @@ class Tally:
 
 def take_tally(seed: int, messages: int, on_crash: str, mail_journal: Path, kills: Sequence[Kill]) -> Tally:
     """Compare what was fed with the outbox and with the mail server's journal."""
-    accepted: dict[Pair, list[float]] = defaultdict(list)
+    accepted: dict[Pair, list[Copy]] = defaultdict(list)
     all_kills = list(kills)
     for entry in JournalReader(mail_journal).new_entries():
         if entry.what == "accepted":
-            _, message_id, recipients = entry.details
+            _, message_id, recipients, came = entry.details
             for recipient in recipients.split(","):
-                accepted[message_id, recipient].append(entry.at)
+                accepted[message_id, recipient].append(Copy(entry.at, float(came)))
         elif entry.what == "died":
             all_kills.append(Kill(f"mail server {entry.details[0]}", entry.at, entry.at))
     tally = Tally(on_crash, sorted(all_kills, key=lambda kill: kill.begun))
@@ -73,7 +85,7 @@ def take_tally(seed: int, messages: int, on_crash: str, mail_journal: Path, kill
     return tally
 
 
-def _compare(tally: Tally, seed: int, messages: int, accepted: dict[Pair, list[float]]) -> None:
+def _compare(tally: Tally, seed: int, messages: int, accepted: dict[Pair, list[Copy]]) -> None:
     rows = {message.idempotency_key or str(message.pk): message for message in Message.objects.all()}
     expected: set[Pair] = set()
     for number in range(messages):
@@ -86,6 +98,8 @@ def _compare(tally: Tally, seed: int, messages: int, accepted: dict[Pair, list[f
         tally.states[state.value] += 1
         if state in (State.FAILED, State.HELD):
             tally.reasons[f"{state.value}: {message.reason}"] += 1
+        if state is State.HELD:
+            tally.held.append(f"{mail.key}: {message.id} to {', '.join(message.remaining or message.recipients)}")
         if state not in FINAL:
             tally.unfinished.append(f"{mail.key}: {state.value}")
         pairs = {(message.message_id, recipient) for recipient in mail.recipients}
@@ -99,26 +113,27 @@ def _compare(tally: Tally, seed: int, messages: int, accepted: dict[Pair, list[f
     tally.never_committed += [f"sent: {message_id} to {to}" for message_id, to in sorted(accepted.keys() - expected)]
 
 
-def _explain(tally: Tally, accepted: dict[Pair, list[float]]) -> None:
+def _explain(tally: Tally, accepted: dict[Pair, list[Copy]]) -> None:
     """Find the kill behind each copy too many."""
-    times = [at for found in accepted.values() for at in found]
+    copies = [copy for found in accepted.values() for copy in found]
     for kill in tally.kills:
-        tally.allowed += sum(_repeats(kill, at) for at in times)
+        tally.allowed += sum(_repeats(kill, copy) for copy in copies)
     for (message_id, recipient), found in accepted.items():
         found.sort()
-        for at, again in zip(found, found[1:], strict=False):
+        for copy, again in zip(found, found[1:], strict=False):
             tally.duplicated += 1
-            culprits = [kill for kill in tally.kills if _repeats(kill, at)]
+            culprits = [kill for kill in tally.kills if _repeats(kill, copy)]
             if not culprits:
-                tally.unexplained.append(_told(tally, message_id, recipient, at, again))
+                tally.unexplained.append(_told(tally, message_id, recipient, copy.at, again.at))
                 continue
-            nearest = min(culprits, key=lambda kill: abs(kill.begun - at))
+            nearest = min(culprits, key=lambda kill: abs(kill.begun - copy.at))
             tally.repeated[nearest.what] += 1
-            tally.window = max(tally.window, nearest.begun - at)
+            tally.window = max(tally.window, nearest.begun - copy.at)
 
 
-def _repeats(kill: Kill, at: float) -> bool:
-    return kill.begun - WINDOW <= at <= kill.ended + _ON_ITS_WAY
+def _repeats(kill: Kill, copy: Copy) -> bool:
+    """Whether whoever was killed had sent all of the content, and could not write down yet that it was taken."""
+    return copy.came - _ON_ITS_WAY <= kill.ended and kill.begun <= copy.at + WINDOW
 
 
 def _told(tally: Tally, message_id: str, recipient: str, at: float, again: float) -> str:

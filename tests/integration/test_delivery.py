@@ -216,6 +216,18 @@ def test_a_message_expired_meanwhile_is_not_sent() -> None:
     assert mail.outbox == []
 
 
+def test_what_is_delivered_in_a_test_is_not_read_from_a_replica() -> None:
+    class WriteOnly:
+        def db_for_read(self, model: type, **hints: Any) -> str | None:
+            if model is Message:
+                raise AssertionError("read from the replica")
+            return None
+
+    with override_settings(DATABASE_ROUTERS=[WriteOnly()]):
+        message = send_mail("x", "y", to="a@b.com")
+        assert [(one.pk, one.state) for one in deliver_all()] == [(message.pk, State.SENT)]
+
+
 def test_a_result_that_cannot_be_recorded_is_not_sent_again_while_the_lease_holds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

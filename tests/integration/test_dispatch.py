@@ -8,8 +8,10 @@ from base64 import b64decode
 from collections.abc import Callable
 from typing import Any
 
+import kombu
 import pytest
 import redis
+from celery import Celery
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.test import override_settings
@@ -90,6 +92,20 @@ def test_a_savepoint_rolled_back_after_another_message(queue: Queue) -> None:
     assert len(queue.published()) == 1
 
 
+def test_each_part_of_a_test_can_run_its_own_hooks(queue: Queue) -> None:
+    # As captureOnCommitCallbacks(execute=True) does it, for what was stored since it began.
+    with transaction.atomic():
+        hooks = transaction.get_connection().run_on_commit
+        stored_before = send()
+        seen = len(hooks)
+        stored_now = send()
+        for _, hook, _ in hooks[seen:]:
+            hook()
+        assert queue.published() == [[stored_before, stored_now]]
+        later = send()
+    assert queue.published() == [[stored_before, stored_now], [later]]
+
+
 def test_two_transactions_are_two_publishes(queue: Queue) -> None:
     with transaction.atomic():
         first = send()
@@ -113,6 +129,28 @@ def test_only_ids_are_in_the_broker(queue: Queue) -> None:
         assert secret not in raw
         assert secret not in body
     assert json.loads(raw)["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"task_create_missing_queues": False},
+        {"task_create_missing_queues": False, "task_queues": [kombu.Queue("celery")]},
+        {"task_routes": {"*": {"queue": "elsewhere"}}},
+        {"task_routes": {"*": {"exchange": "elsewhere", "routing_key": "elsewhere"}}},
+        {"task_routes": {"*": {"queue": "elsewhere"}}, "task_create_missing_queues": False},
+        {"task_default_exchange": "host", "task_default_exchange_type": "topic"},
+        {"task_serializer": "pickle", "accept_content": ["pickle", "json"]},
+    ],
+)
+def test_what_the_host_says_of_its_own_tasks_is_not_about_mail(
+    queue: Queue, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = Celery("host", set_as_current=False)
+    host.conf.update(broker_url=queue.server.url, **values)
+    monkeypatch.setattr(dispatch, "find_celery_app", lambda: host)
+    keys = [send(), send()]
+    assert queue.published() == [[key] for key in keys]
 
 
 def test_a_connection_that_the_broker_dropped_is_replaced(queue: Queue) -> None:

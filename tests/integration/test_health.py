@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
@@ -20,7 +20,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.test import override_settings
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from congressy_mailer import duties, outbox, send_mail, tasks
 from congressy_mailer.dispatch import publish_sweep
@@ -45,6 +45,13 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr("congressy_mailer.dispatch._send", send)
     return names
+
+
+@pytest.fixture(autouse=True)
+def english() -> Iterator[None]:
+    """The tests' own project speaks Portuguese."""
+    with translation.override("en"):
+        yield
 
 
 def mailer(*arguments: str) -> tuple[str, str, int]:
@@ -197,6 +204,25 @@ def test_each_problem_is_a_line_of_its_own() -> None:
     assert [line.split()[0] for line in complaint.splitlines()] == ["No", "1", "The"]
 
 
+def test_problems_are_told_in_portuguese() -> None:
+    swept(minutes=2)
+    unavailable()
+    unavailable(sender_domain="example.com", failures=3)
+    send_mail("x", "y", from_email="mail@example.com", to="ana@example.com")
+    late = timezone.now() - timedelta(minutes=2)
+    Message.objects.update(state=State.DEFERRED, due_at=late)
+    with translation.override("pt-br"):
+        problems = check_health().problems
+    assert [problem.partition("20")[0] for problem in problems] == [
+        "Nenhum worker faz uma varredura desde ",
+        "1 mensagem já deveria ter andado e está parada há mais de 60 segundos.",
+        "O backend de e-mail 'default' está indisponível desde ",
+        "O backend de e-mail 'default' está indisponível para remetentes em example.com desde ",
+    ]
+    assert ", com uma tentativa, a próxima em 20" in problems[2]
+    assert ", com 3 tentativas, a próxima em 20" in problems[3]
+
+
 def test_json_for_machines() -> None:
     swept(seconds=1)
     out, complaint, status = mailer("health", "--json")
@@ -250,11 +276,12 @@ def test_the_exit_status_is_for_probes() -> None:
 
     done = probe()
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.strip() == "CommandError: No worker has ever swept: start one with celery -A project worker."
+    # In the language of the project.
+    assert done.stderr.startswith("CommandError: Nenhum worker jamais fez uma varredura: ")
     swept(seconds=1)
     done = probe()
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("Mail is moving.")
+    assert done.stdout.startswith("Os e-mails estão andando.")
 
 
 def test_purge_drops_what_is_old_whatever_there_is_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

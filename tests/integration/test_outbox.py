@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +22,7 @@ from django.utils import timezone
 from congressy_mailer import outbox, send_mail
 from congressy_mailer.exceptions import InvalidTransition
 from congressy_mailer.models import Event, Message, State
+from congressy_mailer.outbox.holders import is_gone, this_host
 from congressy_mailer.retry import Reply
 from congressy_mailer.transports.base import Outcome
 
@@ -307,16 +311,79 @@ def test_what_was_never_begun_is_not_held() -> None:
     assert not outbox.begin("task:1", key)
 
 
-def test_a_task_that_runs_again_takes_up_what_its_dead_process_held() -> None:
+def token_of_a_process_that_is_gone(owner: str) -> str:
+    """A token as a process of this host made it, which has ended since."""
+    waiting = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(waiting, stdin=subprocess.PIPE) as process, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.getpid", lambda: process.pid)
+        token = outbox.new_token(owner)
+        process.kill()
+    return token
+
+
+def test_what_a_dead_process_held_is_taken_up_at_once() -> None:
     mine, others = queue(2)
-    outbox.claim([mine], "task-a:1")
-    outbox.claim([others], "task-b:1")
+    outbox.claim([mine], token_of_a_process_that_is_gone("task-a"))
+    outbox.claim([others], outbox.new_token("task-b"))
     assert outbox.claim([mine, others], "task-a:2") == []
     # It may have killed its worker: it is taken only alone, so that it cannot take others with it again.
     assert outbox.claim([mine, others], "task-a:3", redelivered=True) == []
     assert outbox.suspects([mine, others]) == [mine]
     (taken,) = outbox.claim([mine], "task-a:4")
     assert (taken.id, taken.crashes) == (mine, 1)
+
+
+def test_a_sweep_on_the_same_host_does_not_wait_for_the_lease_of_a_dead_process() -> None:
+    dead, alive, elsewhere = queue(3)
+    token = token_of_a_process_that_is_gone("task-a")
+    outbox.claim([dead], token)
+    outbox.claim([alive], outbox.new_token("task-b"))
+    outbox.claim([elsewhere], token.replace(this_host(), "00000000"))
+    assert sweep() == [dead]
+    assert [state_of(key) for key in (dead, alive, elsewhere)] == [State.QUEUED, State.SENDING, State.SENDING]
+
+
+def test_a_task_given_out_again_takes_nothing_from_a_process_that_is_alive() -> None:
+    (key,) = queue()
+    (message,) = outbox.claim([key], token := outbox.new_token("task-a"))
+    assert outbox.claim([key], outbox.new_token("task-a"), redelivered=True) == []
+    outbox.record(token, message, accepted(key))
+    assert (state_of(key), Message.objects.get(pk=key).crashes) == (State.SENT, 0)
+
+
+@pytest.mark.parametrize(("token", "gone"), [("", False), ("task:1", False), ("sweep:x-1-1:00000000", False)])
+def test_of_a_token_that_says_nothing_nothing_is_known(token: str, gone: bool) -> None:
+    assert is_gone(token) is gone
+
+
+def test_the_number_of_a_dead_process_may_be_anothers_by_now() -> None:
+    token = outbox.new_token("task")
+    assert not is_gone(token)
+    assert is_gone(re.sub(r"-(\d+):", lambda found: f"-{int(found[1]) + 1}:", token))
+
+
+def test_a_mail_in_doubt_too_often_is_set_aside() -> None:
+    (key,) = queue()
+    for turn in range(3):
+        update(key, due_at=timezone.now())
+        outbox.record(f"task:{turn}", claim_one(key, f"task:{turn}"), deferred(key, in_doubt=True))
+    message = Message.objects.get(pk=key)
+    assert (message.state, message.crashes, message.attempts) == (State.HELD, 3, 3)
+    assert message.reason.endswith("(in doubt: the server may have taken it)")
+
+
+def test_retrying_keeps_to_the_times_that_are_ahead() -> None:
+    tomorrow = timezone.now() + timedelta(days=1)
+    scheduled = queue(send_at=tomorrow, expires_at=tomorrow + timedelta(hours=1))[0]
+    expired = queue()[0]
+    outbox.cancel(scheduled)
+    update(expired, state=State.EXPIRED, expires_at=timezone.now() - timedelta(seconds=1))
+    outbox.retry(scheduled)
+    outbox.retry(expired)
+    message = Message.objects.get(pk=scheduled)
+    assert (message.state, message.due_at, message.queued_at) == (State.SCHEDULED, message.send_at, None)
+    assert message.expires_at is not None
+    assert (state_of(expired), Message.objects.get(pk=expired).expires_at) == (State.QUEUED, None)
 
 
 def test_a_message_whose_worker_dies_again_and_again_is_set_aside() -> None:

@@ -33,7 +33,7 @@ _OTHERS = 30
     [
         ("poison/crash", "Its worker died 3 times while holding it: it may be the cause."),
         ("poison/hang", "It broke its worker 3 times: SoftTimeLimitExceeded while it was composed"),
-        ("poison/stubborn", "It broke its worker 3 times: SystemExit while it was composed"),
+        ("poison/stubborn", "Its worker died 3 times while holding it: it may be the cause."),
         ("poison/hoard", "It broke its worker 3 times: MemoryError while it was composed"),
     ],
 )

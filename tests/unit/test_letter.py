@@ -9,12 +9,14 @@ from uuid import uuid4
 
 import pytest
 from django.utils import timezone
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from congressy_mailer.content.addresses import check_header_text
 from congressy_mailer.content.attachments import ReadAttachment
 from congressy_mailer.content.mime import OutgoingMail, compose
 from congressy_mailer.content.templates import Rendered
+from congressy_mailer.exceptions import InvalidHeader
 from congressy_mailer.models import Message
 from congressy_mailer.retry import Reply
 from congressy_mailer.transports import letter
@@ -25,7 +27,7 @@ def composed(text: str = "Texto", **fields: Any) -> Composed:
     now = timezone.now()
     values = {"from_email": "Congressy <mail@congressy.net>", "to": ["ana@example.com"], **fields}
     message = Message(message_id="<1@x>", created_at=now, queued_at=now, **values)
-    return Composed(uuid4(), compose(message, Rendered("Olá", text, ""), []))
+    return Composed(uuid4(), compose(message, Rendered(message.subject or "Olá", text, ""), []))
 
 
 def received(content: bytes) -> Any:
@@ -78,6 +80,46 @@ def test_attachments_stay_as_they_are_in_seven_bits() -> None:
         (part,) = received(letter.address(mail).write_out(eight_bit=eight_bit)).iter_attachments()
         assert part.get_filename() == "ação.pdf"
         assert part.get_content() == data
+
+
+@given(
+    st.sampled_from(["X-A", "List-Unsubscribe", "References", "Subject"]),
+    st.lists(st.sampled_from(["a" * 400, "b" * 700, "c" * 988, " ", " " * 500, "ç", "d;", ","]), min_size=1).map(
+        "".join
+    ),
+)
+@example("Subject", "b" * 700 + " " * 500)
+def test_no_header_that_is_accepted_has_a_line_that_servers_refuse(name: str, value: str) -> None:
+    try:
+        value = check_header_text(value, name, name).strip()
+    except InvalidHeader:
+        return
+    mail = composed(subject=value) if name == "Subject" else composed(headers={name: value or "x"})
+    content = letter.address(mail).write_out(eight_bit=True)
+    assert max(map(len, content.split(b"\r\n"))) <= 998
+
+
+@pytest.mark.parametrize("name", ["message-id", "MESSAGE-ID", "Message-ID", "date", "Date"])
+def test_a_header_of_ours_that_the_caller_gives_stands_once(name: str) -> None:
+    value = "<2@x>" if name.lower() == "message-id" else "Mon, 01 Jan 2024 00:00:00 +0000"
+    got = received(letter.address(composed(headers={name: value})).write_out(eight_bit=True))
+    assert got.get_all(name) == [value]
+    assert len(got.get_all("Message-ID")) == len(got.get_all("Date")) == 1
+
+
+def test_the_parameters_of_a_media_type_are_written() -> None:
+    now = timezone.now()
+    message = Message(from_email="a@b.example", to=["ana@example.com"], message_id="<1@x>", created_at=now)
+    kinds = ['text/calendar; method=REQUEST; charset=utf-8; x_y="a; b"', "text/plain; charset=iso-8859-1", "text/plain"]
+    attachments = [ReadAttachment("a.x", b"BEGIN", kind, "") for kind in kinds]
+    mail = Composed(uuid4(), compose(message, Rendered("Olá", "você", ""), attachments))
+    parts = list(received(letter.address(mail).write_out(eight_bit=True)).iter_attachments())
+    assert [(part.get_content_type(), dict(part["Content-Type"].params)) for part in parts] == [
+        ("text/calendar", {"method": "REQUEST", "charset": "utf-8", "x_y": "a; b"}),
+        ("text/plain", {"charset": "iso-8859-1"}),
+        ("text/plain", {"charset": "utf-8"}),
+    ]
+    assert [part.get_payload(decode=True) for part in parts] == [b"BEGIN"] * 3
 
 
 def test_addresses_are_ascii() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,10 @@ def texts_of_the_package() -> Iterator[Text]:
 
 
 def translations(catalogue: Catalog) -> dict[Text, object]:
-    return {(message.context, message.id): message.string for message in catalogue if message.id}
+    def plain(texts: str | Sequence[str]) -> str | tuple[str, ...]:
+        return texts if isinstance(texts, str) else tuple(texts)
+
+    return {(message.context, plain(message.id)): plain(message.string) for message in catalogue if message.id}
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import IntegrityError
 from django.template import TemplateDoesNotExist
 from django.test import override_settings
 from django.utils import timezone, translation
+from django.utils.functional import lazystr
+from django.utils.translation import gettext_lazy
 
-from congressy_mailer import MailerError, Priority, asend_mail, exceptions, send_mail
+from congressy_mailer import MailerError, Priority, asend_mail, exceptions, mail, send_mail
 from congressy_mailer.models import Attachment, Message, State
 
 pytestmark = pytest.mark.django_db
@@ -25,7 +29,14 @@ ERRORS: list[tuple[dict[str, Any], type[MailerError], type[Exception], str]] = [
     ({"bcc": ["a@b.com\nBcc: c@d.com"]}, exceptions.InvalidAddress, ValueError, r"bcc\[0\] holds a line break"),
     ({"reply_to": ["nobody"]}, exceptions.InvalidAddress, ValueError, r"reply_to\[0\] is not"),
     ({"from_email": "nobody"}, exceptions.InvalidAddress, ValueError, "from_email is not"),
-    ({"from_email": ""}, exceptions.InvalidAddress, ValueError, "from_email is empty"),
+    ({"from_email": " "}, exceptions.InvalidAddress, ValueError, "from_email is empty"),
+    ({"subject": b"Ol"}, exceptions.InvalidHeader, ValueError, "The subject must be text, not bytes"),
+    ({"subject": "x" * 1200}, exceptions.InvalidHeader, ValueError, "The subject has a word that is too long"),
+    ({"headers": {"X-A": None}}, exceptions.InvalidHeader, ValueError, r"headers\['X-A'\] is empty"),
+    ({"headers": {"X-A": b"5"}}, exceptions.InvalidHeader, ValueError, r"headers\['X-A'\] must be text, not bytes"),
+    ({"headers": [("X", "y")]}, exceptions.InvalidHeader, ValueError, "headers must be a dict of values by name, not"),
+    ({"message": b"x"}, exceptions.InvalidOption, ValueError, "message must be text, not bytes"),
+    ({"html_message": b"x"}, exceptions.InvalidOption, ValueError, "html_message must be text, not bytes"),
     ({"subject": "a\nBcc: c@d.com"}, exceptions.InvalidHeader, ValueError, "The subject must not hold line breaks"),
     ({"headers": {"X": "a\r\nY: b"}}, exceptions.InvalidHeader, ValueError, r"headers\['X'\] must not hold"),
     ({"headers": {"To": "a@b.com"}}, exceptions.InvalidHeader, ValueError, "give To as to="),
@@ -40,11 +51,21 @@ ERRORS: list[tuple[dict[str, Any], type[MailerError], type[Exception], str]] = [
     ({"attachments": [("a", b"x" * 14_000_001)]}, exceptions.AttachmentTooLarge, ValueError, "14,000,001 bytes"),
     ({"send_at": datetime(2030, 1, 1)}, exceptions.InvalidOption, ValueError, "send_at has no time zone"),  # noqa: DTZ001
     ({"expires_at": datetime(2030, 1, 1)}, exceptions.InvalidOption, ValueError, "expires_at has no time zone"),  # noqa: DTZ001
+    ({"send_at": datetime.max.replace(tzinfo=ZoneInfo("America/Sao_Paulo"))}, exceptions.InvalidOption, ValueError,
+     "send_at is beyond the calendar"),
+    ({"expires_at": datetime.max.replace(tzinfo=UTC)}, exceptions.InvalidOption, ValueError,
+     "expires_at is beyond the calendar"),
+    ({"transactional": None}, exceptions.InvalidOption, ValueError, "transactional must be True or False, not None"),
+    ({"sensitive": "no"}, exceptions.InvalidOption, ValueError, "sensitive must be True or False, not 'no'"),
     ({"send_at": "tomorrow"}, exceptions.InvalidOption, ValueError, "send_at must be a datetime, not str"),
     ({"priority": 3}, exceptions.InvalidOption, ValueError, "priority=3 is not one of Priority.HIGH"),
     ({"idempotency_key": ""}, exceptions.InvalidOption, ValueError, "text of 1 to 200 characters"),
     ({"idempotency_key": "x" * 201}, exceptions.InvalidOption, ValueError, "text of 1 to 200 characters"),
     ({"using": "nowhere"}, exceptions.InvalidOption, ValueError, "using='nowhere' is not a mail backend"),
+    ({"using": ["a"]}, exceptions.InvalidOption, ValueError, r"using=\['a'\] is not a mail backend"),
+    ({"language": 5}, exceptions.InvalidOption, ValueError, "language=5 is not a language"),
+    ({"language": ["pt"]}, exceptions.InvalidOption, ValueError, r"language=\['pt'\] is not a language"),
+    ({"timezone": UTC}, exceptions.InvalidOption, ValueError, "timezone=.* is not a time zone"),
     ({"language": "xx-nowhere"}, exceptions.InvalidOption, ValueError, "language='xx-nowhere'"),
     ({"timezone": "America/Atlantis"}, exceptions.InvalidOption, ValueError, "timezone='America/Atlantis'"),
     ({"timezone": "../../etc/passwd"}, exceptions.InvalidOption, ValueError, "timezone='../../etc/passwd'"),
@@ -98,6 +119,72 @@ def test_django_signature_and_defaults() -> None:
 
 def test_an_empty_reply_to_is_none() -> None:
     assert send_mail("x", "y", to="a@b.com", reply_to=[]).reply_to == []
+    assert send_mail("x", "y", to="a@b.com", reply_to="").reply_to == []
+
+
+def test_none_is_empty() -> None:
+    ready = send_mail(None, None, None, ["a@b.com"], html_message="<p>Oi</p>", attachments=None)
+    assert (ready.subject, ready.text, ready.html) == ("", "", "<p>Oi</p>")
+    with pytest.raises(exceptions.TemplateNotFound, match="has no subject: pass subject="):
+        send_mail(None, None, None, ["a@b.com"], template="mail/hello")
+
+
+@override_settings(CONGRESSY_EMAIL_SENDER="mail@congressy.net")
+def test_what_is_empty_is_not_given() -> None:
+    message = send_mail("x", "y", "", ["a@b.com"], language="", tags=[], metadata={}, campaign="", sparkpost={})
+    assert message.from_email == "mail@congressy.net"
+    assert message.language == "pt-br"
+
+
+def test_lazy_text_is_text_in_the_language_of_the_mail() -> None:
+    with translation.override("de"):
+        message = send_mail(
+            gettext_lazy("Monday"), gettext_lazy("Tuesday"), to=lazystr("ana@example.com"), language="pt-br",
+            html_message=gettext_lazy("Sunday"), headers={"X-Day": gettext_lazy("Friday")},
+        )  # fmt: skip
+        untold = send_mail(gettext_lazy("Monday"), to="ana@example.com")
+        assert translation.get_language() == "de"
+    assert message.to == ["ana@example.com"]
+    said = (message.subject, message.text, message.html, message.headers["X-Day"])
+    assert said == ("Segunda-feira", "Terça-feira", "Domingo", "Sexta-feira")
+    assert untold.subject == "Montag"
+
+
+def test_a_subject_that_can_be_folded_may_be_long() -> None:
+    assert len(send_mail("palavra " * 300, "y", to="a@b.com").subject) == 2400
+    assert len(send_mail("ç" * 1200, "y", to="a@b.com").subject) == 1200
+
+
+def test_a_template_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "latin.html").write_bytes("inscrição".encode("latin-1"))
+    templates = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "DIRS": [tmp_path]}]
+    with (
+        override_settings(TEMPLATES=templates),
+        pytest.raises(exceptions.TemplateUnreadable, match="The template 'latin.html' cannot be read: 'utf-8' codec"),
+    ):
+        send_mail("x", to="a@b.com", template="latin", language="en")
+    assert not Message.objects.exists()
+
+
+class WriteOnly:
+    """A router under which reading messages, unless it is said where, is reading a replica that lags."""
+
+    def db_for_read(self, model: type, **hints: Any) -> str | None:
+        if model is Message:
+            raise AssertionError("read from the replica")
+        return None
+
+
+@override_settings(DATABASE_ROUTERS=[WriteOnly()])
+def test_what_was_just_changed_is_not_read_from_a_replica() -> None:
+    message = send_mail("x", "y", to="a@b.com")
+    assert message.cancel()
+    assert message.state == State.CANCELLED
+    message.retry()
+    assert message.state == State.QUEUED
+    assert message.cancel()
+    message.resend()
+    assert message.state == State.QUEUED
 
 
 def test_scheduled() -> None:
@@ -123,6 +210,7 @@ def test_language_and_time_zone_of_the_caller_are_kept() -> None:
     assert (message.language, message.timezone) == ("en", "Europe/Lisbon")
     message = send_mail("x", "y", to="a@b.com", language="pt-br", timezone="America/Manaus")
     assert (message.language, message.timezone) == ("pt-br", "America/Manaus")
+    assert send_mail("x", "y", to="a@b.com", timezone=ZoneInfo("America/Manaus")).timezone == "America/Manaus"
 
 
 def test_idempotency_key_makes_one_message(tmp_path: Path) -> None:
@@ -132,6 +220,17 @@ def test_idempotency_key_makes_one_message(tmp_path: Path) -> None:
     assert again.subject == "x"
     assert Message.objects.count() == 1
     assert Attachment.objects.count() == 1
+
+
+def test_a_key_that_another_transaction_has_just_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    send_mail("x", "y", to="a@b.com", idempotency_key="order-1")
+    # What REPEATABLE READ does where this transaction began before the other one ended.
+    monkeypatch.setattr(mail, "_find", lambda key: None)
+    with pytest.raises(exceptions.IdempotencyConflict, match="Try again in a new transaction") as raised:
+        send_mail("x", "y", to="a@b.com", idempotency_key="order-1", attachments=[("a", b"1")])
+    assert isinstance(raised.value, IntegrityError)
+    assert Message.objects.count() == 1
+    assert not Attachment.objects.exists()
 
 
 def test_attachments_are_stored() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
+from django.utils.translation import gettext as _
 
 from ... import outbox
 from ...health import check_health
@@ -17,18 +18,19 @@ from ...health import check_health
 class Command(BaseCommand):
     """``mailer health`` and ``mailer purge``."""
 
-    help = "Look after the mail: its health, and what is old."
     # A probe asks often, and about the mail: what is wrong elsewhere must not answer for it.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        commands = parser.add_subparsers(dest="command", required=True, title="commands")
+        # Here, and not in ``help``: the language is not known when the class is made.
+        parser.description = _("Look after the mail: its health, and what is old.")
+        commands = parser.add_subparsers(dest="command", required=True, title=_("commands"))
         health = commands.add_parser(
-            "health", help="Say whether mail is moving. Exit status 1 where it is not: for monitoring and probes."
+            "health", help=_("Say whether mail is moving. Exit status 1 where it is not: for monitoring and probes.")
         )
-        health.add_argument("--json", action="store_true", dest="as_json", help="Write it as one JSON object.")
+        health.add_argument("--json", action="store_true", dest="as_json", help=_("Write it as one JSON object."))
         commands.add_parser(
-            "purge", help="Drop at once what is older than KEEP_CONTENT and KEEP_MESSAGES. The workers do it hourly."
+            "purge", help=_("Drop at once what is older than KEEP_CONTENT and KEEP_MESSAGES. The workers do it hourly.")
         )
 
     def handle(self, *args: Any, command: str, **options: Any) -> None:
@@ -38,7 +40,7 @@ class Command(BaseCommand):
             else:
                 self._purge()
         except DatabaseError as error:
-            raise CommandError(f"The database cannot be asked: {error}") from error
+            raise CommandError(_("The database cannot be asked: %(error)s") % {"error": error}) from error
 
     def _health(self, as_json: bool) -> None:
         health = check_health()
@@ -47,16 +49,15 @@ class Command(BaseCommand):
         if not health.ok:
             raise CommandError("\n".join(health.problems))
         if not as_json:
-            self.stdout.write(
-                self.style.SUCCESS(f"Mail is moving. Last sweep: {health.last_sweep:%Y-%m-%d %H:%M:%S %Z}.")
-            )
+            told = {"moment": f"{health.last_sweep:%Y-%m-%d %H:%M:%S %Z}"}
+            self.stdout.write(self.style.SUCCESS(_("Mail is moving. Last sweep: %(moment)s.") % told))
 
     def _purge(self) -> None:
         while outbox.purge():
             self.stdout.write(".", ending="")
             self.stdout.flush()
         outbox.remove_orphans(None)
-        self.stdout.write(self.style.SUCCESS("Purged."))
+        self.stdout.write(self.style.SUCCESS(_("Purged.")))
 
 
 def _as_json(value: object) -> str:

@@ -6,6 +6,7 @@ from email.headerregistry import AddressHeader
 from typing import Any
 
 import pytest
+from django.utils.functional import lazystr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,6 +83,7 @@ def test_only_lists_of_addresses(values: object) -> None:
 
 def test_one_text_is_one_address() -> None:
     assert normalise_addresses("ana@example.com", "to") == ["ana@example.com"]
+    assert normalise_addresses(lazystr("ana@example.com"), "to") == ["ana@example.com"]
     assert normalise_addresses(None, "to") == []
 
 
@@ -103,6 +105,9 @@ def test_whatever_is_accepted_is_one_mailbox_on_one_line(text: str) -> None:
 def test_headers() -> None:
     assert normalise_headers({"X-Order": 7, "Message-ID": "<a@b.com>"}) == {"X-Order": "7", "Message-ID": "<a@b.com>"}
     assert normalise_headers(None) == {}
+    assert normalise_headers({"X-A": "a" * 993})
+    assert normalise_headers({"References": " ".join(f"<{number}@example.com>" for number in range(300))})
+    assert normalise_headers({"X-A": lazystr("ção" * 900)}) == {"X-A": "ção" * 900}
 
 
 @pytest.mark.parametrize(
@@ -122,6 +127,11 @@ def test_headers() -> None:
         ({"Content-Type": "text/html"}, "follows from the content"),
         ({"X-A": "1", "x-a": "2"}, "x-a is given twice"),
         ({"X-A": " "}, "is empty"),
+        ({"X-A": None}, "is empty"),
+        ({"X-A": b"1"}, "must be text, not bytes"),
+        ({"X-A": "a" * 994}, "too long for a line"),
+        ({"X-A": "a" + " " * 990 + "b" * 4}, "too long for a line"),
+        ([("X-A", "1")], "headers must be a dict of values by name, not list"),
         ({"Message-ID": "no"}, "must look like <unique@example.com>"),
     ],
 )

@@ -1,0 +1,67 @@
+"""Who holds a message: a task in a process, and whether that process is still there.
+
+A broker gives a task out again when it believes that nobody works on it any more. It may be wrong: a connection that
+was lost, or a visibility timeout that is over, says nothing about a process that is in the midst of a mail. So what a
+task holds is taken from it only when its process is gone for certain, or when the lease is over.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from functools import lru_cache
+from hashlib import blake2s
+from pathlib import Path
+from uuid import uuid4
+
+_TOKEN = re.compile(r".*:(?P<host>[0-9a-f]{8})-(?P<process>\d+)-(?P<started>\d+):[0-9a-f]{8}", re.DOTALL)
+
+
+def new_token(owner: str) -> str:
+    """A token for one claim by this process.
+
+    Args:
+        owner: for people who look at the row: the Celery task's id. At most 50 characters of it are kept.
+    """
+    process = os.getpid()
+    return f"{owner[:50]}:{this_host()}-{process}-{_started(process) or 0}:{uuid4().hex[:8]}"
+
+
+def is_gone(token: str) -> bool:
+    """Whether the process that made the token has ended. ``False`` where that cannot be known, as on another host."""
+    found = _TOKEN.fullmatch(token)
+    if found is None or found["host"] != this_host():
+        return False
+    process = int(found["process"])
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    started = _started(process)
+    # Its number is another process's by now.
+    return started is not None and found["started"] != "0" and started != int(found["started"])
+
+
+@lru_cache(maxsize=1)
+def this_host() -> str:
+    """What tells this host from others: process numbers mean something only within it, and until it starts anew."""
+    parts = [socket.gethostname()]
+    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+        try:
+            # Containers may share the name of their host, and not its processes.
+            parts.append(os.readlink(path) if path.endswith("pid") else Path(path).read_text())
+        except OSError:
+            parts.append("")
+    return blake2s("|".join(parts).encode(), digest_size=4).hexdigest()
+
+
+def _started(process: int) -> int | None:
+    """When a process began, in ticks since the system did; ``None`` where the system does not tell."""
+    try:
+        # The second field is the program's name, which may hold anything.
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
