@@ -1,4 +1,4 @@
-"""The caller: stores mails a few dozens at a time, whatever the database and the broker are going through.
+"""The caller: stores mails a dozen or two at a time, whatever the database and the broker are going through.
 
 ``python -m tests.chaos.feeder --messages 5000 --seed 1 --seconds 40 --journal FILE``. A transaction that fails is
 tried again until it commits, since nobody knows whether one that was broken off has committed: every mail has an
@@ -35,7 +35,7 @@ def feed(messages: int, seed: int, seconds: float, journal: JournalWriter) -> No
     while fed < messages:
         due = began + seconds * fed / messages
         time.sleep(max(0.0, due - time.monotonic()))
-        until = min(messages, fed + rng.randint(10, 50))
+        until = min(messages, fed + rng.randint(5, 25))
         mails = [make_mail(seed, number) for number in range(fed, until)]
         while not _stored(mails, with_savepoint=rng.random() < 0.3):
             time.sleep(_BETWEEN_TRIES)
