@@ -24,7 +24,7 @@ from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State, TransportStatus
 from congressy_mailer.signals import transport_available, transport_unavailable
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
 
 HOME = "congressy.net"
 #: Other workers leave a try alone for this long.

@@ -164,6 +164,7 @@ def test_an_attachment_that_cannot_be_read_now_is_tried_again() -> None:
     assert "cannot be read from the storage" in message.reason
 
 
+@pytest.mark.email_settings
 @override_settings(EMAIL_BACKEND=f"{__name__}.Misbehaving")
 def test_one_unexpected_error_of_a_backend_does_not_stop_the_others() -> None:
     Misbehaving.sent.clear()
@@ -174,6 +175,7 @@ def test_one_unexpected_error_of_a_backend_does_not_stop_the_others() -> None:
     assert "KeyError: 'unexpected'" in Message.objects.get(pk=ids[1]).reason
 
 
+@pytest.mark.email_settings
 @override_settings(EMAIL_BACKEND=f"{__name__}.Unreachable")
 def test_an_unreachable_server_is_no_attempt_and_loses_nothing() -> None:
     ids = [send_mail("x", "y", to="a@b.com").pk for _ in range(3)]

@@ -21,6 +21,8 @@ from congressy_mailer.transports.base import Composed, Outcome
 from congressy_mailer.transports.django import DjangoTransport, open_backend
 from demo.local_sparkpost import HANG_UP, KEEP_AND_HANG_UP, LocalSparkPost, Stage
 
+pytestmark = pytest.mark.email_settings
+
 
 @pytest.fixture
 def smtp(smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalSparkPost]:

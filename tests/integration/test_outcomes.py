@@ -33,6 +33,8 @@ from demo.local_sparkpost import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, L
 
 from .test_django_transport import deliver, mail
 
+pytestmark = pytest.mark.email_settings
+
 Answer = Any
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "explanation" / "retrying.md"

@@ -35,7 +35,7 @@ from congressy_mailer.models import Attachment, Event, Message, State
 from demo.processes import Process
 from tests.conftest import wait_for
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.email_settings]
 
 #: Stands in everything that a mail can say.
 SECRET = "kx771" + "144zq"

@@ -21,7 +21,7 @@ from demo.local_sparkpost import Exchange, LocalSparkPost, Stage
 from demo.processes import Process
 from tests.conftest import wait_for
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
 
 
 class Interrupting(EmailBackend):
