@@ -100,24 +100,24 @@ def _remove_files(attachments: Iterable[Attachment]) -> int:
     gone = []
     try:
         for attachment in attachments:
-            if _remove_file(attachment):
+            file = attachment.file
+            if _remove_file(file.storage, str(file.name), f"The file of attachment {attachment.id}"):
                 gone.append(attachment.id)
     finally:
         _delete_rows(gone)
     return len(gone)
 
 
-def _remove_file(attachment: Attachment) -> bool:
+def _remove_file(storage: Storage, path: str, what: str) -> bool:
+    """Whether the file is gone."""
     try:
-        attachment.file.storage.delete(str(attachment.file.name))
+        storage.delete(path)
     except FileNotFoundError:
         return True
     except SoftTimeLimitExceeded:
         raise
     except Exception as error:
-        logger.warning(
-            "The file of attachment %s cannot be deleted now: %s: %s", attachment.id, type(error).__name__, error
-        )
+        logger.warning("%s cannot be deleted now: %s: %s", what, type(error).__name__, error)
         return False
     return True
 
@@ -186,18 +186,5 @@ def _remove_unknown(storage: Storage, day: date) -> bool:
         known = set(Attachment.objects.using(database()).filter(file__in=some).values_list("file", flat=True))
         for path in some:
             if path not in known:
-                removed &= _remove_orphan(storage, path)
+                removed &= _remove_file(storage, path, f"The file {path}, which has no row,")
     return removed
-
-
-def _remove_orphan(storage: Storage, path: str) -> bool:
-    try:
-        storage.delete(path)
-    except SoftTimeLimitExceeded:
-        raise
-    except Exception as error:
-        logger.warning(
-            "The file %s, which has no row, cannot be deleted now: %s: %s", path, type(error).__name__, error
-        )
-        return False
-    return True

@@ -37,14 +37,18 @@ def sweep(passed_the_queue: datetime | None = None) -> list[UUID]:
     """
     now = timezone.now()
     found = list(_due(now, passed_the_queue))
-    expire([message.id for message in found if message.expires_at is not None and message.expires_at <= now])
-    over = [message.id for message in found if message.state == State.SENDING]
-    ready = recover(rows(over).filter(due_at__lte=now)) if over else []
+    ready: list[UUID] = []
+    # Nothing is written, and no lock is taken, where there is nothing to do: almost always.
+    if expired := [message.id for message in found if message.expires_at is not None and message.expires_at <= now]:
+        expire(expired)
+    if over := [message.id for message in found if message.state == State.SENDING]:
+        ready += recover(rows(over).filter(due_at__lte=now))
     # Without waiting for the lease: a worker that was killed and has been started again finds what it held.
-    left = abandoned(_messages().filter(state=State.SENDING))
-    ready += recover(rows(left)) if left else []
-    waiting = [message.id for message in found if message.state in WAITING]
-    return ready + (_take_due(waiting, now, passed_the_queue) if waiting else [])
+    if left := abandoned(_messages().filter(state=State.SENDING)):
+        ready += recover(rows(left))
+    if waiting := [message.id for message in found if message.state in WAITING]:
+        ready += _take_due(waiting, now, passed_the_queue)
+    return ready
 
 
 def _due(now: datetime, passed_the_queue: datetime | None) -> Iterator[Message]:
