@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import smtplib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -17,6 +16,7 @@ from ..conf import mailer_settings
 from ..exceptions import TransportUnavailable
 from ..retry import Reply, Stage, readable
 from .base import Answer, Composed, Outcome, outcome_of
+from .smtp_replies import LONGEST_REPLY, NotAReply, ReplyParser
 
 # RFC 5321 §4.5.3.2 and SparkPost's "SMTP and REST API Injection Best Practices" ask for at least a minute.
 # Django's default is none: a silent server would hold a worker for ever.
@@ -244,38 +244,22 @@ class _ObservedSession:
             raise smtplib.SMTPServerDisconnected(f"Connection unexpectedly closed: {error}") from error
 
 
-# RFC 5321 §4.2. Some servers leave out the space before a text that is empty, some the CR.
-_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])([^\n]*))?\r?\n")
-
-# RFC 5321 §4.5.3.1.5 has 512 octets for a line; this is for all lines of one reply.
-_LONGEST_REPLY = 65536
-
-
 def _read_reply(file: BinaryIO) -> tuple[int, bytes]:
-    """Code and text of one reply.
+    """Code and text of one reply, as ``smtplib`` wants them.
 
     Raises:
         smtplib.SMTPServerDisconnected: what comes is not a whole reply. Whatever it was, the exchange is over.
     """
-    texts: list[bytes] = []
-    codes: set[bytes] = set()
-    left = _LONGEST_REPLY
-    more = True
-    while more:
-        line = file.readline(left)
-        left -= len(line)
-        if not line:
-            raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
-        found = _REPLY_LINE.fullmatch(line)
-        if found is None:
-            raise smtplib.SMTPServerDisconnected(f"Not an SMTP reply: {line[:100]!r}")
-        code, separator, text = found.groups(default=b"")
-        codes.add(code)
-        texts.append(text.strip())
-        more = separator == b"-"
-    if len(codes) > 1:
-        raise smtplib.SMTPServerDisconnected(f"Not an SMTP reply, since its codes differ: {sorted(codes)!r}")
-    return int(codes.pop()), b"\n".join(texts)
+    parser = ReplyParser()
+    try:
+        while (lines := parser.next_lines()) is None:
+            line = file.readline(LONGEST_REPLY)
+            if not line:
+                raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
+            parser.feed(line)
+    except NotAReply as error:
+        raise smtplib.SMTPServerDisconnected(str(error)) from error
+    return int(lines[0][:3]), b"\n".join(line[4:].strip() for line in lines)
 
 
 def _reply(code: int, text: bytes | str) -> Reply:

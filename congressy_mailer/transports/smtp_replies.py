@@ -9,8 +9,8 @@ from ..retry import Reply
 # Some servers leave out the space before a text that is empty, some the CR.
 _REPLY_LINE = re.compile(rb"[2-5][0-9][0-9](?:[ -]|$)")
 
-# RFC 5321 §4.5.3.1.5 allows a line 512 octets; servers with long explanations are forgiven, those without end not.
-_LONGEST_REPLY = 64 * 1024
+#: Octets. RFC 5321 §4.5.3.1.5 allows a line 512; servers with long explanations are forgiven, those without end not.
+LONGEST_REPLY = 64 * 1024
 
 
 class NotAReply(ValueError):
@@ -41,19 +41,28 @@ class ReplyParser:
         Raises:
             NotAReply: it can be none.
         """
-        while (end := self._unread.find(b"\n", 0, _LONGEST_REPLY)) >= 0:
+        lines = self.next_lines()
+        return _reply(lines) if lines is not None else None
+
+    def next_lines(self) -> list[bytes] | None:
+        """The same as it was said, line by line, without line ends.
+
+        Raises:
+            NotAReply: it can be none.
+        """
+        while (end := self._unread.find(b"\n", 0, LONGEST_REPLY)) >= 0:
             line = bytes(self._unread[:end]).removesuffix(b"\r")
             del self._unread[: end + 1]
             self._length += end
             if not _REPLY_LINE.match(line) or (self._lines and line[:3] != self._lines[0][:3]):
                 raise NotAReply(f"Not a reply: {line[:200]!r}")
-            if self._length > _LONGEST_REPLY:
+            if self._length > LONGEST_REPLY:
                 break
             self._lines.append(line)
             if line[3:4] != b"-":
                 lines, self._lines, self._length = self._lines, [], 0
-                return _reply(lines)
-        if self._length + len(self._unread) > _LONGEST_REPLY:
+                return lines
+        if self._length + len(self._unread) > LONGEST_REPLY:
             raise NotAReply(f"Not a reply, for it has no end: {bytes(self._unread[:200])!r}")
         return None
 
