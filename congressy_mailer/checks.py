@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,30 +14,18 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import InvalidStorageError, storages
-from django.core.mail.backends.smtp import EmailBackend
 from django.template import engines
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
 from .celery_app import find_celery_app
-from .conf import default_reply_to, default_sender, mailer_settings
+from .conf import default_reply_to, default_sender, mailer_settings, settings_if_valid
 from .content.addresses import normalise_address
 from .exceptions import InvalidAddress
-from .transports.django import DEFAULT_TIMEOUT
+from .mail_backends import mail_backends, smtp_servers
 
 Apps = Sequence[AppConfig] | None
 
-#: What ``MAILERS`` uses where no ``BACKEND`` is named.
-_SMTP_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-#: Options of the SMTP backend, and the settings that stand for them outside ``MAILERS``.
-_OPTIONS = {
-    "host": "EMAIL_HOST",
-    "username": "EMAIL_HOST_USER",
-    "password": "EMAIL_HOST_PASSWORD",
-    "use_tls": "EMAIL_USE_TLS",
-    "use_ssl": "EMAIL_USE_SSL",
-    "timeout": "EMAIL_TIMEOUT",
-}
 _SPARKPOST_HOST = re.compile(r"(^|\.)sparkpostmail\.com$", re.IGNORECASE)
 # How often a client waits for a server while it hands over a mail to one recipient on a new connection: connecting,
 # the greeting, EHLO, STARTTLS, the TLS handshake, EHLO, AUTH LOGIN (3), MAIL, RCPT, DATA, the content, its reply.
@@ -62,11 +49,12 @@ def check_broker(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
     ``congressy_mailer.E016``: workers would refuse JSON, which our tasks are published as.
     """
+    if settings_if_valid() is None:
+        return []
     try:
         app = find_celery_app()
     except ImproperlyConfigured as error:
-        # A wrong CONGRESSY_MAILER has its own error.
-        return [] if check_settings(None) else [Error(str(error), id="congressy_mailer.E002")]
+        return [Error(str(error), id="congressy_mailer.E002")]
     if app.conf.task_always_eager:
         return []
     errors: list[CheckMessage] = []
@@ -137,86 +125,6 @@ def check_time_zones(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Backend:
-    """A mail backend as the host has configured it."""
-
-    #: Name of the setting that names its class.
-    name: str
-    path: Any
-    #: Name of the setting that holds its options, where there is one.
-    options_name: str
-    options: Any
-    #: What an option is that is not given is told by ``EMAIL_*``.
-    falls_back: bool
-
-
-def _backends() -> Iterator[_Backend]:
-    """Every mail backend that a message may be sent through."""
-    knows_mailers = django.VERSION >= (6, 1)
-    mailers = getattr(settings, "MAILERS", None) if knows_mailers else None
-    if mailers is None:
-        yield _Backend("EMAIL_BACKEND", settings.EMAIL_BACKEND, "", {}, falls_back=True)
-    else:
-        yield from _backends_of("MAILERS", mailers, falls_back=False)
-    if not check_settings(None):
-        transports = mailer_settings().TRANSPORTS
-        yield from _backends_of("CONGRESSY_MAILER['TRANSPORTS']", transports, falls_back=not knows_mailers)
-
-
-def _backends_of(setting: str, configured: Mapping[str, Any], *, falls_back: bool) -> Iterator[_Backend]:
-    for alias, one in configured.items():
-        name = f"{setting}[{alias!r}]"
-        yield _Backend(
-            f"{name}['BACKEND']", one.get("BACKEND", _SMTP_BACKEND),
-            f"{name}['OPTIONS']", one.get("OPTIONS", {}), falls_back,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _SMTPServer:
-    """An SMTP server as the host has configured it."""
-
-    #: Name of the setting of each option.
-    names: dict[str, str]
-    values: dict[str, Any]
-
-    @property
-    def timeout(self) -> Any:
-        """Seconds that it may be silent."""
-        given = self.values["timeout"]
-        return DEFAULT_TIMEOUT if given is None else given
-
-    @property
-    def has_timeout(self) -> bool:
-        """Whether its timeout is one."""
-        return isinstance(self.timeout, int | float) and self.timeout > 0
-
-
-def _smtp_servers() -> Iterator[_SMTPServer]:
-    """Every SMTP server in ``MAILERS`` (Django 6.1 and later), or the one of ``EMAIL_*``, and in ``TRANSPORTS``."""
-    for backend in _backends():
-        if not isinstance(backend.options, Mapping) or not _speaks_smtp(backend.path):
-            continue
-        names = {option: f"{backend.options_name}[{option!r}]" for option in _OPTIONS}
-        values = {option: backend.options.get(option) for option in _OPTIONS}
-        for option, setting in _OPTIONS.items() if backend.falls_back else ():
-            if values[option] is None:
-                values[option] = getattr(settings, setting)
-                if values[option] or not backend.options_name:
-                    names[option] = setting
-        yield _SMTPServer(names, values)
-
-
-def _speaks_smtp(path: Any) -> bool:
-    try:
-        backend = import_string(path)
-    except Exception:
-        # It has its own error.
-        return False
-    return isinstance(backend, type) and issubclass(backend, EmailBackend)
-
-
 @register("congressy_mailer")
 def check_backends(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """``congressy_mailer.E014``: a mail backend cannot be made as it is configured.
@@ -232,7 +140,7 @@ def check_backends(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
                 id="congressy_mailer.E015",
             )
         )
-    for backend in _backends():
+    for backend in mail_backends():
         try:
             import_string(backend.path)
         except Exception as error:
@@ -257,7 +165,7 @@ def check_backends(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
             % {"name": server.names["timeout"], "value": server.timeout},
             id="congressy_mailer.E014",
         )
-        for server in _smtp_servers()
+        for server in smtp_servers()
         if not server.has_timeout
     ]
     return errors
@@ -267,7 +175,7 @@ def check_backends(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """``congressy_mailer.E006``: TLS and SSL. ``congressy_mailer.E007``/``E008``: SparkPost without key, or TLS."""
     errors: list[CheckMessage] = []
-    for server in _smtp_servers():
+    for server in smtp_servers():
         names, values = server.names, server.values
         if values["use_tls"] and values["use_ssl"]:
             errors.append(
@@ -305,9 +213,8 @@ def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 @register("congressy_mailer")
 def check_lease(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """``congressy_mailer.E012``: a message could be given to another worker while the first is still sending it."""
-    try:
-        conf = mailer_settings()
-    except ImproperlyConfigured:
+    conf = settings_if_valid()
+    if conf is None:
         return []
     if conf.LEASE <= conf.TIME_LIMIT:
         return [
@@ -322,7 +229,7 @@ def check_lease(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
             )
         ]
     errors: list[CheckMessage] = []
-    for server in _smtp_servers():
+    for server in smtp_servers():
         if not server.has_timeout:
             continue
         longest = conf.TIME_SLICE + timedelta(seconds=server.timeout * _WAITS)
@@ -399,10 +306,10 @@ def check_eager(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 @register("congressy_mailer")
 def check_attachment_storage(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """``congressy_mailer.E011``: the storage for attachments does not exist."""
-    try:
-        alias = mailer_settings().ATTACHMENT_STORAGE
-    except ImproperlyConfigured:
+    conf = settings_if_valid()
+    if conf is None:
         return []
+    alias = conf.ATTACHMENT_STORAGE
     try:
         storages[alias]
     except InvalidStorageError as error:
@@ -419,9 +326,10 @@ def check_attachment_storage(app_configs: Apps, **kwargs: Any) -> list[CheckMess
 @register("congressy_mailer", deploy=True)
 def check_public_attachments(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """``congressy_mailer.W001`` (``check --deploy``): attachments wait in a storage that may be public."""
-    if check_attachment_storage(None) or check_settings(None):
+    conf = settings_if_valid()
+    if conf is None or check_attachment_storage(None):
         return []
-    alias = mailer_settings().ATTACHMENT_STORAGE
+    alias = conf.ATTACHMENT_STORAGE
     if not getattr(storages[alias], "base_url", None) or alias != "default":
         return []
     return [

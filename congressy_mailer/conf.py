@@ -102,6 +102,14 @@ def mailer_settings() -> MailerSettings:
     return _cached
 
 
+def settings_if_valid() -> MailerSettings | None:
+    """The settings in force; ``None`` where they cannot be read, which has a check of its own."""
+    try:
+        return mailer_settings()
+    except ImproperlyConfigured:
+        return None
+
+
 def _read(given: object) -> MailerSettings:
     if not isinstance(given, Mapping):
         raise ImproperlyConfigured(f"CONGRESSY_MAILER must be a dict, not {type(given).__name__}.")

@@ -7,10 +7,12 @@ not like. So neither is kept or logged.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from traceback import walk_tb
 
+from .exceptions import MailerError
 from .models import Message
 from .retry import Reply, readable
 from .transports.base import Outcome
@@ -18,6 +20,17 @@ from .transports.base import Outcome
 _NOT_KEPT = "what else was said is not kept, because the message is sensitive"
 # RFC 3463: class, subject and detail.
 _ENHANCED_CODE = re.compile(r"\d\.\d{1,3}\.\d{1,3}\b")
+
+
+@contextmanager
+def without_repeating(sensitive: bool, instead: str) -> Iterator[None]:
+    """Have an error say what is wrong with the content of a sensitive mail without repeating the content."""
+    try:
+        yield
+    except MailerError as error:
+        if not sensitive:
+            raise
+        raise type(error)(f"{instead} More is not said, because the mail is sensitive.") from None
 
 
 def told(message: Message, error: BaseException) -> str:

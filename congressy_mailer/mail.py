@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import django
 from asgiref.sync import sync_to_async
 from django.core.files.base import ContentFile
 from django.db import IntegrityError
-from django.utils import timezone as django_timezone
 from django.utils import translation
 from django.views.decorators.debug import sensitive_variables
 
 from . import models, outbox
+from .arguments import (
+    alias_of,
+    aware_time,
+    check_times,
+    flag,
+    idempotency_key_of,
+    language_of,
+    priority_of,
+    ready_text,
+    refuse_unsupported,
+    timezone_of,
+)
 from .conf import default_reply_to, default_sender, mailer_settings
+from .confidential import without_repeating
 from .content import templates
 from .content.addresses import (
     bare_address,
@@ -30,11 +39,8 @@ from .content.addresses import (
 from .content.attachments import ReadAttachment, read_attachments
 from .content.context import encode
 from .dispatch import publish_on_commit
-from .exceptions import IdempotencyConflict, InvalidOption, MailerError, NoRecipient, NotSupportedYet
+from .exceptions import IdempotencyConflict, InvalidOption, NoRecipient
 from .models import Message, Priority, State
-
-# PostgreSQL stores no NUL in text, and UTF-8 knows no lone surrogates.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @sensitive_variables()
@@ -134,14 +140,14 @@ def send_mail(
             seen in this one. The same call in a new transaction returns it.
         NotSupportedYet: an option that a later version will carry out.
     """
-    _refuse_unsupported(
+    refuse_unsupported(
         campaign=campaign, tags=tags, metadata=metadata, track_opens=track_opens, track_clicks=track_clicks,
         sparkpost=sparkpost,
     )  # fmt: skip
     if recipient_list is not None and to is not None:
         raise InvalidOption("Give the recipients as recipient_list or as to, not as both.")
-    sensitive = _flag(sensitive, "sensitive")
-    language = _language(language)
+    sensitive = flag(sensitive, "sensitive")
+    language = language_of(language)
     # Lazy text becomes text here, in the language that a template would be rendered in.
     with translation.override(language or None):
         draft = Message(
@@ -152,19 +158,19 @@ def send_mail(
             from_email=normalise_address(from_email or default_sender(), "from_email"),
             subject=_subject(subject, sensitive),
             headers=_headers(headers, sensitive),
-            transactional=_flag(transactional, "transactional"),
+            transactional=flag(transactional, "transactional"),
             sensitive=sensitive,
-            send_at=_aware(send_at, "send_at"),
-            expires_at=_aware(expires_at, "expires_at"),
-            priority=_priority(priority),
-            idempotency_key=_idempotency_key(idempotency_key),
-            using=_using(using),
+            send_at=aware_time(send_at, "send_at"),
+            expires_at=aware_time(expires_at, "expires_at"),
+            priority=priority_of(priority),
+            idempotency_key=idempotency_key_of(idempotency_key),
+            using=alias_of(using),
             language=language,
-            timezone=_timezone(timezone),
+            timezone=timezone_of(timezone),
         )
         if not draft.recipients:
             raise NoRecipient("The mail has no recipient: to, cc and bcc are all empty.")
-        _check_times(draft)
+        check_times(draft.send_at, draft.expires_at)
         _set_content(draft, message, html_message, template, context)
         read = _attachments(attachments, sensitive)
     draft.message_id = _message_id(draft)
@@ -272,8 +278,8 @@ def _set_content(
     if template is None:
         if context is not None:
             raise InvalidOption("context is given without a template.")
-        draft.text = _storable(message, "message")
-        draft.html = _storable(html_message, "html_message")
+        draft.text = ready_text(message, "message")
+        draft.html = ready_text(html_message, "html_message")
         return
     if message or html_message:
         raise InvalidOption(
@@ -285,52 +291,19 @@ def _set_content(
 
 
 def _subject(subject: object, sensitive: bool) -> str:
-    with _not_repeated(sensitive, "The subject holds a line break or control character."):
+    with without_repeating(sensitive, "The subject holds a line break or control character."):
         return check_header_text(subject, "The subject", "Subject")
 
 
 def _headers(headers: Mapping[str, Any] | None, sensitive: bool) -> dict[str, str]:
-    with _not_repeated(sensitive, "headers: a name or a value is not one that may be set."):
+    with without_repeating(sensitive, "headers: a name or a value is not one that may be set."):
         return normalise_headers(headers)
 
 
 def _attachments(given: Sequence[Any] | None, sensitive: bool) -> list[ReadAttachment]:
     limit = mailer_settings().MAX_ATTACHMENT_BYTES
-    with _not_repeated(sensitive, f"attachments: one cannot be read, or together they are over {limit:,} bytes."):
+    with without_repeating(sensitive, f"attachments: one cannot be read, or together they are over {limit:,} bytes."):
         return read_attachments(() if given is None else given, limit)
-
-
-@contextmanager
-def _not_repeated(sensitive: bool, instead: str) -> Iterator[None]:
-    """Have an error say what is wrong with the content of a sensitive mail without repeating the content."""
-    try:
-        yield
-    except MailerError as error:
-        if not sensitive:
-            raise
-        raise type(error)(f"{instead} More is not said, because the mail is sensitive.") from None
-
-
-def _storable(text: object, argument: str) -> str:
-    if isinstance(text, bytes | bytearray | memoryview):
-        raise InvalidOption(f"{argument} must be text, not {type(text).__name__}: decode it first.")
-    content = "" if text is None else str(text)
-    found = _UNSTORABLE.search(content)
-    if found:
-        raise InvalidOption(f"{argument} holds {found.group()!r} at position {found.start()}, which no mail can carry.")
-    return content
-
-
-def _refuse_unsupported(**options: Any) -> None:
-    for name, value in options.items():
-        if value is not None and not (isinstance(value, Sized) and len(value) == 0):
-            raise NotSupportedYet(f"{name}= is not supported yet; it comes with the support for SparkPost's options.")
-
-
-def _flag(value: bool, argument: str) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidOption(f"{argument} must be True or False, not {value!r}.")
-    return value
 
 
 def _reply_to(given: Sequence[str] | str | None) -> list[str]:
@@ -338,82 +311,6 @@ def _reply_to(given: Sequence[str] | str | None) -> list[str]:
         given = default_reply_to()
     # A single text that is empty is no list of one address.
     return normalise_addresses(given or (), "reply_to")
-
-
-def _aware(when: datetime | None, argument: str) -> datetime | None:
-    if when is None:
-        return None
-    if not isinstance(when, datetime):
-        raise InvalidOption(f"{argument} must be a datetime, not {type(when).__name__}.")
-    if django_timezone.is_naive(when):
-        raise InvalidOption(f"{argument} has no time zone: {when!r}. Use django.utils.timezone.make_aware().")
-    try:
-        # A day on either side, so that it has a name in every time zone.
-        moment = when.astimezone(UTC)
-        _ = moment - timedelta(days=1), moment + timedelta(days=1)
-    except OverflowError:
-        raise InvalidOption(f"{argument} is beyond the calendar: {when!r}.") from None
-    return when
-
-
-def _check_times(draft: Message) -> None:
-    if draft.expires_at is None:
-        return
-    if draft.expires_at <= django_timezone.now():
-        raise InvalidOption(f"expires_at is in the past: {draft.expires_at.isoformat()}.")
-    if draft.send_at is not None and draft.expires_at <= draft.send_at:
-        raise InvalidOption("expires_at is not after send_at: the mail could never be sent.")
-
-
-def _priority(priority: Priority | int) -> Priority:
-    try:
-        return Priority(priority)
-    except ValueError:
-        known = ", ".join(f"Priority.{one.name}" for one in Priority)
-        raise InvalidOption(f"priority={priority!r} is not one of {known}.") from None
-
-
-def _idempotency_key(key: str | None) -> str | None:
-    if key is None:
-        return None
-    if not isinstance(key, str) or not 1 <= len(key) <= 200 or _UNSTORABLE.search(key):
-        raise InvalidOption("idempotency_key must be a text of 1 to 200 characters.")
-    return key
-
-
-def _language(language: str | None) -> str:
-    if language is None or language == "":
-        return translation.get_language() or ""
-    if not isinstance(language, str) or not translation.check_for_language(language):
-        raise InvalidOption(f"language={language!r} is not a language that Django knows, such as 'pt-br'.")
-    return language
-
-
-def _timezone(given: str | ZoneInfo | None) -> str:
-    if given is None:
-        current = django_timezone.get_current_timezone()
-        # A fixed offset has no name that could be looked up again.
-        return str(current.key) if isinstance(current, ZoneInfo) else ""
-    name = given.key if isinstance(given, ZoneInfo) else given
-    try:
-        return str(ZoneInfo(name).key)
-    except (KeyError, ValueError, OSError, TypeError):
-        raise InvalidOption(f"timezone={given!r} is not a time zone such as 'America/Sao_Paulo'.") from None
-
-
-def _using(using: str | None) -> str:
-    if not using:
-        return ""
-    known = set(mailer_settings().TRANSPORTS)
-    if django.VERSION >= (6, 1):
-        from django.core.mail import mailers
-
-        known |= set(mailers.settings)
-    if not isinstance(using, str) or using not in known:
-        raise InvalidOption(
-            f"using={using!r} is not a mail backend. Known: {', '.join(sorted(known)) or 'none but the default one'}."
-        )
-    return using
 
 
 def _message_id(draft: Message) -> str:

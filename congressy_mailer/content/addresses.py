@@ -15,8 +15,8 @@ from django.utils.functional import Promise
 
 from ..exceptions import InvalidAddress, InvalidHeader
 
-# C0 and C1 controls, DEL, the line and paragraph separators that str.splitlines() knows, lone surrogates.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+#: C0 and C1 controls, DEL, the line and paragraph separators that str.splitlines() knows, lone surrogates.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 # RFC 5322 §3.6.8: printable ASCII but the colon.
 _HEADER_NAME = re.compile(r"[!-9;-~]+")
@@ -62,7 +62,7 @@ def normalise_address(value: object, argument: str) -> str:
     text = str(value).strip() if value is not None else ""
     if not text:
         raise InvalidAddress(f"{argument} is empty: give an address such as ana@example.com.")
-    if _CONTROL.search(text):
+    if CONTROL.search(text):
         raise InvalidAddress(f"{argument} holds a line break or control character: {text!r}.")
     name, address = _split(text, argument)
     if len(name) > MAX_NAME:
@@ -94,7 +94,7 @@ def _split(text: str, argument: str) -> tuple[str, str]:
     mailbox = mailboxes[0]
     name = mailbox.display_name or ""
     address = mailbox.addr_spec
-    if _CONTROL.search(name) or _CONTROL.search(address):
+    if CONTROL.search(name) or CONTROL.search(address):
         raise InvalidAddress(f"{argument} holds a line break or control character: {text!r}.")
     # What is written must be read back as the same mailbox, or somebody else might get the mail.
     again = AddressHeader.value_parser(str(Address(display_name=name, addr_spec=address))).all_mailboxes
@@ -150,7 +150,7 @@ def check_header_text(value: object, what: str, name: str) -> str:
     if isinstance(value, bytes | bytearray | memoryview):
         raise InvalidHeader(f"{what} must be text, not {type(value).__name__}: decode it first.")
     text = "" if value is None else str(value)
-    if _CONTROL.search(text):
+    if CONTROL.search(text):
         raise InvalidHeader(f"{what} must not hold line breaks or control characters: {text!r}.")
     # Anything but ASCII is encoded (RFC 2047), which can be folded everywhere.
     if text.isascii() and len(name) + 2 + max(map(len, _UNFOLDABLE.findall(text))) > MAX_LINE:

@@ -16,11 +16,11 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.utils.functional import Promise
 
 from ..exceptions import AttachmentTooLarge, AttachmentUnreadable, MailerError
+from .addresses import CONTROL
 
 _NAME = r"[A-Za-z0-9!#$&^_.+-]+"
 _PARAMETER = rf'({_NAME})[ \t]*=[ \t]*("[ !#-\[\]-~]*"|{_NAME})'
 _MIMETYPE = re.compile(rf"({_NAME}/{_NAME})((?:[ \t]*;[ \t]*{_PARAMETER})*)[ \t]*;?[ \t]*")
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]+")
 _UNKNOWN = "application/octet-stream"
 
@@ -138,7 +138,7 @@ def _build(
     if isinstance(filename, bytes):
         raise AttachmentUnreadable(f"{where}: the file name is bytes: decode it first.")
     name = str(filename or "")
-    if _CONTROL.search(name):
+    if CONTROL.search(name):
         raise AttachmentUnreadable(f"{where}: the file name holds a line break or control character: {name!r}.")
     if len(name) > 255:
         raise AttachmentUnreadable(f"{where}: the file name is longer than 255 characters.")

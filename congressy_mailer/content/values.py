@@ -27,8 +27,8 @@ Json: TypeAlias = Any
 TYPE = "$type"
 #: Integers that every database keeps exactly as a JSON number.
 _EXACT_INTEGERS = (-(2**63), 2**63 - 1)
-# PostgreSQL's jsonb refuses NUL and lone surrogates.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+#: PostgreSQL refuses NUL in text, and its jsonb lone surrogates, which UTF-8 does not know.
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def plain_number(value: int | float, path: str) -> Json:
@@ -45,7 +45,7 @@ def plain_number(value: int | float, path: str) -> Json:
 
 
 def storable_text(value: str, path: str) -> str:
-    found = _UNSTORABLE.search(value)
+    found = UNSTORABLE.search(value)
     if found:
         raise ContextNotSerializable(
             f"{path} holds the character {found.group()!r} at position {found.start()}, which databases do not store: "
