@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .processes import Process, ProcessError
+from .processes import Process, ProcessError, Startable, free_port
 
 #: How long a start may take; reading a long append-only file is part of it.
 _START_SECONDS = 20.0
@@ -45,7 +43,7 @@ def find_redis_server() -> str:
     )
 
 
-class EmbeddedRedis:
+class EmbeddedRedis(Startable):
     """A Redis server that can be started, stopped, killed and started again on the same port with the same files.
 
     Used as a context manager it starts on entry and is gone, with its files, on exit. It ends with the thread that
@@ -104,7 +102,7 @@ class EmbeddedRedis:
             self._start_on(server, self._port)
             return
         for attempt in range(10):
-            port = _free_port()
+            port = free_port()
             try:
                 self._start_on(server, port)
             except ProcessError as error:
@@ -129,19 +127,6 @@ class EmbeddedRedis:
         """End it and remove its files."""
         self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
-
-    def __enter__(self) -> EmbeddedRedis:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _start_on(self, server: str, port: int) -> None:
         options = {
@@ -170,9 +155,3 @@ class EmbeddedRedis:
                 return bool(client.ping()) and client.info("server")["process_id"] == self._process.pid
             except redis.RedisError:
                 return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])

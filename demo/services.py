@@ -8,13 +8,12 @@ import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 import django
 from django.core.management import call_command
 
 from .embedded_redis import EmbeddedRedis
-from .processes import Process
+from .processes import Process, Startable
 
 #: Where the package ``demo`` lies; the child processes must find it wherever they run.
 _ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +24,7 @@ _START_SECONDS = 60.0
 WORKER_COMMAND = ["celery", "-A", "demo.project", "worker", "-c", "2"]
 
 
-class Services:
+class Services(Startable):
     """The services of one run, as a context manager: all up on entry, all gone on exit, whatever happens between."""
 
     redis: EmbeddedRedis
@@ -54,20 +53,7 @@ class Services:
         """Of the site, without a slash at its end."""
         return f"http://127.0.0.1:{self.site_port}"
 
-    def __enter__(self) -> Services:
-        try:
-            self._start()
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
-
-    def _start(self) -> None:
+    def start(self) -> None:
         self.redis = self._stack.enter_context(EmbeddedRedis())
         self.mail_server = self._start_process(
             "mail server", ["-m", "demo.local_sparkpost", "--directory", str(self.mails)]
@@ -119,7 +105,7 @@ class Services:
         self._stack.callback(process.stop)
         return process
 
-    def _stop(self) -> None:
+    def close(self) -> None:
         """End everything, last started first. A second Ctrl-C must not leave something behind."""
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from django.conf import settings
@@ -20,6 +22,8 @@ from demo.local_sparkpost import LocalSparkPost
 from demo.processes import Process
 from tests.project import app
 
+_R = TypeVar("_R")
+
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30, what: str = "the condition") -> Any:
     """Wait until a condition holds, and return its value; fail when it does not within the time."""
@@ -31,6 +35,30 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30, what: str = "the
     return value
 
 
+def at_once(work: Callable[[int], _R], workers: int = 4) -> list[_R]:
+    """Do something in several threads at the same moment, each with a database connection of its own.
+
+    Args:
+        work: what; it is given its thread's number, from 0.
+        workers: how many threads.
+
+    Returns:
+        What each has returned.
+    """
+    barrier = threading.Barrier(workers)
+
+    def begin(worker: int) -> _R:
+        try:
+            connection.ensure_connection()
+            barrier.wait(20)
+            return work(worker)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(workers) as threads:
+        return list(threads.map(begin, range(workers)))
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome: Any = yield
@@ -38,6 +66,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, which CI does not allow: {report.longrepr}"
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Nothing is published; what would be is named here."""
+    names: list[str] = []
+
+    def send(task: str, *arguments: Any, **options: Any) -> bool:
+        names.append(task.rpartition(".")[2])
+        return True
+
+    monkeypatch.setattr("congressy_mailer.dispatch._send", send)
+    return names
 
 
 @pytest.fixture

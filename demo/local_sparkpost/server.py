@@ -9,15 +9,15 @@ import shutil
 import tempfile
 import threading
 from pathlib import Path
-from types import TracebackType
 
+from ..processes import Startable
 from .certificate import Certificate, make_certificate
 from .mailbox import Mailbox
 from .replies import Script
 from .smtp import USER, Rules, SparkPostSession
 
 
-class LocalSparkPost:
+class LocalSparkPost(Startable):
     """A local SparkPost. As a context manager it runs from entry to exit.
 
     A Django project sends to it with the settings that it would use for SparkPost; see :meth:`environment` for how
@@ -124,19 +124,6 @@ class LocalSparkPost:
         self.stop()
         if self._own_files is not None:
             shutil.rmtree(self._own_files, ignore_errors=True)
-
-    def __enter__(self) -> LocalSparkPost:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self, started: threading.Event, failure: list[OSError]) -> None:
         loop = self._loop = asyncio.new_event_loop()

@@ -6,14 +6,12 @@ import logging
 import smtplib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
 from django.core.mail.backends.base import BaseEmailBackend
-from django.db import connection
 from django.utils import timezone
 
 from congressy_mailer import availability, outbox, send_mail
@@ -23,14 +21,13 @@ from congressy_mailer.delivery import Delivery, Slice
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State, TransportStatus
 from congressy_mailer.signals import transport_available, transport_unavailable
+from tests.conftest import at_once
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
 
 HOME = "congressy.net"
 #: Other workers leave a try alone for this long.
 TRY_TIME = timedelta(seconds=90)
-
-_R = TypeVar("_R")
 
 
 class Server(BaseEmailBackend):
@@ -137,22 +134,6 @@ def attempt(ids: Sequence[UUID], worker: object = "worker") -> str:
     except TransportUnavailable as error:
         return str(error)
     return ""
-
-
-def at_once(work: Callable[[int], _R], workers: int = 4) -> list[_R]:
-    """Several workers at the same moment, each with a database connection of its own."""
-    barrier = threading.Barrier(workers)
-
-    def begin(worker: int) -> _R:
-        try:
-            connection.ensure_connection()
-            barrier.wait(20)
-            return work(worker)
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(workers) as threads:
-        return list(threads.map(begin, range(workers)))
 
 
 def status(sender_domain: str = "", using: str = "") -> TransportStatus:

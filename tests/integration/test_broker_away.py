@@ -20,7 +20,6 @@ import pytest
 import redis
 from celery import Celery
 from celery.signals import celeryd_init
-from django.db import connection
 from django.test import override_settings
 from django.utils import timezone
 from kombu import Producer
@@ -29,10 +28,9 @@ from congressy_mailer import dispatch, duties, outbox, send_mail
 from congressy_mailer.models import Message, State
 from demo.embedded_redis import EmbeddedRedis
 from demo.local_sparkpost import Exchange, LocalSparkPost, Stage
-from demo.processes import Process
-from tests.conftest import wait_for
+from demo.processes import Process, free_port
+from tests.conftest import at_once, wait_for
 from tests.services import RabbitMQ, RedisUnderSentinel
-from tests.services.server import free_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -273,21 +271,7 @@ def test_the_next_sentinel_of_a_list_is_used(
 
 def costs_at_once(count: int) -> list[float]:
     """Seconds that each of several calls takes that are made at the same time, as the threads of a web server do."""
-    together = threading.Barrier(count)
-    taken: list[float] = []
-
-    def call() -> None:
-        connection.ensure_connection()
-        together.wait()
-        taken.append(cost())
-        connection.close()
-
-    threads = [threading.Thread(target=call) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return taken
+    return at_once(lambda worker: cost(), count)
 
 
 @override_settings(CONGRESSY_MAILER={"BREAKER_TIME": timedelta(seconds=1)})

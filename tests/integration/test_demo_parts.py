@@ -92,10 +92,10 @@ class TestEmbeddedRedis:
             assert redis.Redis.from_url(server.url).get("key") == b"value"
 
     def test_a_port_that_was_taken_meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        choose = embedded_redis._free_port
+        choose = embedded_redis.free_port
         with socket.create_server(("127.0.0.1", 0)) as other:
             ports = iter([other.getsockname()[1]])
-            monkeypatch.setattr(embedded_redis, "_free_port", lambda: next(ports, None) or choose())
+            monkeypatch.setattr(embedded_redis, "free_port", lambda: next(ports, None) or choose())
             with EmbeddedRedis() as server:
                 assert server.port != other.getsockname()[1]
 

@@ -6,19 +6,17 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from io import StringIO
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection
+from django.db import OperationalError
 from django.test import override_settings
 from django.utils import timezone, translation
 
@@ -27,24 +25,9 @@ from congressy_mailer.dispatch import publish_sweep
 from congressy_mailer.health import check_health
 from congressy_mailer.management.commands.mailer import Command
 from congressy_mailer.models import Duty, Message, State, TransportStatus
-from tests.conftest import database_url
+from tests.conftest import at_once, database_url
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
-
-_R = TypeVar("_R")
-
-
-@pytest.fixture(autouse=True)
-def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Nothing is published; what would be is named here."""
-    names: list[str] = []
-
-    def send(task: str, *arguments: Any, **options: Any) -> bool:
-        names.append(task.rpartition(".")[2])
-        return True
-
-    monkeypatch.setattr("congressy_mailer.dispatch._send", send)
-    return names
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("published")]
 
 
 @pytest.fixture(autouse=True)
@@ -75,21 +58,6 @@ def unavailable(**values: Any) -> None:
         next_try_at=now + timedelta(minutes=1),
         **{"reason": "Connection refused", **values},
     )
-
-
-def at_once(work: Callable[[int], _R], workers: int = 6) -> list[_R]:
-    barrier = threading.Barrier(workers)
-
-    def begin(worker: int) -> _R:
-        try:
-            connection.ensure_connection()
-            barrier.wait(20)
-            return work(worker)
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(workers) as threads:
-        return list(threads.map(begin, range(workers)))
 
 
 def test_mail_is_moving_when_a_worker_swept_lately() -> None:
@@ -299,13 +267,13 @@ def test_purge_drops_what_is_old_whatever_there_is_of_it(monkeypatch: pytest.Mon
 def test_a_duty_is_taken_by_one_worker() -> None:
     # Nobody has ever done it, and then again each time it is due.
     for _ in range(4):
-        assert sorted(at_once(lambda worker: duties.take("count", timedelta(hours=1)))) == [False] * 5 + [True]
+        assert sorted(at_once(lambda worker: duties.take("count", timedelta(hours=1)), 6)) == [False] * 5 + [True]
         Duty.objects.update(at=timezone.now() - timedelta(hours=1, seconds=1))
     assert Duty.objects.count() == 1
 
 
 def test_a_duty_that_several_have_done_is_written_down_once() -> None:
-    at_once(lambda worker: duties.done("count"))
+    at_once(lambda worker: duties.done("count"), 6)
     assert Duty.objects.count() == 1
     last = duties.last("count")
     assert last is not None
@@ -335,7 +303,7 @@ def test_the_sweep_has_old_mail_purged_once_an_hour_for_all_workers(published: l
         tasks.sweep(time.time())
     assert published == ["purge"]
     Duty.objects.filter(name=duties.PURGE).update(at=timezone.now() - timedelta(minutes=61))
-    at_once(lambda worker: tasks.sweep(time.time()))
+    at_once(lambda worker: tasks.sweep(time.time()), 6)
     assert published == ["purge", "purge"]
 
 
@@ -350,5 +318,5 @@ def test_sweeps_at_the_same_time_publish_each_message_once(monkeypatch: pytest.M
     monkeypatch.setattr("congressy_mailer.dispatch.publish", publish)
     duties.done(duties.PURGE)
     outbox.unpublished(ids)
-    at_once(lambda worker: tasks.sweep(time.time() + 1))
+    at_once(lambda worker: tasks.sweep(time.time() + 1), 6)
     assert sorted(found) == sorted(ids)

@@ -6,16 +6,14 @@ import random
 import re
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.test import override_settings
 from django.utils import timezone
 
@@ -25,6 +23,7 @@ from congressy_mailer.models import Event, Message, State
 from congressy_mailer.outbox.holders import is_gone, this_host
 from congressy_mailer.retry import Reply
 from congressy_mailer.transports.base import Outcome
+from tests.conftest import at_once
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
@@ -103,22 +102,16 @@ def test_a_deferred_message_is_claimed_when_due() -> None:
 
 def test_claims_at_the_same_time_never_share_a_message() -> None:
     ids = queue(120)
-    barrier = threading.Barrier(4)
 
     def work(worker: int) -> list[UUID]:
-        try:
-            barrier.wait(20)
-            taken = []
-            chooser = random.Random(worker)
-            for turn in range(12):
-                wanted = chooser.sample(ids, 40)
-                taken += [message.id for message in outbox.claim(wanted, f"{worker}:{turn}")]
-            return taken
-        finally:
-            connection.close()
+        taken = []
+        chooser = random.Random(worker)
+        for turn in range(12):
+            wanted = chooser.sample(ids, 40)
+            taken += [message.id for message in outbox.claim(wanted, f"{worker}:{turn}")]
+        return taken
 
-    with ThreadPoolExecutor(4) as threads:
-        claimed = Counter(key for taken in threads.map(work, range(4)) for key in taken)
+    claimed = Counter(key for taken in at_once(work, 4) for key in taken)
     assert set(claimed.values()) == {1}
     assert len(claimed) > 40
 
@@ -402,17 +395,7 @@ def test_a_message_whose_worker_dies_again_and_again_is_set_aside() -> None:
 def test_sweeps_at_the_same_time_share_the_work() -> None:
     ids = queue(60)
     Message.objects.update(due_at=timezone.now())
-    barrier = threading.Barrier(3)
-
-    def work(_: int) -> list[UUID]:
-        try:
-            barrier.wait(20)
-            return sweep()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(3) as threads:
-        published = Counter(key for found in threads.map(work, range(3)) for key in found)
+    published = Counter(key for found in at_once(lambda worker: sweep(), 3) for key in found)
     assert published == Counter(ids)
 
 
@@ -449,17 +432,10 @@ def test_retry_keeps_to_those_without_a_copy_and_resend_does_not() -> None:
 
 
 def test_one_key_under_callers_at_the_same_time_makes_one_message() -> None:
-    barrier = threading.Barrier(4)
+    def call(worker: int) -> UUID:
+        return send_mail("x", "y", to="ana@example.com", idempotency_key="order-1", attachments=[("a", b"1")]).pk
 
-    def call(_: int) -> UUID:
-        try:
-            barrier.wait(20)
-            return send_mail("x", "y", to="ana@example.com", idempotency_key="order-1", attachments=[("a", b"1")]).pk
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(4) as threads:
-        keys = set(threads.map(call, range(4)))
+    keys = set(at_once(call, 4))
     assert len(keys) == 1
     assert Message.objects.count() == 1
 

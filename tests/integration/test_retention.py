@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
@@ -13,7 +11,7 @@ from uuid import UUID
 import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, InMemoryStorage
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from congressy_mailer import cancel, duties, outbox, send_mail, tasks
@@ -22,6 +20,7 @@ from congressy_mailer.models import ATTACHMENT_FOLDER, Attachment, Batch, Event,
 from congressy_mailer.outbox import retention
 from congressy_mailer.retry import Reply
 from congressy_mailer.transports.base import Outcome
+from tests.conftest import at_once
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
@@ -188,10 +187,6 @@ def test_nothing_is_dropped_under_a_message_that_is_queued_again_at_that_moment(
 def test_purging_and_queueing_again_at_the_same_time_never_leaves_a_queued_message_without_content() -> None:
     ids = queue(40)
     finish(ids, State.FAILED, days=31)
-    barrier = threading.Barrier(3)
-
-    def purge_all() -> int:
-        return purge()
 
     def retry(some: list[UUID]) -> int:
         refused = 0
@@ -202,17 +197,8 @@ def test_purging_and_queueing_again_at_the_same_time_never_leaves_a_queued_messa
                 refused += 1
         return refused
 
-    def at_once(work: Callable[[], int]) -> int:
-        try:
-            connection.ensure_connection()
-            barrier.wait(20)
-            return work()
-        finally:
-            connection.close()
-
-    jobs = [purge_all, lambda: retry(ids[:20]), lambda: retry(list(reversed(ids[20:])))]
-    with ThreadPoolExecutor(3) as threads:
-        list(threads.map(at_once, jobs))
+    jobs = [purge, lambda: retry(ids[:20]), lambda: retry(list(reversed(ids[20:])))]
+    at_once(lambda worker: jobs[worker](), 3)
     assert not Message.objects.filter(state=State.QUEUED, content_dropped_at__isnull=False).exists()
     assert not Message.objects.filter(state=State.FAILED, content_dropped_at=None).exists()
 
@@ -344,18 +330,7 @@ def test_purges_at_the_same_time_do_not_get_in_each_others_way(monkeypatch: pyte
     monkeypatch.setattr(retention, "_CHUNK", 10)
     finish(queue(30, attachments=[("a", b"1")]), days=366)
     kept = queue(5, attachments=[("a", b"1")])
-    barrier = threading.Barrier(3)
-
-    def work(_: int) -> None:
-        try:
-            connection.ensure_connection()
-            barrier.wait(20)
-            purge()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(3) as threads:
-        list(threads.map(work, range(3)))
+    at_once(lambda worker: purge(), 3)
     purge()
     assert sorted(Message.objects.values_list("pk", flat=True)) == sorted(kept)
     assert len(stored()) == 5
@@ -566,18 +541,6 @@ def test_a_storage_that_is_empty_or_cannot_list_is_no_trouble(
 
 
 # What the worker does by itself
-
-
-@pytest.fixture
-def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    names: list[str] = []
-
-    def send(task: str, *arguments: Any, **options: Any) -> bool:
-        names.append(task.rpartition(".")[2])
-        return True
-
-    monkeypatch.setattr("congressy_mailer.dispatch._send", send)
-    return names
 
 
 def test_the_workers_purge_drops_everything_that_is_due(today: date, published: list[str]) -> None:

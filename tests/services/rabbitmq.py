@@ -8,8 +8,8 @@ from contextlib import closing
 
 from kombu import Connection
 
-from demo.processes import Process
-from tests.services.server import HOST, Server, free_port
+from demo.processes import Process, free_port
+from tests.services.server import HOST, Server
 
 
 class RabbitMQ(Server):

@@ -6,14 +6,13 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import redis
 
 from demo.embedded_redis import EmbeddedRedis, find_redis_server
-from demo.processes import Process, ProcessError
-from tests.services.server import HOST, free_port
+from demo.processes import Process, ProcessError, Startable, free_port
+from tests.services.server import HOST
 
 _START_SECONDS = 20.0
 _MASTER_NAME = "congressy"
@@ -22,7 +21,7 @@ _PASSWORD = "of the Sentinel alone"
 _DOWN_AFTER_MILLISECONDS = 500
 
 
-class RedisUnderSentinel:
+class RedisUnderSentinel(Startable):
     """Two Redis and one Sentinel; used as a context manager, it starts on entry and is gone on exit."""
 
     def __init__(self) -> None:
@@ -46,20 +45,7 @@ class RedisUnderSentinel:
         """Port of the Redis that the Sentinel sends redis-py to."""
         return int(self._state()["port"])
 
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
-
-    def _start(self) -> None:
+    def start(self) -> None:
         self.master.start()
         self.replica.start()
         with redis.Redis(HOST, self.master.port) as master, redis.Redis(HOST, self.replica.port) as replica:
@@ -99,7 +85,7 @@ class RedisUnderSentinel:
             state: dict[str, Any] = client.sentinel_master(_MASTER_NAME)
         return state
 
-    def _close(self) -> None:
+    def close(self) -> None:
         if self._sentinel is not None:
             self._sentinel.kill()
         self.replica.close()

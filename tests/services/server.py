@@ -7,16 +7,14 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from demo.processes import Process, ProcessError
+from demo.processes import Process, ProcessError, Startable, free_port
 
 HOST = "127.0.0.1"
 #: A RabbitMQ on two busy cores needs 10 s; this is for much slower machines.
@@ -24,7 +22,7 @@ _START_SECONDS = 90.0
 _STOP_SECONDS = 20.0
 
 
-class Server(ABC):
+class Server(Startable):
     """A server that can be started, stopped, killed and started again on the same port with the same files.
 
     Used as a context manager it starts on entry and is gone, with its files, on exit. It ends with the thread that
@@ -133,19 +131,6 @@ class Server(ABC):
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     @abstractmethod
     def _prepare(self) -> None:
         """What happens once, before the first start."""
@@ -212,13 +197,6 @@ class Server(ABC):
         # The change of user clears the signal that Process has asked for.
         change = [f"--reuid={user}", f"--regid={group}", "--clear-groups", f"--pdeathsig={on_parent_death.name}"]
         return ["setpriv", *change, "--"]
-
-
-def free_port() -> int:
-    """A TCP port that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _find(program: str, folders: tuple[str, ...]) -> str | None:
