@@ -7,15 +7,15 @@ not like. So neither is kept or logged.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from traceback import walk_tb
 
-from .exceptions import MailerError
+from .exceptions import MailerError, TransportUnavailable
 from .models import Message
 from .retry import Reply, readable
-from .transports.base import Outcome
+from .transports.base import Outcome, account_refused
 
 _NOT_KEPT = "what else was said is not kept, because the message is sensitive"
 # RFC 3463: class, subject and detail.
@@ -60,6 +60,13 @@ def discreet(message: Message, outcome: Outcome) -> Outcome:
         # Where the mail was taken this is the server's own id of it.
         reply=last if last.code is not None and 200 <= last.code < 300 else _code(last),
     )
+
+
+def discreet_error(messages: Iterable[Message], error: TransportUnavailable) -> TransportUnavailable:
+    """Why a server cannot be used, as it may be stored and logged where it was found out with one of these messages."""
+    if error.reply is None or not any(message.sensitive for message in messages):
+        return error
+    return account_refused(_code(error.reply))
 
 
 def _codes(replies: Mapping[str, Reply]) -> dict[str, Reply]:

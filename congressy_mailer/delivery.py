@@ -21,7 +21,7 @@ from django.views.decorators.debug import sensitive_variables
 from . import outbox
 from .availability import Gate
 from .conf import mailer_settings
-from .confidential import described, discreet, told
+from .confidential import described, discreet, discreet_error, told
 from .content.addresses import domain_of
 from .content.attachments import ReadAttachment
 from .content.context import decode_many
@@ -131,13 +131,14 @@ class Delivery:
                 with transport_for(using) as transport:
                     for outcome in transport.deliver(self._compose_all(gate, messages)):
                         self._record(gate, outcome)
-        except TransportUnavailable as error:
+        except TransportUnavailable as found:
+            error = discreet_error(self._handed_over.values(), found)
             # What was handed over and has no outcome was not sent.
             self._open |= self._handed_over
             self._handed_over.clear()
             error.retry_in = gate.failed("", str(error))
             self._put_back([message.id for message in messages], until=gate.closed[""])
-            raise
+            raise error from (found.__cause__ if error is found else None)
         finally:
             gate.leave()
 

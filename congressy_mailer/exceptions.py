@@ -8,6 +8,8 @@ from django.core.mail.message import BadHeaderError
 from django.db import IntegrityError
 from django.template import TemplateDoesNotExist
 
+from .retry import Reply
+
 
 class MailerError(Exception):
     """Base of every error raised by ``congressy_mailer``."""
@@ -90,3 +92,6 @@ class TransportUnavailable(MailerError):
 
     #: How long until it should be tried again; ``None`` where nobody has decided that yet.
     retry_in: timedelta | None = None
+
+    #: What the server has said to a mail, where that told; it may repeat what the mail says.
+    reply: Reply | None = None

@@ -83,7 +83,7 @@ def outcome_of(composed: Composed, answer: Answer) -> Outcome:
     settled = answer.in_doubt or Verdict.ACCEPTED in verdicts.values()
     faults = {verdict: said[recipient] for recipient, verdict in verdicts.items() if verdict in _FAULTS}
     if not settled and Verdict.UNAVAILABLE in faults:
-        raise TransportUnavailable(f"The mail server refuses this account: {faults[Verdict.UNAVAILABLE]}")
+        raise account_refused(faults[Verdict.UNAVAILABLE])
     if not settled and Verdict.SENDER_REFUSED in faults:
         return Outcome(composed.key, reply=faults[Verdict.SENDER_REFUSED], sender_refused=True)
     later = {Verdict.DEFERRED, *_FAULTS}
@@ -95,6 +95,13 @@ def outcome_of(composed: Composed, answer: Answer) -> Outcome:
         reply=answer.reply,
         in_doubt=answer.in_doubt,
     )
+
+
+def account_refused(reply: Reply) -> TransportUnavailable:
+    """The error for what a server said to a mail, and means for all of the account's."""
+    error = TransportUnavailable(f"The mail server refuses this account: {reply}")
+    error.reply = reply
+    return error
 
 
 def in_ascii(outcome: Outcome) -> Outcome:

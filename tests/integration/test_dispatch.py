@@ -70,6 +70,17 @@ def test_a_transaction_rolled_back_publishes_nothing(queue: Queue) -> None:
     assert not Message.objects.exists()
 
 
+def test_a_host_that_commits_by_hand_has_its_mail_published_by_the_next_sweep(queue: Queue) -> None:
+    transaction.set_autocommit(False)
+    try:
+        key = send()
+        transaction.commit()
+    finally:
+        transaction.set_autocommit(True)
+    assert queue.published() == []
+    assert [str(found) for found in outbox.sweep(timezone.now())] == [key]
+
+
 def test_a_savepoint_rolled_back_takes_only_its_own(queue: Queue) -> None:
     with transaction.atomic():
         with pytest.raises(RuntimeError, match="no"), transaction.atomic():

@@ -30,8 +30,9 @@ from congressy_mailer.exceptions import (
     ContextNotSerializable,
     InvalidHeader,
     InvalidOption,
+    TransportUnavailable,
 )
-from congressy_mailer.models import Attachment, Event, Message, State
+from congressy_mailer.models import Attachment, Event, Message, State, TransportStatus
 from demo.processes import Process
 from tests.conftest import wait_for
 
@@ -270,6 +271,27 @@ def test_what_a_server_says_is_kept_as_its_codes(
     assert message.reason.startswith(kept)
     for text in (said(message), caplog.text, pages(support, message)):
         assert SECRET not in text
+
+
+def test_a_server_that_refuses_the_account_is_quoted_by_its_codes(
+    support: Client, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.EMAIL_BACKEND = f"{__name__}.Chatty"
+    Chatty.error = staticmethod(data_error(530, "5.7.0 "))
+    with pytest.raises(TransportUnavailable, match=SECRET):
+        deliver(queue(**READY, sensitive=False))
+    assert SECRET in TransportStatus.objects.get().reason
+    Message.objects.all().delete()
+    TransportStatus.objects.all().delete()
+    caplog.clear()
+    message = queue(**READY)
+    with pytest.raises(TransportUnavailable, match=r"refuses this account: 530 5\.7\.0 \(what else") as raised:
+        deliver(message)
+    told = "".join(traceback.format_exception(raised.value))
+    for text in (TransportStatus.objects.get().reason, caplog.text, told, pages(support, message)):
+        assert SECRET not in text
+    message.refresh_from_db()
+    assert (message.state, message.attempts) == (State.QUEUED, 0)
 
 
 def test_the_servers_id_of_a_mail_that_it_took_is_kept() -> None:
