@@ -14,7 +14,6 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
-from statistics import median
 
 import pytest
 import redis
@@ -106,9 +105,9 @@ def cost() -> float:
     return time.monotonic() - began
 
 
-def usual_cost() -> float:
-    """Seconds that a call takes: the median of a few, in the best of many rounds, since others use the machine too."""
-    return min(median(cost() for _ in range(5)) for _ in range(9))
+def least_cost() -> float:
+    """Seconds that a call takes at least: what it always does is in the cheapest, too; what others do to it is not."""
+    return min(cost() for _ in range(60))
 
 
 def end_the_break() -> None:
@@ -177,11 +176,11 @@ def test_the_caller_waits_a_second_at_most_once_and_not_at_all_after_that(
     away: Way, broker: str, redis_server: EmbeddedRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     send()
-    normal = usual_cost()
+    normal = least_cost()
     stored = set(map(str, Message.objects.values_list("pk", flat=True)))
     with away(redis_server):
         first = cost()
-        later = usual_cost()
+        later = least_cost()
     assert first < FIRST
     assert later < normal + LATER
     meanwhile = Message.objects.exclude(pk__in=stored)
@@ -198,10 +197,10 @@ def test_the_caller_waits_a_second_at_most_for_sentinel_and_its_master(
     under_sentinel: RedisUnderSentinel, caplog: pytest.LogCaptureFixture
 ) -> None:
     send()
-    normal = usual_cost()
+    normal = least_cost()
     with stopped(under_sentinel.master.pid):
         first = cost()
-        later = usual_cost()
+        later = least_cost()
         assert first < FIRST
         assert later < normal + LATER
         wait_for(lambda: under_sentinel.current_master() == under_sentinel.replica.port, what="the failover")
@@ -228,7 +227,7 @@ def test_the_caller_waits_a_second_at_most_for_whoever_accepts_and_never_answers
     options = {"master_name": "congressy"} if url.startswith("sentinel") else {}
     publish_to(url.format(silent(), silent(), silent()), **options)
     first = cost()
-    later = usual_cost()
+    later = least_cost()
     assert first < FIRST
     assert later < 0.1
     assert said(caplog) == [AWAY]
@@ -317,10 +316,10 @@ def test_a_hung_rabbitmq_costs_a_second_at_most(
     with RabbitMQ() as server:
         publish_to(server.url)
         send()
-        normal = usual_cost()
+        normal = least_cost()
         with stopped(server.pid):
             warm = cost()
-            later = usual_cost()
+            later = least_cost()
             dispatch._publisher = dispatch._Publisher()
             cold = cost()
     assert warm < FIRST
