@@ -12,19 +12,34 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
+    from .bulk import asend_bulk, send_bulk
     from .content.attachments import Attachment
     from .exceptions import MailerError
     from .mail import asend_mail, cancel, send_mail
     from .models import Priority
+    from .recipients import Recipient
 
-__all__ = ["Attachment", "MailerError", "Priority", "asend_mail", "cancel", "send_mail"]
+__all__ = [
+    "Attachment",
+    "MailerError",
+    "Priority",
+    "Recipient",
+    "asend_bulk",
+    "asend_mail",
+    "cancel",
+    "send_bulk",
+    "send_mail",
+]
 
 _MODULES = {
     "Attachment": ".content.attachments",
     "MailerError": ".exceptions",
     "Priority": ".models",
+    "Recipient": ".recipients",
+    "asend_bulk": ".bulk",
     "asend_mail": ".mail",
     "cancel": ".mail",
+    "send_bulk": ".bulk",
     "send_mail": ".mail",
 }
 

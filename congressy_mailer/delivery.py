@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, OperationalError, connections
+from django.db import DataError, InterfaceError, OperationalError, connections
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
@@ -28,15 +29,25 @@ from .content.context import decode_many
 from .content.mime import OutgoingMail, compose
 from .content.templates import Rendered, ready_content, render
 from .exceptions import ContentError, ContentNotReady, TransportUnavailable
-from .models import Attachment, Message
+from .models import Attachment, Message, Priority
+from .recording import LONGEST_PENDING, Recorder
 from .stopping import sigterm_waits
-from .transports.base import Composed, Outcome, in_ascii
+from .transports.base import Composed, Outcome
 from .transports.kept import transport_for
 
 logger = logging.getLogger("congressy_mailer.delivery")
 
 _R = TypeVar("_R")
-_LONGEST_WAIT_FOR_DATABASE = 5.0
+
+# Bytes of attachments and seconds that are composed ahead, at the most.
+_BYTES_AHEAD = 1_000_000
+_COMPOSING_AHEAD = 0.05
+
+# Seconds between two looks, in the midst of a batch, for what should go before it.
+_LOOK_AROUND = 0.2
+
+# A message that has waited for longer is in a queue, where others may be more urgent.
+_IN_A_QUEUE = timedelta(seconds=1)
 
 
 @dataclass
@@ -49,25 +60,44 @@ class Slice:
     alone: list[UUID] = field(default_factory=list)
     #: To be tried again after so many seconds.
     waiting: dict[int, list[UUID]] = field(default_factory=dict)
+    #: Of the batch: when somebody should go on with it; ``None`` where nothing of it is waiting.
+    go_on_at: datetime | None = None
 
 
 class Delivery:
-    """Delivers the messages of one task."""
+    """Delivers messages for one task."""
 
     def __init__(self, token: str) -> None:
         conf = mailer_settings()
         self._token = token
         self._until = time.monotonic() + conf.TIME_SLICE.total_seconds()
+        self._slice_size = conf.SLICE_SIZE
         self._hold = conf.ON_CRASH == "hold"
         # Not to the last moment: another worker may take the message then.
         self._lease_ends = time.monotonic() + conf.LEASE.total_seconds() * 0.9
+        self._recorder = Recorder(
+            # Where a crash leaves it to a person what was not written down, as little as possible is.
+            token, lease_ends=self._lease_ends, together=not self._hold, interrupted=self._end_slice,
+        )  # fmt: skip
         #: Claimed, and not handed to a transport.
         self._open: dict[UUID, Message] = {}
         #: Handed to a transport, and without an outcome.
         self._handed_over: dict[UUID, Message] = {}
+        #: Put back because the time was over.
+        self._left: list[UUID] = []
         self._stopped = False
+        #: How many messages are composed before the first of them is handed over.
+        self._ahead = 4
+        #: When something more urgent than a batch was last looked for; ``None`` where there is nothing to go before.
+        self._looked_around: float | None = None
+        #: What would go before a batch cannot be sent now.
+        self._way_is_closed = False
+        #: Until when what was put back need not be looked at.
+        self._put_back_until: datetime | None = None
         #: What templates see, by message; kept here because a local variable is shown in reports of errors.
         self._contexts: dict[UUID, Mapping[str, object] | Exception] = {}
+        #: Attachments that messages of a batch share, once read.
+        self._shared: dict[UUID, ReadAttachment] = {}
         self._slice = Slice()
 
     @sensitive_variables()
@@ -79,16 +109,63 @@ class Delivery:
             django.db.OperationalError: the database is away.
         """
         with sigterm_waits(self._stop):
-            return self._run(ids, redelivered)
-
-    def _stop(self) -> None:
-        self._until = 0.0
-        self._stopped = True
+            messages = self._claim(lambda: outbox.claim(ids, self._token, redelivered=redelivered))
+            mine = len(messages)
+            if messages and _has_queued(messages):
+                least = max(message.priority for message in messages)
+                urgent = partial(outbox.claim_waiting, self._token, self._slice_size, before=Priority(least))
+                messages = sorted(messages + self._claim(urgent), key=lambda message: message.priority)
+            self._work(messages)
+            self._slice.left += self._left
+            if mine < len(ids) > 1:
+                self._slice.alone = outbox.suspects(ids)
+            return self._slice
 
     @sensitive_variables()
-    def _run(self, ids: Sequence[UUID], redelivered: bool) -> Slice:
-        messages = self._claim(ids, redelivered)
-        self._open = {message.id: message for message in messages}
+    def run_batch(self, key: UUID, round: int) -> Slice:
+        """Deliver what comes next of a batch, and before it what is in none and has been left waiting.
+
+        Raises:
+            TransportUnavailable: a mail server cannot be used. Everything that was not sent is queued again.
+            django.db.OperationalError: the database is away.
+        """
+        with sigterm_waits(self._stop):
+            while True:
+                self._give_way()
+                mine = self._claim(lambda: outbox.claim_of_batch(key, self._token, self._slice_size))
+                self._put_back_until = None
+                self._work(mine)
+                if not mine and not outbox.rest(key, round):
+                    return self._slice
+                if self._put_back_until is not None or time.monotonic() > self._until or not mine:
+                    self._slice.go_on_at = self._put_back_until or timezone.now()
+                    return self._slice
+
+    def _give_way(self) -> None:
+        """Deliver what goes before a batch: what is in none, and has been left waiting."""
+        self._looked_around = time.monotonic()
+        if self._way_is_closed:
+            return
+        try:
+            self._work(self._claim(lambda: outbox.claim_waiting(self._token, self._slice_size)))
+        except TransportUnavailable:
+            # Its own tasks see to it; the batch may have another mail backend.
+            self._way_is_closed = True
+        self._way_is_closed |= self._put_back_until is not None
+        self._slice.left += self._left
+
+    def _stop(self) -> None:
+        self._end_slice()
+        self._stopped = True
+
+    def _end_slice(self) -> None:
+        self._until = 0.0
+
+    @sensitive_variables()
+    def _work(self, messages: Sequence[Message]) -> None:
+        """Deliver what has been claimed. What the time does not reach is put back, and is in ``_left`` afterwards."""
+        self._left.clear()
+        self._open |= {message.id: message for message in messages}
         unavailable: TransportUnavailable | None = None
         # Where this ends in an error nobody publishes what is left, and the next sweep does.
         left_until: datetime | None = timezone.now()
@@ -105,22 +182,22 @@ class Delivery:
                 left_until = None
         finally:
             # Also on the way out of an error: nothing has to wait for the lease to run out.
-            self._slice.left = list(self._open)
-            self._put_back(self._slice.left, until=left_until)
+            self._left += self._open
+            try:
+                self._recorder.flush()
+            finally:
+                self._put_back(self._left, until=left_until)
         if unavailable is not None:
             raise unavailable
-        if len(messages) < len(ids) > 1:
-            self._slice.alone = outbox.suspects(ids)
-        return self._slice
 
-    def _claim(self, ids: Sequence[UUID], redelivered: bool) -> list[Message]:
+    def _claim(self, claim: Callable[[], list[Message]]) -> list[Message]:
         try:
-            return outbox.claim(ids, self._token, redelivered=redelivered)
+            return claim()
         except BaseException:
             # They may have been claimed, and not read: nobody would know of it until the lease is over.
             with suppress(Exception):
                 connections[outbox.database()].close()
-                outbox.release(self._token, ids, timezone.now())
+                outbox.give_back(self._token)
             raise
 
     def _deliver(self, using: str, messages: Sequence[Message]) -> None:
@@ -129,7 +206,7 @@ class Delivery:
             messages = self._admitted(gate, messages)
             if messages:
                 with transport_for(using) as transport:
-                    for outcome in transport.deliver(self._compose_all(gate, messages)):
+                    for outcome in transport.deliver(self._compose_all(gate, messages), self._recorder.flush):
                         self._record(gate, outcome)
         except TransportUnavailable as found:
             error = discreet_error(self._handed_over.values(), found)
@@ -157,9 +234,10 @@ class Delivery:
         return admitted
 
     def _put_back(self, ids: Sequence[UUID], until: datetime | None = None) -> None:
-        mine = [key for key in ids if self._open.pop(key, None) is not None]
+        mine = [message for key in ids if (message := self._open.pop(key, None)) is not None]
         if mine:
-            self._insist(partial(outbox.release, self._token, mine, until))
+            self._put_back_until = until or self._put_back_until
+            self._recorder.insist(partial(outbox.release, self._token, mine, until))
 
     def _record(self, gate: Gate, outcome: Outcome) -> None:
         message = self._handed_over.pop(outcome.key)
@@ -171,12 +249,7 @@ class Delivery:
             self._put_back([message.id], until=gate.closed[sender_domain])
             gate.succeeded()
             return
-        try:
-            wait = self._insist(partial(outbox.record, self._token, message, outcome))
-        except (DataError, UnicodeError):
-            # That a mail was accepted must not depend on words which the database cannot hold.
-            wait = self._insist(partial(outbox.record, self._token, message, in_ascii(outcome)))
-        self._wait(message, wait)
+        self._wait(message, self._recorder.record(message, outcome))
         replies = (outcome.reply, *outcome.deferred.values(), *outcome.rejected.values())
         if any(reply.code is not None for reply in replies):
             # Whatever it thinks of the mail, the server is there.
@@ -184,67 +257,82 @@ class Delivery:
         if outcome.accepted:
             gate.succeeded(sender_domain)
 
-    def _insist(self, change: Callable[[], _R]) -> _R:
-        """What the server has taken must be written down, also where the database is away for a while.
-
-        Raises:
-            django.db.OperationalError: it is still away when the lease is about to end.
-        """
-        wait = 0.1
-        while True:
-            try:
-                return change()
-            except (DataError, IntegrityError):
-                # Another time would make no difference.
-                raise
-            except (DatabaseError, InterfaceError) as error:
-                # Away, or read-only after a failover, or a connection that an interruption has left in a bad way.
-                connection = connections[outbox.database()]
-                if connection.in_atomic_block or time.monotonic() + wait > self._lease_ends:
-                    raise
-                logger.warning("The database is away; what was sent is recorded when it is back: %s", error)
-                connection.close()
-                self._sleep(wait)
-                wait = min(wait * 2, _LONGEST_WAIT_FOR_DATABASE)
-            except SoftTimeLimitExceeded:
-                # Raised once. The record matters more, for as long as the lease holds.
-                self._until = 0.0
-
-    def _sleep(self, seconds: float) -> None:
-        try:
-            time.sleep(seconds)
-        except SoftTimeLimitExceeded:
-            self._until = 0.0
-
     def _compose_all(self, gate: Gate, messages: Sequence[Message]) -> Iterator[Composed]:
+        """Mails as a transport asks for them, some composed at a time.
+
+        Composing may take any time, or end the process. So what was accepted is written down before it begins, and
+        so much is composed at once that this is not needed for each mail.
+        """
         self._decode(messages)
-        for begun, message in enumerate(messages):
-            if (begun and time.monotonic() > self._until) or time.monotonic() > self._lease_ends:
+        waiting = deque(messages)
+        begun = handed_over = False
+        while waiting and not (begun and time.monotonic() > self._until) and time.monotonic() < self._lease_ends:
+            begun = True
+            self._recorder.flush()
+            composed = self._compose_some(gate, waiting)
+            began = time.monotonic()
+            for message, mail in composed:
+                if (handed_over and time.monotonic() > self._until) or time.monotonic() > self._lease_ends:
+                    return
+                if not self._still_admitted(gate, message):
+                    continue
+                if self._hold and not self._recorder.insist(partial(outbox.begin, self._token, message.id)):
+                    del self._open[message.id]
+                    continue
+                # From here on only an outcome tells what became of it; without one it stays under its lease.
+                self._handed_over[message.id] = self._open.pop(message.id)
+                handed_over = True
+                yield Composed(message.id, mail)
+            self._look_ahead(took=time.monotonic() - began)
+            if self._should_give_way():
                 return
-            until = gate.closed.get(domain_of(message.from_email))
-            if until is not None:
-                self._put_back([message.id], until=until)
-                continue
-            mail = self._composed(message)
-            if mail is None or time.monotonic() > self._lease_ends:
-                continue
-            if self._hold and not self._insist(partial(outbox.begin, self._token, message.id)):
-                continue
-            # From here on only an outcome tells what became of it; without one it stays under its lease.
-            self._handed_over[message.id] = self._open.pop(message.id)
-            yield Composed(message.id, mail)
+
+    def _compose_some(self, gate: Gate, waiting: deque[Message]) -> list[tuple[Message, OutgoingMail]]:
+        """As many as are sent in the time that an outcome may wait, and no more than fit into little memory."""
+        composed: list[tuple[Message, OutgoingMail]] = []
+        began = time.monotonic()
+        size = 0
+        while waiting and len(composed) < self._ahead and size < _BYTES_AHEAD:
+            message = waiting.popleft()
+            if self._still_admitted(gate, message) and (mail := self._composed(message)) is not None:
+                composed.append((message, mail))
+                size += sum(attachment.size for attachment in _attachments(message))
+            if time.monotonic() - began > _COMPOSING_AHEAD:
+                break
+        return composed
+
+    def _still_admitted(self, gate: Gate, message: Message) -> bool:
+        until = gate.closed.get(domain_of(message.from_email))
+        if until is not None:
+            self._put_back([message.id], until=until)
+        return until is None
+
+    def _look_ahead(self, took: float) -> None:
+        """Compose as many at once as are sent in about the time that an outcome may wait."""
+        if took < LONGEST_PENDING:
+            self._ahead = min(self._ahead * 2, self._slice_size)
+        elif took > 2 * LONGEST_PENDING:
+            self._ahead = max(self._ahead // 2, 1)
+
+    def _should_give_way(self) -> bool:
+        """Now and then, in the midst of a batch: whether something has come that goes before it."""
+        if self._looked_around is None or time.monotonic() - self._looked_around < _LOOK_AROUND:
+            return False
+        self._looked_around = time.monotonic()
+        return outbox.anything_waiting()
 
     # Django finds the mark of run() from no frame below a generator.
     @sensitive_variables()
     def _decode(self, messages: Sequence[Message]) -> None:
-        decoded = decode_many([message.context for message in messages])
+        decoded = decode_many([_context(message) for message in messages])
         self._contexts = {message.id: context for message, context in zip(messages, decoded, strict=True)}
 
     @sensitive_variables()
     def _composed(self, message: Message) -> OutgoingMail | None:
         """The mail; ``None`` where it cannot be composed, and the message is looked after."""
         try:
-            return _compose(message, self._contexts.pop(message.id))
+            context = self._contexts.pop(message.id)
+            return compose(message, _render(message, context), [self._read(one) for one in _attachments(message)])
         except ContentNotReady as error:
             said = told(message, error)
             logger.warning("Message %s waits: %s", message.id, said)
@@ -273,14 +361,21 @@ class Delivery:
         del self._open[message.id]
         return None
 
+    def _read(self, attachment: Attachment) -> ReadAttachment:
+        if attachment.batch_id is None:
+            return _read(attachment)
+        if attachment.id not in self._shared:
+            self._shared[attachment.id] = _read(attachment)
+        return self._shared[attachment.id]
+
     def _say(self, change: Callable[[str, UUID, str], _R], message: Message, said: str) -> _R:
         try:
-            return self._insist(partial(change, self._token, message.id, said))
+            return self._recorder.insist(partial(change, self._token, message.id, said))
         except (DataError, UnicodeError):
-            return self._insist(partial(change, self._token, message.id, ascii(said)))
+            return self._recorder.insist(partial(change, self._token, message.id, ascii(said)))
 
     def _crashed(self, message: Message, said: str) -> None:
-        self._insist(lambda: outbox.crashed(self._token, message, said))
+        self._recorder.insist(lambda: outbox.crashed(self._token, message, said))
 
     def _wait(self, message: Message, wait: timedelta | None) -> None:
         if wait is not None:
@@ -289,17 +384,32 @@ class Delivery:
             self._slice.waiting.setdefault(seconds, []).append(message.id)
 
 
-def _compose(message: Message, context: Mapping[str, object] | Exception) -> OutgoingMail:
-    return compose(message, _render(message, context), [_read(one) for one in message.attachments.all()])
+def _has_queued(messages: Sequence[Message]) -> bool:
+    """Whether one of them has waited so long that there must be a queue."""
+    long_ago = timezone.now() - _IN_A_QUEUE
+    return any(message.queued_at is not None and message.queued_at < long_ago for message in messages)
+
+
+def _context(message: Message) -> Any:
+    """Encoded: what the batch says to all, and what is said to this one."""
+    if message.batch is None:
+        return message.context
+    return {**(message.batch.context or {}), **(message.context or {})}
+
+
+def _attachments(message: Message) -> list[Attachment]:
+    shared = [] if message.batch is None else message.batch.attachments.all()
+    return [*shared, *message.attachments.all()]
 
 
 def _render(message: Message, context: Mapping[str, object] | Exception) -> Rendered:
     if isinstance(context, Exception):
         raise context
-    if not message.template:
-        return ready_content(message.subject, message.text, message.html)
+    content = message.content
+    if not content.template:
+        return ready_content(content.subject, content.text, content.html)
     return render(
-        message.template, context, subject=message.subject, language=message.language, timezone=message.timezone
+        content.template, context, subject=content.subject, language=message.language, timezone=message.timezone
     )
 
 

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from .conf import mailer_settings
 logger = logging.getLogger("congressy_mailer.dispatch")
 
 DELIVER = "congressy_mailer.deliver"
+DELIVER_BATCH = "congressy_mailer.deliver_batch"
 SWEEP = "congressy_mailer.sweep"
 PURGE = "congressy_mailer.purge"
 
@@ -97,6 +99,30 @@ def publish(ids: Sequence[UUID], *, countdown: float | None = None) -> bool:
     return published
 
 
+def publish_batch_on_commit(key: UUID, round: int, *, lead: bool) -> None:
+    """The same for a batch: see :func:`publish_batch`. Where there is no hook, somebody looks at its ``due_at``."""
+    transaction.on_commit(partial(publish_batch, key, round, lead=lead), using=outbox.database(), robust=True)
+
+
+def publish_batch(key: UUID, round: int, *, lead: bool = False, countdown: float | None = None) -> bool:
+    """Ask for a task that works at a batch. Never raises, and never takes long.
+
+    Args:
+        key: of a batch that is stored.
+        round: the batch's round that it belongs to.
+        lead: it sees to it that there are as many as the batch needs.
+        countdown: seconds until it begins; at once where it is ``None``.
+
+    Returns:
+        Whether the broker took it. If not, the sweep finds the batch.
+    """
+    queue = mailer_settings().BULK_QUEUE
+    published = _send(DELIVER_BATCH, str(key), round, lead, queue=queue, countdown=countdown)
+    if not published:
+        outbox.unpublished_batch(key)
+    return published
+
+
 def publish_sweep() -> bool:
     """Ask for a sweep. It tells when it was published, and so how far the queue has moved when it comes through."""
     return _send(SWEEP, time.time(), expires=_STALE)
@@ -107,7 +133,7 @@ def publish_purge() -> bool:
     return _send(PURGE, expires=_STALE)
 
 
-def _send(task: str, *arguments: Any, **options: Any) -> bool:
+def _send(task: str, *arguments: Any, queue: str | None = None, **options: Any) -> bool:
     try:
         app = find_celery_app()
         if app.conf.task_always_eager:
@@ -117,7 +143,7 @@ def _send(task: str, *arguments: Any, **options: Any) -> bool:
             app,
             task,
             args=arguments,
-            queue=_queue(app, conf.QUEUE),
+            queue=_queue(app, queue or conf.QUEUE),
             # Without the host's routes: they are for its own tasks, and nobody may serve where they lead.
             router=Router(),
             # Whatever the host's own tasks travel as.

@@ -26,6 +26,8 @@ class Health:
     last_sweep: datetime | None
     #: Messages that should have been looked at several sweeps ago.
     overdue: int
+    #: Batches with something left to send that no task has worked at for as long.
+    overdue_batches: int
     #: Mail backends that cannot be used now and that mail waits for.
     unavailable: list[TransportStatus]
     #: What is wrong, one sentence each, in the language in force; empty: nothing.
@@ -46,6 +48,7 @@ def check_health() -> Health:
     patience = mailer_settings().SWEEP_INTERVAL * _MISSED_SWEEPS
     last_sweep = duties.last(duties.SWEEP)
     overdue = outbox.overdue(patience)
+    overdue_batches = outbox.overdue_batches(patience)
     unavailable = availability.unavailable()
     problems = []
     if last_sweep is None:
@@ -67,8 +70,17 @@ def check_health() -> Health:
             )
             % {"count": overdue, "seconds": patience.total_seconds()}
         )
+    if overdue_batches:
+        problems.append(
+            ngettext(
+                "%(count)d batch has something left to send, and no task has worked at it for %(seconds)d seconds.",
+                "%(count)d batches have something left to send, and no task has worked at them for %(seconds)d seconds.",
+                overdue_batches,
+            )
+            % {"count": overdue_batches, "seconds": patience.total_seconds()}
+        )
     problems += [_outage(status) for status in unavailable]
-    return Health(last_sweep, overdue, unavailable, problems)
+    return Health(last_sweep, overdue, overdue_batches, unavailable, problems)
 
 
 def _outage(status: TransportStatus) -> str:

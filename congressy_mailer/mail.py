@@ -8,38 +8,18 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from asgiref.sync import sync_to_async
-from django.core.files.base import ContentFile
 from django.db import IntegrityError
 from django.utils import translation
 from django.views.decorators.debug import sensitive_variables
 
-from . import models, outbox
-from .arguments import (
-    alias_of,
-    aware_time,
-    check_times,
-    flag,
-    idempotency_key_of,
-    language_of,
-    priority_of,
-    ready_text,
-    refuse_unsupported,
-    timezone_of,
-)
-from .conf import default_reply_to, default_sender, mailer_settings
-from .confidential import without_repeating
-from .content import templates
-from .content.addresses import (
-    bare_address,
-    check_header_text,
-    normalise_address,
-    normalise_addresses,
-    normalise_headers,
-)
-from .content.attachments import ReadAttachment, read_attachments
-from .content.context import encode
+from . import outbox
+from .arguments import idempotency_key_of, refuse_unsupported
+from .content.addresses import normalise_addresses
+from .content.attachments import ReadAttachment
 from .dispatch import publish_on_commit
+from .drafts import draft, message_id
 from .exceptions import IdempotencyConflict, InvalidOption, NoRecipient
+from .filing import file_attachment, forget_files
 from .models import Message, Priority, State
 
 
@@ -146,35 +126,25 @@ def send_mail(
     )  # fmt: skip
     if recipient_list is not None and to is not None:
         raise InvalidOption("Give the recipients as recipient_list or as to, not as both.")
-    sensitive = flag(sensitive, "sensitive")
-    language = language_of(language)
+    mail, read = draft(
+        subject=subject, message=message, html_message=html_message, from_email=from_email, reply_to=reply_to,
+        headers=headers, attachments=attachments, template=template, context=context, language=language,
+        timezone=timezone, transactional=transactional, send_at=send_at, expires_at=expires_at, priority=priority,
+        sensitive=sensitive, using=using,
+    )  # fmt: skip
     # Lazy text becomes text here, in the language that a template would be rendered in.
-    with translation.override(language or None):
-        draft = Message(
+    with translation.override(mail["language"] or None):
+        stored = Message(
+            **mail,
             to=normalise_addresses(recipient_list if to is None else to, "to"),
             cc=normalise_addresses(cc, "cc"),
             bcc=normalise_addresses(bcc, "bcc"),
-            reply_to=_reply_to(reply_to),
-            from_email=normalise_address(from_email or default_sender(), "from_email"),
-            subject=_subject(subject, sensitive),
-            headers=_headers(headers, sensitive),
-            transactional=flag(transactional, "transactional"),
-            sensitive=sensitive,
-            send_at=aware_time(send_at, "send_at"),
-            expires_at=aware_time(expires_at, "expires_at"),
-            priority=priority_of(priority),
             idempotency_key=idempotency_key_of(idempotency_key),
-            using=alias_of(using),
-            language=language,
-            timezone=timezone_of(timezone),
         )
-        if not draft.recipients:
-            raise NoRecipient("The mail has no recipient: to, cc and bcc are all empty.")
-        check_times(draft.send_at, draft.expires_at)
-        _set_content(draft, message, html_message, template, context)
-        read = _attachments(attachments, sensitive)
-    draft.message_id = _message_id(draft)
-    return _store(draft, read)
+    if not stored.recipients:
+        raise NoRecipient("The mail has no recipient: to, cc and bcc are all empty.")
+    stored.message_id = message_id(mail, stored.pk)
+    return _store(stored, read)
 
 
 @sensitive_variables()
@@ -222,29 +192,28 @@ def resend(message: Message) -> None:
     message.refresh_from_db(using=outbox.database())
 
 
-def _store(draft: Message, read: Sequence[ReadAttachment]) -> Message:
-    if draft.idempotency_key and (first := _find(draft.idempotency_key)):
+def _store(mail: Message, read: Sequence[ReadAttachment]) -> Message:
+    if mail.idempotency_key and (first := _find(mail.idempotency_key)):
         return first
-    attachments = [_attachment(draft, one) for one in read]
+    attachments = [file_attachment(one, message=mail) for one in read]
     try:
-        outbox.add(draft, attachments)
+        outbox.add(mail, attachments)
     except IntegrityError as error:
         # Another caller with the same key came first. Its files are stored already; ours are not needed.
-        for attachment in attachments:
-            attachment.file.storage.delete(str(attachment.file.name))
-        if not draft.idempotency_key:
+        forget_files(attachments)
+        if not mail.idempotency_key:
             raise
-        first = _find(draft.idempotency_key)
+        first = _find(mail.idempotency_key)
         if first is None:
             # REPEATABLE READ shows what there was when this transaction began.
             raise IdempotencyConflict(
-                f"Another transaction has just used idempotency_key={draft.idempotency_key!r}, and its message cannot "
+                f"Another transaction has just used idempotency_key={mail.idempotency_key!r}, and its message cannot "
                 "be seen in this one. Try again in a new transaction: that returns it."
             ) from error
         return first
-    if draft.state == State.QUEUED:
-        publish_on_commit([draft.pk])
-    return draft
+    if mail.state == State.QUEUED:
+        publish_on_commit([mail.pk])
+    return mail
 
 
 def _find(idempotency_key: str) -> Message | None:
@@ -253,69 +222,3 @@ def _find(idempotency_key: str) -> Message | None:
         # MariaDB and MySQL compare without case by default. Somebody else's mail must not pass for this one.
         raise InvalidOption(f"idempotency_key={idempotency_key!r} differs only in case from one that exists.")
     return first
-
-
-def _attachment(draft: Message, read: ReadAttachment) -> models.Attachment:
-    attachment = models.Attachment(
-        message=draft,
-        filename=read.filename,
-        mimetype=read.mimetype,
-        content_id=read.content_id,
-        size=len(read.content),
-        sha256=read.sha256,
-    )
-    attachment.file.save(read.filename, ContentFile(read.content), save=False)
-    return attachment
-
-
-def _set_content(
-    draft: Message,
-    message: str | None,
-    html_message: str | None,
-    template: str | None,
-    context: Mapping[str, Any] | None,
-) -> None:
-    if template is None:
-        if context is not None:
-            raise InvalidOption("context is given without a template.")
-        draft.text = ready_text(message, "message")
-        draft.html = ready_text(html_message, "html_message")
-        return
-    if message or html_message:
-        raise InvalidOption(
-            "Give template, or ready text in message and html_message, not both: the template's own .txt is its text."
-        )
-    templates.check(template, subject_given=bool(draft.subject), language=draft.language)
-    draft.template = template
-    draft.context = encode(context or {}, language=draft.language, sensitive=draft.sensitive)
-
-
-def _subject(subject: object, sensitive: bool) -> str:
-    with without_repeating(sensitive, "The subject holds a line break or control character."):
-        return check_header_text(subject, "The subject", "Subject")
-
-
-def _headers(headers: Mapping[str, Any] | None, sensitive: bool) -> dict[str, str]:
-    with without_repeating(sensitive, "headers: a name or a value is not one that may be set."):
-        return normalise_headers(headers)
-
-
-def _attachments(given: Sequence[Any] | None, sensitive: bool) -> list[ReadAttachment]:
-    limit = mailer_settings().MAX_ATTACHMENT_BYTES
-    with without_repeating(sensitive, f"attachments: one cannot be read, or together they are over {limit:,} bytes."):
-        return read_attachments(() if given is None else given, limit)
-
-
-def _reply_to(given: Sequence[str] | str | None) -> list[str]:
-    if given is None:
-        given = default_reply_to()
-    # A single text that is empty is no list of one address.
-    return normalise_addresses(given or (), "reply_to")
-
-
-def _message_id(draft: Message) -> str:
-    for name, value in draft.headers.items():
-        if name.lower() == "message-id":
-            return str(value)
-    domain = bare_address(draft.from_email).rpartition("@")[2]
-    return f"<{draft.pk.hex}@{domain}>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import TYPE_CHECKING
 
 from django.core.files.storage import Storage, storages
 from django.db import models
@@ -12,6 +13,9 @@ from django.utils.translation import gettext_lazy as _
 from uuid6 import uuid7
 
 from .conf import mailer_settings
+
+if TYPE_CHECKING:
+    from .bulk import Progress
 
 
 class State(models.TextChoices):
@@ -69,87 +73,32 @@ def attachment_path(attachment: Attachment, filename: str) -> str:
     return f"{ATTACHMENT_FOLDER}/{timezone.now().date()}/{uuid.uuid4()}"
 
 
-class Batch(models.Model):
-    """Many messages that were sent together."""
-
-    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
-    #: When the batch was made.
-    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
-
-    class Meta:
-        verbose_name = _("batch")
-        verbose_name_plural = _("batches")
-
-    def __str__(self) -> str:
-        return str(self.id)
+def shared_attachment_path(batch: Batch, sha256: str) -> str:
+    """The same for a file that messages of a batch share: one for each content."""
+    return f"{ATTACHMENT_FOLDER}/{batch.created_at.date()}/{batch.id}-{sha256}"
 
 
-class Message(models.Model):
-    """One mail with its recipients, from the call to its end.
+class Mail(models.Model):
+    """What a mail says and how it is to be sent: of one message, or of all messages of a batch.
 
-    Its content is one of three: a ``template`` with its ``context``; a ``subject`` with ready ``text`` and
-    ``html``; or a complete MIME message in ``mime``.
+    Its content is a ``template`` with its ``context``, or a ``subject`` with ready ``text`` and ``html``.
     """
 
-    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
-    #: The batch it belongs to, if any.
-    batch = models.ForeignKey(
-        Batch, on_delete=models.PROTECT, null=True, blank=True, related_name="messages", verbose_name=_("batch")
-    )
-
-    # On its way
-
-    #: Where it is on its way.
-    state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.QUEUED)
-    #: When somebody should look at it again if nothing else happens; empty once it is final.
-    due_at = models.DateTimeField(_("due at"), null=True, blank=True)
-    #: Which of the messages that are due leaves first.
-    priority = models.PositiveSmallIntegerField(_("priority"), choices=Priority.choices, default=Priority.NORMAL)
-    #: Who took it last: a claim's token while it is being sent.
-    token = models.CharField(_("token"), max_length=100, blank=True, default="")
-    #: How often it was offered to the mail server and answered.
-    attempts = models.PositiveIntegerField(_("attempts"), default=0)
-    #: When handing it over began; only kept where ``ON_CRASH`` is ``"hold"``.
-    begun_at = models.DateTimeField(_("begun at"), null=True, blank=True)
-    #: How often its worker died while holding it, or its server's last reply was lost.
-    crashes = models.PositiveSmallIntegerField(_("crashes"), default=0)
-    #: Addresses still to be served after some were accepted or refused; empty: all of them.
-    remaining = models.JSONField(_("remaining recipients"), null=True, blank=True)
-    #: The mail server's last word, with the server's own id of the message where it gives one.
-    reply = models.TextField(_("last reply"), blank=True, default="")
-    #: Why it failed, waits or was set aside, for people.
-    reason = models.TextField(_("reason"), blank=True, default="")
+    #: When it was stored.
+    created_at = models.DateTimeField(_("created at"))
     #: Not before this time.
     send_at = models.DateTimeField(_("send at"), null=True, blank=True)
     #: Not after this time.
     expires_at = models.DateTimeField(_("expires at"), null=True, blank=True)
-    #: When it was stored.
-    created_at = models.DateTimeField(_("created at"))
-    #: When it became ready to be sent.
-    queued_at = models.DateTimeField(_("queued at"), null=True, blank=True)
-    #: When the mail server first accepted it for somebody.
-    sent_at = models.DateTimeField(_("sent at"), null=True, blank=True)
-    #: When it reached its final state.
-    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    #: Which of the messages that are due leaves first.
+    priority = models.PositiveSmallIntegerField(_("priority"), choices=Priority.choices, default=Priority.NORMAL)
 
-    # Envelope and headers
-
-    #: Its ``Message-ID`` header, the same for life.
-    message_id = models.CharField(_("Message-ID"), max_length=320)
     #: Sender, as in the ``From`` header.
     from_email = models.CharField(_("from"), max_length=1000)
-    #: Recipients in the ``To`` header.
-    to = models.JSONField(_("to"), default=list)
-    #: Recipients in the ``Cc`` header.
-    cc = models.JSONField(_("cc"), default=list, blank=True)
-    #: Recipients in no header.
-    bcc = models.JSONField(_("bcc"), default=list, blank=True)
     #: Addresses of the ``Reply-To`` header.
     reply_to = models.JSONField(_("reply to"), default=list, blank=True)
     #: Further headers, by name.
     headers = models.JSONField(_("headers"), default=dict, blank=True)
-
-    # Content
 
     #: Name of the template, without extension.
     template = models.CharField(_("template"), max_length=255, blank=True, default="")
@@ -165,21 +114,131 @@ class Message(models.Model):
     text = models.TextField(_("text"), blank=True, default="")
     #: Ready HTML.
     html = models.TextField(_("HTML"), blank=True, default="")
-    #: A complete MIME message, sent as it is.
-    mime = models.BinaryField(_("MIME message"), null=True, blank=True)
-
-    # Options
 
     #: A reaction to something the recipient did, rather than marketing.
     transactional = models.BooleanField(_("transactional"), default=True)
     #: Content is never shown, and dropped as soon as it is sent.
     sensitive = models.BooleanField(_("sensitive"), default=False)
-    #: Given by the caller: the same key never makes a second message.
-    idempotency_key = models.CharField(_("idempotency key"), max_length=200, null=True, blank=True, unique=True)
     #: When its content was dropped: as soon as it was sent where it is sensitive, else after ``KEEP_CONTENT``.
     content_dropped_at = models.DateTimeField(_("content dropped at"), null=True, blank=True)
     #: Alias of the mail backend; empty: the default one.
     using = models.CharField(_("using"), max_length=100, blank=True, default="")
+
+    class Meta:
+        abstract = True
+
+
+class Batch(Mail):
+    """Many messages that were sent together: their content is here, once, and what differs is in each.
+
+    Its messages wait in the table and not in the broker, which carries a few tasks for the batch as a whole. Where its
+    messages stand is in their own states; :mod:`congressy_mailer.outbox.batches` gives them out.
+    """
+
+    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    #: Given by the caller: the same key continues the same batch.
+    key = models.CharField(_("key"), max_length=200, null=True, blank=True, unique=True)
+    #: When its last recipient was stored; empty: the caller has not come to the end, or broke off before it.
+    stored_at = models.DateTimeField(_("stored at"), null=True, blank=True)
+    #: When it was taken back.
+    cancelled_at = models.DateTimeField(_("cancelled at"), null=True, blank=True)
+    #: Recipients that were left out, since no mail could be made of what was given.
+    skipped = models.PositiveIntegerField(_("skipped recipients"), default=0)
+    #: Which and why, for the first of them.
+    problems = models.JSONField(_("problems"), default=list, blank=True)
+    #: When somebody should look for what it has left to send; empty: nothing is left.
+    due_at = models.DateTimeField(_("due at"), null=True, blank=True)
+    #: Which of the tasks for it count: older ones are believed lost, and end should they come after all.
+    round = models.PositiveIntegerField(_("round"), default=0)
+
+    class Meta:
+        verbose_name = _("batch")
+        verbose_name_plural = _("batches")
+        indexes = [models.Index(fields=["due_at"], name="mailer_batch_due")]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    def progress(self) -> Progress:
+        """How far it is; see :func:`congressy_mailer.bulk.progress`."""
+        from .bulk import progress
+
+        return progress(self)
+
+    def cancel(self) -> int:
+        """Take back what has not begun to be sent; see :func:`congressy_mailer.bulk.cancel`."""
+        from .bulk import cancel
+
+        return cancel(self)
+
+
+class Message(Mail):
+    """One mail with its recipients, from the call to its end.
+
+    Its content is its own, or a complete MIME message in ``mime``, or its batch's; then its own ``context`` is added to
+    that of the batch.
+    """
+
+    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    #: The batch it belongs to, if any.
+    batch = models.ForeignKey(
+        Batch,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="messages",
+        verbose_name=_("batch"),
+        # The index for what is waiting begins with it.
+        db_index=False,
+    )
+
+    # On its way
+
+    #: Where it is on its way.
+    state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.QUEUED)
+    #: When somebody should look at it again if nothing else happens; empty once it is final.
+    due_at = models.DateTimeField(_("due at"), null=True, blank=True)
+    #: Who took it last: a claim's token while it is being sent.
+    token = models.CharField(_("token"), max_length=100, blank=True, default="")
+    #: How often it was offered to the mail server and answered.
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    #: When handing it over began; only kept where ``ON_CRASH`` is ``"hold"``.
+    begun_at = models.DateTimeField(_("begun at"), null=True, blank=True)
+    #: How often its worker died while holding it, or its server's last reply was lost.
+    crashes = models.PositiveSmallIntegerField(_("crashes"), default=0)
+    #: Addresses still to be served after some were accepted or refused; empty: all of them.
+    remaining = models.JSONField(_("remaining recipients"), null=True, blank=True)
+    #: The mail server's last word, with the server's own id of the message where it gives one.
+    reply = models.TextField(_("last reply"), blank=True, default="")
+    #: Why it failed, waits or was set aside, for people.
+    reason = models.TextField(_("reason"), blank=True, default="")
+    #: When it became ready to be sent.
+    queued_at = models.DateTimeField(_("queued at"), null=True, blank=True)
+    #: When the mail server first accepted it for somebody.
+    sent_at = models.DateTimeField(_("sent at"), null=True, blank=True)
+    #: When it reached its final state.
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+
+    # Envelope and headers
+
+    #: Its ``Message-ID`` header, the same for life.
+    message_id = models.CharField(_("Message-ID"), max_length=320)
+    #: Recipients in the ``To`` header.
+    to = models.JSONField(_("to"), default=list)
+    #: Recipients in the ``Cc`` header.
+    cc = models.JSONField(_("cc"), default=list, blank=True)
+    #: Recipients in no header.
+    bcc = models.JSONField(_("bcc"), default=list, blank=True)
+
+    # Content
+
+    #: A complete MIME message, sent as it is.
+    mime = models.BinaryField(_("MIME message"), null=True, blank=True)
+
+    # Options
+
+    #: Given by the caller: the same key never makes a second message.
+    idempotency_key = models.CharField(_("idempotency key"), max_length=200, null=True, blank=True, unique=True)
 
     class Meta:
         verbose_name = _("message")
@@ -188,6 +247,8 @@ class Message(models.Model):
             models.Index(fields=["state", "due_at"], name="mailer_message_due"),
             models.Index(fields=["state", "created_at"], name="mailer_message_state"),
             models.Index(fields=["finished_at"], name="mailer_message_finished"),
+            # What leaves next, of a batch or of what is in none.
+            models.Index(fields=["batch", "state", "priority", "id"], name="mailer_message_next"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -207,6 +268,11 @@ class Message(models.Model):
     def recipients(self) -> list[str]:
         """All recipients in the order To, Cc, Bcc."""
         return [*self.to, *self.cc, *self.bcc]
+
+    @property
+    def content(self) -> Mail:
+        """What says what it says: its batch, where it is in one, else itself."""
+        return self if self.batch is None else self.batch
 
     def cancel(self) -> bool:
         """Take the message back; see :func:`congressy_mailer.cancel`."""
@@ -228,11 +294,22 @@ class Message(models.Model):
 
 
 class Attachment(models.Model):
-    """A file that goes with a message, kept in ``ATTACHMENT_STORAGE`` until it is purged."""
+    """A file that goes with a message, or all messages of a batch, kept in ``ATTACHMENT_STORAGE`` until it is purged.
+
+    Messages of one batch that carry the same content share one file.
+    """
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
     message = models.ForeignKey(
-        Message, on_delete=models.CASCADE, related_name="attachments", verbose_name=_("message")
+        Message,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="attachments",
+        verbose_name=_("message"),
+    )
+    batch = models.ForeignKey(
+        Batch, on_delete=models.CASCADE, null=True, blank=True, related_name="attachments", verbose_name=_("batch")
     )
     #: Name that the reader sees.
     filename = models.CharField(_("file name"), max_length=255, blank=True, default="")
@@ -251,6 +328,12 @@ class Attachment(models.Model):
         verbose_name = _("attachment")
         verbose_name_plural = _("attachments")
         ordering = ["id"]
+        indexes = [models.Index(fields=["file"], name="mailer_attachment_file")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(message__isnull=True) ^ Q(batch__isnull=True), name="mailer_attachment_of_one"
+            )
+        ]
 
     def __str__(self) -> str:
         return str(self.id)

@@ -10,10 +10,11 @@ from uuid import UUID
 
 from celery import Task, shared_task
 from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
+from django.utils import timezone
 
 from . import dispatch, duties, outbox
 from .conf import mailer_settings
-from .delivery import Delivery
+from .delivery import Delivery, Slice
 from .exceptions import TransportUnavailable
 from .retry import FLOOR
 
@@ -35,19 +36,22 @@ class DeliveryTask(Task):  # type: ignore[type-arg]
         return super().retry(*args, serializer="json", **options)
 
 
-@shared_task(
-    bind=True,
-    base=DeliveryTask,
-    name=dispatch.DELIVER,
-    acks_late=True,
-    reject_on_worker_lost=True,
-    ignore_result=True,
-    autoretry_for=(TransportUnavailable, OperationalError, InterfaceError, InternalError),
-    max_retries=None,
-    retry_backoff=5,
-    retry_backoff_max=600,
-    retry_jitter=True,
-)
+# Of both tasks that deliver.
+_DELIVERING: dict[str, Any] = {
+    "bind": True,
+    "base": DeliveryTask,
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    "ignore_result": True,
+    "autoretry_for": (TransportUnavailable, OperationalError, InterfaceError, InternalError),
+    "max_retries": None,
+    "retry_backoff": 5,
+    "retry_backoff_max": 600,
+    "retry_jitter": True,
+}
+
+
+@shared_task(name=dispatch.DELIVER, **_DELIVERING)
 def deliver(self: DeliveryTask, ids: Sequence[str]) -> None:
     """Deliver these messages, as far as they are still to be delivered and one time slice reaches."""
     request = self.request
@@ -60,13 +64,58 @@ def deliver(self: DeliveryTask, ids: Sequence[str]) -> None:
             # Retrying an eager task runs it again at once, without end, in the caller's own process.
             return
         raise
+    _publish_again(result)
+    if not request.is_eager:
+        _sweep_beside_a_long_queue()
+
+
+@shared_task(name=dispatch.DELIVER_BATCH, **_DELIVERING)
+def deliver_batch(self: DeliveryTask, key: str, round: int, lead: bool) -> None:
+    """Deliver what comes next of a batch, as far as one time slice reaches, and ask for the next such task.
+
+    Args:
+        key: of the batch.
+        round: of the tasks for it; where another has begun since, this one is not needed any more.
+        lead: see to it that as many of them work at the batch as it needs.
+    """
+    request = self.request
+    batch = UUID(key)
+    if not outbox.keep_watch(batch, round):
+        return
+    if lead and not request.is_eager:
+        for _ in range(outbox.lanes(batch, round) - 1):
+            dispatch.publish_batch(batch, round)
+    go_on = True
+    while go_on:
+        token = outbox.new_token(str(request.id))
+        try:
+            result = Delivery(token).run_batch(batch, round)
+        except (TransportUnavailable, DatabaseError, InterfaceError):
+            if request.is_eager:
+                return
+            raise
+        _publish_again(result)
+        # Without a broker the next task would begin within this one.
+        go_on = request.is_eager and result.go_on_at is not None and result.go_on_at <= timezone.now()
+    if request.is_eager:
+        return
+    if result.go_on_at is not None:
+        wait = (result.go_on_at - timezone.now()).total_seconds()
+        dispatch.publish_batch(batch, round, countdown=wait if wait > 0 else None)
+    _sweep_beside_a_long_queue()
+
+
+def _publish_again(result: Slice) -> None:
     dispatch.publish(result.left)
     for key in result.alone:
         dispatch.publish([key])
     for seconds, waiting in result.waiting.items():
         dispatch.publish(waiting, countdown=seconds)
-    if not request.is_eager and duties.take(duties.SWEEP, mailer_settings().SWEEP_INTERVAL * 2):
-        # The sweep itself is held up by a long queue; what has become due need not wait for it.
+
+
+def _sweep_beside_a_long_queue() -> None:
+    """The sweep itself is held up by a long queue; what has become due need not wait for it."""
+    if duties.take(duties.SWEEP, mailer_settings().SWEEP_INTERVAL * 2):
         _publish_due(None)
 
 
@@ -84,6 +133,8 @@ def sweep(published_at: float) -> None:
 
 
 def _publish_due(passed_the_queue: datetime | None) -> None:
+    for key, round in outbox.due_batches():
+        dispatch.publish_batch(key, round, lead=True)
     while ready := outbox.sweep(passed_the_queue):
         if not dispatch.publish(ready):
             return

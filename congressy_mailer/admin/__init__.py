@@ -33,7 +33,8 @@ class AttachmentInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
 
     @admin.display(description=_("file name"))
     def shown_filename(self, attachment: Attachment) -> str:
-        return str(_("(confidential)")) if attachment.message.sensitive else attachment.filename
+        mail = attachment.message or attachment.batch
+        return str(_("(confidential)")) if mail is None or mail.sensitive else attachment.filename
 
 
 class EventInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
@@ -65,7 +66,8 @@ class MessageAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
-        return super().get_queryset(request).defer("context", "html", "mime")
+        unseen = ("context", "html", "batch__context", "batch__html")
+        return super().get_queryset(request).select_related("batch").defer("mime", *unseen)
 
     @admin.display(description=_("recipients"))
     def recipient_list(self, message: Message) -> str:
@@ -73,11 +75,11 @@ class MessageAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("content"))
     def what(self, message: Message) -> str:
-        return message.template or self.shown_subject(message)
+        return message.content.template or self.shown_subject(message)
 
     @admin.display(description=_("subject"))
     def shown_subject(self, message: Message) -> str:
-        return str(_("(confidential)")) if message.sensitive else message.subject
+        return str(_("(confidential)")) if message.sensitive else message.content.subject
 
     @admin.display(description=_("headers"))
     def shown_headers(self, message: Message) -> str:
@@ -87,7 +89,7 @@ class MessageAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("text"))
     def shown_text(self, message: Message) -> str:
-        return str(_("(confidential)")) if message.sensitive else message.text
+        return str(_("(confidential)")) if message.sensitive else message.content.text
 
 
 __all__: list[Any] = ["MessageAdmin"]

@@ -4,42 +4,91 @@ The rules hold on PostgreSQL, MariaDB, MySQL and SQLite alike: each change is on
 the state it starts from and, while a message is being sent, the token of the claim. Whoever comes second
 changes nothing.
 
-:mod:`.rows` is what all of it stands on; :mod:`.claiming` stores messages and gives them out; :mod:`.results` writes
+:mod:`.rows` is what all of it stands on; :mod:`.storing` stores many rows at once; :mod:`.batches` knows what a batch
+has left, and :mod:`.claiming` stores messages and gives them out; :mod:`.results` writes
 down what became of them; :mod:`.holders` knows which processes hold some, and :mod:`.recovery` deals with those that
 died; :mod:`.sweeping` finds what is due; :mod:`.decisions` is what people may ask for; :mod:`.retention` drops what is
 old.
 """
 
-from .claiming import add, begin, claim, release, suspects, unpublished
+from .batches import (
+    LANES,
+    add_to_batch,
+    cancel_batch,
+    close_batch,
+    counts,
+    due_batches,
+    keep_watch,
+    lanes,
+    open_batch,
+    overdue_batches,
+    rest,
+    stored_keys,
+    unpublished_batch,
+    watch,
+)
+from .claiming import (
+    add,
+    anything_waiting,
+    begin,
+    claim,
+    claim_of_batch,
+    claim_waiting,
+    give_back,
+    release,
+    suspects,
+    unpublished,
+)
 from .decisions import FINAL, RETRYABLE, cancel, resend, retry
 from .holders import new_token
 from .recovery import crashed
-from .results import fail, hasten, postpone, record
+from .results import fail, hasten, postpone, record, record_accepted
 from .retention import purge, remove_orphans
 from .rows import database
+from .storing import Line
 from .sweeping import overdue, sweep
 
 __all__ = [
     "FINAL",
+    "LANES",
     "RETRYABLE",
+    "Line",
     "add",
+    "add_to_batch",
+    "anything_waiting",
     "begin",
     "cancel",
+    "cancel_batch",
     "claim",
+    "claim_of_batch",
+    "claim_waiting",
+    "close_batch",
+    "counts",
     "crashed",
     "database",
+    "due_batches",
     "fail",
+    "give_back",
     "hasten",
+    "keep_watch",
+    "lanes",
     "new_token",
+    "open_batch",
     "overdue",
+    "overdue_batches",
     "postpone",
     "purge",
     "record",
+    "record_accepted",
     "release",
     "remove_orphans",
     "resend",
+    "rest",
     "retry",
+    "stored_keys",
     "suspects",
     "sweep",
     "unpublished",
+    "unpublished_batch",
+    "watch",
 ]

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.models import Case, DateTimeField, F, Prefetch, Q, QuerySet, Value, When
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from ..conf import mailer_settings
-from ..models import Attachment, Message, State
+from ..models import Attachment, Batch, Message, Priority, State
+from .batches import watch
 from .recovery import abandoned, recover
 from .rows import WAITING, database, held, rows, without_conflicts
+
+# What has just been published is left to a worker that is free: only if none takes it, it is taken out of turn.
+_A_FREE_WORKERS_TURN = timedelta(milliseconds=100)
 
 
 def add(message: Message, attachments: Sequence[Attachment] = ()) -> None:
@@ -67,16 +72,86 @@ def claim(ids: Sequence[UUID], token: str, *, redelivered: bool = False) -> list
     """
     if redelivered:
         recover(rows(abandoned(rows(ids))))
-    if not _claim_rows(ids, token):
-        expire(ids)
-        return []
-    # Named, because a router may have related rows read from a replica that does not have them yet.
-    attachments = Prefetch("attachments", Attachment.objects.using(database()))
-    claimed = rows(ids).filter(state=State.SENDING, token=token).prefetch_related(attachments)
-    messages = sorted(claimed, key=lambda message: (message.priority, message.id))
+    messages = _held_by(token, rows(ids)) if _claim_rows(ids, token) else []
     if len(messages) < len(set(ids)):
         expire(ids)
     return messages
+
+
+def claim_of_batch(key: UUID, token: str, limit: int) -> list[Message]:
+    """Take what comes next of a batch; what was refused temporarily and is due goes first.
+
+    What its worker died of is not among it: that is claimed alone, by :func:`claim`.
+    """
+    now = timezone.now()
+    mine = _messages().filter(batch_id=key, crashes=0)
+    in_order = mine.order_by("priority", "id")
+    for waiting in (
+        mine.filter(state=State.DEFERRED, due_at__lte=now).order_by("due_at"),
+        in_order.filter(state=State.QUEUED, due_at=None),
+        in_order.filter(state=State.SCHEDULED, send_at__lte=now),
+    ):
+        if taken := _take(waiting, token, limit):
+            return _held_by(token, rows(taken))
+    return []
+
+
+def claim_waiting(token: str, limit: int, *, before: Priority | None = None) -> list[Message]:
+    """Take what has been published, is in no batch, and has been left waiting: it goes before what is less urgent.
+
+    Args:
+        token: of the claim.
+        limit: the most that is taken.
+        before: only what is more urgent than this.
+    """
+    patience = timezone.now() - _A_FREE_WORKERS_TURN
+    waiting = _messages().filter(batch=None, state=State.QUEUED, crashes=0, queued_at__lte=patience)
+    if before is not None:
+        waiting = waiting.filter(priority__lt=before)
+    taken = _take(waiting.filter(_unexpired(timezone.now())).order_by("priority", "id"), token, limit)
+    return _held_by(token, rows(taken)) if taken else []
+
+
+def anything_waiting() -> bool:
+    """Whether :func:`claim_waiting` would take something."""
+    patience = timezone.now() - _A_FREE_WORKERS_TURN
+    return _messages().filter(batch=None, state=State.QUEUED, crashes=0, queued_at__lte=patience).exists()
+
+
+@without_conflicts
+def _take(waiting: QuerySet[Message], token: str, limit: int) -> list[UUID]:
+    """Claim the first of these."""
+    connection = connections[database()]
+    if connection.features.has_select_for_update_skip_locked:
+        waiting = waiting.select_for_update(skip_locked=True)
+    elif connection.vendor == "sqlite":
+        # Whoever writes holds the database to the end of the transaction, also if it changes nothing: what is read
+        # after that nobody else takes.
+        _messages().filter(state="", token=token).update(token=token)
+    ids = list(waiting.values_list("id", flat=True)[:limit])
+    if ids:
+        now = timezone.now()
+        rows(ids).filter(state__in=WAITING).update(
+            state=State.SENDING, token=token, due_at=now + mailer_settings().LEASE, begun_at=None,
+            queued_at=Coalesce("queued_at", Value(now, DateTimeField())),
+        )  # fmt: skip
+    return ids
+
+
+def _held_by(token: str, among: QuerySet[Message]) -> list[Message]:
+    """What this claim holds, with what it says, in the order it should be sent."""
+    # Named, because a router may have related rows read from a replica that does not have them yet.
+    attachments = Attachment.objects.using(database())
+    held = among.filter(state=State.SENDING, token=token).prefetch_related(
+        Prefetch("attachments", attachments),
+        Prefetch("batch", Batch.objects.using(database())),
+        Prefetch("batch__attachments", attachments),
+    )
+    return sorted(held, key=lambda message: (message.priority, message.id))
+
+
+def _messages() -> QuerySet[Message]:
+    return Message.objects.using(database())
 
 
 @without_conflicts
@@ -89,11 +164,11 @@ def _claim_rows(ids: Sequence[UUID], token: str) -> int:
 
 
 def _claimable(ids: Sequence[UUID], now: datetime) -> QuerySet[Message]:
-    return (
-        rows(ids)
-        .filter(Q(state=State.QUEUED) | Q(state=State.DEFERRED, due_at__lte=now))
-        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=now))
-    )
+    return rows(ids).filter(Q(state=State.QUEUED) | Q(state=State.DEFERRED, due_at__lte=now)).filter(_unexpired(now))
+
+
+def _unexpired(now: datetime) -> Q:
+    return Q(expires_at__isnull=True) | Q(expires_at__gt=now)
 
 
 def suspects(ids: Sequence[UUID]) -> list[UUID]:
@@ -120,18 +195,32 @@ def begin(token: str, key: UUID) -> bool:
 
 
 @without_conflicts
-def release(token: str, ids: Iterable[UUID], until: datetime | None = None) -> None:
+def release(token: str, messages: Iterable[Message], until: datetime | None = None) -> None:
     """Put claimed messages that were not handed over back on the queue; no attempt is counted.
 
     Args:
         token: of the claim.
-        ids: of the messages.
-        until: when a sweep is to publish them; ``None`` where the caller publishes them itself.
+        messages: as they were claimed.
+        until: when somebody is to look at them; ``None`` where the caller sees to that itself.
     """
     due_at = until or timezone.now() + mailer_settings().LOST_AFTER
-    rows(ids).filter(state=State.SENDING, token=token).update(
-        state=State.QUEUED, token="", due_at=or_when_it_expires(due_at), begun_at=None
-    )
+    # What is in a batch waits in the table for the tasks of the batch, unless it is claimed alone.
+    batches = {message.id: message.batch_id for message in messages if message.batch_id and not message.crashes}
+    if batches:
+        _release(batches, token, None)
+        watch([key for key in batches.values() if key], by=due_at)
+    if others := [message.id for message in messages if message.id not in batches]:
+        _release(others, token, or_when_it_expires(due_at))
+
+
+def give_back(token: str) -> None:
+    """Put back whatever this claim holds: it is not known what that is."""
+    release(token, list(_messages().filter(state=State.SENDING, token=token)), timezone.now())
+
+
+def _release(ids: Iterable[UUID], token: str, due_at: Case | None) -> None:
+    held = rows(ids).filter(state=State.SENDING, token=token)
+    held.update(state=State.QUEUED, token="", due_at=due_at, begun_at=None)
 
 
 def unpublished(ids: Iterable[UUID]) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from django.db import connections
 from django.db.models import F
 from django.utils import timezone
 
 from ..conf import mailer_settings
-from ..models import Event, Message, State
+from ..models import Batch, Event, Message, State
 from ..retry import LONGEST_COUNTDOWN, Reply, delay
 from ..transports.base import Outcome
+from .batches import watch
 from .claiming import no_later_than
 from .retention import drop_content
 from .rows import database, held, tell, without_conflicts
@@ -47,6 +49,35 @@ def record(token: str, message: Message, outcome: Outcome) -> timedelta | None:
     if outcome.deferred or outcome.rejected:
         _tell_recipients(message.id, outcome)
     return wait
+
+
+@without_conflicts
+def record_accepted(token: str, accepted: Sequence[tuple[Message, Reply]]) -> None:
+    """Write down that all recipients of these claimed messages have theirs, in one statement.
+
+    Args:
+        token: of the claim; what it does not hold any more is left alone.
+        accepted: messages, none of them sensitive, each with the server's reply.
+    """
+    now = timezone.now()
+    connection = connections[database()]
+    key = Message._meta.pk
+    assert key is not None
+    ids = [key.get_db_prep_value(message.pk, connection) for message, _ in accepted]
+    moment = Message._meta.get_field("sent_at").get_db_prep_value(now, connection)
+    replies = [value for key, (_, reply) in zip(ids, accepted, strict=True) for value in (key, str(reply))]
+    quoted = connection.ops.quote_name
+    # Django's ORM would take longer to put this together than the database does to carry it out.
+    statement = f"""
+        UPDATE {quoted(Message._meta.db_table)}
+        SET state = %s, token = '', due_at = NULL, finished_at = %s, sent_at = COALESCE(sent_at, %s),
+            attempts = attempts + 1, reason = '', remaining = NULL,
+            reply = CASE id {"WHEN %s THEN %s " * len(ids)} END
+        WHERE id IN ({", ".join(["%s"] * len(ids))}) AND state = %s AND token = %s
+    """  # noqa: S608
+    values = [State.SENT.value, moment, moment, *replies, *ids, State.SENDING.value, token]
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
 
 
 def _is_enough(message: Message) -> bool:
@@ -117,9 +148,12 @@ def _defer(
     due_at = no_later_than(message, now + wait)
     if not ours.update(state=State.DEFERRED, due_at=due_at, reason=reason, **values):
         return None
+    if message.batch_id:
+        watch([message.batch_id], by=due_at)
     if reply is None:
         tell(message.id, Event.Type.DEFERRED, now, detail=reason)
-    return wait if wait <= LONGEST_COUNTDOWN else None
+    # What is in a batch is taken again by a task of the batch.
+    return wait if wait <= LONGEST_COUNTDOWN and not message.batch_id else None
 
 
 @without_conflicts
@@ -129,8 +163,8 @@ def hasten(held_back_until: datetime) -> None:
     Args:
         held_back_until: exactly as it was given to :func:`.claiming.release`.
     """
-    waiting = Message.objects.using(database()).filter(state=State.QUEUED, due_at=held_back_until)
-    waiting.update(due_at=timezone.now())
+    for table in (Message.objects.filter(state=State.QUEUED), Batch.objects.all()):
+        table.using(database()).filter(due_at=held_back_until).update(due_at=timezone.now())
 
 
 def _tell_recipients(key: UUID, outcome: Outcome) -> None:

@@ -31,11 +31,15 @@ logger = logging.getLogger("congressy_mailer.retention")
 # Rows of one transaction: short enough that nobody waits for its locks.
 _CHUNK = 500
 
+# Whoever has not come to the end of a batch's recipients by then does not go on with it.
+_LONGEST_STORING = timedelta(days=7)
+
 
 def purge() -> bool:
     """Drop one chunk of each: content that is older than ``KEEP_CONTENT``, messages older than ``KEEP_MESSAGES``.
 
-    Only messages in a final state are touched, and their age counts from when they reached it.
+    Only messages in a final state are touched, and their age counts from when they reached it. What a batch says is
+    dropped when none of its messages has anything left to say.
 
     Returns:
         Whether there may be more to drop.
@@ -46,6 +50,8 @@ def purge() -> bool:
         # In any order, so that files which a storage does not give up never stand before the others.
         _remove_files(_droppable_attachments().order_by("?")[:_CHUNK]),
         _delete_old_messages(),
+        _drop_content_of_batches(),
+        _delete_old_batches(),
     ]
     return any(chunk >= _CHUNK for chunk in chunks)
 
@@ -92,7 +98,46 @@ def drop_content(ids: Collection[UUID]) -> int:
 
 
 def _droppable_attachments() -> QuerySet[Attachment]:
-    return Attachment.objects.using(database()).filter(message__content_dropped_at__isnull=False)
+    attachments = Attachment.objects.using(database())
+    dropped = Q(message__content_dropped_at__isnull=False) | Q(batch__content_dropped_at__isnull=False)
+    # While recipients of a batch are being stored, one of them may come to share the file.
+    settled = Q(message__isnull=True) | Q(message__batch__isnull=True) | Q(message__sensitive=True)
+    settled |= _is_settled("message__batch__")
+    shared = attachments.filter(file=OuterRef("file"), message__content_dropped_at__isnull=True, batch__isnull=True)
+    return attachments.filter(dropped, settled).exclude(Exists(shared))
+
+
+def _is_settled(prefix: str = "") -> Q:
+    """No further recipient comes to a batch: its caller has come to the end, or was interrupted long ago."""
+    long_ago = timezone.now() - _LONGEST_STORING
+    return Q(**{f"{prefix}stored_at__isnull": False}) | Q(**{f"{prefix}created_at__lt": long_ago})
+
+
+@without_conflicts
+def _drop_content_of_batches() -> int:
+    telling = Message.objects.using(database()).filter(batch=OuterRef("pk"), content_dropped_at__isnull=True)
+    silent = Batch.objects.using(database()).filter(_is_settled(), ~Exists(telling), content_dropped_at__isnull=True)
+    ids = list(silent.order_by("created_at").values_list("id", flat=True)[:_CHUNK])
+    Batch.objects.using(database()).filter(id__in=ids).update(
+        context=None, subject="", text="", html="", headers={}, problems=[], content_dropped_at=timezone.now()
+    )
+    return len(ids)
+
+
+@without_conflicts
+def _delete_old_batches() -> int:
+    keep = mailer_settings().KEEP_MESSAGES
+    if keep is None:
+        return 0
+    messages = Message.objects.using(database()).filter(batch=OuterRef("pk"))
+    # The row of a file that the storage refuses to delete keeps its batch until it can be.
+    files = Attachment.objects.using(database()).filter(batch=OuterRef("pk"))
+    old = Batch.objects.using(database()).filter(
+        ~Exists(messages), ~Exists(files), content_dropped_at__isnull=False, created_at__lt=timezone.now() - keep
+    )
+    ids = list(old.order_by("created_at").values_list("id", flat=True)[:_CHUNK])
+    Batch.objects.using(database()).filter(id__in=ids).delete()
+    return len(ids)
 
 
 def _remove_files(attachments: Iterable[Attachment]) -> int:
@@ -142,9 +187,7 @@ def _delete_old_messages() -> int:
 @without_conflicts
 def _delete(ids: Collection[UUID]) -> None:
     Event.objects.using(database()).filter(message_id__in=ids).delete()
-    batches = set(rows(ids).exclude(batch=None).values_list("batch_id", flat=True))
     rows(ids).delete()
-    Batch.objects.using(database()).filter(id__in=batches, messages__isnull=True).delete()
 
 
 def remove_orphans(after: date | None) -> date:

@@ -55,6 +55,9 @@ def _due(now: datetime, passed_the_queue: datetime | None) -> Iterator[Message]:
     """State by state, so that each is a range of one index, and a long queue does not hide the rest."""
     for state, until in _limits(now, passed_the_queue).items():
         due = _messages().filter(state=state, due_at__lte=until).order_by("due_at")
+        if state == State.DEFERRED:
+            # What is in a batch is for the tasks of the batch.
+            due = due.filter(Q(batch=None) | Q(crashes__gt=0))
         yield from due.only("id", "state", "expires_at")[:_LIMIT]
 
 

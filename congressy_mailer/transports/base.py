@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 from uuid import UUID
@@ -118,14 +118,23 @@ def in_ascii(outcome: Outcome) -> Outcome:
     )
 
 
+def nothing() -> None:
+    """Nobody has anything to do before a transport waits."""
+
+
 class Transport(Protocol):
     """Hands mails over."""
 
-    def deliver(self, mails: Iterable[Composed]) -> Iterator[Outcome]:
+    def deliver(self, mails: Iterable[Composed], before_waiting: Callable[[], None] = nothing) -> Iterator[Outcome]:
         """Take mails as they are composed and yield one outcome for each, in the same order.
 
         A mail is pulled only when the transport can begin with it. What has no outcome when
         :class:`~congressy_mailer.exceptions.TransportUnavailable` is raised was not sent.
+
+        Args:
+            mails: to be sent.
+            before_waiting: called before the server is waited for any longer than it usually takes to answer: what
+                has been said so far may be written down.
 
         Raises:
             TransportUnavailable: the server cannot be used now, through no fault of any mail.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import smtplib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -15,7 +15,7 @@ from django.utils.module_loading import import_string
 from ..conf import mailer_settings
 from ..exceptions import TransportUnavailable
 from ..retry import Reply, Stage, readable
-from .base import Answer, Composed, Outcome, outcome_of
+from .base import Answer, Composed, Outcome, nothing, outcome_of
 from .smtp_replies import LONGEST_REPLY, NotAReply, ReplyParser
 
 # RFC 5321 §4.5.3.2 and SparkPost's "SMTP and REST API Injection Best Practices" ask for at least a minute.
@@ -69,9 +69,15 @@ class DjangoTransport:
         # What broke off the last exchange from outside, such as the end of the process.
         self._interrupted: BaseException | None = None
 
-    def deliver(self, mails: Iterable[Composed]) -> Iterator[Outcome]:
+    def deliver(self, mails: Iterable[Composed], before_waiting: Callable[[], None] = nothing) -> Iterator[Outcome]:
         """See :meth:`congressy_mailer.transports.base.Transport.deliver`."""
-        for composed in mails:
+        source = iter(mails)
+        while True:
+            # How long a backend waits, and when, is not known.
+            before_waiting()
+            composed = next(source, None)
+            if composed is None:
+                return
             yield self._deliver_one(composed)
             if self._interrupted is not None:
                 raise self._interrupted

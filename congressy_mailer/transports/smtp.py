@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import smtplib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 
@@ -15,7 +15,7 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend
 
 from ..exceptions import TransportUnavailable
-from .base import Composed, Outcome
+from .base import Composed, Outcome, nothing
 from .django import describe_open_error
 from .letter import Letter, address
 from .smtp_session import Attempt, Session
@@ -41,7 +41,7 @@ class SmtpTransport:
         self._backend = backend
         self._session: Session | None = None
 
-    def deliver(self, mails: Iterable[Composed]) -> Iterator[Outcome]:
+    def deliver(self, mails: Iterable[Composed], before_waiting: Callable[[], None] = nothing) -> Iterator[Outcome]:
         """See :meth:`congressy_mailer.transports.base.Transport.deliver`.
 
         A mail is pulled before the content of the one before it is sent, so that its envelope can go along. It is
@@ -50,7 +50,7 @@ class SmtpTransport:
         one is closed early.
         """
         try:
-            yield from self._deliver(_Source(mails))
+            yield from self._deliver(_Source(mails), before_waiting)
         except BaseException:
             # In the middle of a mail nothing else takes back what has been announced of it.
             self.close()
@@ -64,12 +64,12 @@ class SmtpTransport:
         with suppress(Exception):
             self._backend.close()
 
-    def _deliver(self, source: _Source) -> Iterator[Outcome]:
-        session = self._ready_session()
+    def _deliver(self, source: _Source, before_waiting: Callable[[], None]) -> Iterator[Outcome]:
+        session = self._ready_session(before_waiting)
         sending: Attempt | None = None
         while source.look_ahead() or sending is not None:
             if sending is None:
-                session = self._ready_session()
+                session = self._ready_session(before_waiting)
             beginning = session.begin(source.take()) if source.look_ahead() and session.has_room else None
             try:
                 session.send(sending, beginning)
@@ -94,7 +94,7 @@ class SmtpTransport:
         if not session.has_room:
             self.close()
 
-    def _ready_session(self) -> Session:
+    def _ready_session(self, before_waiting: Callable[[], None]) -> Session:
         """A session that a mail can be begun on.
 
         Raises:
@@ -102,8 +102,10 @@ class SmtpTransport:
         """
         if self._session is not None:
             if self._session.usable:
+                self._session.before_waiting = before_waiting
                 return self._session
             self.close()
+        before_waiting()
         try:
             self._backend.open()
             connection = self._backend.connection
@@ -111,6 +113,7 @@ class SmtpTransport:
                 # With fail_silently=True the backend keeps the reason to itself.
                 raise OSError("the backend has opened no connection, and has not said why")
             self._session = Session(connection)
+            self._session.before_waiting = before_waiting
         except Exception as error:
             self.close()
             raise TransportUnavailable(describe_open_error(error)) from error

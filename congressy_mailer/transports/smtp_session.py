@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import smtplib
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -105,6 +106,15 @@ class Session:
         self._reset_due = False
         # No command is unanswered, and no content awaited.
         self._at_rest = True
+
+    @property
+    def before_waiting(self) -> Callable[[], None]:
+        """Called before the server is waited for any longer than it usually takes to answer."""
+        return self._stream.before_waiting
+
+    @before_waiting.setter
+    def before_waiting(self, call: Callable[[], None]) -> None:
+        self._stream.before_waiting = call
 
     @property
     def has_room(self) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import select
 import selectors
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from ..retry import Reply
+from .base import nothing
 from .smtp_replies import NotAReply, ReplyParser
 
 # How much is handed to the socket at once, and read from it.
@@ -16,6 +19,9 @@ _PIECE = 64 * 1024
 
 _READ = selectors.EVENT_READ
 _READ_OR_WRITE = selectors.EVENT_READ | selectors.EVENT_WRITE
+
+#: Seconds after which a server counts as one that takes longer than usual.
+_USUAL = 0.02
 
 _UNFINISHED = Reply(None, "The server has begun to say something unasked.")
 
@@ -39,9 +45,13 @@ class Stream:
         # As the backend has set it, in seconds; so long may the server be silent, or take nothing.
         self._timeout = sock.gettimeout()
         self._replies = ReplyParser()
+        self._arrival = select.poll()
+        self._arrival.register(sock, select.POLLIN)
         self._end: Reply | None = None
         #: Bytes of the last :meth:`write` that have left this process.
         self.written = 0
+        #: Called before the server is waited for any longer than it usually takes to answer.
+        self.before_waiting: Callable[[], None] = nothing
         with suppress(OSError):
             # Otherwise the last part of a content may wait for the acknowledgement of the part before (RFC 896).
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -97,6 +107,8 @@ class Stream:
     def _wait(self, events: int) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, events)
+            if not selector.select(_USUAL):
+                self.before_waiting()
             if not selector.select(self._timeout):
                 raise TimeoutError
 
@@ -122,6 +134,8 @@ class Stream:
 
     def _wait_no_longer_than(self, began: float) -> None:
         """Take in more of a reply. A server that says it a byte at a time is not waited for without end."""
+        if not self._has_something():
+            self.before_waiting()
         if self._timeout is not None:
             left = began + self._timeout - time.monotonic()
             if left <= 0:
@@ -129,6 +143,12 @@ class Stream:
                 return
             self._socket.settimeout(left)
         self._receive()
+
+    def _has_something(self) -> bool:
+        """Whether there is something to take in, or soon will be."""
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True
+        return bool(self._arrival.poll(_USUAL * 1000))
 
     def _receive(self) -> None:
         """Take in what there is; wait for it, if the socket does."""

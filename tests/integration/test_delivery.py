@@ -238,7 +238,7 @@ def test_a_result_that_cannot_be_recorded_is_not_sent_again_while_the_lease_hold
     def away(*args: Any) -> None:
         raise OperationalError("the database is away")
 
-    monkeypatch.setattr(outbox, "record", away)
+    monkeypatch.setattr(outbox, "record_accepted", away)
     with pytest.raises(OperationalError):
         run([first, second])
     assert [message.subject for message in mail.outbox] == ["first"]

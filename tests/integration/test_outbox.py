@@ -212,11 +212,11 @@ def test_sensitive_content_is_dropped_when_it_is_sent(django_capture_on_commit_c
 
 def test_released_messages_are_queued_and_no_attempt_is_counted() -> None:
     ids = queue(3)
-    outbox.claim(ids, "task:1")
-    outbox.release("task:1", ids[:2])
+    claimed = outbox.claim(ids, "task:1")
+    outbox.release("task:1", claimed[:2])
     assert [state_of(key) for key in ids] == [State.QUEUED, State.QUEUED, State.SENDING]
     assert set(Message.objects.values_list("attempts", flat=True)) == {0}
-    outbox.release("other:1", ids)
+    outbox.release("other:1", claimed)
     assert state_of(ids[2]) == State.SENDING
 
 

@@ -337,7 +337,8 @@ def test_purges_at_the_same_time_do_not_get_in_each_others_way(monkeypatch: pyte
 
 
 def test_a_batch_goes_with_its_last_message() -> None:
-    old, mixed = Batch.objects.create(), Batch.objects.create()
+    long_ago = timezone.now() - timedelta(days=366)
+    old, mixed = (Batch.objects.create(created_at=long_ago, stored_at=long_ago) for _ in range(2))
     first, second, third = queue(3)
     Message.objects.filter(pk=first).update(batch=old)
     Message.objects.filter(pk__in=[second, third]).update(batch=mixed)

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import string
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from email import message_from_bytes
@@ -20,8 +21,9 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer import MailerError, send_mail
-from congressy_mailer.models import Message, State
+from congressy_mailer import MailerError, send_bulk, send_mail
+from congressy_mailer.models import Batch, Message, State
+from demo.embedded_redis import EmbeddedRedis
 from demo.local_sparkpost import HANG_UP, LocalSparkPost, Stage
 from demo.processes import Process
 from tests.conftest import wait_for
@@ -74,6 +76,52 @@ def test_a_mail_goes_all_the_way_with_the_settings_of_the_original(
     (voucher,) = parsed.iter_attachments()
     assert voucher.get_payload(decode=True) == b"%PDF-1.4"
     assert "mailer" in worker.output()
+
+
+@pytest.mark.broker
+@pytest.mark.database
+def test_a_batch_goes_all_the_way_and_the_broker_hardly_notices(
+    start_worker: StartWorker, smtp_server: LocalSparkPost
+) -> None:
+    batch = send_bulk(
+        ((f"ana{number}@example.com", {"user": {"username": f"Ana {number}"}}) for number in range(500)),
+        template="mail/hello", subject="Olá", attachments=[("programa.pdf", b"%PDF-1.4")],
+    )  # fmt: skip
+    start_worker()
+    wait_for(lambda: batch.progress().done, 60, "the batch")
+    assert batch.progress().sent == 500
+    assert Counter(mail.recipients[0] for mail in smtp_server.mailbox) == Counter(
+        f"ana{number}@example.com" for number in range(500)
+    )
+    replies = dict(batch.messages.values_list("message_id", "reply"))
+    assert all(mail.queue_id in replies[mail.message_id] for mail in smtp_server.mailbox)
+    mail = next(mail for mail in smtp_server.mailbox if mail.recipients == ("ana7@example.com",))
+    text = mail.message.get_body(("plain",))
+    assert text is not None
+    assert "Ana 7" in text.get_content()
+    (programme,) = mail.message.iter_attachments()
+    assert programme.get_payload(decode=True) == b"%PDF-1.4"
+
+
+def test_a_batch_whose_broker_lost_its_tasks_is_found_again(
+    start_worker: StartWorker, smtp_server: LocalSparkPost, redis_server: EmbeddedRedis
+) -> None:
+    batch = send_bulk((f"ana{number}@example.com" for number in range(150)), subject="Olá", message="x")
+    redis_server.kill()
+    redis_server.start()
+    start_worker(MAILER_TEST_LOST_AFTER_SECONDS="1", MAILER_TEST_SWEEP_INTERVAL_SECONDS="1")
+    Batch.objects.update(due_at=timezone.now())
+    wait_for(lambda: batch.progress().done, 60, "the batch")
+    assert len(smtp_server.mailbox) == batch.progress().sent == 150
+
+
+def test_a_batch_of_which_some_are_refused_for_now_comes_to_its_end(
+    start_worker: StartWorker, smtp_server: LocalSparkPost
+) -> None:
+    batch = send_bulk(["delay-1@example.com", "hard-bounce@example.com", "ana@example.com"], subject="x", message="y")
+    start_worker(MAILER_TEST_SWEEP_INTERVAL_SECONDS="1")
+    wait_for(lambda: batch.progress().done, 60, "the batch")
+    assert batch.progress().states == {State.SENT: 2, State.FAILED: 1}
 
 
 def test_a_mail_of_a_rolled_back_transaction_is_never_seen(

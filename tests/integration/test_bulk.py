@@ -1,0 +1,423 @@
+"""Many mails at once: stored in constant memory, continued where they were interrupted, given out some at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core import mail
+from django.db import transaction
+from django.test import override_settings
+from django.utils import timezone
+
+from congressy_mailer import Attachment, Priority, Recipient, asend_bulk, bulk, outbox, send_bulk, send_mail
+from congressy_mailer.delivery import Delivery
+from congressy_mailer.exceptions import InvalidAddress, InvalidOption, MailerError, TemplateNotFound
+from congressy_mailer.models import Attachment as StoredAttachment
+from congressy_mailer.models import Batch, Message, State
+from congressy_mailer.outbox import batches
+from congressy_mailer.retry import Reply
+from congressy_mailer.transports.base import Outcome
+from tests.conftest import at_once
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+
+LOCMEM = override_settings(EMAIL_BACKEND="django.core.mail.backends.locmem.EmailBackend")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_published(published: list[str]) -> None:
+    """These tests do what a task does themselves."""
+
+
+def people(count: int, first: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
+    return (
+        (f"ana{number}@example.com", {"user": {"username": f"Ana {number}"}}) for number in range(first, first + count)
+    )
+
+
+def addresses(batch: Batch) -> list[str]:
+    return sorted(to[0] for to in batch.messages.values_list("to", flat=True))
+
+
+def work(batch: Batch, slices: int = 1000) -> int:
+    """Deliver as the tasks do; how many slices there were."""
+    batch.refresh_from_db()
+    for done in range(1, slices + 1):
+        result = Delivery(outbox.new_token("test")).run_batch(batch.pk, batch.round)
+        if result.go_on_at is None:
+            return done
+    return slices
+
+
+@pytest.mark.email_settings
+@LOCMEM
+def test_each_recipient_gets_a_mail_of_its_own() -> None:
+    batch = send_bulk(
+        people(250),
+        template="mail/hello",
+        context={"user": {"username": "nobody"}, "event": "Semana"},
+        subject="Olá",
+        language="pt-br",
+    )
+    assert batch.progress() == bulk.Progress({State.QUEUED: 250}, 0, True)
+    work(batch)
+    progress = batch.progress()
+    assert (progress.total, progress.sent, progress.finished, progress.done) == (250, 250, 250, True)
+    assert sorted(one.to[0] for one in mail.outbox) == addresses(batch)
+    bodies = {one.to[0]: one.body for one in mail.outbox}
+    assert "Ana 7" in bodies["ana7@example.com"]
+    assert "Ana 70" in bodies["ana70@example.com"]
+    assert len({one.extra_headers["Message-ID"] for one in mail.outbox}) == 250
+
+
+def test_what_is_stored_is_what_send_mail_would_have_stored() -> None:
+    options: dict[str, Any] = {
+        "headers": {"X-Event": 'Semana\t"da"\\Computação'.replace("\t", " ")}, "reply_to": ["Zé <ze@example.com>"],
+        "expires_at": timezone.now() + timedelta(days=3), "priority": Priority.LOW, "language": "pt-br",
+        "timezone": "America/Manaus", "transactional": True,
+    }  # fmt: skip
+    context = {"text": 'a\tb\\n "ç" \u2028 \\', "none": None, "list": [1, {"x": 2.5}], "when": timezone.now()}
+    single = send_mail(template="mail/hello", subject="Olá", to="Ana <ana@example.com>", context=context, **options)
+    batch = send_bulk(
+        [Recipient(to="Ana <ana@example.com>", context=context, cc="bia@example.com", bcc=["c@example.com"])],
+        template="mail/hello", subject="Olá", **options,
+    )  # fmt: skip
+    stored = batch.messages.get()
+    same = (
+        "to", "from_email", "reply_to", "headers", "language", "timezone", "transactional", "sensitive", "priority",
+        "expires_at", "send_at", "using", "context", "state", "attempts", "crashes", "token", "mime", "remaining",
+        "idempotency_key", "reply", "reason", "content_dropped_at", "begun_at", "sent_at", "finished_at",
+    )  # fmt: skip
+    assert {name: getattr(stored, name) for name in same} == {
+        name: getattr(Message.objects.get(pk=single.pk), name) for name in same
+    }
+    assert (stored.cc, stored.bcc) == (["bia@example.com"], ["c@example.com"])
+    assert stored.message_id == f"<{stored.pk.hex}@congressy.net>"
+    assert (stored.template, stored.subject) == ("", "")
+    assert (stored.content.template, stored.content.subject) == ("mail/hello", "Olá")
+
+
+def test_where_one_recipient_is_wrong_nothing_is_stored() -> None:
+    with pytest.raises(InvalidAddress, match=r"^recipients\[1001\]: to is not "):
+        send_bulk([*(address for address, _ in people(1001)), "ana@", "bia@example.com"], subject="x", message="y")
+    with pytest.raises(InvalidOption, match=r"^recipients\[0\]: It is a int"):
+        send_bulk([7], subject="x", message="y")
+    with pytest.raises(InvalidOption, match=r"^recipients\[0\]: It has a context, and the batch has no template"):
+        send_bulk([("ana@example.com", {"a": 1})], subject="x", message="y")
+    with pytest.raises(TemplateNotFound):
+        send_bulk([], template="there/is/none")
+    with pytest.raises(InvalidOption, match="recipients must be a list"):
+        send_bulk("ana@example.com", subject="x", message="y")
+    assert not Message.objects.exists()
+    assert not Batch.objects.exists()
+
+
+def test_recipients_that_are_wrong_are_left_out_and_reported() -> None:
+    wrong = [object(), "ana@", ("bia@example.com", {"x": object()}), Recipient(to=[]), None]
+    batch = send_bulk([*people(3), *wrong, *people(2, first=3)], template="mail/hello", subject="x", on_invalid="skip")
+    batch.refresh_from_db()
+    assert addresses(batch) == [f"ana{number}@example.com" for number in range(5)]
+    assert batch.skipped == len(wrong)
+    assert [problem["position"] for problem in batch.problems] == [3, 4, 5, 6, 7]
+    assert 'context["x"]' in batch.problems[2]["reason"]
+    assert batch.problems[1]["recipient"] == "ana@"
+
+
+def test_no_more_problems_are_kept_than_people_read() -> None:
+    batch = send_bulk(["x"] * 300, subject="x", message="y", on_invalid="skip")
+    assert (batch.skipped, len(batch.problems)) == (300, bulk.PROBLEMS_KEPT)
+
+
+class Broken(Exception):
+    """What ends a caller."""
+
+
+def interrupted(count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from people(count)
+    raise Broken
+
+
+def test_the_same_key_goes_on_where_the_caller_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "_CHUNK", 10)
+    options: dict[str, Any] = {"template": "mail/hello", "subject": "x", "key": "newsletter 7", "on_invalid": "skip"}
+    with pytest.raises(Broken):
+        send_bulk(interrupted(25), **options)
+    begun = Batch.objects.get()
+    assert (begun.stored_at, begun.messages.count()) == (None, 20)
+    # In another order, and with somebody who was not there before.
+    batch = send_bulk(list(people(31))[::-1], **options)
+    assert batch.pk == begun.pk
+    assert addresses(batch) == sorted(address for address, _ in people(31))
+    assert batch.skipped == 0
+    again = send_bulk(people(500), **options)
+    assert (again.pk, again.messages.count()) == (batch.pk, 31)
+
+
+def test_an_interrupted_caller_has_sent_nothing_where_all_or_nothing_is_asked_for() -> None:
+    with pytest.raises(Broken):
+        send_bulk(interrupted(1500), template="mail/hello", subject="x")
+    assert not Message.objects.exists()
+
+
+def test_nobody_gets_two_mails_of_a_batch_with_a_key_unless_they_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bulk, "_CHUNK", 2)
+    recipients = ["ana@example.com", "bia@example.com", "ANA@example.com", "bia@example.com"]
+    batch = send_bulk(recipients, subject="x", message="y", key="k")
+    assert addresses(batch) == ["ana@example.com", "bia@example.com"]
+    assert batch.skipped == 2
+    tickets = [Recipient(to="ana@example.com", key=f"ticket {number}") for number in range(3)]
+    assert send_bulk(tickets, subject="x", message="y", key="tickets").messages.count() == 3
+    # Without a key it is the caller's list, as it is.
+    assert send_bulk(recipients, subject="x", message="y").messages.count() == 4
+
+
+def test_callers_with_the_same_key_at_the_same_moment_store_each_recipient_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bulk, "_CHUNK", 7)
+
+    def send(_: int) -> UUID | None:
+        try:
+            return send_bulk(people(60), template="mail/hello", subject="x", key="k", on_invalid="skip").pk
+        except MailerError:
+            return None
+
+    keys = set(at_once(send, 3)) - {None}
+    assert keys == {Batch.objects.get().pk}
+    assert Counter(to[0] for to in Message.objects.values_list("to", flat=True)) == Counter(
+        address for address, _ in people(60)
+    )
+
+
+def test_a_rollback_takes_all_of_it_back() -> None:
+    with pytest.raises(Broken), transaction.atomic():
+        send_bulk(people(10), template="mail/hello", subject="x", on_invalid="skip")
+        raise Broken
+    assert not Batch.objects.exists()
+
+
+def test_cancelling_takes_back_what_has_not_been_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_CHUNK", 10)
+    batch = send_bulk(people(50), template="mail/hello", subject="x")
+    held = outbox.claim_of_batch(batch.pk, "task:1", 5)
+    assert batch.cancel() == 45
+    assert batch.progress().states == {State.SENDING: 5, State.CANCELLED: 45}
+    # What a worker has in hand goes on; what it puts back is taken back, too.
+    outbox.record_accepted("task:1", [(held[0], Reply(250, "OK"))])
+    outbox.release("task:1", held[1:])
+    assert batch.progress().states == {State.SENT: 1, State.CANCELLED: 49}
+    assert batch.progress().done
+    assert not outbox.keep_watch(batch.pk, batch.round)
+
+
+def test_a_batch_that_is_cancelled_while_it_is_stored_ends_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "_CHUNK", 10)
+
+    def some() -> Iterator[Any]:
+        yield from people(15)
+        Batch.objects.get().cancel()
+        yield from people(15, first=15)
+
+    batch = send_bulk(some(), template="mail/hello", subject="x", on_invalid="skip")
+    assert batch.cancelled_at is not None
+    assert batch.progress().states == {State.CANCELLED: 10}
+
+
+def test_claims_of_a_batch_share_it_and_never_hold_the_same_message() -> None:
+    batch = send_bulk(people(200), template="mail/hello", subject="x")
+
+    def claim(worker: int) -> list[UUID]:
+        mine: list[UUID] = []
+        while taken := outbox.claim_of_batch(batch.pk, f"task:{worker}:{len(mine)}", 9):
+            mine += [message.pk for message in taken]
+        return mine
+
+    taken = [key for keys in at_once(claim, 4) for key in keys]
+    assert len(taken) == len(set(taken)) == 200
+
+
+def test_what_is_more_urgent_leaves_first() -> None:
+    batch = send_bulk(people(3), template="mail/hello", subject="x")
+    keys = list(batch.messages.order_by("id").values_list("pk", flat=True))
+    Message.objects.filter(pk=keys[2]).update(priority=Priority.HIGH)
+    assert [message.pk for message in outbox.claim_of_batch(batch.pk, "t", 2)] == [keys[2], keys[0]]
+
+
+def test_a_batch_waits_for_its_time() -> None:
+    batch = send_bulk(people(3), template="mail/hello", subject="x", send_at=timezone.now() + timedelta(hours=1))
+    assert batch.progress().states == {State.SCHEDULED: 3}
+    assert not outbox.claim_of_batch(batch.pk, "t", 10)
+    assert outbox.due_batches() == []
+    past = timezone.now() - timedelta(seconds=1)
+    Batch.objects.update(send_at=past, due_at=past)
+    Message.objects.update(send_at=past)
+    assert outbox.due_batches() == [(batch.pk, 1)]
+    assert len(outbox.claim_of_batch(batch.pk, "t", 10)) == 3
+    assert not Message.objects.filter(queued_at=None).exists()
+
+
+@pytest.mark.email_settings
+@LOCMEM
+def test_a_batch_that_comes_too_late_expires() -> None:
+    batch = send_bulk(people(3), template="mail/hello", subject="x", expires_at=timezone.now() + timedelta(hours=1))
+    past = timezone.now() - timedelta(seconds=1)
+    Batch.objects.update(expires_at=past)
+    Message.objects.update(expires_at=past)
+    assert not outbox.keep_watch(batch.pk, 0)
+    assert batch.progress().states == {State.EXPIRED: 3}
+
+
+def test_an_older_round_of_tasks_ends_when_a_new_one_has_begun() -> None:
+    batch = send_bulk(people(3), template="mail/hello", subject="x")
+    assert outbox.lanes(batch.pk, 0) == 1
+    Batch.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    assert outbox.due_batches() == [(batch.pk, 1)]
+    # Whoever sweeps at the same time finds nothing.
+    assert outbox.due_batches() == []
+    assert not outbox.keep_watch(batch.pk, 0)
+    assert outbox.lanes(batch.pk, 0) == 0
+    assert outbox.keep_watch(batch.pk, 1)
+
+
+def test_as_many_tasks_work_at_a_batch_as_it_needs() -> None:
+    batch = send_bulk(people(250), template="mail/hello", subject="x")
+    assert outbox.lanes(batch.pk, 0) == 3
+    with override_settings(CONGRESSY_MAILER={"SLICE_SIZE": 10}):
+        assert outbox.lanes(batch.pk, 0) == outbox.LANES
+
+
+def test_a_batch_is_looked_at_again_when_what_was_refused_is_due() -> None:
+    batch = send_bulk(people(2), template="mail/hello", subject="x")
+    first, second = outbox.claim_of_batch(batch.pk, "t", 10)
+    refused = Outcome(first.pk, deferred={first.to[0]: Reply(451, "greylisted")}, reply=Reply(451, "greylisted"))
+    assert outbox.record("t", first, refused) is None
+    outbox.record_accepted("t", [(second, Reply(250, "OK"))])
+    assert not outbox.rest(batch.pk, 0)
+    batch.refresh_from_db()
+    first.refresh_from_db()
+    assert batch.due_at == first.due_at is not None
+    # The batch's tasks see to it, and no task of its own.
+    past = timezone.now() - timedelta(seconds=1)
+    Message.objects.filter(pk=first.pk).update(due_at=past)
+    assert outbox.sweep(timezone.now()) == []
+    assert [message.pk for message in outbox.claim_of_batch(batch.pk, "t2", 10)] == [first.pk]
+    outbox.record_accepted("t2", [(first, Reply(250, "OK"))])
+    assert not outbox.rest(batch.pk, 0)
+    batch.refresh_from_db()
+    assert batch.due_at is None
+
+
+def test_what_is_put_back_is_looked_at_again_also_where_nobody_watches() -> None:
+    batch = send_bulk(people(2), template="mail/hello", subject="x")
+    held = outbox.claim_of_batch(batch.pk, "t", 10)
+    assert not outbox.rest(batch.pk, 0)
+    assert Batch.objects.get().due_at is None
+    outbox.release("t", held)
+    assert Batch.objects.get().due_at is not None
+    assert outbox.rest(batch.pk, 0)
+
+
+def test_what_its_worker_died_of_is_left_to_a_task_of_its_own() -> None:
+    batch = send_bulk(people(2), template="mail/hello", subject="x")
+    first, _ = outbox.claim_of_batch(batch.pk, "t", 10)
+    Message.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    assert set(outbox.sweep(timezone.now())) == set(batch.messages.values_list("pk", flat=True))
+    assert not outbox.claim_of_batch(batch.pk, "t", 10)
+    assert [message.pk for message in outbox.claim([first.pk], "t")] == [first.pk]
+
+
+@pytest.mark.email_settings
+@LOCMEM
+def test_attachments_of_all_are_stored_once_and_those_of_one_by_what_they_are() -> None:
+    voucher, terms = b"%PDF voucher", b"%PDF terms"
+    recipients = [
+        Recipient(to=f"ana{number}@example.com", attachments=[Attachment(f"{number}.pdf", content)])
+        for number, content in enumerate([voucher, voucher, b"%PDF other"])
+    ]
+    batch = send_bulk(recipients, subject="x", message="y", attachments=[Attachment("terms.pdf", terms)])
+    stored = StoredAttachment.objects.all()
+    assert len(stored) == 4
+    assert len({one.file.name for one in stored}) == 3
+    work(batch)
+    parts = {one.to[0]: [(name, content) for name, content, _ in map(_part, one.attachments)] for one in mail.outbox}
+    assert parts["ana1@example.com"] == [("terms.pdf", terms), ("1.pdf", voucher)]
+    assert parts["ana2@example.com"] == [("terms.pdf", terms), ("2.pdf", b"%PDF other")]
+    # A file that two share goes with the second of them.
+    shared = next(one.file for one in stored if one.filename == "0.pdf")
+    long_ago = timezone.now() - timedelta(days=31)
+    Message.objects.filter(to=["ana0@example.com"]).update(finished_at=long_ago)
+    outbox.purge()
+    assert shared.storage.exists(shared.name)
+    Message.objects.update(finished_at=long_ago)
+    while outbox.purge():
+        pass
+    outbox.purge()
+    assert not StoredAttachment.objects.exists()
+    assert not any(one.file.storage.exists(one.file.name) for one in stored)
+    batch.refresh_from_db()
+    assert batch.content_dropped_at is not None
+
+
+def _part(attachment: Any) -> tuple[str, bytes, str]:
+    return attachment.get_filename(), attachment.get_payload(decode=True), attachment.get_content_type()
+
+
+@pytest.mark.email_settings
+@LOCMEM
+def test_a_recipient_has_a_language_and_a_zone_of_its_own() -> None:
+    recipients = [Recipient(to="ana@example.com"), Recipient(to="ann@example.com", language="en", timezone="UTC")]
+    batch = send_bulk(recipients, template="mail/hello", subject="x", language="pt-br")
+    assert list(batch.messages.order_by("id").values_list("language", "timezone")) == [
+        ("pt-br", "America/Sao_Paulo"), ("en", "UTC"),
+    ]  # fmt: skip
+    with pytest.raises(InvalidOption, match=r"^recipients\[0\]: .*language"):
+        send_bulk([Recipient(to="ana@example.com", language="xx-yy-zz")], subject="x", message="y")
+
+
+@pytest.mark.email_settings
+@LOCMEM
+def test_mail_that_waits_beside_a_batch_goes_first() -> None:
+    batch = send_bulk(people(20), template="mail/hello", subject="x")
+    reset = send_mail("reset", "code", to="bia@example.com")
+    Message.objects.filter(pk=reset.pk).update(queued_at=timezone.now() - timedelta(seconds=1))
+    work(batch)
+    assert [one.to[0] for one in mail.outbox][0] == "bia@example.com"
+    assert len(mail.outbox) == 21
+
+
+@pytest.mark.email_settings
+@LOCMEM
+def test_more_urgent_mail_goes_before_what_has_queued() -> None:
+    first = [send_mail("x", "y", to=f"ana{number}@example.com") for number in range(3)]
+    urgent = send_mail("x", "y", to="bia@example.com", priority=Priority.HIGH)
+    Message.objects.update(queued_at=timezone.now() - timedelta(seconds=5))
+    Delivery(outbox.new_token("test")).run([message.pk for message in first], redelivered=False)
+    assert [one.to[0] for one in mail.outbox][0] == "bia@example.com"
+    assert Message.objects.get(pk=urgent.pk).state == State.SENT
+
+
+def test_from_an_asynchronous_view() -> None:
+    batch = async_to_sync(asend_bulk)(["ana@example.com"], subject="x", message="y")
+    assert addresses(batch) == ["ana@example.com"]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_results_are_written_down_together(fails: bool, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    batch = send_bulk(people(3), template="mail/hello", subject="x")
+    held = outbox.claim_of_batch(batch.pk, "t", 3)
+    outbox.release("t", held[2:])
+    replies = [(message, Reply(250, f"2.0.0 queued as {number}")) for number, message in enumerate(held)]
+    outbox.record_accepted("other" if fails else "t", replies)
+    found = list(batch.messages.order_by("id").values_list("state", "reply", "attempts"))
+    sent = [(State.SENDING, "", 0)] * 2 if fails else [
+        (State.SENT, "250 2.0.0 queued as 0", 1), (State.SENT, "250 2.0.0 queued as 1", 1),
+    ]  # fmt: skip
+    assert found == [*sent, (State.QUEUED, "", 0)]
