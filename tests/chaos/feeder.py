@@ -1,8 +1,9 @@
-"""The caller: stores mails a dozen or two at a time, whatever the database and the broker are going through.
+"""The caller: stores mails a dozen or two at a time, or dozens in a batch, whatever the database and the broker are
+going through.
 
 ``python -m tests.chaos.feeder --messages 5000 --seed 1 --seconds 40 --journal FILE``. A transaction that fails is
 tried again until it commits, since nobody knows whether one that was broken off has committed: every mail has an
-``idempotency_key``. Some transactions are rolled back on purpose.
+``idempotency_key``, every batch a ``key``. Some transactions are rolled back on purpose.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,9 +36,11 @@ def feed(messages: int, seed: int, seconds: float, journal: JournalWriter) -> No
     while fed < messages:
         due = began + seconds * fed / messages
         time.sleep(max(0.0, due - time.monotonic()))
-        until = min(messages, fed + rng.randint(5, 25))
+        # About half of the mails are in batches.
+        store = _stored_as_batch if rng.random() < 0.25 else _stored
+        until = min(messages, fed + (rng.randint(20, 100) if store is _stored_as_batch else rng.randint(5, 25)))
         mails = [make_mail(seed, number) for number in range(fed, until)]
-        while not _stored(mails, with_savepoint=rng.random() < 0.3):
+        while not store(mails, with_savepoint=rng.random() < 0.3):
             time.sleep(_BETWEEN_TRIES)
         for mail in mails:
             journal.write("committed", time.time(), mail.key)
@@ -49,13 +52,37 @@ def feed(messages: int, seed: int, seconds: float, journal: JournalWriter) -> No
 def _stored(mails: Sequence[Mail], *, with_savepoint: bool) -> bool:
     from congressy_mailer import send_mail
 
+    def store() -> None:
+        for mail in mails:
+            send_mail(**mail.arguments)
+
+    return _done(store, mails[0].key if with_savepoint else "")
+
+
+def _stored_as_batch(mails: Sequence[Mail], *, with_savepoint: bool) -> bool:
+    from congressy_mailer import Recipient, send_bulk
+
+    def store() -> None:
+        send_bulk(
+            [Recipient(**mail.for_batch()) for mail in mails],
+            template="mail/hello",
+            subject="Inscrição",
+            context={"user": {"username": "todos"}},
+            key=mails[0].key,
+        )
+
+    return _done(store, mails[0].key if with_savepoint else "")
+
+
+def _done(store: Callable[[], None], rolled_back_with: str) -> bool:
+    from congressy_mailer import send_mail
+
     try:
         with transaction.atomic():
-            for mail in mails:
-                send_mail(**mail.arguments)
-            if with_savepoint:
+            store()
+            if rolled_back_with:
                 with suppress(_RollBack), transaction.atomic():
-                    send_mail("never", "x", to=f"{NEVER}{mails[0].key}@example.com")
+                    send_mail("never", "x", to=f"{NEVER}{rolled_back_with}@example.com")
                     raise _RollBack
     except (DatabaseError, InterfaceError) as error:
         print(f"{time.time():.3f} not stored, or not known: {error}", flush=True)

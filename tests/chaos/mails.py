@@ -14,12 +14,17 @@ NEVER = "never-"
 class Mail:
     """One mail of a run."""
 
-    #: Its ``idempotency_key``.
+    #: Its ``idempotency_key``, or what tells it from the others of its batch.
     key: str
     #: Arguments of ``send_mail()``.
     arguments: dict[str, Any]
     #: Addresses that must get one copy each, and that no other mail goes to.
     recipients: tuple[str, ...]
+
+    def for_batch(self) -> dict[str, Any]:
+        """The same as arguments of ``Recipient``."""
+        options = {name: self.arguments[name] for name in ("to", "cc", "bcc") if name in self.arguments}
+        return {**options, "key": self.key, "context": {"user": {"username": self.key}}}
 
 
 def make_mail(seed: int, number: int) -> Mail:
