@@ -70,6 +70,7 @@ class Delivery:
     def __init__(self, token: str) -> None:
         conf = mailer_settings()
         self._token = token
+        #: By :func:`time.monotonic`, when the time slice is over; 0 where it is to end at once.
         self._until = time.monotonic() + conf.TIME_SLICE.total_seconds()
         self._slice_size = conf.SLICE_SIZE
         self._hold = conf.ON_CRASH == "hold"
@@ -272,7 +273,8 @@ class Delivery:
             composed = self._compose_some(gate, waiting)
             began = time.monotonic()
             for message, mail in composed:
-                if (handed_over and time.monotonic() > self._until) or time.monotonic() > self._lease_ends:
+                # What has been composed is sent, unless the process is to end.
+                if (handed_over and not self._until) or time.monotonic() > self._lease_ends:
                     return
                 if not self._still_admitted(gate, message):
                     continue

@@ -73,8 +73,8 @@ def check_health() -> Health:
     if overdue_batches:
         problems.append(
             ngettext(
-                "%(count)d batch has something left to send, and no task has worked at it for %(seconds)d seconds.",
-                "%(count)d batches have something left to send, and no task has worked at them for %(seconds)d seconds.",
+                "%(count)d batch has something left to send, and no task has worked at it for %(seconds)d s.",
+                "%(count)d batches have something left to send, and no task has worked at them for %(seconds)d s.",
                 overdue_batches,
             )
             % {"count": overdue_batches, "seconds": patience.total_seconds()}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from email.headerregistry import AddressHeader
+from email.headerregistry import Address, AddressHeader
 from typing import Any
 
 import pytest
+from django.core.validators import validate_email
 from django.utils.functional import lazystr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from congressy_mailer.content import addresses
 from congressy_mailer.content.addresses import (
     bare_address,
     normalise_address,
@@ -138,3 +140,21 @@ def test_headers() -> None:
 def test_headers_that_are_refused(headers: Any, message: str) -> None:
     with pytest.raises(InvalidHeader, match=message):
         normalise_headers(headers)
+
+
+_labels = st.text("abcXYZ019-_.+", min_size=1, max_size=12)
+_names = st.text("AbÇçéõß 09.,'\"-<>=?", max_size=12)
+
+
+@given(st.builds("{}@{}.{}".format, _labels, _labels, _labels), _names)
+def test_what_needs_no_parser_is_what_the_parser_would_say(address: str, name: str) -> None:
+    text = f"{name} <{address}>" if name else address
+    if addresses._ORDINARY.fullmatch(text):
+        parsed_name, parsed_address = addresses._split(text, "to")
+        assert str(Address(display_name=parsed_name, addr_spec=parsed_address)) == normalise_address(text, "to") == text
+        validate_email(parsed_address)
+
+
+@pytest.mark.parametrize("usual", ["ana.silva+vip@mail.example.com.br", "José Conceição 2 <jose_9@example.com>"])
+def test_the_usual_needs_no_parser(usual: str) -> None:
+    assert addresses._ORDINARY.fullmatch(usual)

@@ -1,0 +1,127 @@
+"""What the mail server has said is written down together with what it says next, and never much later."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+
+from congressy_mailer import delivery, outbox, recording, send_mail
+from congressy_mailer.delivery import Delivery
+from congressy_mailer.models import Message, State
+from congressy_mailer.retry import Reply
+from demo.local_sparkpost import Exchange, LocalSparkPost, Stage
+from tests.conftest import wait_for
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
+
+
+@pytest.fixture(autouse=True)
+def configured(smtp_server: LocalSparkPost, published: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process delivers to the test's mail server, over Django's SMTP backend."""
+    for name, value in smtp_server.environment().items():
+        monkeypatch.setenv(name, value)
+    with override_settings(
+        EMAIL_BACKEND="django.core.mail.backends.smtp.EmailBackend",
+        EMAIL_HOST="localhost",
+        EMAIL_PORT=smtp_server.port,
+        EMAIL_HOST_PASSWORD=smtp_server.password,
+    ):
+        yield
+
+
+def queue(count: int, **options: Any) -> list[Any]:
+    return [send_mail("x", "y", to=f"ana{number}@example.com", **options).pk for number in range(count)]
+
+
+def run(ids: list[Any]) -> None:
+    Delivery(outbox.new_token("test")).run(ids, redelivered=False)
+
+
+def sent() -> int:
+    return Message.objects.filter(state=State.SENT).count()
+
+
+@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT])
+def test_it_is_written_down_while_the_server_thinks_about_the_next_mail(
+    stage: Stage, smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Long, so that only the waiting can be the reason.
+    monkeypatch.setattr(recording, "LONGEST_PENDING", 60.0)
+    holding, go_on = threading.Event(), threading.Event()
+
+    def hold(exchange: Exchange) -> None:
+        if exchange.stage is stage and len(smtp_server.mailbox) == 2:
+            holding.set()
+            go_on.wait(20)
+
+    def watch() -> int:
+        try:
+            assert holding.wait(20)
+            wait_for(lambda: sent() == 2, 10, "the record of the mails before")
+            return sent()
+        finally:
+            go_on.set()
+            connection.close()
+
+    smtp_server.script = hold
+    with ThreadPoolExecutor(1) as threads:
+        meanwhile = threads.submit(watch)
+        run(queue(3))
+        assert meanwhile.result() == 2
+    assert sent() == 3
+
+
+def test_it_is_written_down_before_a_template_can_hang(
+    smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compose: Callable[..., Any] = delivery.compose
+    missing = []
+
+    def composing(*arguments: Any) -> Any:
+        missing.append(len(smtp_server.mailbox) - sent())
+        return compose(*arguments)
+
+    monkeypatch.setattr(delivery, "compose", composing)
+    run(queue(50))
+    assert len(missing) == sent() == 50
+    assert set(missing) == {0}
+
+
+def test_many_are_written_down_at_once(smtp_server: LocalSparkPost) -> None:
+    ids = queue(60)
+    with CaptureQueriesContext(connection) as queries:
+        run(ids)
+    writes = [query for query in queries if query["sql"].lstrip().startswith("UPDATE") and "CASE id" in query["sql"]]
+    assert sent() == 60
+    assert 1 <= len(writes) <= 30
+    replies = dict(Message.objects.values_list("message_id", "reply"))
+    assert all(mail.queue_id in replies[mail.message_id] for mail in smtp_server.mailbox)
+
+
+def test_what_the_database_cannot_hold_keeps_no_other_from_being_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = queue(2)
+    claimed = outbox.claim(ids, "t")
+    recorder = recording.Recorder("t", lease_ends=1e12, together=True, interrupted=lambda: None)
+
+    def refuse(*arguments: Any) -> None:
+        raise UnicodeError("no such character")
+
+    monkeypatch.setattr(outbox, "record_accepted", refuse)
+    for message in claimed:
+        recorder.record(message, delivery.Outcome(message.pk, accepted=tuple(message.to), reply=Reply(250, "OK")))
+    recorder.flush()
+    assert sent() == 2
+
+
+def test_where_a_crash_must_not_repeat_anything_each_is_written_down_at_once(smtp_server: LocalSparkPost) -> None:
+    with override_settings(CONGRESSY_MAILER={"ON_CRASH": "hold"}), CaptureQueriesContext(connection) as queries:
+        run(queue(3))
+    assert not [query for query in queries if "CASE id" in query["sql"]]
+    assert sent() == 3
