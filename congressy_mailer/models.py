@@ -238,7 +238,7 @@ class Message(Mail):
     # Options
 
     #: Given by the caller: the same key never makes a second message.
-    idempotency_key = models.CharField(_("idempotency key"), max_length=200, null=True, blank=True, unique=True)
+    idempotency_key = models.CharField(_("idempotency key"), max_length=200, null=True, blank=True)
 
     class Meta:
         verbose_name = _("message")
@@ -251,6 +251,8 @@ class Message(Mail):
             models.Index(fields=["batch", "state", "priority", "id"], name="mailer_message_next"),
         ]
         constraints = [
+            # unique=True would make PostgreSQL keep a second index, for LIKE.
+            models.UniqueConstraint(fields=["idempotency_key"], name="mailer_message_once"),
             models.CheckConstraint(
                 condition=Q(mime__isnull=True) | Q(template="", subject="", text="", html="", context__isnull=True),
                 name="mailer_message_mime_alone",

@@ -9,7 +9,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from ..models import Attachment, Event, Message
+from ..models import Attachment, Batch, Event, Mail, Message
 
 
 class ReadOnly:
@@ -25,6 +25,11 @@ class ReadOnly:
         return False
 
 
+def shown(mail: Mail, text: str) -> str:
+    """What a mail says, unless it is nobody's business."""
+    return str(_("(confidential)")) if mail.sensitive else text
+
+
 class AttachmentInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
     model = Attachment
     fields = ("shown_filename", "mimetype", "size")
@@ -34,7 +39,8 @@ class AttachmentInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
     @admin.display(description=_("file name"))
     def shown_filename(self, attachment: Attachment) -> str:
         mail = attachment.message or attachment.batch
-        return str(_("(confidential)")) if mail is None or mail.sensitive else attachment.filename
+        assert mail is not None
+        return shown(mail, attachment.filename)
 
 
 class EventInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
@@ -79,17 +85,45 @@ class MessageAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("subject"))
     def shown_subject(self, message: Message) -> str:
-        return str(_("(confidential)")) if message.sensitive else message.content.subject
+        return shown(message, message.content.subject)
 
     @admin.display(description=_("headers"))
     def shown_headers(self, message: Message) -> str:
-        if message.sensitive:
-            return str(_("(confidential)"))
-        return "\n".join(f"{name}: {value}" for name, value in message.headers.items())
+        return shown(message, "\n".join(f"{name}: {value}" for name, value in message.headers.items()))
 
     @admin.display(description=_("text"))
     def shown_text(self, message: Message) -> str:
-        return str(_("(confidential)")) if message.sensitive else message.content.text
+        return shown(message, message.content.text)
 
 
-__all__: list[Any] = ["MessageAdmin"]
+@admin.register(Batch)
+class BatchAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+    """List and page of batches."""
+
+    list_display = ("created_at", "what", "key", "stored_at", "cancelled_at", "skipped")
+    list_filter = ("created_at",)
+    search_fields = ("key", "template")
+    ordering = ("-created_at",)
+    show_full_result_count = False
+    inlines = (AttachmentInline,)
+    fieldsets = (
+        (None, {"fields": ("how_far", "stored_at", "cancelled_at", "due_at", "skipped", "problems")}),
+        (_("Content"), {"fields": ("shown_subject", "template", "from_email", "reply_to", "language", "timezone")}),
+        (_("Options"), {"fields": ("key", "send_at", "expires_at", "priority", "transactional", "sensitive", "using")}),
+    )
+
+    @admin.display(description=_("content"))
+    def what(self, batch: Batch) -> str:
+        return batch.template or self.shown_subject(batch)
+
+    @admin.display(description=_("subject"))
+    def shown_subject(self, batch: Batch) -> str:
+        return shown(batch, batch.subject)
+
+    @admin.display(description=_("messages"))
+    def how_far(self, batch: Batch) -> str:
+        states = batch.progress().states
+        return ", ".join(f"{state.label}: {count}" for state, count in states.items())
+
+
+__all__: list[Any] = ["BatchAdmin", "MessageAdmin"]

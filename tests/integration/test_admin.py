@@ -7,12 +7,13 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from congressy_mailer import send_mail
+from congressy_mailer import send_bulk, send_mail
 from congressy_mailer.models import Message
 
 pytestmark = pytest.mark.django_db
 
 LIST = "/admin/congressy_mailer/message/"
+BATCHES = "/admin/congressy_mailer/batch/"
 
 
 @pytest.fixture
@@ -46,6 +47,24 @@ def test_a_sensitive_message_is_shown_without_its_content(support: Client) -> No
         shown = support.get(address).content.decode()
         assert "Sua senha" not in shown
         assert "991122" not in shown
+
+
+def test_a_message_of_a_batch_is_shown_with_what_the_batch_says(support: Client) -> None:
+    batch = send_bulk(["ana@example.com", "eva@example.com"], subject="Programa", message="Sexta às nove")
+    assert "Programa" in support.get(LIST).content.decode()
+    assert "Sexta às nove" in support.get(page(batch.messages.all()[0])).content.decode()
+
+
+def test_batches_are_shown_with_how_far_they_are(support: Client) -> None:
+    batch = send_bulk(["ana@", "ana@example.com"], subject="Programa", message="x", on_invalid="skip", key="maio")
+    listed = support.get(BATCHES, {"q": "maio"}).content.decode()
+    assert "Programa" in listed
+    shown = support.get(reverse("admin:congressy_mailer_batch_change", args=[batch.pk])).content.decode()
+    assert "na fila: 1" in shown
+    assert "is not a mail address" in shown
+    secret = send_bulk(["ana@example.com"], subject="Sua senha", message="991122", sensitive=True)
+    for address in (BATCHES, reverse("admin:congressy_mailer_batch_change", args=[secret.pk])):
+        assert "Sua senha" not in support.get(address).content.decode()
 
 
 def test_nothing_can_be_changed(support: Client) -> None:
