@@ -238,7 +238,8 @@ class Message(Mail):
     # Options
 
     #: Given by the caller: the same key never makes a second message.
-    idempotency_key = models.CharField(_("idempotency key"), max_length=200, null=True, blank=True)
+    # Empty is not once: many messages have none.
+    idempotency_key = models.CharField(_("idempotency key"), max_length=200, null=True, blank=True)  # noqa: DJ001
 
     class Meta:
         verbose_name = _("message")
