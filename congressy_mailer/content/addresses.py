@@ -18,8 +18,8 @@ from ..exceptions import InvalidAddress, InvalidHeader
 #: C0 and C1 controls, DEL, the line and paragraph separators that str.splitlines() knows, lone surrogates.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
-# RFC 5322 §3.6.8: printable ASCII but the colon.
-_HEADER_NAME = re.compile(r"[!-9;-~]+")
+#: RFC 5322 §3.6.8: printable ASCII but the colon. A longer one leaves no room for its value.
+HEADER_NAME = re.compile(r"[!-9;-~]{1,76}")
 
 # Headers that come from an argument of their own, or that say how the content is built (RFC 2045).
 _OWN_ARGUMENT = {
@@ -45,7 +45,15 @@ MAX_NAME = 300
 # those behind it.
 _UNFOLDABLE = re.compile(" *[^ ]+(?: *$)?|^ *$")
 
-_MESSAGE_ID = re.compile(r"<[!-;=?A-~]+@[!-;=?A-~]+>")
+# An address in normal form that needs no parser: a name that is quoted where it holds anything special, and no comment,
+# quoted local part or domain literal (RFC 5322 §3.4).
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_BARE = rf"{_ATOM}(?:\.{_ATOM})*@[\w-]+(?:\.[\w-]+)*"
+_QUOTED_PAIR = re.compile(r"\\(.)")
+_PLAIN = re.compile(rf'(?:("(?:[^"\\]|\\["\\])+"|[^()<>@,:;."\[\]\\]+) <({_BARE})>|({_BARE}))')
+
+#: A Message-ID of printable ASCII (RFC 5322 §3.6.4).
+MESSAGE_ID = re.compile(r"<[!-;=?A-~]+@[!-;=?A-~]+>")
 
 
 # What nearly every address looks like that is in normal form already: plain words in front, labels of letters and
@@ -131,8 +139,28 @@ def normalise_addresses(values: object, argument: str) -> list[str]:
 
 def bare_address(address: str) -> str:
     """The ``local@domain`` of a normal address, as the envelope carries it, the domain in ASCII (RFC 5891)."""
+    plain = split_plain(address)
+    if plain is not None:
+        return ascii_address(plain[1])
     mailbox = AddressHeader.value_parser(address).all_mailboxes[0]
     return ascii_address(mailbox.addr_spec)
+
+
+def split_plain(address: str) -> tuple[str, str] | None:
+    """Name and ``local@domain`` of a normal address, a hundred times faster than a parser can tell.
+
+    Returns:
+        ``None`` where it takes a parser.
+    """
+    found = _PLAIN.fullmatch(address)
+    if found is None or "=?" in address or "  " in address or CONTROL.search(address):
+        return None
+    name, named, alone = found.groups(default="")
+    if name.startswith('"'):
+        name = _QUOTED_PAIR.sub(r"\1", name[1:-1])
+    if name != name.strip():
+        return None
+    return name, named or alone
 
 
 def domain_of(address: str) -> str:
@@ -184,7 +212,7 @@ def normalise_headers(headers: Mapping[str, Any] | None) -> dict[str, str]:
     checked: dict[str, str] = {}
     seen: set[str] = set()
     for name, value in (headers or {}).items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name) or len(name) > 76:
+        if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
             raise InvalidHeader(f"headers: {name!r} is not the name of a mail header.")
         lower = name.lower()
         if lower in _OWN_ARGUMENT:
@@ -196,7 +224,7 @@ def normalise_headers(headers: Mapping[str, Any] | None) -> dict[str, str]:
         text = check_header_text(value, f"headers[{name!r}]", name).strip()
         if not text:
             raise InvalidHeader(f"headers[{name!r}] is empty.")
-        if lower == "message-id" and not (_MESSAGE_ID.fullmatch(text) and len(text) <= 255):
+        if lower == "message-id" and not (MESSAGE_ID.fullmatch(text) and len(text) <= 255):
             raise InvalidHeader(f"headers[{name!r}] must look like <unique@example.com>: {text!r}.")
         seen.add(lower)
         checked[name] = text

@@ -17,6 +17,7 @@ from congressy_mailer.content.addresses import (
     normalise_address,
     normalise_addresses,
     normalise_headers,
+    split_plain,
 )
 from congressy_mailer.exceptions import InvalidAddress, InvalidHeader
 
@@ -102,6 +103,39 @@ def test_whatever_is_accepted_is_one_mailbox_on_one_line(text: str) -> None:
     bare = bare_address(normal)
     assert bare.isascii()
     assert not set(bare) & set(" \r\n<>,;")
+
+
+@given(
+    st.text(st.sampled_from('a é.,@<>()[]"\\:;=?-_1\u00a0\t\n'), max_size=12).map(
+        lambda text: f"{text} <ana@example.com>"
+    )
+    | st.lists(
+        st.sampled_from(
+            ["Ana", "é", '"Silva, Ana"', '"', "\\", " ", "<", ">", "@", ".", "a", "b.example", "ü", "(", ","]
+        ),
+        max_size=8,
+    ).map("".join)
+)
+def test_an_address_that_is_plain_is_what_the_parser_takes_it_for(text: str) -> None:
+    plain = split_plain(text)
+    if plain is not None:
+        (mailbox,) = AddressHeader.value_parser(text).all_mailboxes
+        assert plain == (mailbox.display_name or "", mailbox.addr_spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("ana@example.com", ("", "ana@example.com")),
+        ("João da Silva <joao@são-paulo.example>", ("João da Silva", "joao@são-paulo.example")),
+        ('"Silva, \\"J\\"" <j@example.com>', ('Silva, "J"', "j@example.com")),
+        ('"a b"@example.com', None),
+        ("a@[127.0.0.1]", None),
+        ("Ana\r\nBcc: x <ana@example.com>", None),
+    ],
+)
+def test_what_is_plain(text: str, plain: tuple[str, str] | None) -> None:
+    assert split_plain(text) == plain
 
 
 def test_headers() -> None:
