@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import mimetypes
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from email.message import Message as MIMEPart
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from .addresses import CONTROL
 _NAME = r"[A-Za-z0-9!#$&^_.+-]+"
 _PARAMETER = rf'({_NAME})[ \t]*=[ \t]*("[ !#-\[\]-~]*"|{_NAME})'
 _MIMETYPE = re.compile(rf"({_NAME}/{_NAME})((?:[ \t]*;[ \t]*{_PARAMETER})*)[ \t]*;?[ \t]*")
-_CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]+")
+#: RFC 2392 §2, without what would have to be escaped in the HTML.
+CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]+")
 _UNKNOWN = "application/octet-stream"
 
 
@@ -44,9 +47,9 @@ class Attachment:
     content_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReadAttachment:
-    """An attachment whose content is in hand."""
+    """An attachment whose content is in hand. What mails need of it is worked out once, for all that it goes with."""
 
     filename: str = field(repr=False)
     content: bytes = field(repr=False)
@@ -56,6 +59,23 @@ class ReadAttachment:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
+
+    @cached_property
+    def base64(self) -> bytes:
+        """The content as a mail carries it, whatever its type: text would have its line ends changed on the way."""
+        return base64_lines(self.content)
+
+    @cached_property
+    def written_type(self) -> tuple[str, dict[str, str]]:
+        """Its media type and the parameters of it as a mail names them, an encoding of text among them.
+
+        Raises:
+            ValueError: it has none.
+        """
+        kind, parameters = media_type(self.mimetype)
+        if kind.startswith("text/") and "charset" not in parameters and _is_utf8(self.content):
+            parameters["charset"] = "utf-8"
+        return kind, parameters
 
 
 def read_attachments(given: object, limit: int) -> list[ReadAttachment]:
@@ -98,6 +118,25 @@ def media_type(text: str) -> tuple[str, dict[str, str]]:
     if not found or len(parameters) < len(pairs):
         raise ValueError(f"{text!r} is not a media type")
     return found[1], parameters
+
+
+def base64_lines(content: bytes) -> bytes:
+    """Base64 in lines as mails have them (RFC 2045 §6.8), the last one without a line break."""
+    encoded = binascii.b2a_base64(content, newline=False)
+    return b"\r\n".join([encoded[start : start + 76] for start in range(0, len(encoded), 76)])
+
+
+def is_composite(kind: str) -> bool:
+    """Whether it is a media type of mails within mails (RFC 2046 §5): Base64 is not allowed there."""
+    return kind.lower().startswith(("multipart/", "message/"))
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read_any(given: object, where: str, limit: int) -> ReadAttachment:
@@ -144,19 +183,14 @@ def _build(
         raise AttachmentUnreadable(f"{where}: the file name is longer than 255 characters.")
     kind = str(mimetype or "") or _guess(name)
     charset = _charset(kind, where)
-    if content_id and not (isinstance(content_id, str) and _CONTENT_ID.fullmatch(content_id)):
+    if content_id and not (isinstance(content_id, str) and CONTENT_ID.fullmatch(content_id)):
         raise AttachmentUnreadable(f"{where}: {content_id!r} is not a content id (RFC 2392).")
     return ReadAttachment(name, _read_content(content, charset, where, limit), kind, str(content_id or ""))
 
 
 def _guess(name: str) -> str:
     guessed = mimetypes.guess_type(name)[0] or _UNKNOWN
-    return _UNKNOWN if _is_composite(guessed) else guessed
-
-
-def _is_composite(kind: str) -> bool:
-    """Whether it is a media type of mails within mails (RFC 2046 §5): Base64 is not allowed there."""
-    return kind.lower().startswith(("multipart/", "message/"))
+    return _UNKNOWN if is_composite(guessed) else guessed
 
 
 def _charset(kind: str, where: str) -> str:
@@ -165,7 +199,7 @@ def _charset(kind: str, where: str) -> str:
         _, parameters = media_type(kind)
     except ValueError:
         raise AttachmentUnreadable(f"{where}: {kind!r} is not the media type of a file.") from None
-    if _is_composite(kind):
+    if is_composite(kind):
         raise AttachmentUnreadable(
             f"{where}: {kind!r} is not the media type of a file but of a mail's part, which must go as it is "
             f"(RFC 2046 §5.2.1) and would not survive it. Attach a mail as {_UNKNOWN!r}."

@@ -12,32 +12,56 @@ from typing import Any
 
 import django
 from celery.exceptions import SoftTimeLimitExceeded
+from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 
 from ..exceptions import ContentError
 from ..models import Message
 from .addresses import bare_address
-from .attachments import ReadAttachment, media_type
+from .attachments import ReadAttachment
 from .templates import Rendered
+from .wire import write
 
 # Django 6.0 moved its mail to the standard library's modern interface.
 _MODERN = django.VERSION >= (6, 0)
 
 
 class OutgoingMail(EmailMultiAlternatives):
-    """A mail ready to be handed over: its envelope apart from its headers, its MIME form built once."""
+    """A mail ready to be handed over: its envelope apart from its headers, its MIME form built once, on demand."""
 
     #: Envelope recipients, bare. Fewer than the headers name when some have the mail already.
     envelope: list[str]
+    #: What goes over the wire but for doubled dots; ``None`` for a mail that Django has to write.
+    wire: bytes | None = None
     _built: Any = None
+    _attachments: list[Any]
+    _unattached: Sequence[ReadAttachment] = ()
 
     def recipients(self) -> list[str]:
         return self.envelope
 
     def message(self, *args: Any, **options: Any) -> Any:
         if self._built is None:
-            self._built = super().message(*args, **options)
+            # Whoever asks, so that what compose() has tried is what a backend gets.
+            self._built = super().message(policy=email.policy.SMTP) if _MODERN else super().message()
         return self._built
+
+    def attach_later(self, attachments: Sequence[ReadAttachment]) -> None:
+        """Attach these when somebody wants to see them."""
+        self._unattached = attachments
+
+    @property
+    def attachments(self) -> list[Any]:
+        """As Django has them: MIME parts."""
+        if self._unattached:
+            # A new list, since a backend may have made a copy of the mail.
+            self._attachments = [*self._attachments, *map(_attachment_part, self._unattached)]
+            self._unattached = ()
+        return self._attachments
+
+    @attachments.setter
+    def attachments(self, attachments: list[Any]) -> None:
+        self._attachments = attachments
 
 
 def compose(message: Message, rendered: Rendered, attachments: Sequence[ReadAttachment]) -> OutgoingMail:
@@ -46,11 +70,20 @@ def compose(message: Message, rendered: Rendered, attachments: Sequence[ReadAtta
     Args:
         message: envelope and headers.
         rendered: subject, text and HTML; HTML may be empty.
-        attachments: read and checked.
+        attachments: read and checked. Give the same object for the same file of several mails: it is encoded once.
 
     Raises:
         ContentError: no MIME message can be built of it.
     """
+    try:
+        return _compose(message, rendered, attachments)
+    except (MemoryError, SoftTimeLimitExceeded):
+        raise
+    except Exception as error:
+        raise ContentError(f"The mail cannot be composed: {type(error).__name__}: {error}") from error
+
+
+def _compose(message: Message, rendered: Rendered, attachments: Sequence[ReadAttachment]) -> OutgoingMail:
     headers = {"Message-ID": message.message_id, "Date": format_datetime(message.queued_at or message.created_at)}
     given = {name.lower() for name in message.headers}
     # Names are the same in any case (RFC 5322 §1.2.2), and neither of the two may stand twice (§3.6).
@@ -66,27 +99,39 @@ def compose(message: Message, rendered: Rendered, attachments: Sequence[ReadAtta
     )
     if rendered.html:
         mail.attach_alternative(rendered.html, "text/html")
-    for attachment in attachments:
-        mail.attach(_attachment_part(attachment))
+    mail.attach_later(attachments)
     # Whoever stands in two of the lists gets one copy.
     mail.envelope = message.remaining or list(dict.fromkeys(map(bare_address, message.recipients)))
-    try:
+    mail.wire = _wire(mail, rendered, attachments)
+    if mail.wire is None:
         # Built here, so that an error is this message's and not the transport's.
-        mail.message(policy=email.policy.SMTP) if _MODERN else mail.message()
-    except (MemoryError, SoftTimeLimitExceeded):
-        raise
-    except Exception as error:
-        raise ContentError(f"The mail cannot be composed: {type(error).__name__}: {error}") from error
+        mail.message()
     return mail
+
+
+def _wire(mail: OutgoingMail, rendered: Rendered, attachments: Sequence[ReadAttachment]) -> bytes | None:
+    if settings.DEFAULT_CHARSET != "utf-8":
+        # Django would write it so.
+        return None
+    try:
+        return write(
+            rendered,
+            from_email=mail.from_email,
+            to=mail.to,
+            cc=mail.cc,
+            reply_to=mail.reply_to,
+            headers=mail.extra_headers,
+            attachments=attachments,
+        )
+    except ValueError:
+        return None
 
 
 def _attachment_part(attachment: ReadAttachment) -> Any:
     """The attachment as Base64, whatever its type: text would have its line ends changed on the way."""
     disposition = "inline" if attachment.content_id else "attachment"
-    kind, parameters = media_type(attachment.mimetype)
+    kind, parameters = attachment.written_type
     maintype, _, subtype = kind.partition("/")
-    if maintype == "text" and "charset" not in parameters and _is_utf8(attachment.content):
-        parameters["charset"] = "utf-8"
     if _MODERN:
         part = MIMEPart(policy=email.policy.SMTP)
         part.set_content(
@@ -97,7 +142,7 @@ def _attachment_part(attachment: ReadAttachment) -> Any:
             disposition=disposition,
             filename=attachment.filename or None,
             cid=f"<{attachment.content_id}>" if attachment.content_id else None,
-            params=parameters,
+            params=dict(parameters),
         )
         return part
     legacy = MIMEBase(maintype, subtype, policy=None)
@@ -111,11 +156,3 @@ def _attachment_part(attachment: ReadAttachment) -> Any:
     if attachment.content_id:
         legacy.add_header("Content-ID", f"<{attachment.content_id}>")
     return legacy
-
-
-def _is_utf8(content: bytes) -> bool:
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -49,11 +49,14 @@ class Letter:
         Args:
             eight_bit: the server offers ``8BITMIME`` (RFC 6152).
         """
+        content = self.composed.mail.wire
+        if content is not None:
+            return _closed(content)
         content = _written(self.composed.mail.message())
         if not eight_bit and not content.isascii():
             # As it was read back, since the message classes of Django before 6.0 cannot be written so.
             content = _written(email.message_from_bytes(content, policy=_SEVEN_BIT))
-        return _wire_form(content)
+        return _closed(_in_pairs(content))
 
 
 def address(composed: Composed) -> Letter:
@@ -92,14 +95,17 @@ def _written(message: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _wire_form(content: bytes) -> bytes:
+def _in_pairs(content: bytes) -> bytes:
     if not content.count(b"\r\n") == content.count(b"\r") == content.count(b"\n"):
         # RFC 5321 §2.3.8 allows CR and LF in pairs only: where servers differ about a single one, one mail can
         # pass for two.
         content = _LINE_BREAK.sub(b"\r\n", content)
+    return content
+
+
+def _closed(content: bytes) -> bytes:
     content = content.replace(b"\r\n.", b"\r\n..")
     if content.startswith(b"."):
         content = b"." + content
-    if not content.endswith(b"\r\n"):
-        content += b"\r\n"
-    return content + LONE_DOT
+    end = LONE_DOT if content.endswith(b"\r\n") else b"\r\n" + LONE_DOT
+    return content + end

@@ -400,6 +400,7 @@ def test_a_connection_lost_before_the_last_byte_is_no_doubt(server: LocalSparkPo
     """The content is larger than all buffers on the way, and nobody reads it."""
     large = mail(ANA)
     large.attach("large.bin", b"x" * 20_000_000, "application/octet-stream")
+    large.wire = None
     large.message().set_payload("x" * 70 + "\r\n" + ("x" * 70 + "\r\n") * 200_000)
     server.script = once(server, Step.DATA, Raw(b"354 go\r\n", HANG_UP))
     (outcome,) = deliver(large)

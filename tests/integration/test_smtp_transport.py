@@ -367,6 +367,7 @@ def test_a_mail_that_cannot_be_written_out(monkeypatch: pytest.MonkeyPatch, exte
             raise MemoryError("no more")
 
     mails = [model_mail(), model_mail(), model_mail()]
+    mails[1].mail.wire = None
     monkeypatch.setattr(mails[1].mail, "message", TooLarge().message)
     server = ScriptedServer(extensions=extensions)
     try:

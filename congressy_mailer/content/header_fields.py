@@ -1,0 +1,131 @@
+"""Header fields of a mail, written and folded: ASCII, whatever is in them (RFC 5322 §2.2, RFC 2047).
+
+Only what every reader understands in the same way is written. For anything else there is a ``ValueError``, so that no
+line break or other surprise can get into a header, whoever has checked it before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from .addresses import CONTROL, HEADER_NAME, MAX_LINE, MESSAGE_ID, ascii_address, split_plain
+
+# RFC 2047 §2: a line with an encoded word in it. RFC 5322 §2.1.1 recommends little more for any other.
+_GOOD_LINE = 76
+
+_LONGEST_NAME_BESIDE_AN_ENCODED_WORD = 17
+
+# Words of printable ASCII with single spaces between them: unfolding gives them back as they were.
+_PLAIN = re.compile("[!-~]+(?: [!-~]+)*")
+_DATE = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} [+-][0-9]{4}")
+#: What looks like an encoded word is taken for one by some readers, and not by others.
+LOOKS_ENCODED = "=?"
+
+# Those with a grammar of their own, and those that must not stand twice.
+_STRUCTURED = frozenset(
+    ["from", "sender", "reply-to", "to", "cc", "bcc", "subject", "date", "orig-date", "message-id", "mime-version"]
+    + ["content-type", "content-id", "content-transfer-encoding", "content-disposition", "resent-from", "resent-sender"]
+    + ["resent-reply-to", "resent-to", "resent-cc", "resent-bcc", "resent-date", "resent-message-id"]
+)
+
+# RFC 2047 §5 (3): what may stand for itself in an encoded word wherever that is.
+_UNESCAPED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!*+-/")
+_Q = {octet: chr(octet) if octet in _UNESCAPED else f"={octet:02X}" for octet in range(256)} | {ord(" "): "_"}
+# RFC 2047 §2 allows 63 octets; fewer leave room for the name of the field. §5 forbids to break within a character,
+# whose octets after the first begin with 8, 9, A or B in UTF-8.
+_PIECE = re.compile("(?s).{1,45}(?<!=)(?<!=[0-9A-F])(?!=[89AB])")
+
+
+def text_field(name: str, value: str) -> str:
+    """A field of free text, with its line break.
+
+    Raises:
+        ValueError: its text could be read in more than one way.
+    """
+    if value.isascii():
+        if not _PLAIN.fullmatch(value) or LOOKS_ENCODED in value:
+            raise ValueError(f"{name} is not plain text")
+        if len(name) + 2 + len(value) <= _GOOD_LINE:
+            return f"{name}: {value}\r\n"
+        return _folded(name, value.split(" "))
+    if len(name) > _LONGEST_NAME_BESIDE_AN_ENCODED_WORD:
+        raise ValueError(f"no room for an encoded word beside {name}")
+    return _folded(name, _encoded_words(value))
+
+
+def address_field(name: str, addresses: Iterable[str]) -> str:
+    """A field of one or more addresses in normal form, with its line break.
+
+    Raises:
+        ValueError: there is none, or one could be read in more than one way.
+    """
+    words: list[str] = []
+    for address in addresses:
+        words += _mailbox(address)
+        words[-1] += ","
+    if not words:
+        raise ValueError(f"{name} has no address")
+    words[-1] = words[-1][:-1]
+    return _folded(name, words)
+
+
+#: The same for those that most mails have in common.
+repeated_address_field = lru_cache(maxsize=256)(address_field)
+
+
+def further_field(name: str, value: str) -> str:
+    """A field that is neither text nor addresses of ours, with its line break.
+
+    Raises:
+        ValueError: it has a grammar of its own, or its value could be read in more than one way.
+    """
+    kind = name.lower()
+    if kind == "message-id" and MESSAGE_ID.fullmatch(value) or kind == "date" and _DATE.fullmatch(value):
+        return text_field(name, value)
+    if kind in _STRUCTURED or not HEADER_NAME.fullmatch(name):
+        raise ValueError(f"{name} is not a field of free text")
+    return text_field(name, value)
+
+
+def _mailbox(address: str) -> list[str]:
+    """An address as words between which the field may be folded."""
+    parts = split_plain(address)
+    if parts is None or LOOKS_ENCODED in address:
+        raise ValueError(f"{address!r} takes a parser")
+    name, bare = parts
+    if not bare.isascii():
+        bare = ascii_address(bare)
+        # Some characters have an ASCII form that is special in a header: ⑴ is (1).
+        if split_plain(bare) != ("", bare) or not bare.isascii():
+            raise ValueError(f"the domain of {bare!r} takes a parser")
+    if not name:
+        return [bare]
+    if not name.isascii():
+        return [*_encoded_words(name), f"<{bare}>"]
+    if not _PLAIN.fullmatch(name):
+        raise ValueError(f"the name before {bare!r} is not plain text")
+    # With its quotes where it has some.
+    return address.split(" ")[:-1] + [f"<{bare}>"]
+
+
+def _encoded_words(text: str) -> list[str]:
+    """Text as encoded words (RFC 2047 §4.2), between which readers take no space."""
+    if CONTROL.search(text) or LOOKS_ENCODED in text or text != text.strip():
+        raise ValueError("text that has control characters, or that looks encoded")
+    return [f"=?utf-8?q?{piece}?=" for piece in _PIECE.findall(text.encode().decode("latin-1").translate(_Q))]
+
+
+def _folded(name: str, words: list[str]) -> str:
+    lines = []
+    line = f"{name}: {words[0]}"
+    for word in words[1:]:
+        if len(line) + 1 + len(word) > _GOOD_LINE:
+            lines.append(line)
+            line = ""
+        line += f" {word}"
+    lines.append(line)
+    if max(map(len, lines)) > MAX_LINE:
+        raise ValueError(f"{name} has a word that is too long for a line")
+    return "\r\n".join(lines) + "\r\n"

@@ -1,0 +1,420 @@
+"""Mails that are written at once are those that Django would write."""
+
+from __future__ import annotations
+
+import copy
+import email
+import email.policy
+import re
+from collections.abc import Callable, Sequence
+from email.header import decode_header, make_header
+from email.headerregistry import AddressHeader
+from email.utils import getaddresses
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.core.mail import EmailMultiAlternatives
+from django.utils import timezone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from congressy_mailer.content import attachments as attachments_module
+from congressy_mailer.content.addresses import bare_address, check_header_text, normalise_address, normalise_headers
+from congressy_mailer.content.attachments import Attachment, ReadAttachment, read_attachments
+from congressy_mailer.content.header_fields import address_field
+from congressy_mailer.content.mime import OutgoingMail, compose
+from congressy_mailer.content.templates import Rendered
+from congressy_mailer.exceptions import ContentError, MailerError
+from congressy_mailer.models import Message
+from congressy_mailer.transports import letter
+from congressy_mailer.transports.base import Composed
+
+CONGRESSY = "Congressy Eventos <mail@congressy.net>"
+JOAO = "João da Silva <joao@example.com>"
+CONFIRMED = Rendered("Inscrição confirmada", "Olá, João!\n", "<p>Olá, <b>João</b>!</p>\n")
+BOLETO = ReadAttachment("boleto.pdf", b"%PDF", "application/pdf", "")
+LOGO = ReadAttachment("logo.png", bytes(range(256)), "image/png", "logo")
+UNSUBSCRIBE = "<https://congressy.com/sair?" + "x" * 100 + ">"
+
+_ADDRESS_FIELDS = {"from", "to", "cc", "reply-to"}
+
+
+def mail_of(
+    rendered: Rendered = CONFIRMED, attachments: Sequence[ReadAttachment] = (), /, **fields: Any
+) -> OutgoingMail:
+    now = timezone.now()
+    values = {"from_email": CONGRESSY, "to": [JOAO], "message_id": "<1@congressy.net>", **fields}
+    return compose(Message(created_at=now, queued_at=now, **values), rendered, attachments)
+
+
+def on_the_wire(mail: OutgoingMail) -> bytes:
+    """What a server takes for the content (RFC 5321 §4.5.2)."""
+    content = letter.address(Composed(uuid4(), mail)).write_out(eight_bit=True)
+    assert content.endswith(b"\r\n.\r\n")
+    return (b"\r\n" + content[:-3]).replace(b"\r\n.", b"\r\n")[2:]
+
+
+def by_django(mail: OutgoingMail) -> OutgoingMail:
+    """The same mail without what was written at once."""
+    other = copy.copy(mail)
+    other.wire = None
+    return other
+
+
+def parsed(content: bytes) -> Any:
+    return email.message_from_bytes(content, policy=email.policy.default)
+
+
+def raw_fields(content: bytes) -> dict[str, str]:
+    headers = email.message_from_bytes(content, policy=email.policy.compat32)
+    return {name: value for name, value in headers.items() if not name.lower().startswith("content-")}
+
+
+def people_in(content: bytes, name: str) -> list[tuple[str, str]]:
+    """Names and addresses of a field. The newer parser keeps spaces between encoded words, against RFC 2047 §6.2."""
+    value = raw_fields(content).get(name, "").replace("\r\n", "")
+    found = getaddresses([value]) if value else []
+    return [(str(make_header(decode_header(named))), bare) for named, bare in found]
+
+
+def given_people(addresses: Sequence[str]) -> list[tuple[str, str]]:
+    mailboxes = [AddressHeader.value_parser(one).all_mailboxes[0] for one in addresses]
+    return [(one.display_name or "", bare_address(one.addr_spec)) for one in mailboxes]
+
+
+def parts_of(part: Any) -> Any:
+    """The tree of parts with all that tells a mail program what to do with them."""
+    kind = part.get_content_type()
+    if part.is_multipart():
+        return kind, [parts_of(one) for one in part.iter_parts()]
+    disposition = part.get_content_disposition()
+    content = part.get_payload(decode=True)
+    if disposition is None:
+        # Line breaks of any kind are one, and the last one is there or not.
+        content = re.sub(b"\r\n?", b"\n", content).removesuffix(b"\n")
+    parameters = dict(part["Content-Type"].params)
+    return kind, parameters, disposition, part.get_filename(), str(part["Content-ID"]).strip(), content
+
+
+def assert_fit_for_the_wire(content: bytes) -> None:
+    assert content.isascii() and b"\0" not in content
+    assert content.count(b"\r\n") == content.count(b"\r") == content.count(b"\n")
+    assert max(map(len, content.split(b"\r\n"))) <= 998
+
+
+def assert_as_django_writes_it(mail: OutgoingMail) -> None:
+    ours, theirs = on_the_wire(mail), on_the_wire(by_django(mail))
+    assert parts_of(parsed(ours)) == parts_of(parsed(theirs))
+    ours_raw, theirs_raw = raw_fields(ours), raw_fields(theirs)
+    assert ours_raw.keys() == theirs_raw.keys()
+    for name in ours_raw:
+        # Python's email has flaws in folding: it adds spaces, and encodes the comma between addresses. What is folded
+        # is compared with what was given.
+        if "\n" not in ours_raw[name] + theirs_raw[name]:
+            if name.lower() in _ADDRESS_FIELDS:
+                assert people_in(ours, name) == people_in(theirs, name)
+            else:
+                assert parsed(ours)[name] == parsed(theirs)[name]
+
+
+def assert_as_given(mail: OutgoingMail) -> None:
+    content = on_the_wire(mail)
+    assert parsed(content)["Subject"] == mail.subject
+    assert {name: parsed(content)[name] for name in mail.extra_headers} == mail.extra_headers
+    people = {"From": [mail.from_email], "To": mail.to, "Cc": mail.cc, "Reply-To": mail.reply_to}
+    for name, addresses in people.items():
+        assert people_in(content, name) == given_people(addresses)
+
+
+# What the writers and readers of mails have had trouble with.
+_CHARACTERS = st.one_of(
+    st.sampled_from("abcXYZ019 ,;:.<>()[]\"'\\@=?_-~%&*!#"),
+    st.sampled_from("ãçéÍõ–€😀\u00a0\u0301漢字لا\u200d\ufeff"),
+    st.characters(exclude_categories=["Cs"]),
+)
+_WORDS = st.sampled_from(
+    [
+        "Inscrição",
+        "confirmada",
+        "boleto",
+        "João",
+        "da",
+        "Silva,",
+        "nº",
+        "(1)",
+        '"',
+        "a" * 80,
+        "ç" * 60,
+        "漢字",
+        "e-mail",
+    ]
+)
+_TEXTS = st.one_of(st.lists(_WORDS, min_size=1, max_size=20).map(" ".join), st.text(_CHARACTERS, max_size=40))
+
+
+def accepted(otherwise: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What our validation makes of it, or something else in its place."""
+    try:
+        return function(*arguments)
+    except (MailerError, UnicodeError):
+        return otherwise
+
+
+@st.composite
+def addresses(draw: st.DrawFn) -> str:
+    bare = draw(st.sampled_from(["joao", "a.b+c", "o'neil", "x" * 64] * 3 + ['"a b"', "=?utf-8?q?a?="]))
+    bare += "@" + draw(st.sampled_from(["example.com", "EXAMPLE.com", "são-paulo.example", "x" * 60 + ".br"]))
+    name = draw(st.one_of(st.just(""), st.sampled_from(["João da Silva", "Silva, João", 'O "Zé"', "Ana"]), _TEXTS))
+    if name and draw(st.booleans()):
+        name = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(accepted(JOAO, normalise_address, f"{name} <{bare}>" if name else bare, "to"))
+
+
+_SUBJECTS = _TEXTS.map(lambda text: accepted("Inscrição", check_header_text, text, "subject", "Subject"))
+_BODIES = st.lists(
+    st.one_of(
+        _TEXTS,
+        st.sampled_from(
+            ["\n", "\r\n", "\r", ".", "\n.\n", "\nFrom x", " \n", "\t\n", "\f", "\x0b", "\x1c", "\x85", "\u2028", "\0"]
+            + ["--", "=", "=_", "=20", "x" * 997, "x" * 998, "x" * 999, "ç" * 500, "漢字" * 100, "<p>Olá</p>\n" * 30]
+        ),
+    ),
+    max_size=12,
+).map("".join)
+_HEADERS = st.dictionaries(
+    st.sampled_from(["X-A", "X-MSYS-API", "List-Unsubscribe", "References", "In-Reply-To", "Precedence", "X" * 70] * 3)
+    | st.sampled_from(["Sender", "Date", "Resent-To", "Message-ID", "Importance", "Auto-Submitted"]),
+    st.sampled_from(["<1@x>", "<1@x> <2@y>", "bulk", "a," * 100, "a; " * 60, "ç" * 100, UNSUBSCRIBE])
+    | st.sampled_from(["Zé <ze@example.com>", "Mon, 01 Jan 2024 00:00:00 +0000"])
+    | _TEXTS,
+    max_size=3,
+).map(lambda given: accepted({"X-A": "ação"}, normalise_headers, given))
+_FILES = st.builds(
+    Attachment,
+    filename=st.sampled_from(
+        ["boleto.pdf", "", "inscrição nº 1.pdf", 'a"b\\c.txt', "漢" * 255, "a" * 255, " x ", "a;b='c'"]
+    )
+    | st.text(_CHARACTERS, max_size=80),
+    content=st.binary(max_size=300),
+    mimetype=st.sampled_from(
+        ["", "application/pdf", "image/png", "text/plain", "Text/HTML", "text/plain; charset=iso-8859-1", "TEXT/x"]
+        + ['text/calendar; method=REQUEST; charset=utf-8; x_y="a; b"', 'a/b; c=""', 'a/b; c="=?utf-8?q?x?="', "x/y"]
+        + ["application/x; name=" + "n" * 200, 'application/x; filename="a b"']
+    ),
+    content_id=st.sampled_from(["", "", "", "logo", "a@b", "=?utf-8?q?x?=", "x" * 200]),
+).map(lambda given: accepted([BOLETO], read_attachments, [given], 10_000)[0])
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    subject=_SUBJECTS,
+    text=_BODIES,
+    html=_BODIES,
+    from_email=addresses(),
+    people=st.lists(addresses(), min_size=1, max_size=6),
+    reply_to=st.lists(addresses(), max_size=2),
+    headers=_HEADERS,
+    files=st.lists(_FILES, max_size=2),
+)
+def test_what_is_written_at_once_is_what_django_writes(
+    subject: str,
+    text: str,
+    html: str,
+    from_email: str,
+    people: list[str],
+    reply_to: list[str],
+    headers: dict[str, str],
+    files: list[ReadAttachment],
+) -> None:
+    fields = {"from_email": from_email, "to": people[:3], "cc": people[3:5], "bcc": people[5:], "reply_to": reply_to}
+    try:
+        mail = mail_of(Rendered(subject, text, html), files, headers=headers, **fields)
+    except ContentError:
+        return
+    if mail.wire is not None:
+        assert_fit_for_the_wire(on_the_wire(mail))
+        assert_as_given(mail)
+        # Some versions of Python's email end the header in front of a second word that is longer than a line.
+        if max(len(word) for one in (from_email, *people, *reply_to) for word in one.split()) <= 70:
+            assert_as_django_writes_it(mail)
+
+
+@pytest.mark.parametrize(
+    ("rendered", "files", "fields"),
+    [
+        (CONFIRMED, [], {}),
+        (Rendered("Your ticket", "Hello\n", ""), [], {"to": ["eva@example.com"]}),
+        (Rendered("Ação " * 40 + "!", "Olá" * 2000, "<p>" + "é" * 2000), [], {}),
+        (Rendered("Word " * 40 + "!", "x" * 998, "x" * 999), [], {}),
+        (Rendered("招待状", "招待状\n" * 100, "<p>招待状</p>"), [], {"to": ["山田 <yamada@example.jp>"]}),
+        (CONFIRMED, [], {"from_email": "Inscrições Congressy <mail@congressy.net>"}),
+        (CONFIRMED, [], {"to": ['"Silva, João" <joao@example.com>', '"Eva (CEO) \\"E\\"" <eva@example.com>', JOAO]}),
+        (CONFIRMED, [], {"to": ["Zé <ze@são-paulo.example>"], "cc": [f"Ana <a{n}@example.com>" for n in range(99)]}),
+        (CONFIRMED, [], {"to": [], "bcc": ["eva@example.com"]}),
+        (CONFIRMED, [], {"reply_to": ["Congressy <congressy@congressy.com>", "Suporte técnico <a@congressy.com>"]}),
+        (CONFIRMED, [], {"headers": {"List-Unsubscribe": UNSUBSCRIBE, "X-Campanha": "Verão", "Precedence": "bulk"}}),
+        (CONFIRMED, [], {"headers": {"message-id": "<2@congressy.net>"}}),
+        (CONFIRMED, [BOLETO], {}),
+        (Rendered("Boleto", "Em anexo.", ""), [BOLETO, ReadAttachment("inscrição nº 1.pdf", b"", "a/b", "")], {}),
+        (CONFIRMED, [LOGO, ReadAttachment("漢" * 255, b"x" * 200, "text/plain; charset=iso-8859-1", "")], {}),
+        (CONFIRMED, [ReadAttachment("i.ics", "ção".encode(), "text/calendar; method=REQUEST", "")], {}),
+    ],
+)  # fmt: skip
+def test_common_mails_are_written_at_once(
+    monkeypatch: pytest.MonkeyPatch, rendered: Rendered, files: list[ReadAttachment], fields: dict[str, Any]
+) -> None:
+    mail = mail_of(rendered, files, **fields)
+    with monkeypatch.context() as patch:
+        patch.setattr(EmailMultiAlternatives, "message", None)
+        assert_fit_for_the_wire(on_the_wire(mail_of(rendered, files, **fields)))
+    assert_as_django_writes_it(mail)
+    assert_as_given(mail)
+
+
+@pytest.mark.parametrize(
+    ("rendered", "fields"),
+    [
+        (Rendered("Olá", "", "<p>Olá</p>"), {}),
+        (Rendered("", "Olá", ""), {}),
+        (Rendered("=?utf-8?q?Ol=C3=A1?=", "Olá", ""), {}),
+        (Rendered("Ol=?", "Olá", ""), {}),
+        (Rendered("two  spaces", "Olá", ""), {}),
+        (Rendered(" Olá ", "Olá", ""), {}),
+        (CONFIRMED, {"to": ['"a b"@example.com']}),
+        (CONFIRMED, {"to": ["=?utf-8?q?a?= <eva@example.com>"]}),
+        (CONFIRMED, {"headers": {"Sender": "Zé <ze@example.com>"}}),
+        (CONFIRMED, {"headers": {"Date": "yesterday"}}),
+        (CONFIRMED, {"headers": {"X" * 30: "ç"}}),
+    ],
+)
+def test_django_writes_what_could_be_read_in_two_ways(rendered: Rendered, fields: dict[str, Any]) -> None:
+    mail = mail_of(rendered, **fields)
+    assert mail.wire is None
+    content = parsed(on_the_wire(mail))
+    assert "Olá" in content.get_body(("plain", "html")).get_content()
+    assert content["From"] == CONGRESSY
+
+
+def test_a_domain_whose_ascii_form_is_special_is_not_written_at_once() -> None:
+    assert bare_address("ana@ex⑴.example") == "ana@ex(1).example"
+    with pytest.raises(ValueError, match="takes a parser"):
+        address_field("To", ["ana@ex⑴.example"])
+
+
+def test_another_encoding_is_django_s(settings: Any) -> None:
+    settings.DEFAULT_CHARSET = "iso-8859-1"
+    mail = mail_of()
+    assert mail.wire is None
+    assert parsed(on_the_wire(mail)).get_body().get_content_charset() == "iso-8859-1"
+
+
+_INJECTION = "a\r\nBcc: eva@example.com"
+
+
+@pytest.mark.parametrize("break_", ["\r\n", "\n", "\r"])
+@pytest.mark.parametrize(
+    ("subject", "fields"),
+    [
+        (_INJECTION, {}),
+        ("Olá " + _INJECTION, {}),
+        ("Olá", {"from_email": f"{_INJECTION} <mail@congressy.net>"}),
+        ("Olá", {"to": [f"ana@example.com{_INJECTION}"]}),
+        ("Olá", {"to": [f"{_INJECTION} <ana@example.com>"]}),
+        ("Olá", {"to": [f'"é{_INJECTION}" <ana@example.com>']}),
+        ("Olá", {"reply_to": [f'"{_INJECTION}" <ana@example.com>']}),
+        ("Olá", {"headers": {"X-A": _INJECTION}}),
+        ("Olá", {"headers": {"X-A": f"é{_INJECTION}"}}),
+        ("Olá", {"message_id": f"<{_INJECTION}@x>"}),
+    ],
+)
+def test_no_line_break_gets_into_a_header(subject: str, fields: dict[str, Any], break_: str) -> None:
+    def broken(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: broken(one) for name, one in value.items()}
+        return [broken(one) for one in value] if isinstance(value, list) else value.replace("\r\n", break_)
+
+    with pytest.raises(ContentError):
+        mail_of(Rendered(broken(subject), "Olá", ""), **broken(fields))
+
+
+@pytest.mark.parametrize(
+    "attachment",
+    [
+        ReadAttachment(_INJECTION, b"", "text/plain", ""),
+        ReadAttachment(f"é{_INJECTION}", b"", "text/plain", ""),
+        ReadAttachment("a", b"", f"text/plain; a={_INJECTION}", ""),
+        ReadAttachment("a", b"", "message/rfc822", ""),
+        ReadAttachment("a", b"", "text/plain", _INJECTION),
+        ReadAttachment("a\ud800", b"", "text/plain", ""),
+    ],
+)
+def test_an_attachment_that_was_never_checked_is_not_written_at_once(attachment: ReadAttachment) -> None:
+    try:
+        mail = mail_of(CONFIRMED, [attachment])
+    except ContentError:
+        return
+    assert mail.wire is None
+
+
+@pytest.mark.parametrize(
+    "rendered", [Rendered("\ud800", "a", ""), Rendered("a", "\ud800", ""), Rendered("a", "a", "\ud800")]
+)
+def test_what_has_no_form_is_an_error_at_once(rendered: Rendered) -> None:
+    with pytest.raises(ContentError, match="cannot be composed: Unicode"):
+        mail_of(rendered)
+
+
+def test_an_attachment_of_many_mails_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = []
+    encode = attachments_module.base64_lines
+    monkeypatch.setattr(attachments_module, "base64_lines", lambda content: encoded.append(content) or encode(content))
+    shared = ReadAttachment("programa.pdf", b"%PDF" * 100, "application/pdf", "")
+    for mail in (mail_of(CONFIRMED, [shared]), mail_of(CONFIRMED, [shared])):
+        (part,) = parsed(on_the_wire(mail)).iter_attachments()
+        assert part.get_content() == shared.content
+    assert encoded == [shared.content]
+
+
+def test_encoded_words_are_short_and_whole() -> None:
+    """RFC 2047 §2 and §5: at most 75 octets, 76 in their line, and each with all of its characters."""
+    name = "Associação Brasileira de Educação Médica Continuada 😀" * 3
+    mail = mail_of(
+        Rendered("Inscrição 😀 " * 30 + "!", "x", ""), to=[f"{name} <a@example.com>"], headers={"X-A": "ç" * 300}
+    )
+    assert mail.wire is not None
+    lines = mail.wire.decode().split("\r\n")
+    words = [word for line in lines for word in line.split() if word.startswith("=?")]
+    assert len(words) > 30
+    assert max(map(len, words)) <= 75 and max(map(len, lines)) <= 76
+    for word in words:
+        ((octets, charset),) = decode_header(word)
+        assert isinstance(octets, bytes) and charset == "utf-8"
+        octets.decode()
+
+
+def test_a_long_word_is_left_as_it_is() -> None:
+    """What takes addresses of the web from a header knows no encoded words there (RFC 2369 §2)."""
+    wire = mail_of(headers={"List-Unsubscribe": UNSUBSCRIBE}).wire
+    assert wire is not None and f"\r\nList-Unsubscribe: {UNSUBSCRIBE}\r\n".encode() in wire
+
+
+def test_nobody_knows_a_boundary_before() -> None:
+    first, second = (re.findall(rb'boundary="([^"]+)"', mail_of(CONFIRMED, [LOGO]).wire or b"") for _ in range(2))
+    assert len({*first, *second}) == 4
+    said = mail_of(Rendered("Boundary", f"--{first[0].decode()}--\n", "<p>Olá</p>"))
+    assert_as_django_writes_it(said)
+
+
+def test_backends_find_the_attachments() -> None:
+    mail = mail_of(CONFIRMED, [LOGO])
+    copied = copy.copy(mail)
+    for one in (mail, copied):
+        one.attach("a.txt", "a", "text/plain")
+        logo, text = one.attachments
+        assert logo.get_filename() == "logo.png"
+        assert text[0] == "a.txt"
+        assert [part.get_filename() for part in parsed(one.message().as_bytes()).iter_attachments()] == [
+            "logo.png",
+            "a.txt",
+        ]
