@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from django.utils import timezone
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from congressy_mailer.content.addresses import check_header_text
@@ -43,6 +43,7 @@ def received(content: bytes) -> Any:
     return email.message_from_bytes(undone, policy=email.policy.default)
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from(".\r\n\u2028aã ")))
 def test_the_server_gets_what_was_written(text: str) -> None:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
@@ -90,6 +91,7 @@ def test_attachments_stay_as_they_are_in_seven_bits() -> None:
         assert part.get_content() == data
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["X-A", "List-Unsubscribe", "References", "Subject"]),
     st.lists(st.sampled_from(["a" * 400, "b" * 700, "c" * 988, " ", " " * 500, "ç", "d;", ","]), min_size=1).map(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.core.validators import validate_email
 from django.utils.functional import lazystr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from congressy_mailer.content import addresses
@@ -105,6 +105,7 @@ def test_whatever_is_accepted_is_one_mailbox_on_one_line(text: str) -> None:
     assert not set(bare) & set(" \r\n<>,;")
 
 
+@settings(deadline=None)
 @given(
     st.text(st.sampled_from('a é.,@<>()[]"\\:;=?-_1\u00a0\t\n'), max_size=12).map(
         lambda text: f"{text} <ana@example.com>"
