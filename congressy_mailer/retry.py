@@ -91,6 +91,42 @@ _EXHAUSTED = 552
 _SENDING_DOMAIN = re.compile(r"unconfigured sending domain", re.IGNORECASE)
 
 
+# What servers say to somebody who sends too fast or over too many connections at a time: Postfix ("too much mail from",
+# "too many connections from"), Amazon SES ("Throttling failure: Maximum sending rate exceeded"), Gmail and its relay
+# ("an unusual rate of unsolicited mail", "Peak SMTP relay limit exceeded"), Exchange Online ("Concurrent connections
+# limit exceeded"), Yahoo ("unexpected volume"), and whoever says "rate limit" or "throttled". Not "too many recipients"
+# or "too many errors", which are about one mail or one connection.
+_TOO_FAST = re.compile(
+    r"""
+      rate.?limit | throttl | slow(ing)?\ down | sending\ too\ | too\ (fast|quickly|frequently)
+    | \brate\b .{0,40} \bexceed | \bexceed .{0,60} \brate\b | rate.controlled
+    | too\ many\ ((concurrent|simultaneous|parallel|open|new|smtp|tls)\ )*
+      (connections?|sessions?|messages?|mails?|e-?mails?|requests?)\b
+    | too\ many\ recipients\ from | too\ much\ (mail|e-?mail|traffic)
+    | (unusual|unexpected|excessive)\ (rate|volume)
+    | (messages|mails|e-?mails|requests)\ per\ (second|minute|hour)
+    | concurrent\ (smtp\ )?(connections|sessions) .{0,60} (limit|exceed)
+    | (connection|session|relay)s?\ limit\ (is\ |was\ |has\ been\ )?(exceeded|reached)
+    | reached\ its\ limit\ for\ processing\ requests
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+# The same words about somebody new, or about the one mailbox that all the world writes to: no reason to slow down.
+_NOT_OUR_SPEED = re.compile(r"gr[ae]y.?list|user you are trying to contact|mailbox", re.IGNORECASE)
+
+
+def says_too_fast(reply: Reply) -> bool:
+    """Whether a temporary refusal is for the speed or the number of connections that mail is sent with.
+
+    SMTP has no code for that (RFC 5321 §4.2.3, RFC 3463 §3): servers use 421, 432, 450, 451, 452 and 454, and tell the
+    reason in words only. In doubt it is no: the mail is tried again in any case.
+    """
+    if reply.code is None or not 400 <= reply.code < 500:
+        return False
+    return _TOO_FAST.search(reply.text) is not None and _NOT_OUR_SPEED.search(reply.text) is None
+
+
 def classify(code: int | None, text: str, stage: Stage) -> Verdict:
     """What a reply means for the mail, or for the recipient where ``stage`` is :attr:`Stage.RCPT`.
 

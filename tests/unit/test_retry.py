@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from congressy_mailer.retry import FLOOR, Reply, Stage, Verdict, classify, delay
+from congressy_mailer.retry import FLOOR, Reply, Stage, Verdict, classify, delay, says_too_fast
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,59 @@ def test_the_text_of_a_reply_is_one_visible_line(text: str) -> None:
 
 def test_a_reply_keeps_what_can_be_read() -> None:
     assert Reply(250, "2.0.0\x00 OK\r\n\t ação \ud800").text == "2.0.0 OK ação"
+
+
+TOO_FAST = [
+    (454, "Throttling failure: Maximum sending rate exceeded."),
+    (421, "4.7.0 mx.example.com Error: too many connections from 192.0.2.1"),
+    (450, "4.7.1 Error: too much mail from 192.0.2.1"),
+    (450, "4.7.1 Error: too many recipients from 192.0.2.1"),
+    (451, "4.7.1 Rate limit exceeded, please try again later"),
+    (450, "4.7.1 <ana@example.com>: Recipient address rejected: Rate limit exceeded"),
+    (452, "4.3.2 Connection rate limit exceeded."),
+    (452, "4.4.5 Messages per second limit exceeded"),
+    (421, "4.7.28 Our system has detected an unusual rate of unsolicited mail originating from your IP address."),
+    (450, "4.2.1 Peak SMTP relay limit exceeded for this customer."),
+    (432, "4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded. Throttled"),
+    (421, "4.3.2 The maximum number of concurrent connections has exceeded a limit, closing transmission channel"),
+    (421, "4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred due to unexpected volume or user complaints"),
+    (421, "4.7.1 Messages to example.com deferred due to excessive volume. Try again later"),
+    (421, "Too many concurrent SMTP connections from this IP address; please try again later."),
+    (450, "too many connections from your IP (rate controlled)"),
+    (451, "The server has reached its limit for processing requests from your host. Please try again later."),
+    (451, "4.7.1 Received too many messages from a new or untrusted IP"),
+    (421, "Server busy, slow down"),
+]
+
+NOT_TOO_FAST = [
+    (250, "2.0.0 OK, rate limited"),
+    (None, "rate limit: the connection was lost"),
+    (550, "5.7.1 rate limit exceeded"),
+    (450, "4.2.0 <ana@example.com>: Recipient address rejected: Greylisted, try again in 300 seconds"),
+    (451, "4.7.1 Greylisting in action, please come back later, you are too fast"),
+    (451, "4.7.1 Service unavailable - try again later"),
+    (421, "4.7.0 Try again later, closing connection."),
+    (421, "4.3.3 [internal] smtpapi unable to generate unique transmission id"),
+    (452, "4.5.3 Too many recipients"),
+    (421, "4.7.0 mx.example.com Error: too many errors"),
+    (452, "4.2.2 The recipient's mailbox is over its quota"),
+    (450, "4.2.1 The user you are trying to contact is receiving mail at a rate that exceeds the limit"),
+    (450, "4.2.1 <ana@example.com>: Mailbox received too much email in a short period of time"),
+    (451, "4.3.0 Temporary error: temperature exceeded"),
+]
+
+
+@pytest.mark.parametrize(("code", "text"), TOO_FAST)
+def test_a_server_that_finds_it_too_fast_is_understood(code: int, text: str) -> None:
+    assert says_too_fast(Reply(code, text))
+    assert classify(code, text, Stage.MAIL) is Verdict.DEFERRED
+
+
+@pytest.mark.parametrize(("code", "text"), NOT_TOO_FAST)
+def test_other_temporary_refusals_are_no_reason_to_slow_down(code: int | None, text: str) -> None:
+    assert not says_too_fast(Reply(code, text))
+
+
+@given(code=st.none() | st.integers(0, 999), text=st.text())
+def test_only_what_is_temporary_is_too_fast(code: int | None, text: str) -> None:
+    assert not says_too_fast(Reply(code, text)) or (code is not None and 400 <= code < 500)

@@ -1,0 +1,142 @@
+"""Pure rules: how fast mail may be handed over, how a slow-down begins and ends, and how far ahead permits are taken.
+
+All rates are mails per second; all times are seconds since some moment that one clock has given.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+_PERIODS = {"s": 1, "m": 60, "h": 3600}
+_RATE = re.compile(r"\s*([1-9][0-9]{0,8})\s*/\s*([smh])\s*", re.ASCII)
+
+#: However often a server says that it is too fast: without any mail nobody would notice that it takes some again.
+SLOWEST = 1.0
+
+#: Halved at most once in this time: replies that were under way together are one complaint.
+HALVING_INTERVAL = 1.0
+
+#: Mails are counted for so long.
+SPAN = 5.0
+
+_RECOVERY = 1.1
+_RECOVERY_INTERVAL = 10.0
+
+# Permits for more than this are not taken at a time, nor do unused ones add up to more than twice of it.
+_AHEAD = 0.02
+
+#: Permits that were not used within this time are not used any more: other workers were given theirs meanwhile.
+LONGEST_HELD = 0.1
+
+
+@lru_cache(maxsize=16)
+def parse_rate(text: str) -> float:
+    """Mails per second of a text such as ``"100/s"``, ``"1000/m"`` or ``"20000/h"``.
+
+    Raises:
+        ValueError: it is no such text; the message says what it must be.
+    """
+    found = _RATE.fullmatch(text)
+    if found is None:
+        raise ValueError('a whole number for each second, minute or hour, such as "100/s", "1000/m" or "20000/h"')
+    return int(found[1]) / _PERIODS[found[2]]
+
+
+@dataclass(frozen=True, slots=True)
+class SlowDown:
+    """A server has said that mail comes too fast, and until it is forgotten less is sent."""
+
+    #: When it began.
+    began_at: float
+    #: When it was last halved.
+    halved_at: float
+    #: The rate that it was halved to.
+    rate: float
+    #: The rate at which it is over.
+    ends_at_rate: float
+
+    def rate_at(self, now: float) -> float:
+        """The rate in force: a tenth more every ten seconds."""
+        # Bounded, for the power of something large is an error. A clock that went back has recovered nothing.
+        steps = min(max(0.0, now - self.halved_at) / _RECOVERY_INTERVAL, 1000.0)
+        return min(self.ends_at_rate, self.rate * math.pow(_RECOVERY, steps))
+
+    def is_over(self, now: float) -> bool:
+        """Whether it holds nothing back any more."""
+        return self.rate_at(now) >= self.ends_at_rate
+
+    def encode(self) -> str:
+        """All of it, as a text."""
+        return " ".join(map(repr, (self.began_at, self.halved_at, self.rate, self.ends_at_rate)))
+
+    @classmethod
+    def decode(cls, text: str) -> SlowDown | None:
+        """What :meth:`encode` has made a text of; ``None`` for anything else."""
+        try:
+            began_at, halved_at, rate, ends_at_rate = map(float, text.split())
+        except ValueError:
+            return None
+        return cls(began_at, halved_at, rate, ends_at_rate)
+
+
+def slowed(current: SlowDown | None, now: float, *, limit: float | None, measured: float) -> SlowDown | None:
+    """What is in force once a server has said that mail comes too fast: half of what was sent, or was allowed.
+
+    Args:
+        current: the slow-down that is known, whether over or not.
+        now: when the server said so.
+        limit: the configured rate; ``None`` where there is none.
+        measured: how much was handed over lately.
+    """
+    if current is not None and current.is_over(now):
+        current = None
+    if current is not None:
+        if now - current.halved_at < HALVING_INTERVAL:
+            return current
+        allowed, ends_at_rate, began_at = current.rate_at(now), current.ends_at_rate, current.began_at
+    elif limit is not None:
+        allowed, ends_at_rate, began_at = limit, limit, now
+    else:
+        # Twice, so that a server whose own limit lies below what was sent does not begin and end one all the time.
+        allowed, ends_at_rate, began_at = measured, 2 * max(measured, SLOWEST), now
+    rate = max(min(SLOWEST, ends_at_rate), min(allowed, max(measured, SLOWEST)) / 2)
+    return SlowDown(began_at, now, rate, ends_at_rate) if rate < ends_at_rate else current
+
+
+def rate_in_force(limit: float | None, slow_down: SlowDown | None, now: float) -> float | None:
+    """The most that may be handed over; ``None`` where nothing limits it."""
+    if slow_down is None or slow_down.is_over(now):
+        return limit
+    rate = slow_down.rate_at(now)
+    return rate if limit is None else min(rate, limit)
+
+
+def measured_rate(previous: int, current: int, elapsed: float) -> float:
+    """How much was handed over lately. What is too much by mistake does little harm: the next complaint halves it.
+
+    Args:
+        previous: mails in the last :data:`SPAN`, where something was handed over in it.
+        current: mails in the one that has begun.
+        elapsed: how long the counting of those has gone on.
+    """
+    return max(previous / SPAN, current / max(elapsed, 0.25))
+
+
+def burst(rate: float) -> int:
+    """How many permits may add up while nobody takes any."""
+    return max(1, int(rate * 2 * _AHEAD))
+
+
+def batch(rate: float, taken: int, lasted: float) -> int:
+    """How many permits to take at a time: as many as this process uses in a fiftieth of a second.
+
+    Args:
+        rate: the rate in force.
+        taken: how many it took the last time.
+        lasted: how long those have lasted, with the waiting.
+    """
+    used = taken * _AHEAD / lasted if lasted > 0 else math.inf
+    return max(1, int(min(used, 2 * taken, burst(rate) / 2)))
