@@ -66,6 +66,7 @@ setup(
         "sparkpost>=1.3.10",
         "uuid6>=2024.1",
         "html-to-markdown>=3.21,<4",
+        "throttled-py>=3.5,<4",
     ],
     extras_require={
         "demo": demo,

@@ -15,6 +15,8 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from .rates import parse_rate
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailerSettings:
@@ -67,6 +69,14 @@ class MailerSettings:
     UNAVAILABLE_BACKOFF: timedelta = timedelta(seconds=5)
     #: Longest time until a mail server that cannot be used is tried again.
     UNAVAILABLE_BACKOFF_MAX: timedelta = timedelta(minutes=10)
+    #: Most mails that all workers together hand to one mail backend, spread evenly: ``"100/s"``, ``"1000/m"`` or
+    #: ``"20000/h"``. Each alias has a count of its own. ``None``: as fast as it goes. They are counted in the Redis
+    #: that is Celery's broker; with another broker each process counts for itself.
+    RATE_LIMIT: str | None = None
+    #: Most SMTP connections that all workers together have open for one mail backend, each alias for itself, counted
+    #: where ``RATE_LIMIT`` is. SparkPost allows 10 ("SMTP and REST API Injection Best Practices"). ``None``: as many as
+    #: there are worker processes and threads.
+    MAX_CONNECTIONS: int | None = 10
     #: How long the subject, text, context and attachments of a message are kept after its end; ``None``: as long
     #: as the message. What is ``sensitive`` goes as soon as it is sent.
     KEEP_CONTENT: timedelta | None = timedelta(days=30)
@@ -84,7 +94,7 @@ class MailerSettings:
     TRANSPORTS: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-_MAY_BE_NONE = {"CELERY_APP", "KEEP_CONTENT", "KEEP_MESSAGES"}
+_MAY_BE_NONE = {"CELERY_APP", "RATE_LIMIT", "MAX_CONNECTIONS", "KEEP_CONTENT", "KEEP_MESSAGES"}
 _names = [setting.name for setting in fields(MailerSettings)]
 _cached: MailerSettings | None = None
 
@@ -136,10 +146,19 @@ def _check_value(key: str, value: object) -> None:
     elif key == "ON_CRASH":
         if value not in ("resend", "hold"):
             raise ImproperlyConfigured(f"CONGRESSY_MAILER['ON_CRASH'] must be 'resend' or 'hold', not {value!r}.")
+    elif key == "RATE_LIMIT":
+        _check_rate(value)
     elif key == "TRANSPORTS":
         _check_transports(value)
     elif not (isinstance(value, str) and value):
         raise ImproperlyConfigured(f"CONGRESSY_MAILER[{key!r}] must be a text that is not empty, not {value!r}.")
+
+
+def _check_rate(value: object) -> None:
+    try:
+        parse_rate(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise ImproperlyConfigured(f"CONGRESSY_MAILER['RATE_LIMIT'] must be {error}, not {value!r}.") from None
 
 
 def _check_transports(value: object) -> None:

@@ -95,3 +95,12 @@ class TransportUnavailable(MailerError):
 
     #: What the server has said to a mail, where that told; it may repeat what the mail says.
     reply: Reply | None = None
+
+
+class NoFreeConnection(MailerError):
+    """All of the ``MAX_CONNECTIONS`` are in use: nothing was sent, and the mail is put back without an attempt."""
+
+    def __init__(self, using: str, retry_in: timedelta) -> None:
+        super().__init__(f"All connections to the mail backend {using or 'default'!r} are in use.")
+        #: When it makes sense to ask again.
+        self.retry_in = retry_in

@@ -39,6 +39,10 @@ def test_unknown_key_far_from_all_lists_them() -> None:
         ({"ON_CRASH": "drop"}, r"\['ON_CRASH'\] must be 'resend' or 'hold', not 'drop'"),
         ({"QUEUE": ""}, r"\['QUEUE'\] must be a text that is not empty"),
         ({"CELERY_APP": 3}, r"\['CELERY_APP'\] must be a text that is not empty"),
+        ({"RATE_LIMIT": "100"}, r"\['RATE_LIMIT'\] must be a whole number for each .*, such as \"100/s\".*, not '100'"),
+        ({"RATE_LIMIT": 100}, r"\['RATE_LIMIT'\] must be a whole number for each .*, not 100"),
+        ({"RATE_LIMIT": ["1/s"]}, r"\['RATE_LIMIT'\] must be a whole number for each"),
+        ({"MAX_CONNECTIONS": 0}, r"\['MAX_CONNECTIONS'\] must be a whole number from 1, not 0"),
         ({"TRANSPORTS": ["x"]}, r"\['TRANSPORTS'\] must be a dict"),
         ({"TRANSPORTS": {"eu": {}}}, r"\['TRANSPORTS'\]\['eu'\] must be a dict with BACKEND"),
         ({"TRANSPORTS": {"eu": {"BACKEND": "x", "OPTION": {}}}}, "unknown key 'OPTION'"),
@@ -53,6 +57,13 @@ def test_values_and_defaults() -> None:
     with override_settings(CONGRESSY_MAILER={"LEASE": timedelta(minutes=3)}):
         assert timedelta(minutes=3) == mailer_settings().LEASE
         assert mailer_settings().QUEUE == "mailer"
+
+
+@pytest.mark.parametrize("value", [None, "100/s", "1000/m", "20000/h"])
+def test_a_rate_limit_is_a_text_or_none(value: str | None) -> None:
+    with override_settings(CONGRESSY_MAILER={"RATE_LIMIT": value, "MAX_CONNECTIONS": None}):
+        assert value == mailer_settings().RATE_LIMIT
+        assert mailer_settings().MAX_CONNECTIONS is None
 
 
 def test_sender_falls_back_on_django() -> None:

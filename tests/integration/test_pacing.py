@@ -1,0 +1,480 @@
+"""The rate, the slow-down and the number of connections, for several processes with one real Redis."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.core.exceptions import ImproperlyConfigured
+from redis.exceptions import NoPermissionError
+
+from congressy_mailer import pacing
+from congressy_mailer.pacing import broker, connections, pace
+from congressy_mailer.pacing.ledger import Ledger, Seen
+from congressy_mailer.pacing.local import LocalLedger
+from congressy_mailer.pacing.pace import Pace
+from congressy_mailer.pacing.shared import SharedLedger
+from congressy_mailer.rates import SlowDown, burst
+from congressy_mailer.retry import Reply
+from demo.embedded_redis import EmbeddedRedis
+from tests.conftest import at_once, wait_for
+from tests.services import RedisUnderSentinel
+
+CelerySettings = Callable[..., None]
+
+ROOT = Path(__file__).parent.parent.parent
+TOO_FAST = Reply(451, "4.7.1 Rate limit exceeded, try again later")
+#: What a call may take while Redis does not answer.
+BOUND = 0.5
+
+
+def begin_anew() -> None:
+    """As in a process that has just begun."""
+    broker.ledgers._begin()
+    pace._paces.clear()
+    connections._refused_until.clear()
+
+
+@pytest.fixture
+def ask_at(celery_settings: CelerySettings) -> Iterator[CelerySettings]:
+    """Have this process ask at a broker."""
+
+    def ask(url: str, **settings: Any) -> None:
+        begin_anew()
+        celery_settings(broker_url=url, broker_write_url=url, broker_read_url=url, **settings)
+
+    yield ask
+    begin_anew()
+
+
+@pytest.fixture
+def client(redis_server: EmbeddedRedis, ask_at: CelerySettings) -> Iterator[redis.Redis]:
+    """The Redis that this process asks, to look into."""
+    ask_at(redis_server.url)
+    with redis.Redis(port=redis_server.port, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture(params=["shared", "local"])
+def ledger(request: pytest.FixtureRequest) -> Ledger:
+    """Both ledgers must do the same."""
+    if request.param == "local":
+        return LocalLedger()
+    return SharedLedger(request.getfixturevalue("client"))
+
+
+@contextmanager
+def workers(url: str, count: int, **configured: Any) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that wait for orders: see :mod:`tests.integration.pacers`."""
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "BROKER_URL": url}
+    command = [sys.executable, "-m", "tests.integration.pacers"]
+    started = [
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        for _ in range(count)
+    ]
+    try:
+        assert ordered(started, CELERY_APP="tests.project:app", **configured) == ["ready"] * count
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def ordered(processes: list[subprocess.Popen[str]], **order: Any) -> list[Any]:
+    """Give all the same order, and return what they answer."""
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(order) + "\n")
+    return [json.loads(process.stdout.readline()) for process in processes if process.stdout is not None]
+
+
+@contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """A process that exists and does nothing."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+def took(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def turns_at_once(pace: Pace) -> int:
+    """How many mails may be handed over without waiting; at most 500."""
+    count = 0
+    while count < 500 and not pace.wait_for_turn():
+        count += 1
+    return count
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_all_processes_together_keep_to_the_rate(redis_server: EmbeddedRedis) -> None:
+    rate, seconds = 200, 1.5
+    with workers(redis_server.url, 3, RATE_LIMIT=f"{rate}/s") as processes:
+        answers = ordered(processes, do="turns", seconds=seconds)
+    assert all(answers)
+    times = sorted(moment for answer in answers for moment in answer)
+    for window in (0.05, 0.2, 0.5, 1.0):
+        most = max(bisect_left(times, moment + window) - index for index, moment in enumerate(times))
+        # What may add up, what the three hold for their next mails, and what the machine delays.
+        assert most <= rate * window + burst(rate) + rate * 0.05, (window, most)
+    assert len(times) >= rate * seconds * 0.7
+
+
+def test_without_a_limit_redis_is_asked_once_a_second_and_with_one_for_several_mails_at_a_time(
+    client: redis.Redis, settings: Any
+) -> None:
+    def calls() -> int:
+        return int(client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+    began = time.monotonic()
+    free = pacing.pace_for("")
+    before = calls()
+    assert not any(free.wait_for_turn() for _ in range(10_000))
+    assert calls() - before <= 1 + time.monotonic() - began + 1
+    settings.CONGRESSY_MAILER = {"RATE_LIMIT": "100000/s"}
+    limited = pacing.pace_for("other")
+    before = calls()
+    assert sum(not limited.wait_for_turn() for _ in range(2000)) == 2000
+    assert calls() - before < 100
+
+
+def test_after_a_pause_no_second_s_allowance_comes_at_once(client: redis.Redis, settings: Any) -> None:
+    settings.CONGRESSY_MAILER = {"RATE_LIMIT": "500/s"}
+    assert 1 <= turns_at_once(pacing.pace_for("")) <= burst(500) + 5
+    settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/m"}
+    hourly = pacing.pace_for("other")
+    assert turns_at_once(hourly) == 1
+    assert 50 < hourly.wait_for_turn().total_seconds() <= 60
+
+
+def test_each_mail_backend_has_a_rate_of_its_own(client: redis.Redis, settings: Any) -> None:
+    settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/h"}
+    assert [turns_at_once(pacing.pace_for(using)) for using in ("", "eu", "")] == [1, 1, 0]
+    assert pacing.pace_for("") is pacing.pace_for("default")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_complaint_slows_all_down_and_is_said_once(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
+    paces = [Pace("default") for _ in range(4)]
+    assert [turns_at_once(pace) for pace in paces] == [500] * 4
+    at_once(lambda worker: paces[worker].heard([Reply(250, "2.0.0 OK"), TOO_FAST]))
+    (said,) = warnings(caplog)
+    assert "'default' says that mail comes too fast: 451 4.7.1 Rate limit exceeded, try again later." in said
+    noted = SlowDown.decode(client.hget("congressy_mailer:pace:default", "noted") or "")
+    assert noted is not None
+    assert noted.rate >= 50
+    # Somebody who has heard nothing himself; and nothing else than too fast counts.
+    elsewhere = Pace("default")
+    assert turns_at_once(elsewhere) < 500
+    elsewhere.heard([Reply(451, "4.7.1 Greylisted"), Reply(250, "2.0.0 OK")])
+    # Complaints that were under way together are one.
+    elsewhere.heard([TOO_FAST])
+    assert SlowDown.decode(client.hget("congressy_mailer:pace:default", "noted") or "") == noted
+    assert turns_at_once(Pace("eu")) == 500
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_end_of_a_slow_down_is_said_once(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
+    now = float(client.time()[0])
+    client.hset("congressy_mailer:pace:default", "noted", SlowDown(now - 400, now - 200, 50, 100).encode())
+    assert at_once(lambda worker: turns_at_once(Pace("default"))) == [500] * 4
+    (said,) = warnings(caplog)
+    assert "'default' is no longer sent to more slowly, after 0:06:4" in said
+    assert client.hget("congressy_mailer:pace:default", "noted") is None
+
+
+def test_what_makes_no_sense_in_redis_limits_nothing(client: redis.Redis) -> None:
+    client.hset("congressy_mailer:pace:default", "noted", "of another version")
+    assert turns_at_once(pacing.pace_for("")) == 500
+
+
+def test_no_more_connections_than_allowed_and_none_unused(redis_server: EmbeddedRedis) -> None:
+    with workers(redis_server.url, 3, MAX_CONNECTIONS=2) as processes:
+        answers = ordered(processes, do="connections", seconds=0.6)
+    assert all(answers)
+    events = sorted(
+        (moment, step)
+        for answer in answers
+        for open_for in answer
+        for moment, step in zip(open_for, (1, -1), strict=True)
+    )
+    open_now = most = 0
+    for _, step in events:
+        open_now += step
+        most = max(most, open_now)
+    assert most == 2
+
+
+def test_the_connection_of_a_killed_process_is_free_at_once(
+    redis_server: EmbeddedRedis, client: redis.Redis, settings: Any
+) -> None:
+    settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
+    with workers(redis_server.url, 1, MAX_CONNECTIONS=1) as processes:
+        assert ordered(processes, do="hold") == [True]
+        refused = pacing.connection_slot("")
+        assert not refused.acquired
+        assert 1 <= refused.retry_in.total_seconds() <= 3
+        # Without asking again.
+        with stopped(redis_server.pid):
+            assert not pacing.connection_slot("").acquired
+        processes[0].kill()
+        processes[0].wait(10)
+        connections._refused_until.clear()
+        assert pacing.connection_slot("").acquired
+
+
+def test_the_connection_of_another_host_is_free_when_its_time_is_over(client: redis.Redis, settings: Any) -> None:
+    settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
+    seconds, microseconds = client.time()
+    client.zadd("congressy_mailer:connections:default", {"another host": seconds + microseconds / 1e6 + 0.5})
+
+    def acquired() -> bool:
+        connections._refused_until.clear()
+        return pacing.connection_slot("").acquired
+
+    assert not acquired()
+    wait_for(acquired, 5)
+
+
+def test_a_connection_at_rest_is_given_up_where_others_wait(client: redis.Redis, settings: Any) -> None:
+    settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
+    slot = pacing.connection_slot("")
+    assert slot.acquired
+    assert slot.keep()
+    assert slot.rest()
+    assert not pacing.connection_slot("").acquired
+    assert pacing.connection_slot("eu").acquired
+    assert not slot.rest()
+    # It is still held until it is closed.
+    assert slot.keep()
+    slot.release()
+    assert not slot.keep()
+    assert pacing.connection_slot("").acquired
+
+
+def test_a_connection_whose_slot_was_lost_is_closed_or_counted_again(
+    client: redis.Redis, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
+    monkeypatch.setattr(connections, "_KEEP_INTERVAL", 0)
+    slot = pacing.connection_slot("")
+    client.flushall()
+    assert slot.keep()
+    assert client.zcard("congressy_mailer:connections:default") == 1
+    client.flushall()
+    assert pacing.connection_slot("").acquired
+    assert not slot.keep()
+    assert not slot.rest()
+
+
+def test_without_a_limit_for_connections_nobody_is_asked(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": None}
+    monkeypatch.setattr(connections, "ledgers", None)
+    slots = [pacing.connection_slot("") for _ in range(20)]
+    assert all(slot.acquired and slot.keep() and slot.rest() for slot in slots)
+    slots[0].release()
+    assert not slots[0].acquired
+
+
+def test_a_redis_that_hangs_holds_nobody_up_for_long(
+    redis_server: EmbeddedRedis,
+    client: redis.Redis,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/h", "MAX_CONNECTIONS": 1}
+    assert turns_at_once(pacing.pace_for("")) == 1
+    assert pacing.connection_slot("").acquired
+    with stopped(redis_server.pid):
+        # On the open connection; then without trying; then on a new one.
+        assert took(lambda: pacing.connection_slot("eu")) < BOUND
+        assert took(lambda: [pacing.connection_slot("eu").release() for _ in range(50)]) < BOUND / 2
+        broker.ledgers._next_try = 0.0
+        assert took(lambda: pacing.connection_slot("eu").release()) < 2 * BOUND
+        # Each process for itself meanwhile.
+        assert turns_at_once(Pace("default")) == 1
+        assert turns_at_once(Pace("default")) == 0
+        assert len(warnings(caplog)) == 1
+        assert "Redis does not answer" in warnings(caplog)[0]
+    broker.ledgers._next_try = 0.0
+    assert not pacing.connection_slot("").acquired
+    assert len(warnings(caplog)) == 2
+    assert "Redis answers again" in warnings(caplog)[1]
+
+
+def test_a_redis_that_was_restarted_is_used_at_once(
+    redis_server: EmbeddedRedis, client: redis.Redis, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
+    slot = pacing.connection_slot("")
+    redis_server.kill()
+    redis_server.start()
+    assert slot.rest()
+    assert client.zcard("congressy_mailer:connections:default") == 1
+    assert warnings(caplog) == []
+
+
+def test_a_forked_process_asks_over_a_connection_of_its_own(client: redis.Redis, settings: Any) -> None:
+    settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 2, "RATE_LIMIT": "1/h"}
+    parent = pacing.connection_slot("")
+    assert turns_at_once(pacing.pace_for("")) == 1
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        said = [pacing.connection_slot("").acquired, turns_at_once(pacing.pace_for("")), broker.ledgers._failures]
+        os.write(writing, json.dumps(said).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert json.loads(os.read(reading, 1000)) == [True, 0, 0]
+    os.close(reading)
+    os.close(writing)
+    assert parent.rest()
+    assert client.zcard("congressy_mailer:connections:default") == 2
+
+
+def test_what_is_kept_in_redis_ends_by_itself_and_names_nobody(client: redis.Redis, settings: Any) -> None:
+    settings.CONGRESSY_MAILER = {"RATE_LIMIT": "100/s"}
+    pace = pacing.pace_for("")
+    turns_at_once(pace)
+    pace.heard([Reply(451, "too many messages from ana@example.com")])
+    assert pacing.connection_slot("").acquired
+    keys = sorted(client.scan_iter())
+    assert keys == [f"congressy_mailer:{kind}:default" for kind in ("connections", "pace", "permits")]
+    assert all(0 < client.ttl(key) <= 3600 for key in keys)
+    assert "ana" not in str([client.hgetall(keys[1]), client.zrange(keys[0], 0, -1)])
+
+
+def test_the_prefix_of_the_host_s_keys_is_used(
+    redis_server: EmbeddedRedis, client: redis.Redis, ask_at: CelerySettings, settings: Any
+) -> None:
+    settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/h", "MAX_CONNECTIONS": 1}
+    ask_at(redis_server.url, broker_transport_options={"global_keyprefix": "host:"})
+    slot = pacing.connection_slot("")
+    assert turns_at_once(pacing.pace_for("")) == 1
+    assert {key.partition("congressy_mailer:")[0] for key in client.scan_iter()} == {"host:"}
+    slot.release()
+    assert client.exists("host:congressy_mailer:connections:default") == 0
+
+
+def test_with_sentinel_the_master_is_asked(ask_at: CelerySettings, settings: Any) -> None:
+    settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
+    with RedisUnderSentinel() as group:
+        ask_at(group.url, broker_transport_options=group.transport_options)
+        assert pacing.connection_slot("").acquired
+        assert not pacing.connection_slot("").acquired
+        with redis.Redis(port=group.master.port) as master:
+            assert master.zcard("congressy_mailer:connections:default") == 2
+        begin_anew()
+
+
+@pytest.mark.parametrize("celery", ["another broker", "none"])
+def test_without_a_redis_each_process_counts_for_itself(
+    celery: str,
+    ask_at: CelerySettings,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def no_app() -> None:
+        raise ImproperlyConfigured("No Celery app was found.")
+
+    settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/h", "MAX_CONNECTIONS": 1}
+    ask_at("amqp://127.0.0.1:1//")
+    if celery == "none":
+        monkeypatch.setattr(broker, "find_celery_app", no_app)
+    assert turns_at_once(pacing.pace_for("")) == 1
+    slot = pacing.connection_slot("")
+    assert slot.acquired
+    assert not pacing.connection_slot("").acquired
+    slot.release()
+    assert pacing.connection_slot("").acquired
+    assert warnings(caplog) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_threads_that_find_redis_away_at_once_say_it_once(
+    ask_at: CelerySettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask_at("redis://127.0.0.1:1/0")
+    at_once(lambda worker: pacing.connection_slot(str(worker)))
+    assert len(warnings(caplog)) == 1
+    assert broker.ledgers._failures == 1
+
+
+def test_where_redis_answers_with_an_error_the_process_counts_for_itself(client: redis.Redis) -> None:
+    def ask(ledger: Ledger) -> str:
+        if isinstance(ledger, SharedLedger):
+            raise NoPermissionError("this user has no permissions to run the 'evalsha' command")
+        return "local"
+
+    assert broker.ledgers.ask(ask) == "local"
+
+
+def test_permits_are_given_evenly(ledger: Ledger) -> None:
+    assert ledger.take("x", 10, 2, 2) == 0
+    assert 0.05 < ledger.take("x", 10, 2, 1) <= 0.1
+    assert 0.15 < ledger.take("x", 10, 2, 2) <= 0.2
+    assert ledger.take("y", 10, 2, 1) == 0
+    # Half the rate from here on.
+    assert 0.1 < ledger.take("x", 5, 1, 1) <= 0.4
+
+
+def test_what_was_handed_over_is_counted(ledger: Ledger) -> None:
+    assert ledger.look("x", 0).current == 0
+    ledger.look("x", 70)
+    seen = ledger.look("x", 30)
+    assert (seen.current + seen.previous, seen.noted, seen.slow_down) == (100, "", None)
+    assert seen.measured >= 20
+    assert ledger.look("y", 1).current == 1
+
+
+def test_only_one_of_two_notes_is_taken(ledger: Ledger) -> None:
+    ledger.look("x", 0)
+    assert ledger.note("x", "", "first")
+    assert not ledger.note("x", "", "second")
+    assert ledger.look("x", 0).noted == "first"
+    assert ledger.note("x", "first", "")
+    assert ledger.look("x", 0).noted == ""
+
+
+def test_connections_are_given_and_taken_back(ledger: Ledger) -> None:
+    assert ledger.admit("x", "a", 2).granted
+    assert ledger.admit("x", "b", 2).granted
+    assert not ledger.admit("x", "a", 2).wanted
+    refused = ledger.admit("x", "c", 2)
+    assert (refused.granted, {"a", "b"} <= set(refused.holders)) == (False, True)
+    kept = ledger.admit("x", "a", 2)
+    assert (kept.granted, kept.wanted, list(kept.holders)) == (True, True, [])
+    assert ledger.admit("y", "c", 2).granted
+    ledger.dismiss("x", ["a", "b"])
+    assert ledger.admit("x", "c", 1).granted
+
+
+def test_a_look_shows_the_slow_down() -> None:
+    slow_down = SlowDown(1, 2, 3, 4)
+    assert Seen(5, slow_down.encode(), 0, 0, 0).slow_down == slow_down
