@@ -52,6 +52,7 @@ class Ledgers:
         self._none_is_shared = False
         self._failures = 0
         self._next_try = 0.0
+        self._not_connected_at = 0.0
 
     def _forked(self) -> None:
         # The socket is the parent's. It must not be used here, nor closed: closing says goodbye on it.
@@ -86,11 +87,8 @@ class Ledgers:
         try:
             answer = self._ask_at_once(question, began)
         except SoftTimeLimitExceeded:
-            # Half an answer may be left on the connection.
-            self._drop()
             raise
         except Exception as error:
-            self._drop()
             self._failed(error, began)
             return None
         if answer is not None and self._failures:
@@ -101,19 +99,31 @@ class Ledgers:
         shared = self._shared
         if shared is not None:
             try:
-                return (question(shared),)
+                return (self._ask_over(shared, question),)
             except SoftTimeLimitExceeded:
                 raise
             except Exception:
                 # One that Redis has closed fails at once, and a new one may work. One that hangs has used up the time.
                 if time.monotonic() - began > _TIMEOUT / 2:
                     raise
-                self._drop()
         with self._lock:
+            if began < self._not_connected_at:
+                # Another thread has waited for a connection in vain meanwhile; that is enough.
+                return None
             if self._shared is None:
                 self._connect()
             shared = self._shared
-        return None if shared is None else (question(shared),)
+        return None if shared is None else (self._ask_over(shared, question),)
+
+    def _ask_over(self, shared: SharedLedger, question: Callable[[Ledger], _R]) -> _R:
+        try:
+            return question(shared)
+        except BaseException:
+            # Half an answer may be left on the connection, also where a signal's handler has interrupted.
+            with self._lock:
+                if self._shared is shared:
+                    self._drop()
+            raise
 
     def _connect(self) -> None:
         try:
@@ -124,9 +134,14 @@ class Ledgers:
         self._connection = connect(app, _TIMEOUT)
         if self._connection is None:
             self._none_is_shared = True
-        else:
+            return
+        try:
             channel: Any = self._connection.default_channel
             self._shared = SharedLedger(channel.client)
+        except BaseException:
+            self._drop()
+            self._not_connected_at = time.monotonic()
+            raise
 
     def _drop(self) -> None:
         connection, self._connection, self._shared = self._connection, None, None

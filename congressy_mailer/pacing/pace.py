@@ -115,8 +115,8 @@ class Pace:
             return seen
         noted = after.encode()
         if not ledger.note(self._name, seen.noted, noted):
-            # Another worker has heard the same, and has been faster; the next look shows what it made of it.
-            return seen
+            # Another worker has heard the same, and was faster.
+            return ledger.look(self._name, 0)
         logger.log(
             logging.WARNING if after.began_at == seen.now else logging.DEBUG,
             "The mail backend %r says that mail comes too fast: %s. All workers together now send at most %.1f a "

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import redis
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core.exceptions import ImproperlyConfigured
 from redis.exceptions import NoPermissionError
 
@@ -26,7 +27,7 @@ from congressy_mailer.pacing.ledger import Ledger, Seen
 from congressy_mailer.pacing.local import LocalLedger
 from congressy_mailer.pacing.pace import Pace
 from congressy_mailer.pacing.shared import SharedLedger
-from congressy_mailer.rates import SlowDown, burst
+from congressy_mailer.rates import SPAN, SlowDown, burst
 from congressy_mailer.retry import Reply
 from demo.embedded_redis import EmbeddedRedis
 from tests.conftest import at_once, wait_for
@@ -95,6 +96,13 @@ def workers(url: str, count: int, **configured: Any) -> Iterator[list[subprocess
             process.communicate()
 
 
+@pytest.fixture(scope="module")
+def three_workers() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that share a Redis and these limits."""
+    with EmbeddedRedis() as server, workers(server.url, 3, RATE_LIMIT="200/s", MAX_CONNECTIONS=2) as processes:
+        yield processes
+
+
 def ordered(processes: list[subprocess.Popen[str]], **order: Any) -> list[Any]:
     """Give all the same order, and return what they answer."""
     for process in processes:
@@ -131,10 +139,9 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_all_processes_together_keep_to_the_rate(redis_server: EmbeddedRedis) -> None:
+def test_all_processes_together_keep_to_the_rate(three_workers: list[subprocess.Popen[str]]) -> None:
     rate, seconds = 200, 1.5
-    with workers(redis_server.url, 3, RATE_LIMIT=f"{rate}/s") as processes:
-        answers = ordered(processes, do="turns", seconds=seconds)
+    answers = ordered(three_workers, do="turns", seconds=seconds)
     assert all(answers)
     times = sorted(moment for answer in answers for moment in answer)
     for window in (0.05, 0.2, 0.5, 1.0):
@@ -212,9 +219,8 @@ def test_what_makes_no_sense_in_redis_limits_nothing(client: redis.Redis) -> Non
     assert turns_at_once(pacing.pace_for("")) == 500
 
 
-def test_no_more_connections_than_allowed_and_none_unused(redis_server: EmbeddedRedis) -> None:
-    with workers(redis_server.url, 3, MAX_CONNECTIONS=2) as processes:
-        answers = ordered(processes, do="connections", seconds=0.6)
+def test_no_more_connections_than_allowed_and_none_unused(three_workers: list[subprocess.Popen[str]]) -> None:
+    answers = ordered(three_workers, do="connections", seconds=0.6)
     assert all(answers)
     events = sorted(
         (moment, step)
@@ -417,11 +423,12 @@ def test_without_a_redis_each_process_counts_for_itself(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_threads_that_find_redis_away_at_once_say_it_once(
-    ask_at: CelerySettings, caplog: pytest.LogCaptureFixture
+def test_threads_that_find_redis_away_at_once_wait_together_and_say_it_once(
+    redis_server: EmbeddedRedis, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ask_at("redis://127.0.0.1:1/0")
-    at_once(lambda worker: pacing.connection_slot(str(worker)))
+    with stopped(redis_server.pid):
+        waited = at_once(lambda worker: took(lambda: pacing.connection_slot(str(worker))), 12)
+    assert max(waited) < 2 * BOUND
     assert len(warnings(caplog)) == 1
     assert broker.ledgers._failures == 1
 
@@ -433,6 +440,30 @@ def test_where_redis_answers_with_an_error_the_process_counts_for_itself(client:
         return "local"
 
     assert broker.ledgers.ask(ask) == "local"
+
+
+def test_who_is_interrupted_while_he_asks_is_interrupted(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
+    def ask(ledger: Ledger) -> None:
+        raise SoftTimeLimitExceeded
+
+    broker.ledgers.ask(lambda ledger: ledger.look("x", 0))
+    with pytest.raises(SoftTimeLimitExceeded):
+        broker.ledgers.ask(ask)
+    assert broker.ledgers.ask(type) is SharedLedger
+    assert warnings(caplog) == []
+
+
+def test_who_complains_after_another_follows_him(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
+    class Late(SharedLedger):
+        def note(self, name: str, instead_of: str, slow_down: str) -> bool:
+            super().note(name, instead_of, SlowDown(0, 9e9, 7, 70).encode())
+            return super().note(name, instead_of, slow_down)
+
+    turns_at_once(pacing.pace_for(""))
+    broker.ledgers._shared = Late(client)
+    pacing.pace_for("").heard([TOO_FAST])
+    assert warnings(caplog) == []
+    assert turns_at_once(pacing.pace_for("")) == 1
 
 
 def test_permits_are_given_evenly(ledger: Ledger) -> None:
@@ -451,6 +482,22 @@ def test_what_was_handed_over_is_counted(ledger: Ledger) -> None:
     assert (seen.current + seen.previous, seen.noted, seen.slow_down) == (100, "", None)
     assert seen.measured >= 20
     assert ledger.look("y", 1).current == 1
+
+
+def test_the_last_span_is_remembered_and_no_earlier_one(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, local = SharedLedger(client), LocalLedger()
+    for ledger in (shared, local):
+        ledger.look("x", 100)
+    now = time.monotonic()
+    monkeypatch.setattr("congressy_mailer.pacing.local.time.monotonic", lambda: now + SPAN)
+    client.hincrby("congressy_mailer:pace:x", "span", -1)
+    for seen in (shared.look("x", 0), local.look("x", 0)):
+        assert (seen.previous, seen.current) == (100, 0)
+        assert 0 <= seen.now - seen.since < SPAN
+    monkeypatch.setattr("congressy_mailer.pacing.local.time.monotonic", lambda: now + 3 * SPAN)
+    client.hincrby("congressy_mailer:pace:x", "span", -2)
+    for seen in (shared.look("x", 1), local.look("x", 1)):
+        assert (seen.previous, seen.current, seen.since) == (0, 1, seen.now)
 
 
 def test_only_one_of_two_notes_is_taken(ledger: Ledger) -> None:
