@@ -165,6 +165,11 @@ def test_without_a_limit_redis_is_asked_once_a_second_and_with_one_for_several_m
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "100000/s"}
     limited = pacing.pace_for("other")
     before = calls()
+    for _ in range(1000):
+        limited.heard([TOO_FAST])
+    assert calls() - before <= 4
+    limited = pacing.pace_for("third")
+    before = calls()
     assert sum(not limited.wait_for_turn() for _ in range(2000)) == 2000
     assert calls() - before < 100
 
