@@ -83,13 +83,13 @@ class SlowDown:
 
 
 def slowed(current: SlowDown | None, now: float, *, limit: float | None, measured: float) -> SlowDown | None:
-    """What is in force once a server has said that mail comes too fast: half of what was sent, or was allowed.
+    """What is in force once a server has said that mail comes too fast: half of what was allowed.
 
     Args:
         current: the slow-down that is known, whether over or not.
         now: when the server said so.
         limit: the configured rate; ``None`` where there is none.
-        measured: how much was handed over lately.
+        measured: how much was handed over lately, which stands for what was allowed where nothing limits it.
     """
     if current is not None and current.is_over(now):
         current = None
@@ -102,7 +102,7 @@ def slowed(current: SlowDown | None, now: float, *, limit: float | None, measure
     else:
         # Twice, so that a server whose own limit lies below what was sent does not begin and end one all the time.
         allowed, ends_at_rate, began_at = measured, 2 * max(measured, SLOWEST), now
-    rate = max(min(SLOWEST, ends_at_rate), min(allowed, max(measured, SLOWEST)) / 2)
+    rate = max(min(SLOWEST, ends_at_rate), allowed / 2)
     return SlowDown(began_at, now, rate, ends_at_rate) if rate < ends_at_rate else current
 
 

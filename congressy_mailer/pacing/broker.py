@@ -131,7 +131,8 @@ class Ledgers:
         except ImproperlyConfigured:
             self._none_is_shared = True
             return
-        self._connection = connect(app, _TIMEOUT)
+        # Whoever runs tasks eagerly has no workers, and often no broker.
+        self._connection = None if app.conf.task_always_eager else connect(app, _TIMEOUT)
         if self._connection is None:
             self._none_is_shared = True
             return

@@ -403,7 +403,7 @@ def test_with_sentinel_the_master_is_asked(ask_at: CelerySettings, settings: Any
         begin_anew()
 
 
-@pytest.mark.parametrize("celery", ["another broker", "none"])
+@pytest.mark.parametrize("celery", ["another broker", "eager", "none"])
 def test_without_a_redis_each_process_counts_for_itself(
     celery: str,
     ask_at: CelerySettings,
@@ -415,7 +415,9 @@ def test_without_a_redis_each_process_counts_for_itself(
         raise ImproperlyConfigured("No Celery app was found.")
 
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/h", "MAX_CONNECTIONS": 1}
-    ask_at("amqp://127.0.0.1:1//")
+    ask_at(
+        "redis://127.0.0.1:1/0" if celery == "eager" else "amqp://127.0.0.1:1//", task_always_eager=celery == "eager"
+    )
     if celery == "none":
         monkeypatch.setattr(broker, "find_celery_app", no_app)
     assert turns_at_once(pacing.pace_for("")) == 1
