@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
-from celery.exceptions import SoftTimeLimitExceeded
 from django.db import DataError, InterfaceError, OperationalError, connections
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from . import outbox
 from .availability import Gate
+from .composing import Composer
+from .composing import size as size_of
 from .conf import mailer_settings
 from .confidential import described, discreet, discreet_error, told
 from .content.addresses import domain_of
-from .content.attachments import ReadAttachment
-from .content.context import decode_many
-from .content.mime import OutgoingMail, compose
-from .content.templates import Rendered, ready_content, render
-from .exceptions import ContentError, ContentNotReady, TransportUnavailable
-from .models import Attachment, Message, Priority
+from .content.mime import OutgoingMail
+from .exceptions import ContentError, ContentNotReady, NoFreeConnection, TransportUnavailable
+from .models import Message, Priority
+from .pacing import Pace, pace_for
 from .recording import LONGEST_PENDING, Recorder
 from .stopping import sigterm_waits
 from .transports.base import Composed, Outcome
@@ -38,6 +36,12 @@ from .transports.kept import transport_for
 logger = logging.getLogger("congressy_mailer.delivery")
 
 _R = TypeVar("_R")
+
+# For the next mail's turn.
+_LONGEST_PAUSE = timedelta(seconds=1)
+
+# However low the rate is: it may be another one by then.
+_LONGEST_ABSENCE = timedelta(minutes=1)
 
 # Bytes of attachments and seconds that are composed ahead, at the most.
 _BYTES_AHEAD = 1_000_000
@@ -95,10 +99,9 @@ class Delivery:
         self._way_is_closed = False
         #: Until when what was put back need not be looked at.
         self._put_back_until: datetime | None = None
-        #: What templates see, by message; kept here because a local variable is shown in reports of errors.
-        self._contexts: dict[UUID, Mapping[str, object] | Exception] = {}
-        #: Attachments that messages of a batch share, once read.
-        self._shared: dict[UUID, ReadAttachment] = {}
+        self._composer = Composer()
+        #: How long the next mail's turn is away, where that ended the slice.
+        self._too_early = timedelta(0)
         self._slice = Slice()
 
     @sensitive_variables()
@@ -203,12 +206,20 @@ class Delivery:
 
     def _deliver(self, using: str, messages: Sequence[Message]) -> None:
         gate = Gate(using, {domain_of(message.from_email) for message in messages})
+        pace = pace_for(using)
+        self._too_early = timedelta(0)
         try:
             messages = self._admitted(gate, messages)
             if messages:
                 with transport_for(using) as transport:
-                    for outcome in transport.deliver(self._compose_all(gate, messages), self._recorder.flush):
-                        self._record(gate, outcome)
+                    for outcome in transport.deliver(self._compose_all(gate, pace, messages), self._recorder.flush):
+                        self._record(gate, pace, outcome)
+            self._leave_for(self._too_early, messages)
+        except NoFreeConnection as busy:
+            # What was handed over and has no outcome was not sent.
+            self._open |= self._handed_over
+            self._handed_over.clear()
+            self._leave_for(busy.retry_in, messages)
         except TransportUnavailable as found:
             error = discreet_error(self._handed_over.values(), found)
             # What was handed over and has no outcome was not sent.
@@ -219,6 +230,28 @@ class Delivery:
             raise error from (found.__cause__ if error is found else None)
         finally:
             gate.leave()
+
+    def _leave_for(self, wait: timedelta, messages: Sequence[Message]) -> None:
+        """Put back what has not begun, without an attempt, to be looked at when there may be room for it."""
+        # What is left for less is published at once, as at the end of any time slice.
+        if wait >= _LONGEST_PAUSE:
+            wait = min(wait, _LONGEST_ABSENCE)
+            left = [message for message in messages if message.id in self._open]
+            self._put_back([message.id for message in left], until=timezone.now() + wait)
+            for message in left:
+                if message.batch_id is None:
+                    self._wait(message, wait)
+
+    def _turn_comes(self, pace: Pace) -> bool:
+        """Wait until the next mail may be handed over; false where the time slice ends before."""
+        while wait := pace.wait_for_turn():
+            # Not for long: an envelope may be open, and the server waits for its content.
+            if wait > _LONGEST_PAUSE or time.monotonic() + wait.total_seconds() > self._until:
+                self._too_early = wait
+                return False
+            self._recorder.flush()
+            self._recorder.sleep(wait.total_seconds())
+        return True
 
     def _admitted(self, gate: Gate, messages: Sequence[Message]) -> list[Message]:
         """Those that may be sent now; the others are put back until it makes sense to look again."""
@@ -240,7 +273,7 @@ class Delivery:
             self._put_back_until = until or self._put_back_until
             self._recorder.insist(partial(outbox.release, self._token, mine, until))
 
-    def _record(self, gate: Gate, outcome: Outcome) -> None:
+    def _record(self, gate: Gate, pace: Pace, outcome: Outcome) -> None:
         message = self._handed_over.pop(outcome.key)
         sender_domain = domain_of(message.from_email)
         outcome = discreet(message, outcome)
@@ -257,14 +290,15 @@ class Delivery:
             gate.succeeded()
         if outcome.accepted:
             gate.succeeded(sender_domain)
+        pace.heard(replies)
 
-    def _compose_all(self, gate: Gate, messages: Sequence[Message]) -> Iterator[Composed]:
+    def _compose_all(self, gate: Gate, pace: Pace, messages: Sequence[Message]) -> Iterator[Composed]:
         """Mails as a transport asks for them, some composed at a time.
 
         Composing may take any time, or end the process. So what was accepted is written down before it begins, and
         so much is composed at once that this is not needed for each mail.
         """
-        self._decode(messages)
+        self._composer.prepare(messages)
         waiting = deque(messages)
         begun = handed_over = False
         while waiting and not (begun and time.monotonic() > self._until) and time.monotonic() < self._lease_ends:
@@ -278,6 +312,8 @@ class Delivery:
                     return
                 if not self._still_admitted(gate, message):
                     continue
+                if not self._turn_comes(pace):
+                    return
                 if self._hold and not self._recorder.insist(partial(outbox.begin, self._token, message.id)):
                     del self._open[message.id]
                     continue
@@ -298,7 +334,7 @@ class Delivery:
             message = waiting.popleft()
             if self._still_admitted(gate, message) and (mail := self._composed(message)) is not None:
                 composed.append((message, mail))
-                size += sum(attachment.size for attachment in _attachments(message))
+                size += size_of(message)
             if time.monotonic() - began > _COMPOSING_AHEAD:
                 break
         return composed
@@ -323,18 +359,11 @@ class Delivery:
         self._looked_around = time.monotonic()
         return outbox.anything_waiting()
 
-    # Django finds the mark of run() from no frame below a generator.
-    @sensitive_variables()
-    def _decode(self, messages: Sequence[Message]) -> None:
-        decoded = decode_many([_context(message) for message in messages])
-        self._contexts = {message.id: context for message, context in zip(messages, decoded, strict=True)}
-
     @sensitive_variables()
     def _composed(self, message: Message) -> OutgoingMail | None:
         """The mail; ``None`` where it cannot be composed, and the message is looked after."""
         try:
-            context = self._contexts.pop(message.id)
-            return compose(message, _render(message, context), [self._read(one) for one in _attachments(message)])
+            return self._composer.compose(message)
         except ContentNotReady as error:
             said = told(message, error)
             logger.warning("Message %s waits: %s", message.id, said)
@@ -363,13 +392,6 @@ class Delivery:
         del self._open[message.id]
         return None
 
-    def _read(self, attachment: Attachment) -> ReadAttachment:
-        if attachment.batch_id is None:
-            return _read(attachment)
-        if attachment.id not in self._shared:
-            self._shared[attachment.id] = _read(attachment)
-        return self._shared[attachment.id]
-
     def _say(self, change: Callable[[str, UUID, str], _R], message: Message, said: str) -> _R:
         try:
             return self._recorder.insist(partial(change, self._token, message.id, said))
@@ -390,43 +412,3 @@ def _has_queued(messages: Sequence[Message]) -> bool:
     """Whether one of them has waited so long that there must be a queue."""
     long_ago = timezone.now() - _IN_A_QUEUE
     return any(message.queued_at is not None and message.queued_at < long_ago for message in messages)
-
-
-def _context(message: Message) -> Any:
-    """Encoded: what the batch says to all, and what is said to this one."""
-    if message.batch is None:
-        return message.context
-    return {**(message.batch.context or {}), **(message.context or {})}
-
-
-def _attachments(message: Message) -> list[Attachment]:
-    shared = [] if message.batch is None else message.batch.attachments.all()
-    return [*shared, *message.attachments.all()]
-
-
-def _render(message: Message, context: Mapping[str, object] | Exception) -> Rendered:
-    if isinstance(context, Exception):
-        raise context
-    content = message.content
-    if not content.template:
-        return ready_content(content.subject, content.text, content.html)
-    return render(
-        content.template, context, subject=content.subject, language=message.language, timezone=message.timezone
-    )
-
-
-def _read(attachment: Attachment) -> ReadAttachment:
-    try:
-        with attachment.file.open("rb") as file:
-            # One byte more than it should have tells that it is another file, without reading all of that.
-            content = file.read(attachment.size + 1)
-    except (MemoryError, SoftTimeLimitExceeded):
-        raise
-    except Exception as error:
-        # The storage may be away, or another host's that is not mounted yet.
-        raise ContentNotReady(
-            f"The attachment {attachment.filename!r} cannot be read from the storage: {type(error).__name__}: {error}"
-        ) from error
-    if hashlib.sha256(content).hexdigest() != attachment.sha256:
-        raise ContentError(f"The attachment {attachment.filename!r} is not what was stored: its SHA-256 differs.")
-    return ReadAttachment(attachment.filename, content, attachment.mimetype, attachment.content_id)

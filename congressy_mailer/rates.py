@@ -91,11 +91,11 @@ def slowed(current: SlowDown | None, now: float, *, limit: float | None, measure
         limit: the configured rate; ``None`` where there is none.
         measured: how much was handed over lately, which stands for what was allowed where nothing limits it.
     """
+    if current is not None and now - current.halved_at < HALVING_INTERVAL:
+        return current
     if current is not None and current.is_over(now):
         current = None
     if current is not None:
-        if now - current.halved_at < HALVING_INTERVAL:
-            return current
         allowed, ends_at_rate, began_at = current.rate_at(now), current.ends_at_rate, current.began_at
     elif limit is not None:
         allowed, ends_at_rate, began_at = limit, limit, now

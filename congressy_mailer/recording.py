@@ -111,13 +111,14 @@ class Recorder:
                     raise
                 logger.warning("The database is away; what was sent is recorded when it is back: %s", error)
                 connection.close()
-                self._sleep(wait)
+                self.sleep(wait)
                 wait = min(wait * 2, _LONGEST_WAIT_FOR_DATABASE)
             except SoftTimeLimitExceeded:
                 # Raised once. The record matters more, for as long as the lease holds.
                 self._interrupted()
 
-    def _sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
+        """Wait, unless the time that Celery allows is over."""
         try:
             time.sleep(seconds)
         except SoftTimeLimitExceeded:

@@ -15,7 +15,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from congressy_mailer import dispatch
+from congressy_mailer import dispatch, pacing
 from congressy_mailer.transports import kept
 from demo.embedded_redis import EmbeddedRedis
 from demo.local_sparkpost import LocalSparkPost
@@ -114,7 +114,15 @@ def broker(broker_url: str, celery_settings: Callable[..., None], monkeypatch: p
     """Have this process publish to the test's broker."""
     celery_settings(broker_url=broker_url, broker_write_url=broker_url, broker_read_url=broker_url)
     monkeypatch.setattr(dispatch, "_publisher", dispatch._Publisher())
+    forget_pacing()
     return broker_url
+
+
+def forget_pacing() -> None:
+    """As in a process that has just begun: what it has agreed on with others was agreed on over another broker."""
+    pacing.broker.ledgers._begin()
+    pacing.pace._paces.clear()
+    pacing.connections._refused_until.clear()
 
 
 @pytest.fixture

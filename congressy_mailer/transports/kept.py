@@ -59,7 +59,7 @@ class _Kept:
         if transport is None or configured != configuration:
             if transport is not None:
                 transport.close()
-            transport = SmtpTransport(backend)
+            transport = SmtpTransport(backend, using)
             self._transports[using] = (configuration, transport)
         return transport
 

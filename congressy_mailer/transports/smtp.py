@@ -14,7 +14,8 @@ from itertools import islice
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend
 
-from ..exceptions import TransportUnavailable
+from ..exceptions import NoFreeConnection, TransportUnavailable
+from ..pacing import ConnectionSlot, connection_slot
 from .base import Composed, Outcome, nothing
 from .django import describe_open_error
 from .letter import Letter, address
@@ -37,8 +38,10 @@ class SmtpTransport:
     For one thread.
     """
 
-    def __init__(self, backend: EmailBackend) -> None:
+    def __init__(self, backend: EmailBackend, using: str = "") -> None:
         self._backend = backend
+        self._using = using
+        self._slot: ConnectionSlot | None = None
         self._session: Session | None = None
 
     def deliver(self, mails: Iterable[Composed], before_waiting: Callable[[], None] = nothing) -> Iterator[Outcome]:
@@ -63,6 +66,9 @@ class SmtpTransport:
             session.leave()
         with suppress(Exception):
             self._backend.close()
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.release()
 
     def _deliver(self, source: _Source, before_waiting: Callable[[], None]) -> Iterator[Outcome]:
         session = self._ready_session(before_waiting)
@@ -91,7 +97,7 @@ class SmtpTransport:
                 sending = beginning
             elif beginning is not None and not beginning.again_at_once:
                 yield beginning.outcome()
-        if not session.has_room:
+        if not session.has_room or self._slot is None or not self._slot.rest():
             self.close()
 
     def _ready_session(self, before_waiting: Callable[[], None]) -> Session:
@@ -99,13 +105,17 @@ class SmtpTransport:
 
         Raises:
             TransportUnavailable: there is none to be had.
+            NoFreeConnection: others have all that are allowed.
         """
         if self._session is not None:
-            if self._session.usable:
+            if self._session.usable and self._slot is not None and self._slot.keep():
                 self._session.before_waiting = before_waiting
                 return self._session
             self.close()
         before_waiting()
+        self._slot = connection_slot(self._using)
+        if not self._slot.acquired:
+            raise NoFreeConnection(self._using, self._slot.retry_in)
         try:
             self._backend.open()
             connection = self._backend.connection

@@ -22,7 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from redis.exceptions import NoPermissionError
 
 from congressy_mailer import pacing
-from congressy_mailer.pacing import broker, connections, pace
+from congressy_mailer.pacing import broker, connections
 from congressy_mailer.pacing.ledger import Ledger, Seen
 from congressy_mailer.pacing.local import LocalLedger
 from congressy_mailer.pacing.pace import Pace
@@ -30,7 +30,7 @@ from congressy_mailer.pacing.shared import SharedLedger
 from congressy_mailer.rates import SPAN, SlowDown, burst
 from congressy_mailer.retry import Reply
 from demo.embedded_redis import EmbeddedRedis
-from tests.conftest import at_once, wait_for
+from tests.conftest import at_once, forget_pacing, wait_for
 from tests.services import RedisUnderSentinel
 
 CelerySettings = Callable[..., None]
@@ -41,23 +41,16 @@ TOO_FAST = Reply(451, "4.7.1 Rate limit exceeded, try again later")
 BOUND = 0.5
 
 
-def begin_anew() -> None:
-    """As in a process that has just begun."""
-    broker.ledgers._begin()
-    pace._paces.clear()
-    connections._refused_until.clear()
-
-
 @pytest.fixture
 def ask_at(celery_settings: CelerySettings) -> Iterator[CelerySettings]:
     """Have this process ask at a broker."""
 
     def ask(url: str, **settings: Any) -> None:
-        begin_anew()
+        forget_pacing()
         celery_settings(broker_url=url, broker_write_url=url, broker_read_url=url, **settings)
 
     yield ask
-    begin_anew()
+    forget_pacing()
 
 
 @pytest.fixture
@@ -404,7 +397,7 @@ def test_with_sentinel_the_master_is_asked(ask_at: CelerySettings, settings: Any
         assert not pacing.connection_slot("").acquired
         with redis.Redis(port=group.master.port) as master:
             assert master.zcard("congressy_mailer:connections:default") == 2
-        begin_anew()
+        forget_pacing()
 
 
 @pytest.mark.parametrize("celery", ["another broker", "eager", "none"])

@@ -12,10 +12,11 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from congressy_mailer import delivery, outbox, recording, send_mail
+from congressy_mailer import composing, outbox, recording, send_mail
 from congressy_mailer.delivery import Delivery
 from congressy_mailer.models import Message, State
 from congressy_mailer.retry import Reply
+from congressy_mailer.transports.base import Outcome
 from demo.local_sparkpost import Exchange, LocalSparkPost, Stage
 from tests.conftest import wait_for
 
@@ -81,14 +82,14 @@ def test_it_is_written_down_while_the_server_thinks_about_the_next_mail(
 def test_it_is_written_down_before_a_template_can_hang(
     smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compose: Callable[..., Any] = delivery.compose
+    compose: Callable[..., Any] = composing.compose
     missing = []
 
-    def composing(*arguments: Any) -> Any:
+    def counting(*arguments: Any) -> Any:
         missing.append(len(smtp_server.mailbox) - sent())
         return compose(*arguments)
 
-    monkeypatch.setattr(delivery, "compose", composing)
+    monkeypatch.setattr(composing, "compose", counting)
     run(queue(50))
     assert len(missing) == sent() == 50
     assert set(missing) == {0}
@@ -115,7 +116,7 @@ def test_what_the_database_cannot_hold_keeps_no_other_from_being_written_down(mo
 
     monkeypatch.setattr(outbox, "record_accepted", refuse)
     for message in claimed:
-        recorder.record(message, delivery.Outcome(message.pk, accepted=tuple(message.to), reply=Reply(250, "OK")))
+        recorder.record(message, Outcome(message.pk, accepted=tuple(message.to), reply=Reply(250, "OK")))
     recorder.flush()
     assert sent() == 2
 

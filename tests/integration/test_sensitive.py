@@ -207,7 +207,7 @@ def break_the_composing(sensitive: bool) -> Message:
 
     message = queue(**READY, sensitive=sensitive)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("congressy_mailer.delivery.compose", broken)
+        patch.setattr("congressy_mailer.composing.compose", broken)
         return deliver(message)
 
 
@@ -218,7 +218,7 @@ def break_the_composing(sensitive: bool) -> Message:
         (miss_an_included_template, State.DEFERRED, "TemplateDoesNotExist in django.template."),
         (damage_the_context, State.FAILED, "ValueError in congressy_mailer.content.values, line "),
         (lose_an_attachment, State.DEFERRED, "FileNotFoundError in django.core.files.storage.filesystem, line "),
-        (change_an_attachment, State.FAILED, "ContentError in congressy_mailer.delivery, line "),
+        (change_an_attachment, State.FAILED, "ContentError in congressy_mailer.composing, line "),
         (break_the_composing, State.QUEUED, "RuntimeError while it was composed"),
     ],
 )
@@ -347,7 +347,7 @@ def test_a_report_of_an_error_in_the_worker_does_not_show_it(monkeypatch: pytest
     def away(*arguments: Any) -> Any:
         raise OperationalError("the database is away")
 
-    monkeypatch.setattr("congressy_mailer.delivery.compose", away)
+    monkeypatch.setattr("congressy_mailer.composing.compose", away)
     message = with_code("code")
     report = reported(caught(lambda: deliver(message)))
     assert "********************" in report

@@ -1,0 +1,102 @@
+"""Claimed messages → mails ready to be handed over; what they have in common is fetched once for all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from celery.exceptions import SoftTimeLimitExceeded
+from django.views.decorators.debug import sensitive_variables
+
+from .content.attachments import ReadAttachment
+from .content.context import decode_many
+from .content.mime import OutgoingMail, compose
+from .content.templates import Rendered, ready_content, render
+from .exceptions import ContentError, ContentNotReady
+from .models import Attachment, Message
+
+
+class Composer:
+    """Composes messages of one task."""
+
+    def __init__(self) -> None:
+        #: What templates see, by message; kept here because a local variable is shown in reports of errors.
+        self._contexts: dict[UUID, Mapping[str, object] | Exception] = {}
+        #: Attachments that messages of a batch share, once read.
+        self._shared: dict[UUID, ReadAttachment] = {}
+
+    # Django finds the mark of whoever calls this from no frame below a generator.
+    @sensitive_variables()
+    def prepare(self, messages: Sequence[Message]) -> None:
+        """Fetch what the contexts of these messages refer to, with one query for each model.
+
+        Raises:
+            django.db.OperationalError: the database cannot be asked.
+        """
+        decoded = decode_many([_context(message) for message in messages])
+        self._contexts = {message.id: context for message, context in zip(messages, decoded, strict=True)}
+
+    @sensitive_variables()
+    def compose(self, message: Message) -> OutgoingMail:
+        """The mail of a message that has been prepared.
+
+        Raises:
+            ContentError: it can never be composed.
+            ContentNotReady: this worker lacks something that it needs.
+        """
+        context = self._contexts.pop(message.id)
+        return compose(message, _render(message, context), [self._read(one) for one in _attachments(message)])
+
+    def _read(self, attachment: Attachment) -> ReadAttachment:
+        if attachment.batch_id is None:
+            return _read(attachment)
+        if attachment.id not in self._shared:
+            self._shared[attachment.id] = _read(attachment)
+        return self._shared[attachment.id]
+
+
+def size(message: Message) -> int:
+    """Bytes of the attachments of a message."""
+    return sum(attachment.size for attachment in _attachments(message))
+
+
+def _context(message: Message) -> Any:
+    """Encoded: what the batch says to all, and what is said to this one."""
+    if message.batch is None:
+        return message.context
+    return {**(message.batch.context or {}), **(message.context or {})}
+
+
+def _attachments(message: Message) -> list[Attachment]:
+    shared = [] if message.batch is None else message.batch.attachments.all()
+    return [*shared, *message.attachments.all()]
+
+
+def _render(message: Message, context: Mapping[str, object] | Exception) -> Rendered:
+    if isinstance(context, Exception):
+        raise context
+    content = message.content
+    if not content.template:
+        return ready_content(content.subject, content.text, content.html)
+    return render(
+        content.template, context, subject=content.subject, language=message.language, timezone=message.timezone
+    )
+
+
+def _read(attachment: Attachment) -> ReadAttachment:
+    try:
+        with attachment.file.open("rb") as file:
+            # One byte more than it should have tells that it is another file, without reading all of that.
+            content = file.read(attachment.size + 1)
+    except (MemoryError, SoftTimeLimitExceeded):
+        raise
+    except Exception as error:
+        # The storage may be away, or another host's that is not mounted yet.
+        raise ContentNotReady(
+            f"The attachment {attachment.filename!r} cannot be read from the storage: {type(error).__name__}: {error}"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != attachment.sha256:
+        raise ContentError(f"The attachment {attachment.filename!r} is not what was stored: its SHA-256 differs.")
+    return ReadAttachment(attachment.filename, content, attachment.mimetype, attachment.content_id)

@@ -1,0 +1,143 @@
+"""Delivery keeps to the rate and to the number of connections, and slows down when the server asks for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.utils import timezone
+
+from congressy_mailer import outbox, send_mail
+from congressy_mailer.delivery import Delivery, Slice
+from congressy_mailer.models import Message, State, TransportStatus
+from congressy_mailer.pacing import connection_slot
+from congressy_mailer.transports import kept
+from demo.local_sparkpost import Exchange, LocalSparkPost, Stage
+from tests.conftest import at_once, forget_pacing
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
+
+SMTP = "django.core.mail.backends.smtp.EmailBackend"
+
+
+@pytest.fixture
+def limit(
+    smtp_server: LocalSparkPost, broker: str, settings: Any, monkeypatch: pytest.MonkeyPatch, published: list[str]
+) -> Iterator[Any]:
+    """Set limits."""
+    forget_pacing()
+    for name, value in smtp_server.environment().items():
+        monkeypatch.setenv(name, value)
+    options = {
+        "host": "localhost",
+        "port": smtp_server.port,
+        "username": smtp_server.user,
+        "password": smtp_server.password,
+        "use_tls": True,
+    }
+
+    def configure(**limits: object) -> None:
+        settings.CONGRESSY_MAILER = {"TRANSPORTS": {"sparkpost": {"BACKEND": SMTP, "OPTIONS": options}}, **limits}
+
+    configure()
+    yield configure
+    kept.close_connections()
+    forget_pacing()
+
+
+def queue(count: int) -> list[UUID]:
+    return [send_mail(f"{turn}", "y", to="ana@example.com", using="sparkpost").pk for turn in range(count)]
+
+
+def run(ids: Sequence[UUID]) -> Slice:
+    return Delivery(outbox.new_token("worker")).run(ids, redelivered=False)
+
+
+def untouched(ids: Sequence[UUID]) -> bool:
+    """They wait, and nobody has counted anything."""
+    rows = Message.objects.filter(pk__in=ids).values_list("state", "attempts", "token")
+    return set(rows) == {(State.QUEUED, 0, "")} and not TransportStatus.objects.exists()
+
+
+def test_a_slice_sends_what_the_rate_allows_and_leaves_the_rest(limit: Any) -> None:
+    limit(RATE_LIMIT="20/s")
+    ids = queue(40)
+    result = run(ids)
+    sent = Message.objects.filter(state=State.SENT).count()
+    assert 5 <= sent <= 22
+    assert len(result.left) == 40 - sent
+    assert result.waiting == {}
+    assert untouched(result.left)
+
+
+def test_what_has_no_turn_for_long_is_put_back_until_then(limit: Any) -> None:
+    limit(RATE_LIMIT="1/h")
+    ids = queue(5)
+    began = time.monotonic()
+    result = run(ids)
+    assert time.monotonic() - began < 1
+    assert result.left == []
+    ((seconds, waiting),) = result.waiting.items()
+    assert seconds == 61
+    assert waiting == ids[1:]
+    assert untouched(waiting)
+    due = set(Message.objects.filter(pk__in=waiting).values_list("due_at", flat=True))
+    assert all(timedelta(seconds=50) < moment - timezone.now() <= timedelta(minutes=1) for moment in due if moment)
+    # The connection is not kept waiting for the content of the first.
+    assert Message.objects.get(pk=ids[0]).state == State.SENT
+
+
+def test_mail_without_a_connection_is_put_back_untouched(limit: Any, smtp_server: LocalSparkPost) -> None:
+    limit(MAX_CONNECTIONS=1)
+    others = connection_slot("sparkpost")
+    ids = queue(3)
+    result = run(ids)
+    assert result.left == []
+    assert sorted(key for waiting in result.waiting.values() for key in waiting) == sorted(ids)
+    assert max(result.waiting) <= 4
+    assert untouched(ids)
+    assert smtp_server.open_connections == 0
+    others.release()
+    assert run(ids).waiting == {}
+    assert Message.objects.filter(state=State.SENT).count() == 3
+
+
+def test_threads_together_have_no_more_connections_than_allowed(limit: Any, smtp_server: LocalSparkPost) -> None:
+    limit(MAX_CONNECTIONS=2)
+    most = 0
+
+    def count(exchange: Exchange) -> None:
+        nonlocal most
+        most = max(most, smtp_server.open_connections)
+
+    smtp_server.script = count
+    parts = [queue(5) for _ in range(4)]
+    at_once(lambda worker: run(parts[worker]))
+    assert 1 <= most <= 2
+    sent = Message.objects.filter(state=State.SENT).count()
+    assert sent in (10, 15, 20)
+    assert untouched([*Message.objects.exclude(state=State.SENT).values_list("pk", flat=True)]) or sent == 20
+
+
+def test_a_server_that_says_too_fast_is_sent_to_more_slowly(
+    limit: Any, smtp_server: LocalSparkPost, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = iter([True])
+
+    def once(exchange: Exchange) -> str | None:
+        if exchange.stage is Stage.MAIL and next(refused, False):
+            return "451 4.7.1 Rate limit exceeded, try again later"
+        return None
+
+    smtp_server.script = once
+    ids = queue(60)
+    result = run(ids)
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "congressy_mailer.pacing"]
+    assert "'sparkpost' says that mail comes too fast" in said
+    assert Message.objects.filter(state=State.DEFERRED).count() == 1
+    assert len(result.left) > 0
+    assert untouched(result.left)
