@@ -24,7 +24,7 @@ from django.utils.text import format_lazy
 
 from ..exceptions import ContentError, ContentNotReady, ContextNotSerializable
 from .references import RowReference, Rows
-from .values import TYPE, Json, decode_object, encode_object, plain_number, storable_text
+from .values import TYPE, UNSTORABLE, Json, decode_object, encode_object, plain_number, storable_text
 
 #: Levels of JSON that every database takes: MariaDB calls what has 32 or more invalid.
 _DEEPEST = 31
@@ -62,7 +62,12 @@ def encode(context: Mapping[str, Any], *, language: str | None, sensitive: bool 
         if not isinstance(name, str):
             key = f"of type {type(name).__name__}" if sensitive else repr(name)
             raise ContextNotSerializable(f"context has the key {key}: names of variables must be strings.")
-        encoded[storable_text(name, "A key of context")] = encoder.encode(value, f"context[{_quoted(name)}]", 1)
+        key = storable_text(name, "A key of context")
+        if type(value) is str and not UNSTORABLE.search(value):
+            # What most are, and in the contexts of a batch nearly all: nothing needs to be said of its place.
+            encoded[key] = value
+        else:
+            encoded[key] = encoder.encode(value, f"context[{_quoted(name)}]", 1)
     return encoded
 
 
