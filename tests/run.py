@@ -29,6 +29,10 @@ _AT_ONCE = ["-n", "4", "--dist", "worksteal"]
 _AT_ONCE_ON_A_SERVER = ["-n", "2", "--dist", "worksteal"]
 
 
+#: The tests would take each other's tasks.
+_ONE_AFTER_ANOTHER = ["-n", "1"]
+
+
 class Service(NamedTuple):
     """A server that some of the tests run on once more."""
 
@@ -83,7 +87,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _on(service: Service, directory: Path, for_pytest: Sequence[str]) -> Counter[str]:
     """Run the tests of a service on it."""
-    server, marked = service.server, ["-m", service.marker, *_AT_ONCE_ON_A_SERVER, *for_pytest]
+    at_once = _ONE_AFTER_ANOTHER if service.marker == "broker" else _AT_ONCE_ON_A_SERVER
+    server, marked = service.server, ["-m", service.marker, *at_once, *for_pytest]
     if url := os.environ.get(service.given_in):
         _say(f"{server.name} of {service.given_in}")
         return _pytest(directory, {service.variable: url}, marked)
