@@ -10,7 +10,7 @@ tested as they are.
 from __future__ import annotations
 
 import re
-from argparse import _SubParsersAction
+from argparse import Action, _SubParsersAction
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from datetime import timedelta
@@ -132,13 +132,18 @@ def commands_reference() -> str:
     entries = []
     for told in commands._choices_actions:
         options = [
-            f"- ``{', '.join(action.option_strings)}``: {action.help}"
+            f"- ``{_as_typed(action)}``: {action.help}"
             for action in commands.choices[told.dest]._actions
             if action.dest not in _OPTIONS_OF_EVERY_COMMAND
         ]
         text = "\n".join([told.help or "", "", *options])
         entries.append(f"``manage.py mailer {told.dest}``\n{indent(text, '   ')}")
     return "\n\n".join(entries)
+
+
+def _as_typed(action: Action) -> str:
+    names = ", ".join(action.option_strings)
+    return " ".join(part for part in (names, str(action.metavar or "")) if part)
 
 
 def checks_reference() -> str:

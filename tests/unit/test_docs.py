@@ -109,7 +109,7 @@ def test_every_signal_is_documented(documented: set[tuple[str, str]]) -> None:
 def test_every_command_is_documented(built: Path) -> None:
     page = (built / "reference" / "commands.html").read_text()
     help_text = Command().create_parser("manage.py", "mailer").format_help()
-    found = re.search(r"\{(health[\w,]*)\}", help_text)
+    found = re.search(r"\{(health[\w,-]*)\}", help_text)
     assert found
     assert [name for name in found[1].split(",") if f"manage.py mailer {name}" not in re.sub("<[^>]+>", "", page)] == []
 

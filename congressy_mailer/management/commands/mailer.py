@@ -13,17 +13,20 @@ from django.utils.translation import gettext as _
 
 from ... import outbox
 from ...health import check_health
+from .. import send_bulk
+from ..screen import INTERRUPTED
 
 
 class Command(BaseCommand):
-    """``mailer health`` and ``mailer purge``."""
+    """``mailer health``, ``mailer purge`` and ``mailer send-bulk``."""
 
-    # A probe asks often, and about the mail: what is wrong elsewhere must not answer for it.
+    # A probe asks often, and about the mail: what is wrong elsewhere must not answer for it. Whatever sends asks itself
+    # whether mail can leave.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         # Here, and not in ``help``: the language is not known when the class is made.
-        parser.description = _("Look after the mail: its health, and what is old.")
+        parser.description = _("Look after the mail: its health, and what is old. Send to many.")
         commands = parser.add_subparsers(dest="command", required=True, title=_("commands"))
         health = commands.add_parser(
             "health", help=_("Say whether mail is moving. Exit status 1 where it is not: for monitoring and probes.")
@@ -32,13 +35,19 @@ class Command(BaseCommand):
         commands.add_parser(
             "purge", help=_("Drop at once what is older than KEEP_CONTENT and KEEP_MESSAGES. The workers do it hourly.")
         )
+        bulk = _("Send a mail to each address in a spreadsheet. The columns are the variables of the template.")
+        send_bulk.add_arguments(commands.add_parser("send-bulk", help=bulk, description=bulk))
 
     def handle(self, *args: Any, command: str, **options: Any) -> None:
         try:
             if command == "health":
                 self._health(options["as_json"])
+            elif command == "send-bulk":
+                send_bulk.run(self, options)
             else:
                 self._purge()
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
         except DatabaseError as error:
             raise CommandError(_("The database cannot be asked: %(error)s") % {"error": error}) from error
 

@@ -1,0 +1,83 @@
+"""What people see of a command that takes a while: numbers and dates in their way, warnings, a bar on a terminal."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TextIO, cast
+
+import click
+from django.core.management.base import BaseCommand, OutputWrapper
+from django.utils.formats import date_format, number_format
+from django.utils.timezone import localtime
+
+#: Exit status after Ctrl-C, as a shell tells of it: 128 and the number of SIGINT.
+INTERRUPTED = 130
+
+# Times that a bar is drawn again while it fills, so that drawing takes no time worth mentioning.
+_STEPS = 500
+
+
+def number(value: int) -> str:
+    """1,234 or 1.234, as the active language has it."""
+    return number_format(value, force_grouping=True)
+
+
+def date_of(moment: datetime) -> str:
+    """A moment as the active language and the current time zone have it."""
+    return date_format(localtime(moment), "SHORT_DATETIME_FORMAT")
+
+
+def say(command: BaseCommand, text: str, style: Callable[[str], str] | None = None) -> None:
+    """A result."""
+    command.stdout.write(wrapped(command.stdout, text), style)
+
+
+def warn(command: BaseCommand, text: str) -> None:
+    """A warning, apart from the results."""
+    command.stderr.write(wrapped(command.stderr, text), command.style.WARNING)
+
+
+def wrapped(stream: OutputWrapper, text: str) -> str:
+    """A line of text in as many as the terminal needs, so that no word is cut; as it is where there is no terminal."""
+    if not stream.isatty():
+        return text
+    indent = text[: len(text) - len(text.lstrip())]
+    columns = shutil.get_terminal_size().columns
+    # What is in a list stands out from what follows it.
+    further = f"{indent}  " if indent else ""
+    return textwrap.fill(text, columns, subsequent_indent=further, break_long_words=False, break_on_hyphens=False)
+
+
+@contextmanager
+def bar(command: BaseCommand, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on the terminal that the errors go to; nothing where that is none.
+
+    Args:
+        command: whose terminal it is.
+        label: what is going on, in a word.
+        total: how much there is of it.
+
+    Returns:
+        What to call with how much more has been done.
+    """
+    if not command.stderr.isatty():
+        yield lambda more: None
+        return
+    with click.progressbar(
+        length=total,
+        label=label,
+        # The stream itself: Django's wrapper would end every piece of the line as a line of its own.
+        file=cast(TextIO, command.stderr._out),
+        show_pos=True,
+        fill_char="█",
+        empty_char="░",
+        bar_template="%(label)s %(bar)s %(info)s",
+        # Whatever the terminal has left.
+        width=0,
+        update_min_steps=max(1, total // _STEPS),
+    ) as drawn:
+        yield drawn.update
