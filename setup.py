@@ -25,6 +25,9 @@ test = [
     "pytest-xdist>=3.6",
 ]
 
+# What is compared with, beside what the servers of the measurements need.
+bench = [*demo, *databases, "django-celery-email-reboot>=4.3", "django-mailer>=2.3", "django-post_office>=3.12"]
+
 # PyPI shows the README alone: a link to a file beside it would lead nowhere.
 readme = re.sub(r"\[([^]]+)\]\((?!https?:)[^)]+\)", r"\1", (root / "README.md").read_text())
 
@@ -74,6 +77,7 @@ setup(
         "lint": ["ruff==0.17.*", "mypy>=2", "django-stubs>=5.2", "celery-types>=0.23"],
         "wheel": ["build>=1.2"],
         "docs": docs,
+        "bench": bench,
         "postgresql": ["psycopg[binary]>=3.1"],
         "mysql": ["PyMySQL>=1.1"],
     },

@@ -1,0 +1,78 @@
+"""What every measurement is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .report import Report
+from .stage import Place, Python, Stage
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything."""
+
+    #: Runs of each that take turns.
+    runs: int = 3
+    #: Mails on one connection over the 40 ms and the 120 ms: of ours and of the limits, and of the slower ones.
+    link_mails: tuple[int, int] = (40, 25)
+    link_mails_of_peers: tuple[int, int] = (8, 3)
+    #: Runs of the whole way; most mails of one run, which makes 10,000 in all; and how long a run takes, for which the
+    #: slower ones are given fewer.
+    way_runs: int = 4
+    way_mails: int = 2500
+    way_seconds: float = 2.0
+    compositions: int = 200
+    calls: int = 150
+    #: Recipients, and runs with them; with the first and the last number, memory is compared as well.
+    bulk: tuple[tuple[int, int], ...] = ((1_000, 3), (10_000, 3), (100_000, 1))
+    #: Mails that a worker's memory is compared after.
+    memory_of_worker: tuple[int, int] = (1_000, 6_000)
+    #: Single mails while nothing else is sent.
+    idle_mails: int = 30
+    #: Single mails while bulk mail is queued, and how much of it.
+    urgent_mails: int = 20
+    queued: int = 50_000
+    #: What is queued with the peers, which is enough to keep them at work for as long as is waited.
+    queued_with_peers: int = 20_000
+    #: Longest time that a single mail is waited for behind bulk mail.
+    patience: float = 6.0
+
+
+QUICK = Sizes(
+    runs=1,
+    link_mails=(10, 6),
+    link_mails_of_peers=(3, 2),
+    way_runs=1,
+    way_mails=100,
+    way_seconds=0.5,
+    compositions=20,
+    calls=20,
+    bulk=((100, 1), (1_000, 1)),
+    memory_of_worker=(100, 500),
+    idle_mails=3,
+    urgent_mails=4,
+    queued=1_000,
+    queued_with_peers=500,
+    patience=3.0,
+)
+
+
+@dataclass
+class Bench:
+    """A run: its servers, its environments, its sizes and its report."""
+
+    stage: Stage
+    #: The environments, of the oldest Django first.
+    pythons: list[Python]
+    sizes: Sizes
+    report: Report
+
+    @property
+    def python(self) -> Python:
+        """The environment of what is measured in one only."""
+        return self.pythons[0]
+
+    def place(self, vendor: str, python: Python | None = None) -> Place:
+        """Where a system runs; see :meth:`.stage.Stage.place`."""
+        return self.stage.place(python or self.python, vendor)

@@ -1,0 +1,269 @@
+"""What the caller's process does: the functions that :class:`.agent.Agent` can order, after Django is set up.
+
+Times are those of ``time.monotonic()``, which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+from .mails import Mail, ReadyMail
+from .systems import system
+from .systems.base import System
+
+
+def nothing() -> None:
+    """Answer."""
+
+
+def prepare() -> None:
+    """What the system's users do once."""
+    _system().prepare()
+
+
+def forget() -> None:
+    """Drop all mail from the database, and what it has cost there."""
+    from django.db import connection
+
+    _system().forget()
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            # Now, and not in the midst of the next measurement.
+            cursor.execute("VACUUM ANALYZE")
+
+
+def send_many(first: int, count: int) -> list[float]:
+    """Send to many; returns when the call began and ended."""
+    mails = (Mail(number) for number in range(first, first + count))
+    began = time.monotonic()
+    _system().send_many(mails)
+    return [began, time.monotonic()]
+
+
+def send_each(first: int, count: int) -> list[float]:
+    """The same with a call for each."""
+    send = _system().send
+    began = time.monotonic()
+    for number in range(first, first + count):
+        send(Mail(number))
+    return [began, time.monotonic()]
+
+
+def fill(count: int) -> None:
+    """Fill the queue with bulk mail as fast as can be."""
+    content: list[tuple[str, str, str]] = []
+    _system().send_many(ReadyMail(number, content=content) for number in range(1, count + 1))
+
+
+def send_urgent(word: str, number: int) -> list[float]:
+    """Send one mail that cannot wait; returns when the call began and ended."""
+    began = time.monotonic()
+    _system().send_urgent(Mail(number, word))
+    return [began, time.monotonic()]
+
+
+def memory() -> int:
+    """The most that this process has had in memory, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+# One connection to the mail server
+
+
+def deliver_ours(count: int) -> int:
+    """Hand mails to our transport, which keeps its connection; returns how many were accepted."""
+    from congressy_mailer.transports.kept import transport_for
+
+    with transport_for("") as transport:
+        outcomes = list(transport.deliver(_composed(count)))
+    return sum(bool(outcome.accepted) for outcome in outcomes)
+
+
+def deliver_django(count: int) -> int:
+    """Hand mails to Django's backend on one open connection, which is what ``smtplib`` can do."""
+    global _backend
+    from django.core.mail import get_connection
+
+    if _backend is None:
+        _backend = get_connection("django.core.mail.backends.smtp.EmailBackend")
+        _backend.open()
+    return int(_backend.send_messages([Mail(number).as_django_has_it() for number in range(count)]))
+
+
+_backend: Any = None
+
+
+def rate_of_socket(count: int) -> float:
+    """Mails per second on one connection that does nothing but send bytes made before: the limit."""
+    from . import raw
+
+    return raw.over_socket(_wire_bytes(), count)
+
+
+def rate_of_smtplib(count: int) -> float:
+    """Mails per second on one connection of ``smtplib`` that is kept, with bytes made before."""
+    from . import raw
+
+    return raw.over_smtplib(_wire_bytes(), count)
+
+
+def _wire_bytes() -> bytes:
+    return bytes(Mail(1).as_django_has_it().message().as_bytes())
+
+
+# Composing
+
+
+def compose_ours(count: int) -> list[float]:
+    """Milliseconds for each mail, from rendered content to the bytes that go over the wire; and their number."""
+    from congressy_mailer.content.mime import compose
+    from congressy_mailer.transports.base import Composed
+    from congressy_mailer.transports.letter import address
+
+    messages = [_message(number) for number in range(count)]
+    rendered = _rendered()
+    key = uuid4()
+    began = time.perf_counter()
+    for message in messages:
+        content = address(Composed(key, compose(message, rendered, []))).write_out(eight_bit=True)
+    return [(time.perf_counter() - began) * 1000 / count, len(content)]
+
+
+def compose_django(count: int) -> list[float]:
+    """The same with Django's own classes."""
+    from django.core.mail import EmailMultiAlternatives
+
+    subject, text, html = Mail(1).rendered()
+    messages = [_message(number) for number in range(count)]
+    began = time.perf_counter()
+    for message in messages:
+        mail = EmailMultiAlternatives(
+            subject, text, message.from_email, message.to, headers={"Message-ID": message.message_id}
+        )
+        mail.attach_alternative(html, "text/html")
+        content = mail.message().as_bytes()
+    return [(time.perf_counter() - began) * 1000 / count, len(content)]
+
+
+# What a call costs
+
+
+def cost_of_send(first: int, count: int) -> float:
+    """Milliseconds that one call keeps its caller."""
+    began, ended = send_each(first, count)
+    return (ended - began) * 1000 / count
+
+
+def cost_of_insert_and_publish(count: int) -> float:
+    """Milliseconds for a Django ``INSERT`` of a row as ours and Celery's publishing of a task as ours."""
+    return _cost_of(lambda row: row.save(force_insert=True), count)
+
+
+def cost_of_bare_insert_and_publish(count: int) -> float:
+    """The same where the SQL is ready: only the database and the broker are waited for."""
+    from django.db import connection, models
+    from django.db.models.sql import InsertQuery
+
+    from congressy_mailer.models import Message
+
+    def statement(row: models.Model) -> tuple[str, Any]:
+        query = InsertQuery(Message)
+        query.insert_values(Message._meta.concrete_fields, [row], raw=False)
+        ready: tuple[str, Any] = query.get_compiler(connection=connection).as_sql()[0]
+        return ready
+
+    statements: dict[UUID, tuple[str, Any]] = {}
+
+    def write(rows: Iterable[Any]) -> None:
+        statements.update((row.pk, statement(row)) for row in rows)
+
+    def insert(row: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(*statements[row.pk])
+
+    return _cost_of(insert, count, write)
+
+
+def _cost_of(insert: Callable[[Any], object], count: int, ready: Callable[[list[Any]], None] | None = None) -> float:
+    from .project import app
+
+    rows = [_message(number) for number in range(count)]
+    if ready is not None:
+        ready(rows)
+    with app.producer_pool.acquire(block=True) as producer:
+        began = time.perf_counter()
+        for row in rows:
+            insert(row)
+            app.send_task(
+                "congressy_mailer.deliver", [[str(row.pk)]], queue="mailer", producer=producer, ignore_result=True
+            )
+        return (time.perf_counter() - began) * 1000 / count
+
+
+# Many rows
+
+
+def cost_of_send_many(count: int) -> float:
+    """Microseconds for each recipient."""
+    began, ended = send_many(1, count)
+    return (ended - began) * 1_000_000 / count
+
+
+def cost_of_bulk_create(count: int) -> float:
+    """Microseconds for each row, made and stored by Django's ``bulk_create()`` in parts of 1,000."""
+    from congressy_mailer.models import Message
+
+    began = time.perf_counter()
+    for first in range(0, count, 1000):
+        Message.objects.bulk_create([_message(number) for number in range(first, min(first + 1000, count))])
+    return (time.perf_counter() - began) * 1_000_000 / count
+
+
+def _system() -> System:
+    return system(os.environ["BENCH_SYSTEM"])
+
+
+def _message(number: int) -> Any:
+    """A row as ``send_mail()`` stores it."""
+    from django.utils import timezone
+
+    from congressy_mailer.content.context import encode
+    from congressy_mailer.models import Message
+
+    from .mails import SENDER, TEMPLATE
+
+    mail = Mail(number)
+    now = timezone.now()
+    return Message(
+        to=[mail.address],
+        from_email=SENDER,
+        template=TEMPLATE,
+        context=encode(mail.context, language="pt-br"),
+        language="pt-br",
+        timezone="America/Sao_Paulo",
+        message_id=f"<{uuid4()}@congressy.net>",
+        created_at=now,
+        queued_at=now,
+        due_at=now,
+    )
+
+
+def _rendered() -> Any:
+    from congressy_mailer.content.templates import Rendered
+
+    return Rendered(*Mail(1).rendered())
+
+
+def _composed(count: int) -> Iterator[Any]:
+    from congressy_mailer.content.mime import compose
+    from congressy_mailer.transports.base import Composed
+
+    rendered = _rendered()
+    for number in range(count):
+        message = _message(number)
+        yield Composed(message.pk, compose(message, rendered, []))

@@ -1,0 +1,247 @@
+"""The servers and processes of the measurements, and what each process is told of the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import redis
+
+from demo.embedded_redis import EmbeddedRedis
+from demo.processes import Process, Startable
+from tests.services import PostgreSQL
+
+from .agent import Agent
+from .sink import Sink
+from .systems import ALL, system
+from .systems.base import System
+from .tls_front import TlsFront
+
+_ROOT = Path(__file__).resolve().parent.parent
+_WORKER_START_SECONDS = 60.0
+#: What a worker prints once it can be given work: our Celery app, and django-mailer.
+_READY = ("The worker is ready.", "Starting django-mailer send loop.")
+_ENVIRONMENT = (
+    "import celery, django, json, platform; print(json.dumps({'python': platform.python_version(), "
+    "'django': django.__version__, 'celery': celery.__version__}))"
+)
+
+
+class MissingServerError(RuntimeError):
+    """A server is not installed; the text says what to install."""
+
+
+@dataclass(frozen=True)
+class Python:
+    """An environment that the systems are installed in."""
+
+    executable: str
+    #: Versions of Python, Django and Celery in it, by name.
+    versions: Mapping[str, str]
+
+    @classmethod
+    def at(cls, executable: str) -> Python:
+        """The one with this interpreter."""
+        told = subprocess.run([executable, "-c", _ENVIRONMENT], capture_output=True, text=True, check=True)
+        return cls(executable, json.loads(told.stdout))
+
+    @property
+    def django(self) -> str:
+        """Django's version, for people."""
+        return "Django " + ".".join(self.versions["django"].split(".")[:2])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a system runs."""
+
+    python: Python
+    database_url: str
+    #: Of its first database; each system has one of its own.
+    broker_url: str
+    #: Where mail goes.
+    smtp_port: int
+    directory: Path
+    #: Where that wants TLS and a login.
+    front: TlsFront | None = None
+    #: How many connections to the mail server a process may have, where a system has a choice.
+    connections: int = 5
+
+    @property
+    def vendor(self) -> str:
+        return self.database_url.partition(":")[0]
+
+    def towards(self, port: int, front: TlsFront | None = None) -> Place:
+        """The same with another way to the mail server."""
+        return replace(self, smtp_port=port, front=front)
+
+    def environment(self, key: str | None) -> dict[str, str]:
+        """What a process of a system sees; ``None``: of all of them."""
+        environment = {
+            "DJANGO_SETTINGS_MODULE": "benchmarks.project.settings",
+            "DATABASE_URL": self.database_url,
+            "BROKER_URL": self._broker_of(key),
+            "BENCH_SMTP_PORT": str(self.smtp_port),
+            "BENCH_CONNECTIONS": str(self.connections),
+            "PYTHONWARNINGS": "ignore",
+            # Where django-post_office has its lock.
+            "TMPDIR": str(self.directory),
+        }
+        if key is not None:
+            environment["BENCH_SYSTEM"] = key
+        if self.front is not None:
+            environment["BENCH_SMTP_PASSWORD"] = self.front.password
+            environment["SSL_CERT_FILE"] = str(self.front.certificate.authority)
+        return environment
+
+    def agent(self, key: str) -> Agent:
+        """A process of a system that calls."""
+        return Agent(self.python.executable, self.environment(key), self.directory / f"{key}-caller.log")
+
+    def workers(self, key: str, processes: int) -> Workers:
+        """The processes of a system that work in the background."""
+        return Workers(self, key, processes)
+
+    def drop_queue(self, key: str) -> None:
+        """Empty a system's part of the broker."""
+        with redis.Redis.from_url(self._broker_of(key)) as client:
+            client.flushdb()
+
+    def _broker_of(self, key: str | None) -> str:
+        number = ALL.index(key) + 1 if key is not None else 0
+        return f"{self.broker_url.rpartition('/')[0]}/{number}"
+
+
+class Workers(Startable):
+    """The processes of a system that work in the background, from entry to exit of the context.
+
+    They are killed at its end: what they have in hand by then is not measured any more.
+    """
+
+    def __init__(self, place: Place, key: str, processes: int) -> None:
+        """Prepare them.
+
+        Args:
+            place: where they run.
+            key: of the system.
+            processes: how many of them send.
+        """
+        self._place = place
+        self._key = key
+        self._processes = processes
+        self._started: list[Process] = []
+
+    def start(self) -> None:
+        """Start them, without waiting: see :meth:`wait`."""
+        place, name = self._place, system(self._key).name
+        for number, arguments in enumerate(system(self._key).workers(place.vendor, self._processes)):
+            node = ["-n", f"{self._key}-{secrets.token_hex(3)}@%h"] if "celery" in arguments else []
+            command = [place.python.executable, "-W", "ignore", "-u", *arguments, *node]
+            log = place.directory / f"{self._key}-worker{number}.log"
+            environment = place.environment(self._key)
+            worker = Process(f"A worker of {name}", command, log, environment=environment, directory=_ROOT)
+            self._started.append(worker)
+
+    def wait(self) -> None:
+        """Wait until they can be given work.
+
+        Raises:
+            demo.processes.ProcessError: one did not come up.
+        """
+        for worker in self._started:
+            worker.wait_until(
+                lambda worker=worker: any(sign in worker.output() for sign in _READY),  # type: ignore[misc]
+                _WORKER_START_SECONDS,
+            )
+
+    def close(self) -> None:
+        """End them."""
+        for worker in self._started:
+            worker.kill()
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.pid for worker in self._started]
+
+
+class Stage(Startable):
+    """The servers: mail, broker and database, each started when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._sink: Sink | None = None
+        self._redis: EmbeddedRedis | None = None
+        self._postgresql: PostgreSQL | None = None
+        self._places: dict[tuple[str, str], Place] = {}
+        self.directory = Path(tempfile.mkdtemp(prefix="congressy-mailer-bench-"))
+
+    def start(self) -> None:
+        """Everything else is started when it is needed."""
+
+    def close(self) -> None:
+        """End all servers, and remove all files."""
+        self._stack.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def sink(self) -> Sink:
+        """The mail server."""
+        if self._sink is None:
+            self._sink = self._stack.enter_context(Sink())
+        return self._sink
+
+    def place(self, python: Python, vendor: str) -> Place:
+        """A database with the tables of all systems, made by this environment's Django, and where the rest is.
+
+        Raises:
+            MissingServerError: the database's server is not installed.
+        """
+        if (python.executable, vendor) not in self._places:
+            name = f"bench{len(self._places)}"
+            folder = self.directory / name
+            folder.mkdir()
+            url = f"sqlite://{folder}/db.sqlite3" if vendor == "sqlite" else self._new_database(name)
+            if self._redis is None:
+                self._redis = self._stack.enter_context(EmbeddedRedis())
+            place = Place(python, url, self._redis.url, self.sink.port, folder)
+            self._migrate(place)
+            self._places[python.executable, vendor] = place
+        return self._places[python.executable, vendor]
+
+    def _new_database(self, name: str) -> str:
+        if self._postgresql is None:
+            if not PostgreSQL.found():
+                raise MissingServerError(f"PostgreSQL was not found: apt install {PostgreSQL.package}")
+            # As it comes: what is committed is on the disk.
+            self._postgresql = self._stack.enter_context(PostgreSQL(durable=True))
+        connection = self._postgresql.connect("postgres")
+        connection.execute(f"CREATE DATABASE {name}")
+        connection.close()
+        return f"{self._postgresql.url.rpartition('/')[0]}/{name}"
+
+    def _migrate(self, place: Place) -> None:
+        done = subprocess.run(
+            [place.python.executable, "-m", "django", "migrate", "--verbosity", "0", "--skip-checks"],
+            env={**os.environ, **place.environment(None)}, cwd=_ROOT, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"The tables could not be made: {done.stderr[-1500:]}")
+        for key in ALL:
+            if type(system(key)).prepare is System.prepare:
+                continue
+            with place.agent(key) as agent:
+                agent.order("prepare")
+
+
+def this_python() -> Python:
+    """The environment that this process runs in."""
+    return Python.at(sys.executable)

@@ -1,0 +1,36 @@
+"""This project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..mails import SENDER, TEMPLATE, Mail
+from .base import System, empty
+
+
+class Congressy(System):
+    name = "congressy_mailer"
+    apps = ("congressy_mailer",)
+    configuration = "as it comes; many mails by `send_bulk()`"
+
+    def settings(self, vendor: str, connections: int) -> Mapping[str, Any]:
+        return {"CONGRESSY_EMAIL_SENDER": SENDER}
+
+    def send(self, mail: Mail) -> None:
+        from congressy_mailer import send_mail
+
+        send_mail(to=mail.address, template=TEMPLATE, context=mail.context)
+
+    def send_many(self, mails: Iterable[Mail]) -> None:
+        from congressy_mailer import send_bulk
+
+        send_bulk(template=TEMPLATE, recipients=((mail.address, mail.context) for mail in mails))
+
+    def forget(self) -> None:
+        from congressy_mailer.models import Batch, Event, Message
+
+        empty(Event, Message, Batch)
+
+
+system = Congressy()

@@ -1,0 +1,173 @@
+"""What the benchmarks measure with, measured itself; neither Postfix nor any of the peers is needed for it."""
+
+from __future__ import annotations
+
+import json
+import smtplib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from celery.signals import worker_process_shutdown
+
+from benchmarks.agent import AgentError
+from benchmarks.link import Link, Watch
+from benchmarks.report import Goal, Line, Report, alternate, medians, percentile
+from benchmarks.round_trips import count
+from benchmarks.stage import Place, this_python
+from benchmarks.tls_front import USER, TlsFront
+from congressy_mailer.transports.kept import transport_for
+from demo.local_sparkpost import LocalSparkPost
+from demo.processes import free_port
+
+from .test_smtp_transport import configured, mail
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """A server that says what it is told, and its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                while data := connection.recv(65536):
+                    connection.sendall(data)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(10)
+
+
+def test_the_link_delays_and_holds_nothing_else_back(echo: int) -> None:
+    sent = bytes(range(256)) * 8000
+    with Link(echo, round_trip=0.2) as link, socket.create_connection(("127.0.0.1", link.port), timeout=10) as client:
+        began = time.monotonic()
+        client.sendall(b"1")
+        assert client.recv(10) == b"1"
+        # The connection costs a round trip and a half, of which the first half is on the way of what was said.
+        assert time.monotonic() - began >= 0.5
+        taken = []
+        for _ in range(4):
+            began = time.monotonic()
+            client.sendall(b"2")
+            assert client.recv(10) == b"2"
+            taken.append(time.monotonic() - began)
+        # What others do to a machine is not in the shortest.
+        assert 0.2 <= min(taken) < 0.3
+        assert link.turns == 5
+        # Two megabytes take no longer: in order, and without a limit to what is on its way.
+        began = time.monotonic()
+        threading.Thread(target=client.sendall, args=(sent,)).start()
+        came = bytearray()
+        while len(came) < len(sent):
+            came += client.recv(65536)
+        assert 0.2 <= time.monotonic() - began < 5
+        assert came == sent
+
+
+def test_the_counter_of_round_trips(smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in smtp_server.environment().items():
+        monkeypatch.setenv(name, value)
+
+    def ours(number: int) -> int:
+        with transport_for("sparkpost") as transport:
+            return sum(bool(outcome.accepted) for outcome in transport.deliver(mail() for _ in range(number)))
+
+    with Link(smtp_server.port) as link, configured(smtp_server, link.port):
+        assert count(link, ours) == 1
+        worker_process_shutdown.send(None)
+
+    with Link(smtp_server.port) as link, smtplib.SMTP("localhost", link.port, timeout=20) as connection:
+        connection.starttls(context=ssl.create_default_context())
+        connection.login(smtp_server.user, smtp_server.password)
+
+        def theirs(number: int) -> int:
+            for _ in range(number):
+                connection.sendmail("mail@congressy.net", ["ana@example.com"], "Subject: x\n\nTexto\n")
+            return number
+
+        assert count(link, theirs) == 4
+
+
+class _Kept:
+    """What aiosmtpd gives the mails to."""
+
+    def __init__(self) -> None:
+        self.mails: list[bytes] = []
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        self.mails.append(envelope.content)
+        return "250 OK"
+
+
+def test_the_front_has_tls_and_a_login_and_the_watch_sees_single_mails(tmp_path: Path) -> None:
+    kept, watch = _Kept(), Watch(b"urgente-")
+    server = Controller(kept, hostname="127.0.0.1", port=free_port())
+    server.start()
+    try:
+        with Link(server.port, watch=watch) as link, TlsFront(link.port, tmp_path) as front:
+            with smtplib.SMTP("localhost", front.port, timeout=20) as connection:
+                connection.starttls(context=front.certificate.client_context())
+                with pytest.raises(smtplib.SMTPAuthenticationError):
+                    connection.login(USER, "guessed")
+                connection.login(USER, front.password)
+                for text in ("urgente-00000007-", "outra"):
+                    connection.sendmail("mail@congressy.net", ["ana@example.com"], f"Subject: x\n\n{text}\n")
+            with smtplib.SMTP("localhost", front.port, timeout=20) as connection:
+                assert connection.docmd("MAIL FROM:<mail@congressy.net>")[0] == 530
+    finally:
+        server.stop()
+    assert len(kept.mails) == 2
+    assert list(watch.accepted) == [7]
+
+
+def test_the_agent_does_what_it_is_told(tmp_path: Path) -> None:
+    place = Place(this_python(), f"sqlite://{tmp_path}/db.sqlite3", "redis://127.0.0.1:1/0", 1, tmp_path)
+    with place.agent("congressy") as agent:
+        for order in ("compose_ours", "compose_django"):
+            milliseconds, size = agent.order(order, count=2)
+            assert milliseconds > 0
+            assert 5_000 < size < 10_000
+        with pytest.raises(AgentError, match="no such table"):
+            agent.order("send_each", first=1, count=1)
+        assert agent.order("memory") > 1_000_000
+
+
+def test_the_report(tmp_path: Path) -> None:
+    said: list[str] = []
+    report = Report(said.append)
+    order: list[str] = []
+
+    def measure(name: str, values: list[float]) -> Any:
+        return lambda: order.append(name) or values.pop()
+
+    runs = alternate(3, {"ours": measure("ours", [9.0, 1.0, 2.0]), "peer": measure("peer", [4.0, 8.0, 1.0])})
+    assert order == ["ours", "peer"] * 3
+    assert medians(runs) == {"ours": 2.0, "peer": 4.0}
+    assert percentile(range(1, 101), 0.95) == 95
+    assert percentile([1.0], 0.95) == 1.0
+
+    report.add(Line("way", "Mails", 30.0, "peer", 10.0, "/s", Goal("ratio", at_least=2.0)))
+    report.add(Line("way", "Mails", 30.0, "peer", 20.0, "/s", Goal("ratio", at_least=2.0)))
+    report.add(Line("cost", "Time", 0.25, "peer", 0.5, "ms", Goal("ours", at_most=0.2)))
+    report.add(Line("wait", "Wait", 0.5, "peer", 6.0, "s", other_at_least=True))
+    report.miss("the rest")
+    assert [line.verdict for line in report.lines] == ["yes", "no, by 25%", "no, by 25%", ""]
+    assert report.lines[0].cells() == ["Mails", "30.0 /s", "peer 10.0", "3.00", "≥ 2.00 ×", "yes"]
+    assert report.lines[3].cells() == ["Wait", "0.50 s", "peer > 6.00", "< 0.08", "", ""]
+    assert len(report.table().splitlines()) == 5
+    assert len(said) == 5
+
+    report.write(tmp_path / "results.json", {"cores": 2})
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["machine"] == {"cores": 2}
+    assert [line["ratio"] for line in written["lines"]] == pytest.approx([3.0, 1.5, 0.5, 1 / 12])
+    assert written["not_measured"] == ["the rest"]
