@@ -88,6 +88,7 @@ def _measure(bench: Bench, names: list[str]) -> None:
     signal.alarm(_MOST_SECONDS)
     for name in names:
         _say(f"\n── {name} ──")
+        began = time.monotonic()
         try:
             MEASUREMENTS[name](bench)
         except OutOfTimeError:
@@ -98,6 +99,7 @@ def _measure(bench: Bench, names: list[str]) -> None:
         except Exception as error:
             traceback.print_exc()
             bench.report.miss(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
+        _say(f"  ({time.monotonic() - began:.0f} s)")
     signal.alarm(0)
 
 

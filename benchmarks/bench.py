@@ -15,19 +15,19 @@ class Sizes:
     #: Runs of each that take turns.
     runs: int = 3
     #: Mails on one connection over the 40 ms and the 120 ms: of ours and of the limits, and of the slower ones.
-    link_mails: tuple[int, int] = (40, 25)
+    link_mails: tuple[int, int] = (40, 20)
     link_mails_of_peers: tuple[int, int] = (8, 3)
-    #: Runs of the whole way; most mails of one run, which makes 10,000 in all; and how long a run takes, for which the
-    #: slower ones are given fewer.
-    way_runs: int = 4
-    way_mails: int = 2500
+    #: Runs of the whole way; most mails of one run, which makes 10,000 in all; and how many seconds a run is to take at
+    #: the most, for which slower ones are given fewer mails.
+    way_runs: int = 3
+    way_mails: int = 3400
     way_seconds: float = 2.0
     compositions: int = 200
     calls: int = 150
     #: Recipients, and runs with them; with the first and the last number, memory is compared as well.
     bulk: tuple[tuple[int, int], ...] = ((1_000, 3), (10_000, 3), (100_000, 1))
     #: Mails that a worker's memory is compared after.
-    memory_of_worker: tuple[int, int] = (1_000, 6_000)
+    memory_of_worker: tuple[int, int] = (1_000, 4_000)
     #: Single mails while nothing else is sent.
     idle_mails: int = 30
     #: Single mails while bulk mail is queued, and how much of it.

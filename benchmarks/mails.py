@@ -16,7 +16,11 @@ _SESSIONS = [
      "hour": f"{8 + number // 2}h{30 * (number % 2):02}"}
     for number in range(1, 21)
 ]  # fmt: skip
-_EVENT = {"name": "Congresso Brasileiro de Computação", "city": "Florianópolis", "days": "12 a 14 de março"}
+#: What the template sees besides, whoever the mail is to.
+SHARED: dict[str, Any] = {
+    "event": {"name": "Congresso Brasileiro de Computação", "city": "Florianópolis", "days": "12 a 14 de março"},
+    "sessions": _SESSIONS,
+}
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,14 @@ class Mail:
         return f"{self.word}{self.number}@example.com"
 
     @property
+    def own(self) -> dict[str, Any]:
+        """What the template sees that is this recipient's alone."""
+        return {"name": f"Pessoa de número {self.number}", "code": f"{self.word}-{self.number:08}-"}
+
+    @property
     def context(self) -> dict[str, Any]:
-        """What the template sees: JSON, since not all systems take more."""
-        return {
-            "name": f"Pessoa de número {self.number}",
-            "code": f"{self.word}-{self.number:08}-",
-            "event": _EVENT,
-            "sessions": _SESSIONS,
-        }
+        """All that the template sees: JSON, since not all systems take more."""
+        return SHARED | self.own
 
     def rendered(self) -> tuple[str, str, str]:
         """Subject, text and HTML, rendered where this is called: what callers do who have no worker for it."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..mails import SENDER, TEMPLATE, Mail
+from ..mails import SENDER, SHARED, TEMPLATE, Mail
 from .base import System, empty
 
 
 class Congressy(System):
     name = "congressy_mailer"
     apps = ("congressy_mailer",)
-    configuration = "as it comes; many mails by `send_bulk()`"
+    configuration = "as it comes; many mails by `send_bulk()`, which is given once what is the same for all"
 
     def settings(self, vendor: str, connections: int) -> Mapping[str, Any]:
         return {"CONGRESSY_EMAIL_SENDER": SENDER}
@@ -25,7 +25,7 @@ class Congressy(System):
     def send_many(self, mails: Iterable[Mail]) -> None:
         from congressy_mailer import send_bulk
 
-        send_bulk(template=TEMPLATE, recipients=((mail.address, mail.context) for mail in mails))
+        send_bulk(template=TEMPLATE, context=SHARED, recipients=((mail.address, mail.own) for mail in mails))
 
     def forget(self) -> None:
         from congressy_mailer.models import Batch, Event, Message
