@@ -34,9 +34,9 @@ class Sizes:
     urgent_mails: int = 20
     queued: int = 50_000
     #: What is queued with the peers, which is enough to keep them at work for as long as is waited.
-    queued_with_peers: int = 20_000
+    queued_with_peers: int = 12_000
     #: Longest time that a single mail is waited for behind bulk mail.
-    patience: float = 6.0
+    patience: float = 5.0
 
 
 QUICK = Sizes(
