@@ -12,7 +12,7 @@ import enum
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -28,6 +28,8 @@ from .values import TYPE, UNSTORABLE, Json, decode_object, encode_object, plain_
 
 #: Levels of JSON that every database takes: MariaDB calls what has 32 or more invalid.
 _DEEPEST = 31
+# Each of which becomes an object without looking any further.
+_VALUE_TYPES = frozenset({date, datetime, time, timedelta, Decimal, UUID})
 _KEY_TYPES = (str, int, float, type(None), date, time, timedelta, Decimal, UUID, enum.Enum)
 #: Lazy functions that are stored with their arguments and called when the mail is rendered: what a lazy value of
 #: theirs calls, and what makes such a value.
@@ -63,10 +65,9 @@ def encode(context: Mapping[str, Any], *, language: str | None, sensitive: bool 
             key = f"of type {type(name).__name__}" if sensitive else repr(name)
             raise ContextNotSerializable(f"context has the key {key}: names of variables must be strings.")
         key = storable_text(name, "A key of context")
-        if type(value) is str and not UNSTORABLE.search(value):
-            # What most are, and in the contexts of a batch nearly all: nothing needs to be said of its place.
-            encoded[key] = value
-        else:
+        try:
+            encoded[key] = _encode_plain(value, 1)
+        except (_NotPlain, ContextNotSerializable):
             encoded[key] = encoder.encode(value, f"context[{_quoted(name)}]", 1)
     return encoded
 
@@ -94,6 +95,43 @@ def decode_many(contexts: Sequence[Json]) -> list[dict[str, Any] | ContentError 
         for reference in _references(value)
     )
     return [_Decoder(rows).context(context) for context in contexts]
+
+
+class _NotPlain(Exception):
+    """It takes an :class:`_Encoder`, or there is something to be said about it."""
+
+
+def _encode_plain(value: Any, depth: int) -> Json:
+    """The same for what most contexts are made of, in a small part of the time: no place has to be named.
+
+    Raises:
+        _NotPlain: it is something else.
+        ContextNotSerializable: it cannot be stored, and where it stands is not said.
+    """
+    kind = type(value)
+    if kind is str:
+        if UNSTORABLE.search(value):
+            raise _NotPlain
+        return value
+    if value is None or kind is bool:
+        return value
+    if kind is int or kind is float:
+        plain = plain_number(value, "")
+        if plain is None:
+            raise _NotPlain
+        return plain
+    if kind is list and depth < _DEEPEST:
+        return [_encode_plain(one, depth + 1) for one in value]
+    if kind is dict and depth + 1 < _DEEPEST:
+        items: list[Json] = []
+        for key, one in value.items():
+            if type(key) is not str or UNSTORABLE.search(key):
+                raise _NotPlain
+            items += (key, _encode_plain(one, depth + 2))
+        return {TYPE: "dict", "items": items}
+    if kind in _VALUE_TYPES and depth < _DEEPEST:
+        return encode_object(value, "")
+    raise _NotPlain
 
 
 class _Encoder:

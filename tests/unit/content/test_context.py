@@ -27,7 +27,7 @@ from django.utils.translation import gettext_lazy, ngettext_lazy, pgettext_lazy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from congressy_mailer.content.context import decode_many, encode
+from congressy_mailer.content.context import _Encoder, decode_many, encode
 from congressy_mailer.exceptions import ContentError, ContentNotReady, ContextNotSerializable, MailerError
 from congressy_mailer.models import Event, Message, Priority, State
 
@@ -512,6 +512,18 @@ def test_whatever_is_accepted_comes_back(context: dict[str, Any]) -> None:
     assert decoded == context
     # Equal is not enough: True == 1, and a safe string equals an unsafe one.
     assert shape(decoded) == shape(context)
+
+
+@given(st.dictionaries(texts, values, max_size=4))
+def test_the_short_way_stores_what_the_long_way_would(context: dict[str, Any]) -> None:
+    long_way = _Encoder(None, sensitive=False)
+    try:
+        wanted = {name: long_way.encode(value, "x", 1) for name, value in context.items()}
+    except ContextNotSerializable:
+        with pytest.raises(ContextNotSerializable):
+            encode(context, language=None)
+    else:
+        assert encode(context, language=None) == wanted
 
 
 def shape(value: Any) -> Any:
