@@ -15,7 +15,7 @@ from .content.context import decode_many
 from .content.mime import OutgoingMail, compose
 from .content.templates import Rendered, ready_content, render
 from .exceptions import ContentError, ContentNotReady
-from .models import Attachment, Message
+from .models import Attachment, Batch, Message
 
 
 class Composer:
@@ -25,7 +25,7 @@ class Composer:
         #: What templates see, by message; kept here because a local variable is shown in reports of errors.
         self._contexts: dict[UUID, Mapping[str, object] | Exception] = {}
         #: Attachments that messages of a batch share, once read.
-        self._shared: dict[UUID, ReadAttachment] = {}
+        self._shared: dict[UUID, list[ReadAttachment]] = {}
 
     # Django finds the mark of whoever calls this from no frame below a generator.
     @sensitive_variables()
@@ -47,19 +47,15 @@ class Composer:
             ContentNotReady: this worker lacks something that it needs.
         """
         context = self._contexts.pop(message.id)
-        return compose(message, _render(message, context), [self._read(one) for one in _attachments(message)])
+        return compose(message, _render(message, context), [*self._of_batch(message), *_read_all(message)])
 
-    def _read(self, attachment: Attachment) -> ReadAttachment:
-        if attachment.batch_id is None:
-            return _read(attachment)
-        if attachment.id not in self._shared:
-            self._shared[attachment.id] = _read(attachment)
-        return self._shared[attachment.id]
-
-
-def size(message: Message) -> int:
-    """Bytes of the attachments of a message."""
-    return sum(attachment.size for attachment in _attachments(message))
+    def _of_batch(self, message: Message) -> list[ReadAttachment]:
+        """The same objects for each message, which are written out once."""
+        if message.batch is None:
+            return []
+        if message.batch.id not in self._shared:
+            self._shared[message.batch.id] = _read_all(message.batch)
+        return self._shared[message.batch.id]
 
 
 def _context(message: Message) -> Any:
@@ -67,11 +63,6 @@ def _context(message: Message) -> Any:
     if message.batch is None:
         return message.context
     return {**(message.batch.context or {}), **(message.context or {})}
-
-
-def _attachments(message: Message) -> list[Attachment]:
-    shared = [] if message.batch is None else message.batch.attachments.all()
-    return [*shared, *message.attachments.all()]
 
 
 def _render(message: Message, context: Mapping[str, object] | Exception) -> Rendered:
@@ -83,6 +74,10 @@ def _render(message: Message, context: Mapping[str, object] | Exception) -> Rend
     return render(
         content.template, context, subject=content.subject, language=message.language, timezone=message.timezone
     )
+
+
+def _read_all(mail: Message | Batch) -> list[ReadAttachment]:
+    return [_read(attachment) for attachment in mail.attachments.all()]
 
 
 def _read(attachment: Attachment) -> ReadAttachment:

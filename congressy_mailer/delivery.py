@@ -20,7 +20,6 @@ from django.views.decorators.debug import sensitive_variables
 from . import outbox
 from .availability import Gate
 from .composing import Composer
-from .composing import size as size_of
 from .conf import mailer_settings
 from .confidential import described, discreet, discreet_error, told
 from .content.addresses import domain_of
@@ -43,8 +42,9 @@ _LONGEST_PAUSE = timedelta(seconds=1)
 # However low the rate is: it may be another one by then.
 _LONGEST_ABSENCE = timedelta(minutes=1)
 
-# Bytes of attachments and seconds that are composed ahead, at the most.
+# Bytes and seconds that are composed ahead, at the most.
 _BYTES_AHEAD = 1_000_000
+_LARGE = 100_000
 _COMPOSING_AHEAD = 0.05
 
 # Seconds between two looks, in the midst of a batch, for what should go before it.
@@ -134,16 +134,18 @@ class Delivery:
             django.db.OperationalError: the database is away.
         """
         with sigterm_waits(self._stop):
-            while True:
+            batch = outbox.batch_with_content(key)
+            while batch is not None:
                 self._give_way()
-                mine = self._claim(lambda: outbox.claim_of_batch(key, self._token, self._slice_size))
+                mine = self._claim(partial(outbox.claim_of_batch, batch, self._token, self._slice_size))
                 self._put_back_until = None
                 self._work(mine)
                 if not mine and not outbox.rest(key, round):
-                    return self._slice
+                    break
                 if self._put_back_until is not None or time.monotonic() > self._until or not mine:
                     self._slice.go_on_at = self._put_back_until or timezone.now()
-                    return self._slice
+                    break
+            return self._slice
 
     def _give_way(self) -> None:
         """Deliver what goes before a batch: what is in none, and has been left waiting."""
@@ -334,7 +336,8 @@ class Delivery:
             message = waiting.popleft()
             if self._still_admitted(gate, message) and (mail := self._composed(message)) is not None:
                 composed.append((message, mail))
-                size += size_of(message)
+                # One that Django writes is written when it is sent.
+                size += _LARGE if mail.wire is None else len(mail.wire)
             if time.monotonic() - began > _COMPOSING_AHEAD:
                 break
         return composed

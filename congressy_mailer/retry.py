@@ -76,8 +76,9 @@ def readable(text: bytes | str) -> str:
     PostgreSQL takes no NUL: a mail could not be recorded as accepted, and would be sent again.
     """
     decoded = text.decode(errors="replace") if isinstance(text, bytes) else text
-    visible = "".join(character if character.isprintable() else " " for character in decoded)
-    return " ".join(visible.split())[:_LONGEST_TEXT]
+    if not decoded.isprintable():
+        decoded = "".join(character if character.isprintable() else " " for character in decoded)
+    return " ".join(decoded.split())[:_LONGEST_TEXT]
 
 
 # Authentication required, too weak, failed, encryption needed (RFC 4954 §6): about the account.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import date, datetime, time, timedelta
@@ -87,14 +88,17 @@ def decode_many(contexts: Sequence[Json]) -> list[dict[str, Any] | ContentError 
     Raises:
         django.db.OperationalError: the database cannot be asked.
     """
-    rows = Rows(
-        reference
-        for context in contexts
-        if isinstance(context, dict)
-        for value in context.values()
-        for reference in _references(value)
-    )
-    return [_Decoder(rows).context(context) for context in contexts]
+    # What messages of a batch have in common is one object.
+    times: Counter[int] = Counter()
+    distinct: dict[int, Json] = {}
+    for context in contexts:
+        for value in context.values() if isinstance(context, dict) else ():
+            if isinstance(value, dict | list):
+                times[id(value)] += 1
+                distinct[id(value)] = value
+    rows = Rows(reference for value in distinct.values() for reference in _references(value))
+    written = {key: json.dumps(distinct[key]) for key, count in times.items() if count > 1}
+    return [_Decoder(rows, written).context(context) for context in contexts]
 
 
 class _NotPlain(Exception):
@@ -269,13 +273,20 @@ def _row_reference(stored: Mapping[str, Json]) -> RowReference:
 class _Decoder:
     """Decodes one context."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, written: Mapping[int, str]) -> None:
+        """
+        Args:
+            rows: what the contexts refer to.
+            written: what several contexts have in common, by identity, as JSON text. Reading that again is the fastest
+                way to have it once more.
+        """
         self._rows = rows
+        self._written = written
         self._instances: dict[RowReference, models.Model] = {}
 
     def context(self, stored: Json) -> dict[str, Any] | ContentError | ContentNotReady:
         try:
-            return {name: self._value(value) for name, value in (stored or {}).items()}
+            return {name: self._variable(value) for name, value in (stored or {}).items()}
         except (ContentError, ContentNotReady) as error:
             return error
         except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
@@ -283,16 +294,25 @@ class _Decoder:
             damaged.__cause__ = error
             return damaged
 
+    def _variable(self, stored: Json) -> Any:
+        if written := self._written.get(id(stored)):
+            return json.loads(written, object_hook=self._object)
+        return self._value(stored)
+
     def _value(self, stored: Json) -> Any:
+        if not isinstance(stored, dict | list):
+            return stored
         if isinstance(stored, list):
             return [self._value(one) for one in stored]
-        if not isinstance(stored, dict):
-            return stored
+        return self._object({key: self._value(one) for key, one in stored.items()})
+
+    def _object(self, stored: dict[str, Any]) -> Any:
+        """What an object stands for whose values are decoded."""
         kind = stored[TYPE]
         if kind in _READ_ITEMS:
-            return _READ_ITEMS[kind]([self._value(one) for one in stored["items"]])
+            return _READ_ITEMS[kind](stored["items"])
         if kind == "lazy":
-            return _LAZY[stored["function"]][1](*self._value(stored["args"]), **self._value(stored["kwargs"]))
+            return _LAZY[stored["function"]][1](*stored["args"], **stored["kwargs"])
         if kind == "model":
             reference = _row_reference(stored)
             if reference not in self._instances:

@@ -30,6 +30,7 @@ from .batches import (
 from .claiming import (
     add,
     anything_waiting,
+    batch_with_content,
     begin,
     claim,
     claim_of_batch,
@@ -56,6 +57,7 @@ __all__ = [
     "add",
     "add_to_batch",
     "anything_waiting",
+    "batch_with_content",
     "begin",
     "cancel",
     "cancel_batch",

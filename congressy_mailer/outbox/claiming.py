@@ -78,13 +78,24 @@ def claim(ids: Sequence[UUID], token: str, *, redelivered: bool = False) -> list
     return messages
 
 
-def claim_of_batch(key: UUID, token: str, limit: int) -> list[Message]:
+def batch_with_content(key: UUID) -> Batch | None:
+    """A batch, with what all of its messages say; ``None`` where it is gone."""
+    batches = Batch.objects.using(database()).filter(pk=key)
+    return batches.prefetch_related(Prefetch("attachments", Attachment.objects.using(database()))).first()
+
+
+def claim_of_batch(batch: Batch, token: str, limit: int) -> list[Message]:
     """Take what comes next of a batch; what was refused temporarily and is due goes first.
 
     What its worker died of is not among it: that is claimed alone, by :func:`claim`.
+
+    Args:
+        batch: from :func:`batch_with_content`.
+        token: from :func:`.holders.new_token`.
+        limit: the most that is taken.
     """
     now = timezone.now()
-    mine = _messages().filter(batch_id=key, crashes=0)
+    mine = _messages().filter(batch=batch, crashes=0)
     in_order = mine.order_by("priority", "id")
     for waiting in (
         mine.filter(state=State.DEFERRED, due_at__lte=now).order_by("due_at"),
@@ -92,7 +103,7 @@ def claim_of_batch(key: UUID, token: str, limit: int) -> list[Message]:
         in_order.filter(state=State.SCHEDULED, send_at__lte=now),
     ):
         if taken := _take(waiting, token, limit):
-            return _held_by(token, rows(taken))
+            return _held_by(token, rows(taken), batch)
     return []
 
 
@@ -138,15 +149,17 @@ def _take(waiting: QuerySet[Message], token: str, limit: int) -> list[UUID]:
     return ids
 
 
-def _held_by(token: str, among: QuerySet[Message]) -> list[Message]:
+def _held_by(token: str, among: QuerySet[Message], batch: Batch | None = None) -> list[Message]:
     """What this claim holds, with what it says, in the order it should be sent."""
     # Named, because a router may have related rows read from a replica that does not have them yet.
     attachments = Attachment.objects.using(database())
-    held = among.filter(state=State.SENDING, token=token).prefetch_related(
-        Prefetch("attachments", attachments),
-        Prefetch("batch", Batch.objects.using(database())),
-        Prefetch("batch__attachments", attachments),
-    )
+    related: list[Any] = [Prefetch("attachments", attachments)]
+    if batch is None:
+        related += [Prefetch("batch", Batch.objects.using(database())), Prefetch("batch__attachments", attachments)]
+    held = list(among.filter(state=State.SENDING, token=token).prefetch_related(*related))
+    if batch is not None:
+        for message in held:
+            message.batch = batch
     return sorted(held, key=lambda message: (message.priority, message.id))
 
 

@@ -207,7 +207,7 @@ def test_a_rollback_takes_all_of_it_back() -> None:
 def test_cancelling_takes_back_what_has_not_been_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_CHUNK", 10)
     batch = send_bulk(people(50), template="mail/hello", subject="x")
-    held = outbox.claim_of_batch(batch.pk, "task:1", 5)
+    held = outbox.claim_of_batch(batch, "task:1", 5)
     assert batch.cancel() == 45
     assert batch.progress().states == {State.SENDING: 5, State.CANCELLED: 45}
     # What a worker has in hand goes on; what it puts back is taken back, too.
@@ -236,7 +236,7 @@ def test_claims_of_a_batch_share_it_and_never_hold_the_same_message() -> None:
 
     def claim(worker: int) -> list[UUID]:
         mine: list[UUID] = []
-        while taken := outbox.claim_of_batch(batch.pk, f"task:{worker}:{len(mine)}", 9):
+        while taken := outbox.claim_of_batch(batch, f"task:{worker}:{len(mine)}", 9):
             mine += [message.pk for message in taken]
         return mine
 
@@ -248,19 +248,19 @@ def test_what_is_more_urgent_leaves_first() -> None:
     batch = send_bulk(people(3), template="mail/hello", subject="x")
     keys = list(batch.messages.order_by("id").values_list("pk", flat=True))
     Message.objects.filter(pk=keys[2]).update(priority=Priority.HIGH)
-    assert [message.pk for message in outbox.claim_of_batch(batch.pk, "t", 2)] == [keys[2], keys[0]]
+    assert [message.pk for message in outbox.claim_of_batch(batch, "t", 2)] == [keys[2], keys[0]]
 
 
 def test_a_batch_waits_for_its_time() -> None:
     batch = send_bulk(people(3), template="mail/hello", subject="x", send_at=timezone.now() + timedelta(hours=1))
     assert batch.progress().states == {State.SCHEDULED: 3}
-    assert not outbox.claim_of_batch(batch.pk, "t", 10)
+    assert not outbox.claim_of_batch(batch, "t", 10)
     assert outbox.due_batches() == []
     past = timezone.now() - timedelta(seconds=1)
     Batch.objects.update(send_at=past, due_at=past)
     Message.objects.update(send_at=past)
     assert outbox.due_batches() == [(batch.pk, 1)]
-    assert len(outbox.claim_of_batch(batch.pk, "t", 10)) == 3
+    assert len(outbox.claim_of_batch(batch, "t", 10)) == 3
     assert not Message.objects.filter(queued_at=None).exists()
 
 
@@ -296,7 +296,7 @@ def test_as_many_tasks_work_at_a_batch_as_it_needs() -> None:
 
 def test_a_batch_is_looked_at_again_when_what_was_refused_is_due() -> None:
     batch = send_bulk(people(2), template="mail/hello", subject="x")
-    first, second = outbox.claim_of_batch(batch.pk, "t", 10)
+    first, second = outbox.claim_of_batch(batch, "t", 10)
     refused = Outcome(first.pk, deferred={first.to[0]: Reply(451, "greylisted")}, reply=Reply(451, "greylisted"))
     assert outbox.record("t", first, refused) is None
     outbox.record_accepted("t", [(second, Reply(250, "OK"))])
@@ -308,7 +308,7 @@ def test_a_batch_is_looked_at_again_when_what_was_refused_is_due() -> None:
     past = timezone.now() - timedelta(seconds=1)
     Message.objects.filter(pk=first.pk).update(due_at=past)
     assert outbox.sweep(timezone.now()) == []
-    assert [message.pk for message in outbox.claim_of_batch(batch.pk, "t2", 10)] == [first.pk]
+    assert [message.pk for message in outbox.claim_of_batch(batch, "t2", 10)] == [first.pk]
     outbox.record_accepted("t2", [(first, Reply(250, "OK"))])
     assert not outbox.rest(batch.pk, 0)
     batch.refresh_from_db()
@@ -317,7 +317,7 @@ def test_a_batch_is_looked_at_again_when_what_was_refused_is_due() -> None:
 
 def test_what_is_put_back_is_looked_at_again_also_where_nobody_watches() -> None:
     batch = send_bulk(people(2), template="mail/hello", subject="x")
-    held = outbox.claim_of_batch(batch.pk, "t", 10)
+    held = outbox.claim_of_batch(batch, "t", 10)
     assert not outbox.rest(batch.pk, 0)
     assert Batch.objects.get().due_at is None
     outbox.release("t", held)
@@ -327,10 +327,10 @@ def test_what_is_put_back_is_looked_at_again_also_where_nobody_watches() -> None
 
 def test_what_its_worker_died_of_is_left_to_a_task_of_its_own() -> None:
     batch = send_bulk(people(2), template="mail/hello", subject="x")
-    first, _ = outbox.claim_of_batch(batch.pk, "t", 10)
+    first, _ = outbox.claim_of_batch(batch, "t", 10)
     Message.objects.update(due_at=timezone.now() - timedelta(seconds=1))
     assert set(outbox.sweep(timezone.now())) == set(batch.messages.values_list("pk", flat=True))
-    assert not outbox.claim_of_batch(batch.pk, "t", 10)
+    assert not outbox.claim_of_batch(batch, "t", 10)
     assert [message.pk for message in outbox.claim([first.pk], "t")] == [first.pk]
 
 
@@ -412,7 +412,7 @@ def test_from_an_asynchronous_view() -> None:
 @pytest.mark.parametrize("fails", [True, False])
 def test_results_are_written_down_together(fails: bool, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     batch = send_bulk(people(3), template="mail/hello", subject="x")
-    held = outbox.claim_of_batch(batch.pk, "t", 3)
+    held = outbox.claim_of_batch(batch, "t", 3)
     outbox.release("t", held[2:])
     replies = [(message, Reply(250, f"2.0.0 queued as {number}")) for number, message in enumerate(held)]
     outbox.record_accepted("other" if fails else "t", replies)
