@@ -1,7 +1,8 @@
 """Many rows at once, as fast as the database takes them.
 
-PostgreSQL takes a row by ``COPY`` in a small part of the time that an ``INSERT`` costs. Everything that the messages
-of a batch have in common is written out once.
+PostgreSQL takes a row by ``COPY`` in a small part of the time that an ``INSERT`` costs; elsewhere Django's ORM would
+take longer to put the statement together than the database does to carry it out. Everything that the messages of a
+batch have in common is written out once.
 """
 
 from __future__ import annotations
@@ -50,17 +51,33 @@ def insert(batch: Batch, lines: Sequence[Line], **values: Any) -> None:
         lines: what they have not.
         values: further fields, the same for all.
     """
-    shared = {name: getattr(batch, name) for name in _SHARED}
-    alike = Message(batch=batch, **shared, **values)
-    if _can_copy():
-        _copy(alike, lines)
-        return
-    messages = [Message(batch=batch, **shared, **values, **line._asdict()) for line in lines]
-    Message.objects.using(database()).bulk_create(messages)
-
-
-def _can_copy() -> bool:
+    alike = Message(batch=batch, **{name: getattr(batch, name) for name in _SHARED}, **values)
+    fields = {field.attname: field for field in Message._meta.concrete_fields}
+    common = [field for name, field in fields.items() if name not in Line._fields]
     connection = connections[database()]
+    quoted = connection.ops.quote_name
+    columns = ", ".join(quoted(field.column) for field in (*map(fields.__getitem__, Line._fields), *common))
+    table = quoted(Message._meta.db_table)
+    if _can_copy(connection):
+        _copy(connection, f"COPY {table} ({columns}) FROM STDIN", alike, common, lines)
+    else:
+        places = ", ".join(["%s"] * len(fields))
+        statement = f"INSERT INTO {table} ({columns}) VALUES ({places})"  # noqa: S608
+        end = tuple(field.get_db_prep_save(getattr(alike, field.attname), connection) for field in common)
+        key = fields["id"]
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                statement, [(*_values(line, key.get_db_prep_value(line.id, connection)), *end) for line in lines]
+            )
+
+
+def _values(line: Line, key: Any) -> tuple[Any, ...]:
+    """The columns of a line's own, in its order."""
+    lists = (_encode(line.to), _encode(line.cc), _encode(line.bcc), _encode(line.context))
+    return (key, line.message_id, *lists, line.language, line.timezone, line.idempotency_key)
+
+
+def _can_copy(connection: Any) -> bool:
     if connection.vendor != "postgresql":
         return False
     from django.db.backends.postgresql.psycopg_any import is_psycopg3
@@ -68,24 +85,17 @@ def _can_copy() -> bool:
     return bool(is_psycopg3)
 
 
-def _copy(alike: Message, lines: Sequence[Line]) -> None:
-    fields = {field.attname: field for field in Message._meta.concrete_fields}
-    common = [name for name in fields if name not in Line._fields]
-    columns = ", ".join(f'"{fields[name].column}"' for name in (*Line._fields, *common))
-    end = "\t".join([*(_text(fields[name], getattr(alike, name)) for name in common)]) + "\n"
-    rows = "".join(f"{start}\t{end}" for start in map(_start, lines))
-    connection = connections[database()]
+def _copy(
+    connection: Any, statement: str, alike: Message, common: Sequence[Field[Any, Any]], lines: Sequence[Line]
+) -> None:
+    end = "\t".join(_text(field, getattr(alike, field.attname)) for field in common)
     # Django's cursor hands on psycopg's copy(), and not its errors as Django's.
-    with (
-        connection.wrap_database_errors,
-        connection.cursor() as cursor,
-        cursor.copy(f'COPY "{Message._meta.db_table}" ({columns}) FROM STDIN') as copy,
-    ):
-        copy.write(rows)
+    with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write("".join(f"{_start(line)}\t{end}\n" for line in lines))
 
 
 def _start(line: Line) -> str:
-    """The columns of a line's own, in its order."""
+    """The same as text for ``COPY``."""
     return "\t".join(
         (
             str(line.id),
