@@ -20,7 +20,7 @@ _LONGEST_NAME_BESIDE_AN_ENCODED_WORD = 17
 # Words of printable ASCII with single spaces between them: unfolding gives them back as they were.
 _PLAIN = re.compile("[!-~]+(?: [!-~]+)*")
 _DATE = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} [+-][0-9]{4}")
-#: What looks like an encoded word is taken for one by some readers, and not by others.
+#: What looks like an encoded word is taken for one by some readers, and not by others. In encoded words it is none.
 LOOKS_ENCODED = "=?"
 
 # Those with a grammar of their own, and those that must not stand twice.
@@ -44,8 +44,8 @@ def text_field(name: str, value: str) -> str:
     Raises:
         ValueError: its text could be read in more than one way.
     """
-    if value.isascii():
-        if not _PLAIN.fullmatch(value) or LOOKS_ENCODED in value:
+    if value.isascii() and LOOKS_ENCODED not in value:
+        if not _PLAIN.fullmatch(value):
             raise ValueError(f"{name} is not plain text")
         if len(name) + 2 + len(value) <= _GOOD_LINE:
             return f"{name}: {value}\r\n"
@@ -112,8 +112,8 @@ def _mailbox(address: str) -> list[str]:
 
 def _encoded_words(text: str) -> list[str]:
     """Text as encoded words (RFC 2047 §4.2), between which readers take no space."""
-    if CONTROL.search(text) or LOOKS_ENCODED in text or text != text.strip():
-        raise ValueError("text that has control characters, or that looks encoded")
+    if CONTROL.search(text) or text != text.strip():
+        raise ValueError("text that has control characters, or spaces around it")
     return [f"=?utf-8?q?{piece}?=" for piece in _PIECE.findall(text.encode().decode("latin-1").translate(_Q))]
 
 

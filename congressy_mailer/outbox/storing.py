@@ -56,7 +56,8 @@ def insert(batch: Batch, lines: Sequence[Line], **values: Any) -> None:
     common = [field for name, field in fields.items() if name not in Line._fields]
     connection = connections[database()]
     quoted = connection.ops.quote_name
-    columns = ", ".join(quoted(field.column) for field in (*map(fields.__getitem__, Line._fields), *common))
+    own = [fields[name] for name in Line._fields]
+    columns = ", ".join(quoted(str(field.column)) for field in (*own, *common))
     table = quoted(Message._meta.db_table)
     if _can_copy(connection):
         _copy(connection, f"COPY {table} ({columns}) FROM STDIN", alike, common, lines)
