@@ -103,6 +103,27 @@ def test_a_batch_goes_all_the_way_and_the_broker_hardly_notices(
     assert programme.get_payload(decode=True) == b"%PDF-1.4"
 
 
+def test_a_password_reset_does_not_wait_behind_a_batch(start_worker: StartWorker, smtp_server: LocalSparkPost) -> None:
+    batch = send_bulk((f"ana{number}@example.com" for number in range(3000)), subject="Olá", message="x")
+    start_worker()
+    mailbox = smtp_server.mailbox
+    sent_after = {}
+    for number in range(5):
+        wait_for(lambda: len(mailbox) >= 200 * (number + 1), 60, "some of the batch")  # noqa: B023
+        address = f"eva{number}@example.com"
+        sent_after[address] = len(mailbox)
+        send_mail("Sua senha", "x", to=address)
+    wait_for(lambda: sum(mail.recipients[0] in sent_after for mail in mailbox) == 5, 60, "the five")
+    overtaken = [
+        place - sent_after[mail.recipients[0]] for place, mail in enumerate(mailbox) if mail.recipients[0] in sent_after
+    ]
+    # By order, and not by the clock: what two processes send in a second and a half is many times as much.
+    assert max(overtaken) < 1000
+    assert len(mailbox) < 3000
+    batch.cancel()
+    wait_for(lambda: batch.progress().done, 60, "the end")
+
+
 def test_a_batch_whose_broker_lost_its_tasks_is_found_again(
     start_worker: StartWorker, smtp_server: LocalSparkPost, redis_server: EmbeddedRedis
 ) -> None:
