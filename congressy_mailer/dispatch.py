@@ -26,6 +26,7 @@ from django.db import connections, transaction
 from kombu import Connection, Producer, Queue
 
 from . import outbox
+from .broker import impatient_connection
 from .celery_app import find_celery_app
 from .conf import mailer_settings
 
@@ -294,40 +295,13 @@ class _Publisher:
 
 
 def _connect(app: Celery, timeout: float) -> Producer:
-    """A new connection, whose every wait is shorter than ``timeout``, and that of all addresses of a list together."""
-    plan = app.connection_for_write()
-    addresses = max(len(plan.alt), 1)
-    given: dict[str, Any] = plan.transport_options or {}
-    driver = plan.get_transport_cls().driver_type
-    # Sentinel's addresses are tried by redis-py, the others by kombu, which without max_retries would go on and on.
-    sentinel = driver == "redis" and "master_name" in given
-    if not sentinel:
-        timeout /= addresses
-    options: dict[str, Any] = {"max_retries": 0 if sentinel else addresses - 1, "connect_retries_timeout": None}
-    if driver == "redis":
-        options |= {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry_on_timeout": False}
-    elif driver == "amqp":
-        options |= {"read_timeout": timeout, "write_timeout": timeout, "confirm_publish": True}
-    if sentinel:
-        options["sentinel_kwargs"] = {
-            **(given.get("sentinel_kwargs") or {}),
-            **_impatience_with_sentinel(timeout / addresses),
-        }
-    connection = app.connection_for_write(connect_timeout=timeout, transport_options=options)
+    """A new connection, whose every wait is shorter than ``timeout``."""
+    connection = impatient_connection(app, timeout)
     try:
         return app.amqp.Producer(connection.default_channel)
     except BaseException:
         _drop(connection)
         raise
-
-
-def _impatience_with_sentinel(timeout: float) -> dict[str, Any]:
-    """By default redis-py asks each Sentinel again and again, for ten seconds and more."""
-    # Imported already where this is called, and not needed with other brokers.
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": Retry(NoBackoff(), 0)}
 
 
 def _drop(connection: Connection | None) -> None:

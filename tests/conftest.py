@@ -120,7 +120,7 @@ def broker(broker_url: str, celery_settings: Callable[..., None], monkeypatch: p
 
 def forget_pacing() -> None:
     """As in a process that has just begun: what it has agreed on with others was agreed on over another broker."""
-    pacing.broker.ledgers._begin()
+    pacing.ledgers.ledgers._begin()
     pacing.pace._paces.clear()
     pacing.connections._refused_until.clear()
 

@@ -10,8 +10,8 @@ from datetime import timedelta
 
 from ..conf import mailer_settings
 from ..outbox.holders import is_gone, new_token
-from .broker import ledgers
 from .ledger import Admission, Ledger
+from .ledgers import ledgers
 
 # Seconds between two signs of life of a connection in use.
 _KEEP_INTERVAL = 10.0

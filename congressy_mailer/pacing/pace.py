@@ -13,8 +13,8 @@ from threading import Lock
 from ..conf import mailer_settings
 from ..rates import HALVING_INTERVAL, LONGEST_HELD, SlowDown, batch, burst, parse_rate, rate_in_force, slowed
 from ..retry import Reply, says_too_fast
-from .broker import ledgers
 from .ledger import Ledger, Seen
+from .ledgers import ledgers
 
 logger = logging.getLogger("congressy_mailer.pacing")
 

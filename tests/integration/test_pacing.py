@@ -22,7 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from redis.exceptions import NoPermissionError
 
 from congressy_mailer import pacing
-from congressy_mailer.pacing import broker, connections
+from congressy_mailer.pacing import connections, ledgers
 from congressy_mailer.pacing.ledger import Ledger, Seen
 from congressy_mailer.pacing.local import LocalLedger
 from congressy_mailer.pacing.pace import Pace
@@ -322,14 +322,14 @@ def test_a_redis_that_hangs_holds_nobody_up_for_long(
         # On the open connection; then without trying; then on a new one.
         assert took(lambda: pacing.connection_slot("eu")) < BOUND
         assert took(lambda: [pacing.connection_slot("eu").release() for _ in range(50)]) < BOUND / 2
-        broker.ledgers._next_try = 0.0
+        ledgers.ledgers._next_try = 0.0
         assert took(lambda: pacing.connection_slot("eu").release()) < 2 * BOUND
         # Each process for itself meanwhile.
         assert turns_at_once(Pace("default")) == 1
         assert turns_at_once(Pace("default")) == 0
         assert len(warnings(caplog)) == 1
         assert "Redis does not answer" in warnings(caplog)[0]
-    broker.ledgers._next_try = 0.0
+    ledgers.ledgers._next_try = 0.0
     assert not pacing.connection_slot("").acquired
     assert len(warnings(caplog)) == 2
     assert "Redis answers again" in warnings(caplog)[1]
@@ -354,7 +354,7 @@ def test_a_forked_process_asks_over_a_connection_of_its_own(client: redis.Redis,
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        said = [pacing.connection_slot("").acquired, turns_at_once(pacing.pace_for("")), broker.ledgers._failures]
+        said = [pacing.connection_slot("").acquired, turns_at_once(pacing.pace_for("")), ledgers.ledgers._failures]
         os.write(writing, json.dumps(said).encode())
         os._exit(0)
     os.waitpid(child, 0)
@@ -416,7 +416,7 @@ def test_without_a_redis_each_process_counts_for_itself(
         "redis://127.0.0.1:1/0" if celery == "eager" else "amqp://127.0.0.1:1//", task_always_eager=celery == "eager"
     )
     if celery == "none":
-        monkeypatch.setattr(broker, "find_celery_app", no_app)
+        monkeypatch.setattr(ledgers, "find_celery_app", no_app)
     assert turns_at_once(pacing.pace_for("")) == 1
     slot = pacing.connection_slot("")
     assert slot.acquired
@@ -434,7 +434,7 @@ def test_threads_that_find_redis_away_at_once_wait_together_and_say_it_once(
         waited = at_once(lambda worker: took(lambda: pacing.connection_slot(str(worker))), 12)
     assert max(waited) < 2 * BOUND
     assert len(warnings(caplog)) == 1
-    assert broker.ledgers._failures == 1
+    assert ledgers.ledgers._failures == 1
 
 
 def test_where_redis_answers_with_an_error_the_process_counts_for_itself(client: redis.Redis) -> None:
@@ -443,17 +443,17 @@ def test_where_redis_answers_with_an_error_the_process_counts_for_itself(client:
             raise NoPermissionError("this user has no permissions to run the 'evalsha' command")
         return "local"
 
-    assert broker.ledgers.ask(ask) == "local"
+    assert ledgers.ledgers.ask(ask) == "local"
 
 
 def test_who_is_interrupted_while_he_asks_is_interrupted(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
     def ask(ledger: Ledger) -> None:
         raise SoftTimeLimitExceeded
 
-    broker.ledgers.ask(lambda ledger: ledger.look("x", 0))
+    ledgers.ledgers.ask(lambda ledger: ledger.look("x", 0))
     with pytest.raises(SoftTimeLimitExceeded):
-        broker.ledgers.ask(ask)
-    assert broker.ledgers.ask(type) is SharedLedger
+        ledgers.ledgers.ask(ask)
+    assert ledgers.ledgers.ask(type) is SharedLedger
     assert warnings(caplog) == []
 
 
@@ -464,7 +464,7 @@ def test_who_complains_after_another_follows_him(client: redis.Redis, caplog: py
             return super().note(name, instead_of, slow_down)
 
     turns_at_once(pacing.pace_for(""))
-    broker.ledgers._shared = Late(client)
+    ledgers.ledgers._shared = Late(client)
     pacing.pace_for("").heard([TOO_FAST])
     assert warnings(caplog) == []
     assert turns_at_once(pacing.pace_for("")) == 1

@@ -11,11 +11,11 @@ from contextlib import suppress
 from threading import Lock
 from typing import Any, TypeVar
 
-from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from django.core.exceptions import ImproperlyConfigured
 from kombu import Connection
 
+from ..broker import driver, impatient_connection
 from ..celery_app import find_celery_app
 from .ledger import Ledger
 from .local import LocalLedger
@@ -132,10 +132,10 @@ class Ledgers:
             self._none_is_shared = True
             return
         # Whoever runs tasks eagerly has no workers, and often no broker.
-        self._connection = None if app.conf.task_always_eager else connect(app, _TIMEOUT)
-        if self._connection is None:
+        if app.conf.task_always_eager or driver(app) != "redis":
             self._none_is_shared = True
             return
+        self._connection = impatient_connection(app, _TIMEOUT, max_connections=_CONNECTIONS)
         try:
             channel: Any = self._connection.default_channel
             self._shared = SharedLedger(channel.client)
@@ -174,46 +174,6 @@ class Ledgers:
 
     def _break(self) -> float:
         return min(math.ldexp(_FIRST_BREAK, min(max(self._failures - 1, 0), 10)), _LONGEST_BREAK)
-
-
-def connect(app: Celery, timeout: float) -> Connection | None:
-    """A connection of our own to the broker, with whatever the host has configured; ``None`` where it is not Redis.
-
-    Args:
-        app: the host's.
-        timeout: seconds. Each wait on the connection ends after so long, and connecting to all addresses of a list.
-    """
-    plan = app.connection_for_write()
-    if plan.get_transport_cls().driver_type != "redis":
-        return None
-    addresses = max(len(plan.alt), 1)
-    given: dict[str, Any] = plan.transport_options or {}
-    # Sentinel's addresses are tried by redis-py, the others by kombu, which without max_retries would go on and on.
-    sentinel = "master_name" in given
-    if not sentinel:
-        timeout /= addresses
-    options: dict[str, Any] = {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "retry_on_timeout": False,
-        "max_connections": _CONNECTIONS,
-        "max_retries": 0 if sentinel else addresses - 1,
-        "connect_retries_timeout": None,
-    }
-    if sentinel:
-        options["sentinel_kwargs"] = {
-            **(given.get("sentinel_kwargs") or {}),
-            **_impatience_with_sentinel(timeout / addresses),
-        }
-    return app.connection_for_write(connect_timeout=timeout, transport_options=options)
-
-
-def _impatience_with_sentinel(timeout: float) -> dict[str, Any]:
-    """By default redis-py asks each Sentinel again and again, for ten seconds and more."""
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    return {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": Retry(NoBackoff(), 0)}
 
 
 ledgers = Ledgers()
