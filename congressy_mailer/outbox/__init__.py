@@ -4,13 +4,13 @@ The rules hold on PostgreSQL, MariaDB, MySQL and SQLite alike: each change is on
 the state it starts from and, while a message is being sent, the token of the claim. Whoever comes second
 changes nothing.
 
-:mod:`.rows` is what all of it stands on; :mod:`.storing` stores many rows at once; :mod:`.batches` knows what a batch
-has left, and :mod:`.claiming` stores messages and gives them out; :mod:`.results` writes
-down what became of them; :mod:`.holders` knows which processes hold some, and :mod:`.recovery` deals with those that
-died; :mod:`.sweeping` finds what is due; :mod:`.decisions` is what people may ask for; :mod:`.retention` drops what is
-old.
+:mod:`.rows` is what all of it stands on; :mod:`.storing` stores many rows at once; :mod:`.batches` knows what a batch has
+left; :mod:`.claiming` stores messages and gives them out; :mod:`.results` writes down what became of them;
+:mod:`.recovery` deals with those whose process died (:mod:`congressy_mailer.holders`); :mod:`.sweeping` finds what is
+due; :mod:`.decisions` is what people may ask for; :mod:`.retention` drops what is old.
 """
 
+from ..holders import new_token
 from .batches import (
     LANES,
     add_to_batch,
@@ -41,7 +41,6 @@ from .claiming import (
     unpublished,
 )
 from .decisions import FINAL, RETRYABLE, cancel, resend, retry
-from .holders import new_token
 from .recovery import crashed
 from .results import fail, hasten, postpone, record, record_accepted
 from .retention import purge, remove_orphans

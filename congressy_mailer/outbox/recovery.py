@@ -8,9 +8,9 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from ..conf import mailer_settings
+from ..holders import is_gone
 from ..models import Event, Message, State
 from ..retry import FLOOR
-from .holders import is_gone
 from .rows import change
 
 _UNKNOWN = "Its worker died while handing it over; whether the mail server took it is not known."

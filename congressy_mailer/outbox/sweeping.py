@@ -10,9 +10,9 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from ..conf import mailer_settings
+from ..holders import new_token
 from ..models import Message, State
 from .claiming import expire, or_when_it_expires
-from .holders import new_token
 from .recovery import abandoned, recover
 from .rows import WAITING, database, rows, without_conflicts
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from ..conf import mailer_settings
-from ..outbox.holders import is_gone, new_token
+from ..holders import is_gone, new_token
 from .ledger import Admission, Ledger
 from .ledgers import ledgers
 

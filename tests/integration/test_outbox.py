@@ -19,8 +19,8 @@ from django.utils import timezone
 
 from congressy_mailer import outbox, send_mail
 from congressy_mailer.exceptions import InvalidTransition
+from congressy_mailer.holders import is_gone, this_host
 from congressy_mailer.models import Event, Message, State
-from congressy_mailer.outbox.holders import is_gone, this_host
 from congressy_mailer.retry import Reply
 from congressy_mailer.transports.base import Outcome
 from tests.conftest import at_once
