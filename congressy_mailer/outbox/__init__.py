@@ -4,8 +4,8 @@ The rules hold on PostgreSQL, MariaDB, MySQL and SQLite alike: each change is on
 the state it starts from and, while a message is being sent, the token of the claim. Whoever comes second
 changes nothing.
 
-:mod:`.rows` is what all of it stands on; :mod:`.storing` stores many rows at once; :mod:`.batches` knows what a batch has
-left; :mod:`.claiming` stores messages and gives them out; :mod:`.results` writes down what became of them;
+:mod:`.rows` is what all of it stands on; :mod:`.storing` stores many rows at once; :mod:`.batches` knows what a batch
+has left; :mod:`.claiming` stores messages and gives them out; :mod:`.results` writes down what became of them;
 :mod:`.recovery` deals with those whose process died (:mod:`congressy_mailer.holders`); :mod:`.sweeping` finds what is
 due; :mod:`.decisions` is what people may ask for; :mod:`.retention` drops what is old.
 """
