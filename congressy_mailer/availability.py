@@ -7,7 +7,7 @@ is in the database, so that all workers share it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from django.db import IntegrityError, transaction
@@ -29,14 +29,19 @@ _TRY_TIME = timedelta(seconds=90)
 class Gate:
     """What one slice may send over one mail backend."""
 
-    def __init__(self, using: str, sender_domains: Iterable[str]) -> None:
+    def __init__(
+        self, using: str, sender_domains: Iterable[str], before_telling: Callable[[], None] = lambda: None
+    ) -> None:
         """Look up what is closed, and take on whatever is due to be tried again.
 
         Args:
             using: alias of the mail backend.
             sender_domains: domains of the senders of the slice.
+            before_telling: called before anything is written down or told here: the host's receivers of signals may
+                take any time.
         """
         self._using = using
+        self._before_telling = before_telling
         #: When what is closed may be looked at again, by sender domain; ``""`` stands for the backend as a whole.
         self.closed: dict[str, datetime] = {}
         #: What this slice is to try, and until when the others leave that to it.
@@ -62,6 +67,7 @@ class Gate:
 
     def failed(self, sender_domain: str, reason: str) -> timedelta:
         """It could not be used. Returns how long to leave it alone."""
+        self._before_telling()
         conf = mailer_settings()
         now = timezone.now()
         known = _statuses(self._using).filter(sender_domain=sender_domain)
@@ -83,6 +89,7 @@ class Gate:
         """It can be used: with a domain, a mail of such a sender was taken; without, the server has answered."""
         until = self._trying.pop(sender_domain, None)
         if until is not None:
+            self._before_telling()
             _end(self._using, sender_domain)
             outbox.hasten(until)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +19,7 @@ from django.views.decorators.debug import sensitive_variables
 from . import outbox
 from .arguments import idempotency_key_of, refuse_unsupported
 from .conf import mailer_settings
+from .confidential import without_repeating
 from .content.attachments import ReadAttachment, read_attachments
 from .dispatch import publish_batch_on_commit
 from .drafts import draft
@@ -34,7 +35,7 @@ _CHUNK = 1000
 #: Recipients that were left out of which a batch keeps where they stood and what was wrong.
 PROBLEMS_KEPT = 100
 
-# Seconds between two tasks for a batch that is still being stored, in case that all before have found nothing more.
+# Seconds between two rounds of tasks for a batch that is being stored: those before may have found nothing more.
 _PUBLISH_AGAIN = 1.0
 
 # Somebody else stores the same recipients at the same time.
@@ -250,25 +251,29 @@ class _Storing:
 
     def store(self, recipients: Iterable[Any]) -> None:
         """Take all of them."""
-        lines = self._lines(recipients)
-        while chunk := list(islice(lines, _CHUNK)):
-            if not self._store_some(chunk):
+        given = enumerate(recipients)
+        while some := list(islice(given, _CHUNK)):
+            lines = self._read(some)
+            if lines and not self._store_some(lines):
                 # Cancelled meanwhile.
                 self._batch.refresh_from_db(using=outbox.database())
                 return
             if self._skip and (self._published_at is None or time.monotonic() - self._published_at > _PUBLISH_AGAIN):
-                self._publish(lead=self._published_at is None)
+                self._publish()
         outbox.close_batch(self._batch)
-        self._publish(lead=True)
+        self._publish()
 
-    def _publish(self, *, lead: bool) -> None:
+    def _publish(self) -> None:
         self._published_at = time.monotonic()
         if self._batch.send_at is None or self._batch.send_at <= django_timezone.now():
-            publish_batch_on_commit(self._batch.pk, self._batch.round, lead=lead)
+            self._batch.round = outbox.begin_round(self._batch.pk)
+            publish_batch_on_commit(self._batch.pk, self._batch.round)
 
-    def _lines(self, recipients: Iterable[Any]) -> Iterator[Line]:
+    # No generator: Django would find no mark above it, and show its variables in the report of an error.
+    def _read(self, some: Iterable[tuple[int, Any]]) -> list[Line]:
         read = self._reader.read
-        for position, given in enumerate(recipients):
+        lines = []
+        for position, given in some:
             try:
                 line, attachments = read(given)
                 if attachments:
@@ -278,7 +283,8 @@ class _Storing:
                     raise in_position(error, position) from error
                 self._leave_out(position, given, str(error))
             else:
-                yield line
+                lines.append(line)
+        return lines
 
     def _store_some(self, lines: Sequence[Line]) -> bool:
         for attempt in range(_TRIES):
@@ -317,7 +323,11 @@ class _Storing:
 
     def _attach(self, line: Line, given: Sequence[Any]) -> None:
         message = Message(id=line.id)
-        for read in read_attachments(given, self._limit):
+        with without_repeating(
+            self._batch.sensitive, "attachments: one cannot be read, or they are too large together."
+        ):
+            files = read_attachments(given, self._limit)
+        for read in files:
             # What is sensitive is dropped message by message, and its files with it.
             path = "" if self._batch.sensitive else shared_attachment_path(self._batch, read.sha256)
             self._attachments.append(file_attachment(read, message=message, path=path, known=path in self._files))

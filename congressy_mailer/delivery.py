@@ -143,7 +143,7 @@ class Delivery:
                 if not mine and not outbox.rest(key, round):
                     break
                 if self._put_back_until is not None or time.monotonic() > self._until or not mine:
-                    self._slice.go_on_at = self._put_back_until or timezone.now()
+                    self._slice.go_on_at = self._put_back_until or timezone.now() + self._too_early
                     break
             return self._slice
 
@@ -207,7 +207,8 @@ class Delivery:
             raise
 
     def _deliver(self, using: str, messages: Sequence[Message]) -> None:
-        gate = Gate(using, {domain_of(message.from_email) for message in messages})
+        senders = {domain_of(message.from_email) for message in messages}
+        gate = Gate(using, senders, before_telling=self._recorder.flush)
         pace = pace_for(using)
         self._too_early = timedelta(0)
         try:
@@ -223,6 +224,7 @@ class Delivery:
             self._handed_over.clear()
             self._leave_for(busy.retry_in, messages)
         except TransportUnavailable as found:
+            self._recorder.flush()
             error = discreet_error(self._handed_over.values(), found)
             # What was handed over and has no outcome was not sent.
             self._open |= self._handed_over
@@ -237,19 +239,21 @@ class Delivery:
         """Put back what has not begun, without an attempt, to be looked at when there may be room for it."""
         # What is left for less is published at once, as at the end of any time slice.
         if wait >= _LONGEST_PAUSE:
+            self._recorder.flush()
             wait = min(wait, _LONGEST_ABSENCE)
             left = [message for message in messages if message.id in self._open]
             self._put_back([message.id for message in left], until=timezone.now() + wait)
             for message in left:
-                if message.batch_id is None:
+                if not message.waits_with_batch:
                     self._wait(message, wait)
 
     def _turn_comes(self, pace: Pace) -> bool:
         """Wait until the next mail may be handed over; false where the time slice ends before."""
-        while wait := pace.wait_for_turn():
+        while wait := pace.wait_for_turn(self._recorder.flush):
             # Not for long: an envelope may be open, and the server waits for its content.
             if wait > _LONGEST_PAUSE or time.monotonic() + wait.total_seconds() > self._until:
                 self._too_early = wait
+                self._end_slice()
                 return False
             self._recorder.flush()
             self._recorder.sleep(wait.total_seconds())
@@ -292,7 +296,7 @@ class Delivery:
             gate.succeeded()
         if outcome.accepted:
             gate.succeeded(sender_domain)
-        pace.heard(replies)
+        pace.heard(replies, self._recorder.flush)
 
     def _compose_all(self, gate: Gate, pace: Pace, messages: Sequence[Message]) -> Iterator[Composed]:
         """Mails as a transport asks for them, some composed at a time.
@@ -345,6 +349,7 @@ class Delivery:
     def _still_admitted(self, gate: Gate, message: Message) -> bool:
         until = gate.closed.get(domain_of(message.from_email))
         if until is not None:
+            self._recorder.flush()
             self._put_back([message.id], until=until)
         return until is None
 

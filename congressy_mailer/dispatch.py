@@ -100,9 +100,13 @@ def publish(ids: Sequence[UUID], *, countdown: float | None = None) -> bool:
     return published
 
 
-def publish_batch_on_commit(key: UUID, round: int, *, lead: bool) -> None:
-    """The same for a batch: see :func:`publish_batch`. Where there is no hook, somebody looks at its ``due_at``."""
-    transaction.on_commit(partial(publish_batch, key, round, lead=lead), using=outbox.database(), robust=True)
+def publish_batch_on_commit(key: UUID, round: int) -> None:
+    """The same for a batch, whose first task sees to it that there are as many as it needs: :func:`publish_batch`."""
+    connection = connections[outbox.database()]
+    if not (connection.in_atomic_block or connection.get_autocommit()):
+        outbox.unpublished_batch(key)
+        return
+    transaction.on_commit(partial(publish_batch, key, round, lead=True), using=connection.alias, robust=True)
 
 
 def publish_batch(key: UUID, round: int, *, lead: bool = False, countdown: float | None = None) -> bool:

@@ -206,6 +206,8 @@ class Message(Mail):
     begun_at = models.DateTimeField(_("begun at"), null=True, blank=True)
     #: How often its worker died while holding it, or its server's last reply was lost.
     crashes = models.PositiveSmallIntegerField(_("crashes"), default=0)
+    #: Somebody has queued it again: it does not wait with its batch any more, nor end with it.
+    alone = models.BooleanField(_("alone"), default=False)
     #: Addresses still to be served after some were accepted or refused; empty: all of them.
     remaining = models.JSONField(_("remaining recipients"), null=True, blank=True)
     #: The mail server's last word, with the server's own id of the message where it gives one.
@@ -276,6 +278,11 @@ class Message(Mail):
     def content(self) -> Mail:
         """What says what it says: its batch, where it is in one, else itself."""
         return self if self.batch is None else self.batch
+
+    @property
+    def waits_with_batch(self) -> bool:
+        """A task for its batch takes it, and no task of its own."""
+        return self.batch_id is not None and not self.crashes and not self.alone
 
     def cancel(self) -> bool:
         """Take the message back; see :func:`congressy_mailer.cancel`."""

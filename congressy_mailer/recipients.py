@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from .arguments import language_of, timezone_of
 from .content import templates
-from .content.addresses import normalise_address, normalise_addresses
+from .content.addresses import bare_address, normalise_address, normalise_addresses
 from .content.context import encode
 from .drafts import sending_domain
 from .exceptions import InvalidOption, MailerError, NoRecipient
@@ -107,7 +107,7 @@ class Reader:
             encoded,
             batch.language,
             batch.timezone,
-            None if batch.key is None else _only_once(batch, key or "\n".join((*to, *cc, *bcc)).casefold()),
+            None if batch.key is None else _only_once(batch, key, (*to, *cc, *bcc)),
         )
 
     def _language(self, given: str | None) -> str:
@@ -125,8 +125,9 @@ class Reader:
         return self._zones[given]
 
 
-def _only_once(batch: Batch, what: str) -> str:
-    """What a second message for the same would have in common with the first."""
+def _only_once(batch: Batch, key: str, addresses: Sequence[str]) -> str:
+    """What a second message for the same would have in common with the first: the names may differ, or be left out."""
+    what = f"key {key}" if key else "\n".join(["to", *(bare_address(address).lower() for address in addresses)])
     return f"{batch.id.hex}:{blake2s(what.encode(errors='replace'), digest_size=16).hexdigest()}"
 
 

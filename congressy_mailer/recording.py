@@ -59,6 +59,8 @@ class Recorder:
         """
         simply_accepted = outcome.accepted and not (outcome.deferred or outcome.rejected or outcome.in_doubt)
         if not (self._together and simply_accepted) or message.sensitive:
+            # What is to be written down now may have to wait for another's lock.
+            self.flush()
             return self._record_one(message, outcome)
         if not self._accepted:
             self._since = time.monotonic()

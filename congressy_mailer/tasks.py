@@ -82,7 +82,8 @@ def deliver_batch(self: DeliveryTask, key: str, round: int, lead: bool) -> None:
     batch = UUID(key)
     if not outbox.keep_watch(batch, round):
         return
-    if lead and not request.is_eager:
+    again = request.retries or (request.delivery_info or {}).get("redelivered")
+    if lead and not again and not request.is_eager:
         for _ in range(outbox.lanes(batch, round) - 1):
             dispatch.publish_batch(batch, round)
     go_on = True

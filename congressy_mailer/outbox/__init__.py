@@ -14,6 +14,7 @@ from ..holders import new_token
 from .batches import (
     LANES,
     add_to_batch,
+    begin_round,
     cancel_batch,
     close_batch,
     counts,
@@ -58,6 +59,7 @@ __all__ = [
     "anything_waiting",
     "batch_with_content",
     "begin",
+    "begin_round",
     "cancel",
     "cancel_batch",
     "claim",

@@ -28,6 +28,9 @@ from .storing import Line, insert
 #: to ten connections.
 LANES = 10
 
+#: Messages that wait with their batch, where they are in one: see :attr:`.Message.waits_with_batch`.
+WITH_BATCH = Q(crashes=0, alone=False)
+
 # Messages that are taken back in one transaction: few enough that nobody waits for its locks.
 _CHUNK = 1000
 
@@ -84,6 +87,18 @@ def stored_keys(keys: Sequence[str]) -> set[str]:
     return {str(key) for key in found.values_list("idempotency_key", flat=True)}
 
 
+@without_conflicts
+def begin_round(key: UUID) -> int:
+    """Have new tasks work at a batch, in place of those there are: these end after their time slice.
+
+    Returns:
+        The number of the round, for the tasks to be published with.
+    """
+    now = timezone.now()
+    _batches(key).filter(cancelled_at=None).update(round=F("round") + 1, due_at=now + mailer_settings().LOST_AFTER)
+    return _batches(key).values_list("round", flat=True).get()
+
+
 def lanes(key: UUID, round: int) -> int:
     """How many tasks should work at a batch now; none where it is finished, or their round is over."""
     if not _batches(key).filter(cancelled_at=None, round=round).exists():
@@ -104,7 +119,8 @@ def keep_watch(key: UUID, round: int) -> bool:
     if batch is None:
         return False
     if batch.expires_at is not None and batch.expires_at <= now:
-        end_waiting(key, State.EXPIRED, "It was not sent before its expires_at.")
+        end_waiting(_messages(key).filter(WITH_BATCH), State.EXPIRED, "It was not sent before its expires_at.")
+        rest(key, round)
         return False
     patience = mailer_settings().LOST_AFTER
     if batch.due_at is None or batch.due_at < now + patience / 2:
@@ -126,7 +142,7 @@ def rest(key: UUID, round: int) -> bool:
         return False
     if _waiting(key, now).exists():
         return True
-    later = _messages(key).filter(state__in=(State.DEFERRED, State.SCHEDULED), crashes=0)
+    later = _messages(key).filter(WITH_BATCH, state__in=(State.DEFERRED, State.SCHEDULED))
     next_time = later.aggregate(deferred=Min("due_at"), scheduled=Min("send_at"))
     times = [when for when in next_time.values() if when is not None]
     _batches(key).update(due_at=min(times, default=None))
@@ -140,7 +156,7 @@ def watch(keys: Sequence[UUID], by: datetime) -> None:
     batches.update(due_at=Case(When(due_at__lt=by, then=F("due_at")), default=Value(by, DateTimeField())))
     for key in batches.exclude(cancelled_at=None).values_list("id", flat=True):
         _batches(key).update(due_at=None)
-        _end(_messages(key), State.CANCELLED, "")
+        _end(_messages(key).filter(WITH_BATCH), State.CANCELLED, "")
 
 
 def unpublished_batch(key: UUID) -> None:
@@ -175,27 +191,28 @@ def overdue_batches(by: timedelta) -> int:
 def cancel_batch(key: UUID) -> int:
     """Take back what no worker holds, and store nothing more; returns how many messages."""
     _batches(key).filter(cancelled_at=None).update(cancelled_at=timezone.now(), due_at=None)
-    return end_waiting(key, State.CANCELLED, "")
+    return end_waiting(_messages(key), State.CANCELLED, "")
 
 
-def end_waiting(key: UUID, state: State, reason: str) -> int:
-    """End whatever of a batch no worker holds; returns how many messages."""
+def end_waiting(messages: QuerySet[Message], state: State, reason: str) -> int:
+    """End those of these messages that no worker holds; returns how many."""
     total = 0
-    while ended := _end_some(key, state, reason):
+    while ended := _end_some(messages, state, reason):
         total += ended
     return total
 
 
 @without_conflicts
-def _end_some(key: UUID, state: State, reason: str) -> int:
-    ids = list(_messages(key).filter(state__in=WAITING).order_by("id").values_list("id", flat=True)[:_CHUNK])
-    _end(Message.objects.using(database()).filter(id__in=ids), state, reason)
-    return len(ids)
+def _end_some(messages: QuerySet[Message], state: State, reason: str) -> int:
+    waiting = messages.filter(state__in=WAITING).order_by("id")
+    # Locked, also to see what is there now: in a transaction of the host's a plain look may show what there was.
+    ids = list(waiting.select_for_update().values_list("id", flat=True)[:_CHUNK])
+    return _end(Message.objects.using(database()).filter(id__in=ids), state, reason)
 
 
-def _end(messages: QuerySet[Message], state: State, reason: str) -> None:
+def _end(messages: QuerySet[Message], state: State, reason: str) -> int:
     waiting = messages.filter(state__in=WAITING)
-    waiting.update(state=state, due_at=None, finished_at=timezone.now(), reason=reason)
+    return waiting.update(state=state, due_at=None, finished_at=timezone.now(), reason=reason)
 
 
 def counts(key: UUID) -> dict[State, int]:
@@ -210,7 +227,7 @@ def _waiting(key: UUID, now: datetime) -> QuerySet[Message]:
         Q(state=State.QUEUED, due_at=None)
         | Q(state=State.DEFERRED, due_at__lte=now)
         | Q(state=State.SCHEDULED, send_at__lte=now),
-        crashes=0,
+        WITH_BATCH,
     )
 
 

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import Attachment, Batch, Message, Priority, State
-from .batches import watch
+from .batches import WITH_BATCH, watch
 from .recovery import abandoned, recover
 from .rows import WAITING, database, held, rows, without_conflicts
 
@@ -96,7 +96,7 @@ def claim_of_batch(batch: Batch, token: str, limit: int) -> list[Message]:
         limit: the most that is taken.
     """
     now = timezone.now()
-    mine = _messages().filter(batch=batch, crashes=0)
+    mine = _messages().filter(WITH_BATCH, batch=batch)
     in_order = mine.order_by("priority", "id")
     for waiting in (
         mine.filter(state=State.DEFERRED, due_at__lte=now).order_by("due_at"),
@@ -218,8 +218,8 @@ def release(token: str, messages: Iterable[Message], until: datetime | None = No
         until: when somebody is to look at them; ``None`` where the caller sees to that itself.
     """
     due_at = until or timezone.now() + mailer_settings().LOST_AFTER
-    # What is in a batch waits in the table for the tasks of the batch, unless it is claimed alone.
-    batches = {message.id: message.batch_id for message in messages if message.batch_id and not message.crashes}
+    # These wait in the table for the tasks of the batch.
+    batches = {message.id: message.batch_id for message in messages if message.waits_with_batch}
     if batches:
         _release(batches, token, None)
         watch([key for key in batches.values() if key], by=due_at)

@@ -63,6 +63,7 @@ def _queue_again(key: UUID, states: frozenset[State], **values: object) -> None:
         # A time that is over would end it at once; one that is ahead still means what the caller meant.
         expires_at=Case(When(expires_at__gt=now, then=F("expires_at")), default=None),
         crashes=0,
+        alone=True,
         reason="",
         **values,
     )

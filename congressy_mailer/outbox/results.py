@@ -148,12 +148,12 @@ def _defer(
     due_at = no_later_than(message, now + wait)
     if not ours.update(state=State.DEFERRED, due_at=due_at, reason=reason, **values):
         return None
-    if message.batch_id:
+    if message.batch_id and message.waits_with_batch and not crashes:
         watch([message.batch_id], by=due_at)
     if reply is None:
         tell(message.id, Event.Type.DEFERRED, now, detail=reason)
-    # What is in a batch is taken again by a task of the batch.
-    return wait if wait <= LONGEST_COUNTDOWN and not message.batch_id else None
+    # What waits with its batch is taken again by a task of the batch.
+    return wait if wait <= LONGEST_COUNTDOWN and not message.waits_with_batch else None
 
 
 @without_conflicts

@@ -108,9 +108,10 @@ def _droppable_attachments() -> QuerySet[Attachment]:
 
 
 def _is_settled(prefix: str = "") -> Q:
-    """No further recipient comes to a batch: its caller has come to the end, or was interrupted long ago."""
+    """No further recipient comes to a batch: its caller has come to the end, was stopped, or broke off long ago."""
     long_ago = timezone.now() - _LONGEST_STORING
-    return Q(**{f"{prefix}stored_at__isnull": False}) | Q(**{f"{prefix}created_at__lt": long_ago})
+    ended = Q(**{f"{prefix}stored_at__isnull": False}) | Q(**{f"{prefix}cancelled_at__isnull": False})
+    return ended | Q(**{f"{prefix}created_at__lt": long_ago})
 
 
 @without_conflicts

@@ -12,6 +12,7 @@ from django.utils import timezone
 from ..conf import mailer_settings
 from ..holders import new_token
 from ..models import Message, State
+from .batches import WITH_BATCH
 from .claiming import expire, or_when_it_expires
 from .recovery import abandoned, recover
 from .rows import WAITING, database, rows, without_conflicts
@@ -56,8 +57,8 @@ def _due(now: datetime, passed_the_queue: datetime | None) -> Iterator[Message]:
     for state, until in _limits(now, passed_the_queue).items():
         due = _messages().filter(state=state, due_at__lte=until).order_by("due_at")
         if state == State.DEFERRED:
-            # What is in a batch is for the tasks of the batch.
-            due = due.filter(Q(batch=None) | Q(crashes__gt=0))
+            # The others are for the tasks of their batches.
+            due = due.exclude(WITH_BATCH, batch__isnull=False)
         yield from due.only("id", "state", "expires_at")[:_LIMIT]
 
 

@@ -33,13 +33,17 @@ class ConnectionSlot:
         self.retry_in = timedelta(0)
         self._acquire()
 
-    def keep(self) -> bool:
+    def keep(self, before_asking: Callable[[], None] = lambda: None) -> bool:
         """Before each mail, and for the price of a look at the clock: whether the connection may be used.
 
         It may not where the slot was lost: to a Redis that has lost its memory, or because the process was stopped for
         longer than a slot is held. Then the connection is to be closed.
+
+        Args:
+            before_asking: called before Redis is asked, which may not answer at once.
         """
         if self.acquired and time.monotonic() - self._kept_at >= _KEEP_INTERVAL:
+            before_asking()
             self._admit()
         return self.acquired
 

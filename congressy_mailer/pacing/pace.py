@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from threading import Lock
@@ -44,23 +44,27 @@ class Pace:
         self._taken_at = 0.0
         self._not_before = 0.0
 
-    def wait_for_turn(self) -> timedelta:
+    def wait_for_turn(self, before_asking: Callable[[], None] = lambda: None) -> timedelta:
         """How long to wait until the next mail may be handed over; zero: now, and its permit is taken.
 
         Nothing is reserved for whoever waits: ask again when the time is over. Redis is asked once a second while mail
         is handed over, and more often only while something limits the rate.
+
+        Args:
+            before_asking: called before Redis is asked, which may not answer at once.
         """
         with self._lock:
             now = time.monotonic()
             if now >= self._next_look:
+                before_asking()
                 self._look(now)
             rate = rate_in_force(_limit(), self._slow_down, now + self._ahead)
-            wait = 0.0 if rate is None else self._wait(rate, now)
+            wait = 0.0 if rate is None else self._wait(rate, now, before_asking)
             if not wait:
                 self._handed_over += 1
         return timedelta(seconds=wait)
 
-    def heard(self, replies: Iterable[Reply]) -> None:
+    def heard(self, replies: Iterable[Reply], before_asking: Callable[[], None] = lambda: None) -> None:
         """What a server has said to a mail: where that is that mail comes too fast, all workers slow down."""
         complaint = next(filter(says_too_fast, replies), None)
         if complaint is None:
@@ -69,9 +73,10 @@ class Pace:
             now = time.monotonic()
             if now >= self._next_complaint:
                 self._next_complaint = now + HALVING_INTERVAL
+                before_asking()
                 self._show(ledgers.ask(lambda ledger: self._complain(ledger, complaint)))
 
-    def _wait(self, rate: float, now: float) -> float:
+    def _wait(self, rate: float, now: float, before_asking: Callable[[], None]) -> float:
         if now > self._taken_at + LONGEST_HELD:
             self._permits = 0
         if self._permits:
@@ -80,6 +85,7 @@ class Pace:
         if now < self._not_before:
             return self._not_before - now
         count = batch(rate, self._taken, now - self._taken_at)
+        before_asking()
         wait = ledgers.ask(lambda ledger: ledger.take(self._name, rate, burst(rate), count))
         if wait:
             wait = max(wait, _SHORTEST_WAIT)

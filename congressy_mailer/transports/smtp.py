@@ -56,6 +56,8 @@ class SmtpTransport:
             yield from self._deliver(_Source(mails), before_waiting)
         except BaseException:
             # In the middle of a mail nothing else takes back what has been announced of it.
+            with suppress(Exception):
+                before_waiting()
             self.close()
             raise
 
@@ -97,6 +99,8 @@ class SmtpTransport:
                 sending = beginning
             elif beginning is not None and not beginning.again_at_once:
                 yield beginning.outcome()
+        # A goodbye may take its time.
+        before_waiting()
         if not session.has_room or self._slot is None or not self._slot.rest():
             self.close()
 
@@ -107,12 +111,12 @@ class SmtpTransport:
             TransportUnavailable: there is none to be had.
             NoFreeConnection: others have all that are allowed.
         """
-        if self._session is not None:
-            if self._session.usable and self._slot is not None and self._slot.keep():
-                self._session.before_waiting = before_waiting
-                return self._session
-            self.close()
+        session, slot = self._session, self._slot
+        if session is not None and session.usable and slot is not None and slot.keep(before_waiting):
+            session.before_waiting = before_waiting
+            return session
         before_waiting()
+        self.close()
         self._slot = connection_slot(self._using)
         if not self._slot.acquired:
             raise NoFreeConnection(self._using, self._slot.retry_in)

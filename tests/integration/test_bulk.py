@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,21 +13,55 @@ from uuid import UUID
 import pytest
 from asgiref.sync import async_to_sync
 from django.core import mail
-from django.db import transaction
-from django.test import override_settings
+from django.db import connection, transaction
+from django.test import RequestFactory, override_settings
 from django.utils import timezone
+from django.views.debug import ExceptionReporter
 
-from congressy_mailer import Attachment, Priority, Recipient, asend_bulk, bulk, outbox, send_bulk, send_mail
+from congressy_mailer import (
+    Attachment,
+    Priority,
+    Recipient,
+    asend_bulk,
+    bulk,
+    dispatch,
+    outbox,
+    send_bulk,
+    send_mail,
+    tasks,
+)
 from congressy_mailer.delivery import Delivery
-from congressy_mailer.exceptions import InvalidAddress, InvalidOption, MailerError, TemplateNotFound
+from congressy_mailer.exceptions import (
+    InvalidAddress,
+    InvalidOption,
+    MailerError,
+    TemplateNotFound,
+    TransportUnavailable,
+)
 from congressy_mailer.models import Attachment as StoredAttachment
 from congressy_mailer.models import Batch, Message, State
 from congressy_mailer.outbox import batches
+from congressy_mailer.recipients import Reader
 from congressy_mailer.retry import Reply
 from congressy_mailer.transports.base import Outcome
 from tests.conftest import at_once
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+
+
+@pytest.fixture
+def tasks_of_batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """Round and lead of the tasks that are published for batches."""
+    sent: list[tuple[int, bool]] = []
+
+    def send(task: str, *arguments: Any, **options: Any) -> bool:
+        if task == dispatch.DELIVER_BATCH:
+            sent.append(arguments[1:])
+        return True
+
+    monkeypatch.setattr("congressy_mailer.dispatch._send", send)
+    return sent
+
 
 LOCMEM = override_settings(EMAIL_BACKEND="django.core.mail.backends.locmem.EmailBackend")
 
@@ -259,7 +295,7 @@ def test_a_batch_waits_for_its_time() -> None:
     past = timezone.now() - timedelta(seconds=1)
     Batch.objects.update(send_at=past, due_at=past)
     Message.objects.update(send_at=past)
-    assert outbox.due_batches() == [(batch.pk, 1)]
+    assert outbox.due_batches() == [(batch.pk, batch.round + 1)]
     assert len(outbox.claim_of_batch(batch, "t", 10)) == 3
     assert not Message.objects.filter(queued_at=None).exists()
 
@@ -271,27 +307,27 @@ def test_a_batch_that_comes_too_late_expires() -> None:
     past = timezone.now() - timedelta(seconds=1)
     Batch.objects.update(expires_at=past)
     Message.objects.update(expires_at=past)
-    assert not outbox.keep_watch(batch.pk, 0)
+    assert not outbox.keep_watch(batch.pk, batch.round)
     assert batch.progress().states == {State.EXPIRED: 3}
 
 
 def test_an_older_round_of_tasks_ends_when_a_new_one_has_begun() -> None:
     batch = send_bulk(people(3), template="mail/hello", subject="x")
-    assert outbox.lanes(batch.pk, 0) == 1
+    assert outbox.lanes(batch.pk, batch.round) == 1
     Batch.objects.update(due_at=timezone.now() - timedelta(seconds=1))
-    assert outbox.due_batches() == [(batch.pk, 1)]
+    assert outbox.due_batches() == [(batch.pk, batch.round + 1)]
     # Whoever sweeps at the same time finds nothing.
     assert outbox.due_batches() == []
-    assert not outbox.keep_watch(batch.pk, 0)
-    assert outbox.lanes(batch.pk, 0) == 0
-    assert outbox.keep_watch(batch.pk, 1)
+    assert not outbox.keep_watch(batch.pk, batch.round)
+    assert outbox.lanes(batch.pk, batch.round) == 0
+    assert outbox.keep_watch(batch.pk, batch.round + 1)
 
 
 def test_as_many_tasks_work_at_a_batch_as_it_needs() -> None:
     batch = send_bulk(people(250), template="mail/hello", subject="x")
-    assert outbox.lanes(batch.pk, 0) == 3
+    assert outbox.lanes(batch.pk, batch.round) == 3
     with override_settings(CONGRESSY_MAILER={"SLICE_SIZE": 10}):
-        assert outbox.lanes(batch.pk, 0) == outbox.LANES
+        assert outbox.lanes(batch.pk, batch.round) == outbox.LANES
 
 
 def test_a_batch_is_looked_at_again_when_what_was_refused_is_due() -> None:
@@ -300,7 +336,7 @@ def test_a_batch_is_looked_at_again_when_what_was_refused_is_due() -> None:
     refused = Outcome(first.pk, deferred={first.to[0]: Reply(451, "greylisted")}, reply=Reply(451, "greylisted"))
     assert outbox.record("t", first, refused) is None
     outbox.record_accepted("t", [(second, Reply(250, "OK"))])
-    assert not outbox.rest(batch.pk, 0)
+    assert not outbox.rest(batch.pk, batch.round)
     batch.refresh_from_db()
     first.refresh_from_db()
     assert batch.due_at == first.due_at is not None
@@ -310,7 +346,7 @@ def test_a_batch_is_looked_at_again_when_what_was_refused_is_due() -> None:
     assert outbox.sweep(timezone.now()) == []
     assert [message.pk for message in outbox.claim_of_batch(batch, "t2", 10)] == [first.pk]
     outbox.record_accepted("t2", [(first, Reply(250, "OK"))])
-    assert not outbox.rest(batch.pk, 0)
+    assert not outbox.rest(batch.pk, batch.round)
     batch.refresh_from_db()
     assert batch.due_at is None
 
@@ -318,11 +354,11 @@ def test_a_batch_is_looked_at_again_when_what_was_refused_is_due() -> None:
 def test_what_is_put_back_is_looked_at_again_also_where_nobody_watches() -> None:
     batch = send_bulk(people(2), template="mail/hello", subject="x")
     held = outbox.claim_of_batch(batch, "t", 10)
-    assert not outbox.rest(batch.pk, 0)
+    assert not outbox.rest(batch.pk, batch.round)
     assert Batch.objects.get().due_at is None
     outbox.release("t", held)
     assert Batch.objects.get().due_at is not None
-    assert outbox.rest(batch.pk, 0)
+    assert outbox.rest(batch.pk, batch.round)
 
 
 def test_what_its_worker_died_of_is_left_to_a_task_of_its_own() -> None:
@@ -407,6 +443,160 @@ def test_more_urgent_mail_goes_before_what_has_queued() -> None:
 def test_from_an_asynchronous_view() -> None:
     batch = async_to_sync(asend_bulk)(["ana@example.com"], subject="x", message="y")
     assert addresses(batch) == ["ana@example.com"]
+
+
+@pytest.mark.parametrize("way", ["raise", "skip"])
+def test_where_the_host_commits_by_hand_a_sweep_finds_the_batch(way: Any) -> None:
+    transaction.set_autocommit(False)
+    try:
+        batch = send_bulk(people(3), template="mail/hello", subject="x", on_invalid=way)
+        transaction.commit()
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+    assert batch.progress().total == 3
+    assert Batch.objects.get().due_at is not None
+
+
+def test_the_storer_does_not_publish_a_round_that_is_over(
+    tasks_of_batches: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "_CHUNK", 10)
+    monkeypatch.setattr(bulk, "_PUBLISH_AGAIN", 0.0)
+
+    def some() -> Iterator[Any]:
+        yield from people(11)
+        # The first ten are stored; the broker has lost their task, and a sweep begins another round.
+        Batch.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+        outbox.due_batches()
+        tasks_of_batches.clear()
+        yield from people(39, first=11)
+
+    batch = send_bulk(some(), template="mail/hello", subject="x", on_invalid="skip")
+    assert [round for round, _ in tasks_of_batches if outbox.keep_watch(batch.pk, round)] == [batch.round]
+
+
+def test_no_more_tasks_work_at_a_batch_than_there_may_be(
+    tasks_of_batches: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "_PUBLISH_AGAIN", 0.0)
+    batch = send_bulk(people(5000), template="mail/hello", subject="x", on_invalid="skip")
+    at_work = [lead for round, lead in tasks_of_batches if outbox.keep_watch(batch.pk, round)]
+    # One, which sees to the others.
+    assert at_work == [True]
+    tasks_of_batches.clear()
+
+    def unavailable(*arguments: Any) -> None:
+        raise TransportUnavailable("away")
+
+    monkeypatch.setattr(Delivery, "run_batch", unavailable)
+    tasks.deliver_batch.push_request(retries=1, called_directly=True)
+    with pytest.raises(TransportUnavailable):
+        tasks.deliver_batch.run(str(batch.pk), batch.round, True)
+    tasks.deliver_batch.pop_request()
+    assert tasks_of_batches == []
+
+
+def test_the_same_addresses_are_the_same_recipient_whatever_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "_CHUNK", 1)
+
+    def first() -> Iterator[Recipient]:
+        yield Recipient(to="Ana <ana@example.com>")
+        yield Recipient(to="Bia <bia@example.com>")
+        raise Broken
+
+    with pytest.raises(Broken):
+        send_bulk(first(), subject="x", message="y", key="k", on_invalid="skip")
+    again = ["Ana Souza <ana@example.com>", "bia@example.com"]
+    assert send_bulk(again, subject="x", message="y", key="k", on_invalid="skip").messages.count() == 2
+    named = [Recipient(to="a@example.com", key="b@example.com"), "b@example.com"]
+    assert send_bulk(named, subject="x", message="y", key="names").messages.count() == 2
+
+
+def refuse_for_now(key: UUID) -> None:
+    (message,) = outbox.claim([key], "t")
+    said = Reply(451, "greylisted")
+    outbox.record("t", message, Outcome(key, deferred={message.to[0]: said}, reply=said))
+
+
+@pytest.mark.parametrize("end", ["cancelled", "expired"])
+def test_what_a_person_queues_again_has_left_its_batch(end: str) -> None:
+    batch = send_bulk(people(3), template="mail/hello", subject="x", expires_at=timezone.now() + timedelta(hours=1))
+    if end == "cancelled":
+        batch.cancel()
+    else:
+        past = timezone.now() - timedelta(seconds=1)
+        Batch.objects.update(expires_at=past, due_at=past)
+        Message.objects.update(expires_at=past)
+        ((_, round),) = outbox.due_batches()
+        assert not outbox.keep_watch(batch.pk, round)
+        assert Batch.objects.get().due_at is None
+    for message in batch.messages.all():
+        message.retry()
+    first, second, _ = batch.messages.order_by("id")
+    refuse_for_now(first.pk)
+    outbox.release("t2", outbox.claim([second.pk], "t2"), timezone.now())
+    assert outbox.due_batches() == []
+    assert batch.progress().states == {State.DEFERRED: 1, State.QUEUED: 2}
+    assert not outbox.claim_of_batch(batch, "t3", 10)
+    Message.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    assert len(outbox.sweep(timezone.now())) == 3
+
+
+def test_a_sensitive_batch_that_was_cancelled_while_it_was_stored_says_nothing_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bulk, "_CHUNK", 10)
+
+    def some() -> Iterator[Any]:
+        yield from people(15)
+        Batch.objects.get().cancel()
+        yield from people(15, first=15)
+
+    send_bulk(some(), template="mail/hello", context={"x": 1}, subject="x", on_invalid="skip", sensitive=True)
+    for _ in range(2):
+        outbox.purge()
+    assert Batch.objects.get().context is None
+
+
+def test_reports_of_errors_do_not_show_what_is_sensitive() -> None:
+    try:
+        send_bulk([("ana@", {"link": "geheim"})], template="mail/hello", subject="x", sensitive=True)
+    except InvalidAddress:
+        report = ExceptionReporter(RequestFactory().get("/"), *sys.exc_info()).get_traceback_html()
+    shown = re.findall(r'<td class="code"><pre>(.*?)</pre>', report, re.DOTALL)
+    assert shown
+    assert not [value for value in shown if "geheim" in value]
+
+
+@pytest.mark.parametrize("meanwhile", ["claimed", "stored"])
+def test_cancelling_sees_what_others_have_done_since_the_transaction_began(
+    meanwhile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = send_bulk(people(10), template="mail/hello", subject="x")
+
+    def elsewhere(_: int) -> None:
+        if meanwhile == "claimed":
+            outbox.claim_of_batch(batch, "t", 5)
+        else:
+            outbox.add_to_batch(batch, [Reader(batch).read("eva@example.com")[0]])
+
+    if connection.vendor == "mysql":
+        # Otherwise Django asks for READ COMMITTED, and each query sees what there is.
+        connection.close()
+        monkeypatch.setattr(connection, "isolation_level", "repeatable read")
+    if connection.vendor == "sqlite":
+        # Which has one writer: whatever others do, they have done before.
+        at_once(elsewhere, 1)
+    try:
+        with transaction.atomic():
+            assert Message.objects.count() >= 10
+            if connection.vendor != "sqlite":
+                at_once(elsewhere, 1)
+            assert batch.cancel() == (5 if meanwhile == "claimed" else 11)
+            assert not batch.messages.select_for_update().filter(state=State.QUEUED).exists()
+    finally:
+        connection.close()
 
 
 @pytest.mark.parametrize("fails", [True, False])

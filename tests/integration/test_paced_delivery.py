@@ -9,9 +9,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from congressy_mailer import outbox, send_mail
+from congressy_mailer import outbox, send_bulk, send_mail
 from congressy_mailer.delivery import Delivery, Slice
 from congressy_mailer.models import Message, State, TransportStatus
 from congressy_mailer.pacing import connection_slot
@@ -141,3 +143,16 @@ def test_a_server_that_says_too_fast_is_sent_to_more_slowly(
     assert Message.objects.filter(state=State.DEFERRED).count() == 1
     assert len(result.left) > 0
     assert untouched(result.left)
+
+
+def test_a_slice_that_cannot_reach_the_next_turn_ends_and_looks_no_further(limit: Any) -> None:
+    limit(RATE_LIMIT="100/m", TIME_SLICE=timedelta(milliseconds=300))
+    batch = send_bulk((f"ana{number}@example.com" for number in range(50)), subject="x", message="y", using="sparkpost")
+    queries = []
+    for _ in range(3):
+        with CaptureQueriesContext(connection) as captured:
+            result = Delivery(outbox.new_token("worker")).run_batch(batch.pk, batch.round)
+        queries.append(len(captured))
+        assert result.go_on_at is not None
+    assert result.go_on_at > timezone.now()
+    assert max(queries) < 30

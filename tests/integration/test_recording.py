@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,10 +14,13 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from congressy_mailer import composing, outbox, recording, send_mail
+from congressy_mailer import composing, outbox, pacing, recording, send_mail
 from congressy_mailer.delivery import Delivery
+from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State
+from congressy_mailer.pacing import Pace
 from congressy_mailer.retry import Reply
+from congressy_mailer.signals import transport_unavailable
 from congressy_mailer.transports.base import Outcome
 from demo.local_sparkpost import Exchange, LocalSparkPost, Stage
 from tests.conftest import wait_for
@@ -93,6 +98,104 @@ def test_it_is_written_down_before_a_template_can_hang(
     run(queue(50))
     assert len(missing) == sent() == 50
     assert set(missing) == {0}
+
+
+class Watch:
+    """How long the server's word has waited to be written down, at the longest."""
+
+    def __init__(self, server: LocalSparkPost) -> None:
+        self._server = server
+        self._ended = threading.Event()
+        self._threads = ThreadPoolExecutor(1)
+        self._longest = self._threads.submit(self._watch)
+
+    def _watch(self) -> float:
+        since, longest = None, 0.0
+        try:
+            while not self._ended.wait(0.01):
+                waiting = len(self._server.mailbox) > sent()
+                since = (since or time.monotonic()) if waiting else None
+                longest = max(longest, time.monotonic() - since) if since else longest
+            return longest
+        finally:
+            connection.close()
+
+    def longest(self) -> float:
+        self._ended.set()
+        return self._longest.result()
+
+
+#: Far above the 100 ms, for a machine that is busy, and far below what is waited for here.
+SOON = 0.8
+
+
+def test_it_is_written_down_before_a_server_says_goodbye(smtp_server: LocalSparkPost) -> None:
+    def slow(exchange: Exchange) -> None:
+        if exchange.stage is Stage.QUIT:
+            time.sleep(2)
+
+    smtp_server.script = slow
+    ids = queue(101)
+    with override_settings(CONGRESSY_MAILER={"SLICE_SIZE": 200, "TIME_SLICE": timedelta(seconds=60)}):
+        watch = Watch(smtp_server)
+        run(ids)
+    assert watch.longest() < SOON
+    assert sent() == 101
+
+
+def test_it_is_written_down_before_anybody_is_told_that_the_server_is_away(smtp_server: LocalSparkPost) -> None:
+    def refuse(exchange: Exchange) -> str | None:
+        away = len(smtp_server.mailbox) >= 3 and exchange.stage is Stage.MAIL
+        return "530 5.7.0 Authentication required" if away else None
+
+    def tell(**options: Any) -> None:
+        time.sleep(2)
+
+    smtp_server.script = refuse
+    transport_unavailable.connect(tell)
+    try:
+        watch = Watch(smtp_server)
+        with pytest.raises(TransportUnavailable):
+            run(queue(6))
+    finally:
+        transport_unavailable.disconnect(tell)
+    assert watch.longest() < SOON
+
+
+def test_it_is_written_down_before_what_has_to_wait_for_a_lock(
+    smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = outbox.record
+
+    def locked(*arguments: Any) -> Any:
+        time.sleep(2)
+        return record(*arguments)
+
+    def refuse(exchange: Exchange) -> str | None:
+        return "451 4.7.1 greylisted" if exchange.stage is Stage.RCPT and len(smtp_server.mailbox) == 2 else None
+
+    monkeypatch.setattr(outbox, "record", locked)
+    smtp_server.script = refuse
+    watch = Watch(smtp_server)
+    run(queue(3))
+    assert watch.longest() < SOON
+
+
+def test_it_is_written_down_before_redis_is_asked(smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Pace._look
+
+    def hung(self: Pace, now: float) -> None:
+        if smtp_server.mailbox:
+            time.sleep(2)
+        look(self, now)
+
+    monkeypatch.setattr(Pace, "_look", hung)
+    pacing.pace._paces.clear()
+    monkeypatch.setattr(pacing.pace, "_LOOK_INTERVAL", 0.05)
+    watch = Watch(smtp_server)
+    run(queue(5))
+    assert watch.longest() < SOON
+    assert sent() > 0
 
 
 def test_many_are_written_down_at_once(smtp_server: LocalSparkPost) -> None:
