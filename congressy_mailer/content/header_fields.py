@@ -52,7 +52,7 @@ def text_field(name: str, value: str) -> str:
         return _folded(name, value.split(" "))
     if len(name) > _LONGEST_NAME_BESIDE_AN_ENCODED_WORD:
         raise ValueError(f"no room for an encoded word beside {name}")
-    return _folded(name, _encoded_words(value))
+    return _folded(name, encoded_words(value))
 
 
 def address_field(name: str, addresses: Iterable[str]) -> str:
@@ -103,15 +103,19 @@ def _mailbox(address: str) -> list[str]:
     if not name:
         return [bare]
     if not name.isascii():
-        return [*_encoded_words(name), f"<{bare}>"]
+        return [*encoded_words(name), f"<{bare}>"]
     if not _PLAIN.fullmatch(name):
         raise ValueError(f"the name before {bare!r} is not plain text")
     # With its quotes where it has some.
     return address.split(" ")[:-1] + [f"<{bare}>"]
 
 
-def _encoded_words(text: str) -> list[str]:
-    """Text as encoded words (RFC 2047 §4.2), between which readers take no space."""
+def encoded_words(text: str) -> list[str]:
+    """Text as encoded words (RFC 2047 §4.2), between which readers take no space.
+
+    Raises:
+        ValueError: it has control characters, or spaces around it.
+    """
     if CONTROL.search(text) or text != text.strip():
         raise ValueError("text that has control characters, or spaces around it")
     return [f"=?utf-8?q?{piece}?=" for piece in _PIECE.findall(text.encode().decode("latin-1").translate(_Q))]

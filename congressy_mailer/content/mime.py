@@ -19,6 +19,7 @@ from ..exceptions import ContentError
 from ..models import Message
 from .addresses import bare_address
 from .attachments import ReadAttachment
+from .header_fields import LOOKS_ENCODED, encoded_words
 from .templates import Rendered
 from .wire import write
 
@@ -89,7 +90,7 @@ def _compose(message: Message, rendered: Rendered, attachments: Sequence[ReadAtt
     # Names are the same in any case (RFC 5322 §1.2.2), and neither of the two may stand twice (§3.6).
     headers = {name: value for name, value in headers.items() if name.lower() not in given} | message.headers
     mail = OutgoingMail(
-        subject=rendered.subject,
+        subject=_for_django(rendered.subject),
         body=rendered.text,
         from_email=message.from_email,
         to=message.to,
@@ -107,6 +108,16 @@ def _compose(message: Message, rendered: Rendered, attachments: Sequence[ReadAtt
         # Built here, so that an error is this message's and not the transport's.
         mail.message()
     return mail
+
+
+def _for_django(subject: str) -> str:
+    """A subject that Django writes so that readers see it as it is, also where it looks encoded."""
+    if LOOKS_ENCODED not in subject:
+        return subject
+    # Once for the reader, and once for the modern interface, which reads what it is given before it writes.
+    for _ in range(2 if _MODERN else 1):
+        subject = " ".join(encoded_words(subject.strip()))
+    return subject
 
 
 def _wire(mail: OutgoingMail, rendered: Rendered, attachments: Sequence[ReadAttachment]) -> bytes | None:
