@@ -50,7 +50,7 @@ class LocalSparkPost(Startable):
             idle_seconds: a connection is closed after so long without a command (SMTP API reference: 1 minute).
             messages_per_connection: SMTP API reference: up to 100.
         """
-        self.password = password or secrets.token_urlsafe(16)
+        self.password = password or secrets.token_hex(16)
         self.mailbox = Mailbox(directory)
         self.port = port
         self._own_files: Path | None = None

@@ -62,7 +62,7 @@ class MailServer:
 
     def __init__(self, directory: Path, seed: int) -> None:
         self.journal = directory / "smtp.journal"
-        self.password = secrets.token_urlsafe(16)
+        self.password = secrets.token_hex(16)
         self.port = 0
         self.starts = 0
         self._seed = seed

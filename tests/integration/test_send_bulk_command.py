@@ -290,7 +290,9 @@ def test_a_template_that_fails_is_told_with_its_row(people: Path, tmp_path: Path
         assert done[2:] == ("Row 2: broken.txt, line 1: VariableDoesNotExist: no variable 'none'", 1)
         (tmp_path / "unfinished.txt").write_text("{% if nome %}")
         done = send(people, "--subject", "x", template="unfinished")
-    assert done[2:] == ("Unclosed tag on line 1: 'if'. Looking for one of: elif, else, endif.", 1)
+    # Django 6.1 names the file as well.
+    assert done[2].endswith("Unclosed tag on line 1: 'if'. Looking for one of: elif, else, endif.")
+    assert done[3] == 1
     assert not Batch.objects.exists()
 
 
