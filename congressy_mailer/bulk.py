@@ -312,7 +312,9 @@ class _Storing:
                 wanted[key] = line
             elif self._is_new:
                 # Where it goes on with what was stored before, that is what it is for.
-                self._leave_out(None, line.to, "It is among the recipients twice, with nothing to tell the two apart.")
+                self._leave_out(
+                    None, ", ".join(line.to), "It is among the recipients twice, with nothing to tell the two apart."
+                )
         return list(wanted.values())
 
     def _leave_out(self, position: int | None, given: Any, reason: str) -> None:

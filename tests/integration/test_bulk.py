@@ -209,6 +209,7 @@ def test_nobody_gets_two_mails_of_a_batch_with_a_key_unless_they_are_told_apart(
     batch = send_bulk(recipients, subject="x", message="y", key="k")
     assert addresses(batch) == ["ana@example.com", "bia@example.com"]
     assert batch.skipped == 2
+    assert [problem["recipient"] for problem in batch.problems] == ["ANA@example.com", "bia@example.com"]
     tickets = [Recipient(to="ana@example.com", key=f"ticket {number}") for number in range(3)]
     assert send_bulk(tickets, subject="x", message="y", key="tickets").messages.count() == 3
     # Without a key it is the caller's list, as it is.
