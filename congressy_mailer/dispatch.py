@@ -23,6 +23,7 @@ from celery import Celery
 from celery.app.routes import Router
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from kombu import Connection, Producer, Queue
 
 from . import outbox
@@ -47,8 +48,7 @@ _STALE = 86_400.0
 def publish_on_commit(ids: Sequence[UUID]) -> None:
     """Publish these messages once the transaction that stored them has committed, all of its messages together."""
     connection = connections[outbox.database()]
-    if not (connection.in_atomic_block or connection.get_autocommit()):
-        # Whoever commits by hand gets no hook from Django; the next sweep after that commit publishes them.
+    if _commits_by_hand(connection):
         outbox.unpublished(ids)
         return
     hooks: list[Any] = connection.run_on_commit
@@ -58,6 +58,11 @@ def publish_on_commit(ids: Sequence[UUID]) -> None:
     # Each call has its hook: a savepoint may be rolled back without the others, and a test may run only the hooks of
     # one part of it. The first to run publishes for all; ids of messages that were rolled back find nothing.
     transaction.on_commit(_PublishHook(pending), using=connection.alias, robust=True)
+
+
+def _commits_by_hand(connection: BaseDatabaseWrapper) -> bool:
+    """Whoever does gets no hook from Django; the next sweep after that commit publishes what it stored."""
+    return not (connection.in_atomic_block or connection.get_autocommit())
 
 
 @dataclass
@@ -103,7 +108,7 @@ def publish(ids: Sequence[UUID], *, countdown: float | None = None) -> bool:
 def publish_batch_on_commit(key: UUID, round: int) -> None:
     """The same for a batch, whose first task sees to it that there are as many as it needs: :func:`publish_batch`."""
     connection = connections[outbox.database()]
-    if not (connection.in_atomic_block or connection.get_autocommit()):
+    if _commits_by_hand(connection):
         outbox.unpublished_batch(key)
         return
     transaction.on_commit(partial(publish_batch, key, round, lead=True), using=connection.alias, robust=True)

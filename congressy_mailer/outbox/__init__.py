@@ -26,7 +26,6 @@ from .batches import (
     rest,
     stored_keys,
     unpublished_batch,
-    watch,
 )
 from .claiming import (
     add,
@@ -93,5 +92,4 @@ __all__ = [
     "sweep",
     "unpublished",
     "unpublished_batch",
-    "watch",
 ]
