@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -92,9 +94,59 @@ class MailerSettings:
     #: Mail backends for ``using=`` on Django before 6.1, in the shape of Django 6.1's ``MAILERS``:
     #: ``{"alias": {"BACKEND": "dotted.path", "OPTIONS": {…}}}``.
     TRANSPORTS: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: Aliases of mail backends that take over, the first that can be used, while the default one is unavailable, for
+    #: mail that names none with ``using=``.
+    FAILOVER: Sequence[str] = ()
+    #: Whether mail carries SparkPost's ``X-MSYS-API`` header, which its own servers take away again: ``"auto"`` where
+    #: the SMTP host is one of SparkPost's, ``"always"`` with every SMTP backend, or ``"never"``.
+    SPARKPOST_HEADER: Literal["auto", "always", "never"] = "auto"
+    #: SparkPost's API key for what is not sent by SMTP: the HTTP backend, the suppression list, the webhook. ``None``:
+    #: none of that is used.
+    SPARKPOST_API_KEY: str | None = field(default=None, repr=False)
+    #: Host of SparkPost's HTTP API, with its port where it is not 443; ``"api.eu.sparkpost.com"`` for EU accounts.
+    SPARKPOST_API_HOST: str = "api.sparkpost.com"
+    #: How long SparkPost's HTTP API may take to connect, and may be silent.
+    SPARKPOST_API_TIMEOUT: timedelta = timedelta(seconds=30)
+    #: What a caller of the webhook has to show, any of these: ``"basic user:password"``, ``"bearer TOKEN"``, or
+    #: ``"token SECRET"`` for the old ``X-MessageSystems-Webhook-Token`` header. Several at once while one is replaced
+    #: by another. Without any, everybody is refused.
+    WEBHOOK_SECRETS: Sequence[str] = field(default=(), repr=False)
+    #: Most bytes of one batch of events. SparkPost's have a few hundred kilobytes.
+    WEBHOOK_MAX_BYTES: int = 20_000_000
+    #: How long it is known which batches of events have come, so that none is processed twice.
+    KEEP_WEBHOOKS: timedelta = timedelta(days=7)
+    #: What puts an address on the suppression list, and for which mail: ``"hard"``, ``"admin"``, ``"complaint"`` and
+    #: ``"unsubscribe"`` each with ``"all"``, ``"transactional"``, ``"non_transactional"`` or ``None``; and ``"soft"``
+    #: with a number of soft bounces within 30 days, after which the address counts as a hard bounce, or ``None``. What
+    #: is left out stays as it is by default. What a recipient unsubscribes from is that list alone, where it is one.
+    SUPPRESSION: Mapping[str, Any] = field(default_factory=dict)
+    #: How often the suppression list is brought together with SparkPost's, where there is a ``SPARKPOST_API_KEY``;
+    #: ``None``: by command only.
+    SUPPRESSION_SYNC: timedelta | None = timedelta(hours=1)
+    #: Where the host's site is, such as ``"https://www.congressy.com"``: for links in mails, which workers write.
+    #: ``None``: mail has no link to unsubscribe.
+    SITE_URL: str | None = None
+    #: Lists that a recipient may leave one by one: their ids for ``list_id=``, and their names for people.
+    LISTS: Mapping[str, Any] = field(default_factory=dict)
 
 
-_MAY_BE_NONE = {"CELERY_APP", "RATE_LIMIT", "MAX_CONNECTIONS", "KEEP_CONTENT", "KEEP_MESSAGES"}
+_MAY_BE_NONE = {
+    "CELERY_APP", "RATE_LIMIT", "MAX_CONNECTIONS", "KEEP_CONTENT", "KEEP_MESSAGES", "SPARKPOST_API_KEY",
+    "SUPPRESSION_SYNC", "SITE_URL",
+}  # fmt: skip
+_CHOICES = {"ON_CRASH": ("resend", "hold"), "SPARKPOST_HEADER": ("auto", "always", "never")}
+
+#: What puts an address on the suppression list, and for which mail, unless ``SUPPRESSION`` says otherwise.
+SUPPRESSION_RULES: Mapping[str, Any] = {
+    "hard": "all",
+    "admin": "all",
+    "complaint": "non_transactional",
+    "unsubscribe": "non_transactional",
+    "soft": None,
+}
+_SUPPRESSED_MAIL = ("all", "transactional", "non_transactional", None)
+_SECRET = re.compile(r"basic [^\s:]+:\S.*|bearer \S+|token \S+")
+_ALIAS_OF_LIST = re.compile(r"[\w.@-]{1,100}", re.ASCII)
 _names = [setting.name for setting in fields(MailerSettings)]
 _cached: MailerSettings | None = None
 
@@ -143,13 +195,17 @@ def _check_value(key: str, value: object) -> None:
     elif isinstance(default, int):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ImproperlyConfigured(f"CONGRESSY_MAILER[{key!r}] must be a whole number from 1, not {value!r}.")
-    elif key == "ON_CRASH":
-        if value not in ("resend", "hold"):
-            raise ImproperlyConfigured(f"CONGRESSY_MAILER['ON_CRASH'] must be 'resend' or 'hold', not {value!r}.")
-    elif key == "RATE_LIMIT":
-        _check_rate(value)
-    elif key == "TRANSPORTS":
-        _check_transports(value)
+    elif key in _CHOICES:
+        if value not in _CHOICES[key]:
+            choices = " or ".join(map(repr, _CHOICES[key]))
+            raise ImproperlyConfigured(f"CONGRESSY_MAILER[{key!r}] must be {choices}, not {value!r}.")
+    elif key in _CHECKS:
+        _CHECKS[key](value)
+    elif key == "SPARKPOST_API_KEY":
+        if not (isinstance(value, str) and value and value.isascii() and value.isprintable()):
+            raise ImproperlyConfigured(
+                "CONGRESSY_MAILER['SPARKPOST_API_KEY'] must be an API key, as SparkPost shows it."
+            )
     elif not (isinstance(value, str) and value):
         raise ImproperlyConfigured(f"CONGRESSY_MAILER[{key!r}] must be a text that is not empty, not {value!r}.")
 
@@ -177,6 +233,73 @@ def _check_transports(value: object) -> None:
                 "only BACKEND and OPTIONS are known."
             )
 
+
+def _check_failover(value: object) -> None:
+    if not _is_list_of_text(value):
+        raise ImproperlyConfigured(f"CONGRESSY_MAILER['FAILOVER'] must be a list of aliases, not {value!r}.")
+
+
+def _check_secrets(value: object) -> None:
+    # Whatever is wrong with it is not repeated.
+    if not _is_list_of_text(value) or not all(_SECRET.fullmatch(one) for one in value):  # type: ignore[attr-defined]
+        raise ImproperlyConfigured(
+            "CONGRESSY_MAILER['WEBHOOK_SECRETS'] must be a list of 'basic user:password', 'bearer TOKEN' or "
+            "'token SECRET'."
+        )
+
+
+def _check_suppression(value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise ImproperlyConfigured(f"CONGRESSY_MAILER['SUPPRESSION'] must be a dict, not {value!r}.")
+    for rule, what in value.items():
+        name = f"CONGRESSY_MAILER['SUPPRESSION'][{rule!r}]"
+        if rule not in SUPPRESSION_RULES:
+            raise ImproperlyConfigured(f"{name} is not a rule: known are {', '.join(SUPPRESSION_RULES)}.")
+        if rule == "soft":
+            if what is not None and (not isinstance(what, int) or isinstance(what, bool) or what < 1):
+                raise ImproperlyConfigured(f"{name} must be a whole number from 1, or None, not {what!r}.")
+        elif what not in _SUPPRESSED_MAIL:
+            raise ImproperlyConfigured(
+                f"{name} must be 'all', 'transactional', 'non_transactional' or None, not {what!r}."
+            )
+
+
+def _check_site(value: object) -> None:
+    try:
+        site = urlsplit(value if isinstance(value, str) else "")
+        right = site.scheme in ("http", "https") and bool(site.hostname) and not (site.query or site.fragment)
+    except ValueError:
+        right = False
+    if not right:
+        raise ImproperlyConfigured(
+            f"CONGRESSY_MAILER['SITE_URL'] must be a URL such as 'https://www.congressy.com', not {value!r}."
+        )
+
+
+def _check_lists(value: object) -> None:
+    if not isinstance(value, Mapping) or not all(
+        isinstance(one, str) and _ALIAS_OF_LIST.fullmatch(one) for one in value
+    ):
+        raise ImproperlyConfigured(
+            "CONGRESSY_MAILER['LISTS'] must be a dict of names by ids, and an id at most 100 letters, digits and ._@- ."
+        )
+
+
+def _is_list_of_text(value: object) -> bool:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return False
+    return all(isinstance(one, str) and one for one in value)
+
+
+_CHECKS: Mapping[str, Callable[[object], None]] = {
+    "RATE_LIMIT": _check_rate,
+    "TRANSPORTS": _check_transports,
+    "FAILOVER": _check_failover,
+    "WEBHOOK_SECRETS": _check_secrets,
+    "SUPPRESSION": _check_suppression,
+    "SITE_URL": _check_site,
+    "LISTS": _check_lists,
+}
 
 _defaults = MailerSettings()
 

@@ -84,6 +84,32 @@ class ContentNotReady(MailerError):
     """This worker lacks something the message needs, which a newer deployment may have: try again for a while."""
 
 
+# Raised where SparkPost's HTTP API is used.
+
+
+class SparkPostError(MailerError):
+    """SparkPost's HTTP API said no, or could not be asked."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        codes: tuple[str, ...] = (),
+        retry_after: float | None = None,
+        in_doubt: bool = False,
+    ) -> None:
+        super().__init__(message)
+        #: Status of the HTTP answer; ``None`` where there was none.
+        self.status = status
+        #: SparkPost's own codes of what is wrong, such as ``"1902"``.
+        self.codes = codes
+        #: Seconds after which it wants to be asked again, where it says so.
+        self.retry_after = retry_after
+        #: It may have done what it was asked to: no answer came.
+        self.in_doubt = in_doubt
+
+
 # Raised by a transport.
 
 

@@ -9,11 +9,58 @@
 .. data:: transport_available
 
    It can be used again. Arguments: ``using``, ``sender_domain``, and ``unavailable_for`` (``timedelta``).
+
+.. data:: tracked
+
+   SparkPost has told of something that happened to a mail, once for each event. The sender is
+   :class:`~congressy_mailer.models.Event`. Arguments: ``event``, a :class:`TrackedEvent`.
+
+.. data:: address_suppressed
+
+   An address has come onto the suppression list. The sender is :class:`~congressy_mailer.models.Suppression`.
+   Arguments: ``address``, ``scope`` and ``source`` (as in :class:`~congressy_mailer.models.Suppression`), ``list_id``
+   (empty unless the scope is one list), ``reason`` (text for people).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
 from django.dispatch import Signal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackedEvent:
+    """Something that SparkPost has told of a mail."""
+
+    #: What happened: a value of :class:`congressy_mailer.models.Event.Type`.
+    type: str
+    #: SparkPost's own name of it, such as ``out_of_band``.
+    sparkpost_type: str
+    #: Key of the message; ``None``: it is none of ours, or none that is still known.
+    message: UUID | None
+    #: Whom it was sent to, as SparkPost writes the address.
+    recipient: str
+    #: When it happened.
+    at: datetime
+    #: SparkPost's class of a bounce, and the category of that; ``None`` and empty for anything else.
+    bounce_class: int | None = None
+    bounce_category: str = ""
+    #: The other server's words; empty where the message is sensitive.
+    reason: str = ""
+    #: The link that was followed; empty where the message is sensitive.
+    url: str = ""
+    #: As the mail was sent with.
+    campaign: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
 
 transport_unavailable = Signal()
 transport_available = Signal()
+tracked = Signal()
+address_suppressed = Signal()

@@ -29,6 +29,7 @@ _OWN_ARGUMENT = {
     "bcc": "bcc",
     "reply-to": "reply_to",
     "subject": "subject",
+    "x-msys-api": "sparkpost",
 }
 _STRUCTURE = {"mime-version", "content-type", "content-transfer-encoding", "content-disposition", "content-id"}
 
@@ -161,6 +162,15 @@ def split_plain(address: str) -> tuple[str, str] | None:
     if name != name.strip():
         return None
     return name, named or alone
+
+
+def comparable_address(address: str) -> str:
+    """A normal address in the form in which addresses are compared: without name and case, its domain in ASCII.
+
+    RFC 5321 §2.4 lets the part before the ``@`` depend on case; no provider does, and SparkPost's lists and events do
+    not.
+    """
+    return bare_address(address).lower()
 
 
 def domain_of(address: str) -> str:

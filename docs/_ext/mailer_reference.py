@@ -87,7 +87,7 @@ def states_reference() -> str:
     from congressy_mailer.models import State
     from congressy_mailer.outbox import FINAL, RETRYABLE
 
-    meanings = comments("congressy_mailer.models", "State")
+    meanings = comments(State.__module__, "State")
     entries = []
     for state in State:
         left_by = "``retry()`` and ``resend()`` queue" if state in RETRYABLE else "``resend()`` queues"
@@ -164,7 +164,7 @@ def model_reference(name: str) -> str:
     from congressy_mailer import models
 
     model = getattr(models, name)
-    meanings = comments("congressy_mailer.models", name)
+    meanings = comments(model.__module__, name)
     rows = [".. list-table::\n   :header-rows: 1\n\n   * - Field\n     - Type\n     - Meaning"]
     for field in model._meta.fields:
         meaning = meanings.get(field.name) or ("Primary key." if field.primary_key else f"The {field.verbose_name}.")

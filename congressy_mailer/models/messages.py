@@ -1,4 +1,4 @@
-"""The tables: messages, their attachments, what happened to them. Behaviour belongs to :mod:`.outbox`."""
+"""Messages and batches, their attachments, and what happened to them."""
 
 from __future__ import annotations
 
@@ -10,53 +10,13 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
-from uuid6 import uuid7
 
-from .conf import mailer_settings
+from ..conf import mailer_settings
+from .choices import BounceCategory, DeliveryStatus, Priority, State
+from .identity import new_id
 
 if TYPE_CHECKING:
-    from .bulk import Progress
-
-
-class State(models.TextChoices):
-    """Where a message is on its way. Only :mod:`congressy_mailer.outbox` changes it."""
-
-    #: Its ``send_at`` is ahead.
-    SCHEDULED = "scheduled", _("scheduled")
-    #: Published; whoever has its id may claim it.
-    QUEUED = "queued", _("queued")
-    #: Claimed by a worker under a lease.
-    SENDING = "sending", _("sending")
-    #: Refused temporarily; tried again at ``due_at``.
-    DEFERRED = "deferred", _("deferred")
-    #: Accepted by the mail server for at least one recipient, and open for none.
-    SENT = "sent", _("sent")
-    #: Refused for good by the mail server, or never to be composed.
-    FAILED = "failed", _("failed")
-    #: Taken back before it was sent.
-    CANCELLED = "cancelled", _("cancelled")
-    #: Not sent before its ``expires_at``.
-    EXPIRED = "expired", _("expired")
-    #: Every recipient is on the suppression list.
-    SUPPRESSED = "suppressed", _("suppressed")
-    #: Its worker died while sending it, and ``ON_CRASH`` is ``"hold"``: a person must decide.
-    HELD = "held", _("held")
-
-
-class Priority(models.IntegerChoices):
-    """Which of the messages that are due leaves first; lower numbers first."""
-
-    #: Before everything else: password resets, codes.
-    HIGH = 1, _("high")
-    #: What ``send_mail()`` uses unless told otherwise.
-    NORMAL = 5, _("normal")
-    #: After everything else.
-    LOW = 9, _("low")
-
-
-def new_id() -> uuid.UUID:
-    """A new UUIDv7 (RFC 9562 §5.7): ordered by time, so that the newest rows lie together on disk."""
-    return uuid7()
+    from ..bulk import Progress
 
 
 #: Where attachments lie in their storage, in a folder for each day.
@@ -124,6 +84,17 @@ class Mail(models.Model):
     #: Alias of the mail backend; empty: the default one.
     using = models.CharField(_("using"), max_length=100, blank=True, default="")
 
+    #: The list that it belongs to, which a recipient may leave; empty: none.
+    list_id = models.CharField(_("list"), max_length=100, blank=True, default="")
+    #: SparkPost's ``campaign_id``.
+    campaign = models.CharField(_("campaign"), max_length=64, blank=True, default="")
+    #: SparkPost's ``tags``.
+    tags = models.JSONField(_("tags"), default=list, blank=True)
+    #: SparkPost's ``metadata``, without what the mailer adds.
+    metadata = models.JSONField(_("metadata"), default=dict, blank=True)
+    #: What else SparkPost is told, in the shape of its ``X-MSYS-API`` header.
+    sparkpost = models.JSONField(_("SparkPost options"), default=dict, blank=True)
+
     class Meta:
         abstract = True
 
@@ -161,13 +132,13 @@ class Batch(Mail):
 
     def progress(self) -> Progress:
         """How far it is; see :func:`congressy_mailer.bulk.progress`."""
-        from .bulk import progress
+        from ..bulk import progress
 
         return progress(self)
 
     def cancel(self) -> int:
         """Take back what has not begun to be sent; see :func:`congressy_mailer.bulk.cancel`."""
-        from .bulk import cancel
+        from ..bulk import cancel
 
         return cancel(self)
 
@@ -220,6 +191,9 @@ class Message(Mail):
     sent_at = models.DateTimeField(_("sent at"), null=True, blank=True)
     #: When it reached its final state.
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    #: What became of it after it was sent, as far as SparkPost's events tell; of each recipient:
+    #: :class:`RecipientStatus`.
+    delivery = models.CharField(_("delivery"), max_length=20, choices=DeliveryStatus.choices, blank=True, default="")
 
     # Envelope and headers
 
@@ -250,6 +224,7 @@ class Message(Mail):
             models.Index(fields=["state", "due_at"], name="mailer_message_due"),
             models.Index(fields=["state", "created_at"], name="mailer_message_state"),
             models.Index(fields=["finished_at"], name="mailer_message_finished"),
+            models.Index(fields=["delivery", "created_at"], name="mailer_message_delivery"),
             # What leaves next, of a batch or of what is in none.
             models.Index(fields=["batch", "state", "priority", "id"], name="mailer_message_next"),
         ]
@@ -286,19 +261,19 @@ class Message(Mail):
 
     def cancel(self) -> bool:
         """Take the message back; see :func:`congressy_mailer.cancel`."""
-        from .mail import cancel
+        from ..mail import cancel
 
         return cancel(self)
 
     def retry(self) -> None:
         """Send what failed or was set aside once more; see :func:`congressy_mailer.mail.retry`."""
-        from .mail import retry
+        from ..mail import retry
 
         retry(self)
 
     def resend(self) -> None:
         """Send it to everybody a second time; see :func:`congressy_mailer.mail.resend`."""
-        from .mail import resend
+        from ..mail import resend
 
         resend(self)
 
@@ -367,9 +342,37 @@ class Event(models.Model):
         CRASHED = "crashed", _("crashed")
         #: Sent again because somebody asked for it.
         RETRIED = "retried", _("retried")
+        #: Left out, since the address is on the suppression list.
+        SUPPRESSED = "suppressed", _("suppressed")
+
+        # From here on, what SparkPost tells.
+
+        #: SparkPost has taken it.
+        INJECTED = "injected", _("taken by SparkPost")
+        #: Not delivered yet; SparkPost tries again.
+        DELAYED = "delayed", _("delayed")
+        #: The recipient's server has taken it.
+        DELIVERED = "delivered", _("delivered")
+        #: The recipient's server refused it, at once or after it had taken it.
+        BOUNCED = "bounced", _("bounced")
+        #: SparkPost did not try to deliver it.
+        NOT_TRIED = "not_tried", _("rejected by SparkPost")
+        #: The recipient reported it as spam.
+        COMPLAINED = "complained", _("complained")
+        #: It was opened.
+        OPENED = "opened", _("opened")
+        #: A link in it was followed.
+        CLICKED = "clicked", _("clicked")
+        #: The recipient unsubscribed.
+        UNSUBSCRIBED = "unsubscribed", _("unsubscribed")
+        #: Something that this version does not know.
+        OTHER = "other", _("other")
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
-    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="events", verbose_name=_("message"))
+    #: The message; empty: none of ours, or none that is still known.
+    message = models.ForeignKey(
+        Message, on_delete=models.CASCADE, related_name="events", verbose_name=_("message"), null=True, blank=True
+    )
     #: What happened.
     type = models.CharField(_("type"), max_length=20, choices=Type.choices)
     #: When it happened.
@@ -378,6 +381,15 @@ class Event(models.Model):
     recipient = models.CharField(_("recipient"), max_length=400, blank=True, default="")
     #: The mail server's words, or the error.
     detail = models.TextField(_("detail"), blank=True, default="")
+    #: SparkPost's id of it; empty: it is one of ours.
+    # Empty is not once: many events have none.
+    key = models.CharField(_("key"), max_length=64, null=True, blank=True, unique=True)
+    #: SparkPost's class of a bounce.
+    bounce_class = models.PositiveSmallIntegerField(_("bounce class"), null=True, blank=True)
+    #: The category of that class.
+    bounce_category = models.CharField(
+        _("bounce category"), max_length=20, choices=BounceCategory.choices, blank=True, default=""
+    )
 
     class Meta:
         verbose_name = _("event")
@@ -386,44 +398,3 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.type} {self.message_id}"
-
-
-class TransportStatus(models.Model):
-    """A mail backend that cannot be used now; there is no row while it can. Kept by :mod:`.availability`."""
-
-    #: Alias of the mail backend; empty: the default one.
-    using = models.CharField(_("using"), max_length=100, blank=True, default="")
-    #: Only mail of senders in this domain is refused; empty: the server takes no mail at all.
-    sender_domain = models.CharField(_("sender domain"), max_length=255, blank=True, default="")
-    #: Since when.
-    unavailable_since = models.DateTimeField(_("unavailable since"))
-    #: When it is tried again.
-    next_try_at = models.DateTimeField(_("next try at"))
-    #: How often it was tried in vain.
-    failures = models.PositiveIntegerField(_("failures"), default=1)
-    #: What is wrong, for people.
-    reason = models.TextField(_("reason"), blank=True, default="")
-
-    class Meta:
-        verbose_name = _("unavailable transport")
-        verbose_name_plural = _("unavailable transports")
-        constraints = [models.UniqueConstraint(fields=["using", "sender_domain"], name="mailer_transport_once")]
-
-    def __str__(self) -> str:
-        return f"{self.using or 'default'} {self.sender_domain}".strip()
-
-
-class Duty(models.Model):
-    """Something that the workers do by themselves, and when it was last done. Kept by :mod:`.duties`."""
-
-    #: What is done.
-    name = models.CharField(_("name"), max_length=100, primary_key=True)
-    #: When it was last done.
-    at = models.DateTimeField(_("at"))
-
-    class Meta:
-        verbose_name = _("duty")
-        verbose_name_plural = _("duties")
-
-    def __str__(self) -> str:
-        return self.name

@@ -1,0 +1,47 @@
+"""What the workers know of the mail backends and of their own duties."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class TransportStatus(models.Model):
+    """A mail backend that cannot be used now; there is no row while it can. Kept by :mod:`.availability`."""
+
+    #: Alias of the mail backend; empty: the default one.
+    using = models.CharField(_("using"), max_length=100, blank=True, default="")
+    #: Only mail of senders in this domain is refused; empty: the server takes no mail at all.
+    sender_domain = models.CharField(_("sender domain"), max_length=255, blank=True, default="")
+    #: Since when.
+    unavailable_since = models.DateTimeField(_("unavailable since"))
+    #: When it is tried again.
+    next_try_at = models.DateTimeField(_("next try at"))
+    #: How often it was tried in vain.
+    failures = models.PositiveIntegerField(_("failures"), default=1)
+    #: What is wrong, for people.
+    reason = models.TextField(_("reason"), blank=True, default="")
+
+    class Meta:
+        verbose_name = _("unavailable transport")
+        verbose_name_plural = _("unavailable transports")
+        constraints = [models.UniqueConstraint(fields=["using", "sender_domain"], name="mailer_transport_once")]
+
+    def __str__(self) -> str:
+        return f"{self.using or 'default'} {self.sender_domain}".strip()
+
+
+class Duty(models.Model):
+    """Something that the workers do by themselves, and when it was last done. Kept by :mod:`.duties`."""
+
+    #: What is done.
+    name = models.CharField(_("name"), max_length=100, primary_key=True)
+    #: When it was last done.
+    at = models.DateTimeField(_("at"))
+
+    class Meta:
+        verbose_name = _("duty")
+        verbose_name_plural = _("duties")
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,71 @@
+"""Addresses that are not to be written to."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from .identity import new_id
+
+
+class Suppression(models.Model):
+    """An address that is not to be written to. Kept by :mod:`.suppressions`."""
+
+    class Scope(models.TextChoices):
+        """Which mail is not to be sent to it."""
+
+        #: Transactional mail.
+        TRANSACTIONAL = "transactional", _("transactional mail")
+        #: All mail that is not transactional.
+        NON_TRANSACTIONAL = "non_transactional", _("all other mail")
+        #: Mail of one list.
+        LIST = "list", _("mail of one list")
+
+    class Source(models.TextChoices):
+        """What has put it there."""
+
+        #: Mail to it bounced.
+        BOUNCE = "bounce", _("bounce")
+        #: Its owner reported a mail as spam.
+        COMPLAINT = "complaint", _("complaint")
+        #: Its owner unsubscribed.
+        UNSUBSCRIBE = "unsubscribe", _("unsubscription")
+        #: Somebody put it there by hand.
+        MANUAL = "manual", _("by hand")
+        #: It was in a file that was imported.
+        IMPORT = "import", _("import")
+        #: SparkPost put it there, on its own list.
+        SPARKPOST = "sparkpost", _("SparkPost's list")
+        #: SparkPost put it there for good: nobody can take it away.
+        COMPLIANCE = "compliance", _("SparkPost's compliance team")
+
+    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    #: The address in the form in which addresses are compared: :func:`.content.addresses.comparable_address`.
+    address = models.CharField(_("address"), max_length=320)
+    #: Which mail is not to be sent to it.
+    scope = models.CharField(_("scope"), max_length=20, choices=Scope.choices)
+    #: Which list, where it is one.
+    list_id = models.CharField(_("list"), max_length=100, blank=True, default="")
+    #: What has put it there.
+    source = models.CharField(_("source"), max_length=20, choices=Source.choices)
+    #: Why, for people.
+    reason = models.TextField(_("reason"), blank=True, default="")
+    #: Since when.
+    created_at = models.DateTimeField(_("created at"))
+    #: When it was taken away; kept until SparkPost's list knows of it.
+    removed_at = models.DateTimeField(_("removed at"), null=True, blank=True)
+    #: When SparkPost's list last said the same; empty: it is still to be told.
+    synced_at = models.DateTimeField(_("synchronised at"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("suppression")
+        verbose_name_plural = _("suppressions")
+        constraints = [
+            models.UniqueConstraint(fields=["address", "scope", "list_id"], name="mailer_suppression_once"),
+            models.CheckConstraint(condition=Q(scope="list") ^ Q(list_id=""), name="mailer_suppression_list_named"),
+        ]
+        indexes = [models.Index(fields=["synced_at"], name="mailer_suppression_synced")]
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.list_id}".strip()

@@ -1,0 +1,112 @@
+"""What SparkPost tells of mails that were sent."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from .choices import BounceCategory, DeliveryStatus
+from .identity import new_id
+from .messages import Message
+
+
+class RecipientStatus(models.Model):
+    """What SparkPost's events tell of one message and one of its recipients. Kept by :mod:`.tracking`.
+
+    It is the same in whatever order the events came, and however often.
+    """
+
+    class Arrival(models.TextChoices):
+        """Whether it arrived."""
+
+        #: Not delivered yet; SparkPost tries again.
+        DELAYED = "delayed", _("delayed")
+        #: The recipient's server has taken it.
+        DELIVERED = "delivered", _("delivered")
+        #: SparkPost did not try to deliver it.
+        REJECTED = "rejected", _("rejected by SparkPost")
+        #: The recipient's server refused it, at once or after it had taken it.
+        BOUNCED = "bounced", _("bounced")
+
+    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="statuses", verbose_name=_("message"))
+    #: The address in the form in which addresses are compared.
+    recipient = models.CharField(_("recipient"), max_length=320)
+    #: Whether it arrived, by the latest event that tells; empty: none has told.
+    arrival = models.CharField(_("arrival"), max_length=20, choices=Arrival.choices, blank=True, default="")
+    #: When that event happened.
+    arrival_at = models.DateTimeField(_("arrival at"), null=True, blank=True)
+    #: Its key, which decides between events of the same moment.
+    arrival_key = models.CharField(max_length=64, blank=True, default="", editable=False)
+    #: What was said with it.
+    detail = models.TextField(_("detail"), blank=True, default="")
+    #: SparkPost's class of the bounce.
+    bounce_class = models.PositiveSmallIntegerField(_("bounce class"), null=True, blank=True)
+    #: The category of that class.
+    bounce_category = models.CharField(
+        _("bounce category"), max_length=20, choices=BounceCategory.choices, blank=True, default=""
+    )
+    #: When it was first opened.
+    opened_at = models.DateTimeField(_("opened at"), null=True, blank=True)
+    #: When a link in it was first followed.
+    clicked_at = models.DateTimeField(_("clicked at"), null=True, blank=True)
+    #: When the recipient first unsubscribed by it.
+    unsubscribed_at = models.DateTimeField(_("unsubscribed at"), null=True, blank=True)
+    #: When the recipient first reported it as spam.
+    complained_at = models.DateTimeField(_("complained at"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("recipient")
+        verbose_name_plural = _("recipients")
+        constraints = [models.UniqueConstraint(fields=["message", "recipient"], name="mailer_status_once")]
+        indexes = [models.Index(fields=["recipient"], name="mailer_status_recipient")]
+
+    def __str__(self) -> str:
+        return f"{self.message_id} {self.delivery}"
+
+    @property
+    def delivery(self) -> str:
+        """What most needs attention of all this; empty where nothing is known."""
+        if self.complained_at:
+            return DeliveryStatus.COMPLAINED
+        if self.unsubscribed_at:
+            return DeliveryStatus.UNSUBSCRIBED
+        if self.arrival in (self.Arrival.BOUNCED, self.Arrival.REJECTED):
+            return DeliveryStatus(self.arrival)
+        if self.clicked_at:
+            return DeliveryStatus.CLICKED
+        if self.opened_at:
+            return DeliveryStatus.OPENED
+        return self.arrival
+
+
+class WebhookBatch(models.Model):
+    """A batch of events as SparkPost posted it: stored before it is answered, and processed by a task.
+
+    Its body is dropped when all of its events have been processed.
+    """
+
+    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    #: ``X-MessageSystems-Batch-ID``, or what stands for it: the same batch is stored once.
+    key = models.CharField(_("key"), max_length=100, unique=True)
+    #: When it came.
+    received_at = models.DateTimeField(_("received at"))
+    #: JSON, as it came, compressed by zlib.
+    body = models.BinaryField(_("body"), null=True, blank=True)
+    #: When somebody should look at it again if nothing else happens; empty: it has been processed.
+    due_at = models.DateTimeField(_("due at"), null=True, blank=True)
+    #: Events that it had.
+    events = models.PositiveIntegerField(_("events"), default=0)
+    #: Why some of it could not be processed.
+    problem = models.TextField(_("problem"), blank=True, default="")
+
+    class Meta:
+        verbose_name = _("webhook batch")
+        verbose_name_plural = _("webhook batches")
+        indexes = [
+            models.Index(fields=["due_at"], name="mailer_webhook_due"),
+            models.Index(fields=["received_at"], name="mailer_webhook_received"),
+        ]
+
+    def __str__(self) -> str:
+        return self.key

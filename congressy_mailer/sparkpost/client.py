@@ -1,0 +1,165 @@
+"""SparkPost's HTTP API through the ``sparkpost`` package, which sets no timeout and keeps no connection of its own.
+
+Every error becomes a :class:`~congressy_mailer.exceptions.SparkPostError` without the frames that it went through: in
+one of them is the API key, and reports of errors show the variables of all.
+"""
+
+from __future__ import annotations
+
+import threading
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests
+import sparkpost
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+from sparkpost.base import RequestsTransport
+
+from ..conf import mailer_settings
+from ..exceptions import SparkPostError
+from ..retry import readable
+
+
+class Client(sparkpost.SparkPost):  # type: ignore[misc]
+    """The package's client, over the transport below."""
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.base_uri}>"
+
+
+@sensitive_variables()
+def api_client() -> Client:
+    """A client with the host's key.
+
+    Raises:
+        SparkPostError: there is no ``SPARKPOST_API_KEY``.
+    """
+    conf = mailer_settings()
+    if conf.SPARKPOST_API_KEY is None:
+        raise SparkPostError("CONGRESSY_MAILER['SPARKPOST_API_KEY'] is not set: SparkPost's HTTP API cannot be used.")
+    return Client(conf.SPARKPOST_API_KEY, conf.SPARKPOST_API_HOST)
+
+
+class _Connections(threading.local):
+    """Those of one thread, kept for its next call."""
+
+    def __init__(self) -> None:
+        self.session = requests.Session()
+
+
+_connections = _Connections()
+
+
+class Transport(RequestsTransport):  # type: ignore[misc]
+    """One HTTP request, with timeouts."""
+
+    def __init__(self) -> None:
+        # The package would open a session for each resource.
+        pass
+
+    @sensitive_variables()
+    def request(self, method: str, uri: str, headers: dict[str, str], *, whole: bool = False, **options: Any) -> Any:
+        """Ask, and return what is in ``results``; ``True`` where there is no answer to give.
+
+        Args:
+            method: of HTTP.
+            uri: whole.
+            headers: the key among them.
+            whole: return the answer as it is, with what is beside ``results``.
+            options: further arguments of ``requests``: ``params`` and ``data``.
+
+        Raises:
+            SparkPostError: SparkPost says no, or cannot be asked. ``status`` tells which.
+        """
+        try:
+            answer = self._ask(method, uri, headers, options)
+        except requests.RequestException as error:
+            # Nothing was asked where no connection was made; else nobody knows how far it came.
+            unasked = isinstance(error, requests.ConnectTimeout | requests.exceptions.SSLError) or _refused(error)
+            problem = SparkPostError(
+                f"SparkPost's HTTP API cannot be reached at {_place(uri)}: {_said(error)}", in_doubt=not unasked
+            )
+        else:
+            if isinstance(answer, SparkPostError):
+                problem = answer
+            elif whole or not isinstance(answer, dict):
+                return answer
+            else:
+                return answer.get("results", answer)
+        raise problem from None
+
+    @sensitive_variables()
+    def _ask(self, method: str, uri: str, headers: dict[str, str], options: dict[str, Any]) -> Any:
+        seconds = mailer_settings().SPARKPOST_API_TIMEOUT.total_seconds()
+        response = _connections.session.request(
+            method,
+            uri,
+            headers=headers,
+            timeout=(seconds, seconds),
+            # The key is for this host and for no other that it may name.
+            allow_redirects=False,
+            # Not what a .netrc has for the host, in place of the key.
+            auth=lambda request: request,
+            **options,
+        )
+        if response.status_code == 204:
+            return True
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if 200 <= response.status_code < 300 and answer is not None:
+            return answer
+        return _refusal(response, answer)
+
+
+# The package's class has no annotations.
+Client.TRANSPORT_CLASS = Transport
+
+
+def _refusal(response: requests.Response, answer: Any) -> SparkPostError:
+    """What SparkPost said when it said no."""
+    errors = answer.get("errors") if isinstance(answer, dict) else None
+    codes, texts = [], []
+    for error in errors if isinstance(errors, list) else []:
+        if isinstance(error, dict):
+            codes.append(str(error.get("code", "")))
+            words = [str(error[name]) for name in ("message", "description") if error.get(name)]
+            texts.append(": ".join(words))
+    said = "; ".join(texts) or response.text[:500]
+    return SparkPostError(
+        f"SparkPost's HTTP API answered {response.status_code} at {_place(response.url)}: {readable(said)}",
+        status=response.status_code,
+        codes=tuple(filter(None, codes)),
+        retry_after=_seconds(response.headers.get("Retry-After")),
+    )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """RFC 9110 §10.2.3: a number of seconds, or a date."""
+    if retry_after is None:
+        return None
+    try:
+        if retry_after.isdigit():
+            return float(retry_after)
+        return max(0.0, (parsedate_to_datetime(retry_after) - timezone.now()).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def _refused(error: requests.RequestException) -> bool:
+    """Whether no connection was made: then nothing was sent."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ProxyError")
+
+
+def _said(error: Exception) -> str:
+    """In few words: those of ``requests`` repeat the URL with all that is in it."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return readable(f"{type(error).__name__}: {type(reason).__name__}" if reason else type(error).__name__)
+
+
+def _place(uri: str) -> str:
+    """Without what is asked for: an address may be in it."""
+    return uri.partition("?")[0]
