@@ -6,9 +6,8 @@ Each takes what was given and returns it as it is stored. What is wrong is an
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from difflib import get_close_matches
 from zoneinfo import ZoneInfo
 
 import django
@@ -17,7 +16,7 @@ from django.utils import translation
 
 from .conf import mailer_settings
 from .content.values import UNSTORABLE
-from .exceptions import InvalidOption, NotSupportedYet
+from .exceptions import InvalidOption
 from .models import Priority
 
 
@@ -122,12 +121,17 @@ def alias_of(using: str | None) -> str:
     return using
 
 
-def refuse_unsupported(**options: Any) -> None:
-    """Refuse options that a later version will carry out. One that is empty asks for nothing.
-
-    Raises:
-        NotSupportedYet: one is given.
-    """
-    for name, value in options.items():
-        if value is not None and not (isinstance(value, Sized) and len(value) == 0):
-            raise NotSupportedYet(f"{name}= is not supported yet; it comes with the support for SparkPost's options.")
+def list_of(list_id: str | None, transactional: bool) -> str:
+    """One of the ``LISTS``; empty for none."""
+    if not list_id:
+        return ""
+    known = mailer_settings().LISTS
+    if list_id not in known:
+        near = get_close_matches(str(list_id), known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known) or 'none'}."
+        raise InvalidOption(f"list_id={list_id!r} is not one of CONGRESSY_MAILER['LISTS'].{hint}")
+    if transactional:
+        raise InvalidOption(
+            f"list_id={list_id!r} is for mail that a recipient may leave: it goes with transactional=False."
+        )
+    return list_id

@@ -17,7 +17,7 @@ from django.utils import timezone as django_timezone
 from django.views.decorators.debug import sensitive_variables
 
 from . import outbox
-from .arguments import idempotency_key_of, refuse_unsupported
+from .arguments import idempotency_key_of
 from .conf import mailer_settings
 from .confidential import without_repeating
 from .content.attachments import ReadAttachment, read_attachments
@@ -65,6 +65,7 @@ def send_bulk(
     on_invalid: Literal["raise", "skip"] = "raise",
     sensitive: bool = False,
     using: str | None = None,
+    list_id: str | None = None,
     campaign: str | None = None,
     tags: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
@@ -103,12 +104,13 @@ def send_bulk(
             first 100 of them explained in ``problems``.
         sensitive: as for ``send_mail()``; the content of the batch itself is dropped when all its mails are sent.
         using: as for ``send_mail()``.
-        campaign: not supported yet.
-        tags: not supported yet.
-        metadata: not supported yet.
-        track_opens: not supported yet.
-        track_clicks: not supported yet.
-        sparkpost: not supported yet.
+        list_id: as for ``send_mail()``.
+        campaign: as for ``send_mail()``.
+        tags: as for ``send_mail()``.
+        metadata: as for ``send_mail()``; a recipient's own is added to it.
+        track_opens: as for ``send_mail()``.
+        track_clicks: as for ``send_mail()``.
+        sparkpost: as for ``send_mail()``.
 
     Returns:
         The batch. ``batch.progress()`` tells how far it is, ``batch.cancel()`` takes back what has not been sent.
@@ -118,10 +120,6 @@ def send_bulk(
             ``recipients[7]:`` where it is about one of them.
         IdempotencyConflict: another transaction is storing a batch with the same key.
     """
-    refuse_unsupported(
-        campaign=campaign, tags=tags, metadata=metadata, track_opens=track_opens, track_clicks=track_clicks,
-        sparkpost=sparkpost,
-    )  # fmt: skip
     if on_invalid not in ("raise", "skip"):
         raise InvalidOption(f"on_invalid must be 'raise' or 'skip', not {on_invalid!r}.")
     if isinstance(recipients, str | bytes | Mapping) or not isinstance(recipients, Iterable):
@@ -130,7 +128,8 @@ def send_bulk(
         subject=subject, message=message, html_message=html_message, from_email=from_email, reply_to=reply_to,
         headers=headers, attachments=attachments, template=template, context=context, language=language,
         timezone=timezone, transactional=transactional, send_at=send_at, expires_at=expires_at, priority=priority,
-        sensitive=sensitive, using=using,
+        sensitive=sensitive, using=using, list_id=list_id, campaign=campaign, tags=tags, metadata=metadata,
+        track_opens=track_opens, track_clicks=track_clicks, sparkpost=sparkpost,
     )  # fmt: skip
     if any(name.lower() == "message-id" for name in mail["headers"]):
         raise InvalidOption("headers: each mail of a batch has a Message-ID of its own.")

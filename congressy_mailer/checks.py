@@ -23,10 +23,10 @@ from .conf import default_reply_to, default_sender, mailer_settings, settings_if
 from .content.addresses import normalise_address
 from .exceptions import InvalidAddress
 from .mail_backends import mail_backends, smtp_servers
+from .sparkpost import headers
 
 Apps = Sequence[AppConfig] | None
 
-_SPARKPOST_HOST = re.compile(r"(^|\.)sparkpostmail\.com$", re.IGNORECASE)
 # How often a client waits for a server while it hands over a mail to one recipient on a new connection: connecting,
 # the greeting, EHLO, STARTTLS, the TLS handshake, EHLO, AUTH LOGIN (3), MAIL, RCPT, DATA, the content, its reply.
 _WAITS = 14
@@ -185,7 +185,7 @@ def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
                     id="congressy_mailer.E006",
                 )
             )
-        if not _SPARKPOST_HOST.search(str(values["host"])):
+        if not headers.HOST.search(str(values["host"])):
             continue
         if not (values["username"] and values["password"]):
             errors.append(

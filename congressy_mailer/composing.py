@@ -16,6 +16,7 @@ from .content.mime import OutgoingMail, compose
 from .content.templates import Rendered, ready_content, render
 from .exceptions import ContentError, ContentNotReady
 from .models import Attachment, Batch, Message
+from .sparkpost.headers import told
 
 
 class Composer:
@@ -47,7 +48,9 @@ class Composer:
             ContentNotReady: this worker lacks something that it needs.
         """
         context = self._contexts.pop(message.id)
-        return compose(message, _render(message, context), [*self._of_batch(message), *_read_all(message)])
+        mail = compose(message, _render(message, context), [*self._of_batch(message), *_read_all(message)])
+        mail.sparkpost = told(message)
+        return mail
 
     def _of_batch(self, message: Message) -> list[ReadAttachment]:
         """The same objects for each message, which are written out once."""

@@ -11,7 +11,17 @@ from zoneinfo import ZoneInfo
 from django.utils import translation
 from django.views.decorators.debug import sensitive_variables
 
-from .arguments import alias_of, aware_time, check_times, flag, language_of, priority_of, ready_text, timezone_of
+from .arguments import (
+    alias_of,
+    aware_time,
+    check_times,
+    flag,
+    language_of,
+    list_of,
+    priority_of,
+    ready_text,
+    timezone_of,
+)
 from .conf import default_reply_to, default_sender, mailer_settings
 from .confidential import without_repeating
 from .content import templates
@@ -26,6 +36,7 @@ from .content.attachments import ReadAttachment, read_attachments
 from .content.context import encode
 from .exceptions import InvalidOption
 from .models import Priority
+from .sparkpost.options import sparkpost_fields
 
 
 @sensitive_variables()
@@ -48,6 +59,13 @@ def draft(
     priority: Priority | int,
     sensitive: bool,
     using: str | None,
+    list_id: str | None,
+    campaign: str | None,
+    tags: Sequence[str] | None,
+    metadata: Mapping[str, Any] | None,
+    track_opens: bool | None,
+    track_clicks: bool | None,
+    sparkpost: Mapping[str, Any] | None,
 ) -> tuple[dict[str, Any], list[ReadAttachment]]:
     """The arguments that :func:`congressy_mailer.send_mail` explains, as the fields of a
     :class:`congressy_mailer.models.Mail`, and the attachments in hand.
@@ -72,7 +90,12 @@ def draft(
             "using": alias_of(using),
             "language": language,
             "timezone": timezone_of(timezone),
-        }
+            "list_id": list_of(list_id, transactional),
+            **sparkpost_fields(
+                campaign=campaign, tags=tags, metadata=metadata, track_opens=track_opens, track_clicks=track_clicks,
+                sparkpost=sparkpost,
+            ),
+        }  # fmt: skip
         check_times(mail["send_at"], mail["expires_at"])
         mail |= _content(mail, message, html_message, template, context)
         return mail, _attachments(attachments, sensitive)

@@ -62,10 +62,6 @@ class IdempotencyConflict(MailerError, IntegrityError):
     """
 
 
-class NotSupportedYet(MailerError, NotImplementedError):
-    """The option is part of the interface, but this version does not carry it out yet."""
-
-
 # Raised when the state of a message does not allow what is asked.
 
 

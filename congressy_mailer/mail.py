@@ -13,7 +13,7 @@ from django.utils import translation
 from django.views.decorators.debug import sensitive_variables
 
 from . import outbox
-from .arguments import idempotency_key_of, refuse_unsupported
+from .arguments import idempotency_key_of
 from .content.addresses import normalise_addresses
 from .content.attachments import ReadAttachment
 from .dispatch import publish_on_commit
@@ -48,6 +48,7 @@ def send_mail(
     idempotency_key: str | None = None,
     sensitive: bool = False,
     using: str | None = None,
+    list_id: str | None = None,
     campaign: str | None = None,
     tags: Sequence[str] = (),
     metadata: Mapping[str, Any] | None = None,
@@ -92,12 +93,18 @@ def send_mail(
             name are no content.
         using: alias of the mail backend in ``MAILERS`` (Django 6.1 and later) or in
             ``CONGRESSY_MAILER["TRANSPORTS"]``.
-        campaign: not supported yet.
-        tags: not supported yet.
-        metadata: not supported yet.
-        track_opens: not supported yet.
-        track_clicks: not supported yet.
-        sparkpost: not supported yet.
+        list_id: one of ``LISTS``, which a recipient may leave without leaving the others; only where ``transactional``
+            is ``False``.
+        campaign: SparkPost's ``campaign_id``, at most 64 bytes in UTF-8.
+        tags: at most 10 for SparkPost's reports.
+        metadata: an object of JSON that SparkPost's events repeat, at most 1000 bytes together with the mailer's own
+            key in it, by which events find their message.
+        track_opens: have SparkPost notice when it is opened; ``None``: as the SparkPost account has it.
+        track_clicks: the same for links that are followed.
+        sparkpost: what else SparkPost's ``X-MSYS-API`` header knows: ``{"options": {"ip_pool": "news"}, "archive":
+            ["archive@example.com"]}``, with the options ``skip_suppression``, ``ip_pool``, ``inline_css``, ``dkim_key``
+            and ``sandbox``, and lists of addresses ``cc``, ``bcc`` and ``archive`` that SparkPost makes further copies
+            for. Other mail servers are not told any of this.
         fail_silently: accepted for the sake of Django's signature. Trouble with the mail server never reaches
             the caller in any case, and an argument that makes no mail is an error in any case.
 
@@ -115,22 +122,18 @@ def send_mail(
         AttachmentUnreadable: an attachment cannot be read.
         AttachmentTooLarge: the attachments are larger than ``MAX_ATTACHMENT_BYTES`` together.
         InvalidOption: arguments that contradict each other or are of the wrong type, a time without its time zone,
-            an unknown alias, language, time zone or priority.
+            an unknown alias, language, time zone, priority or list, or what SparkPost would refuse.
         IdempotencyConflict: another transaction has just used the ``idempotency_key``, and its message cannot be
             seen in this one. The same call in a new transaction returns it.
-        NotSupportedYet: an option that a later version will carry out.
     """
-    refuse_unsupported(
-        campaign=campaign, tags=tags, metadata=metadata, track_opens=track_opens, track_clicks=track_clicks,
-        sparkpost=sparkpost,
-    )  # fmt: skip
     if recipient_list is not None and to is not None:
         raise InvalidOption("Give the recipients as recipient_list or as to, not as both.")
     mail, read = draft(
         subject=subject, message=message, html_message=html_message, from_email=from_email, reply_to=reply_to,
         headers=headers, attachments=attachments, template=template, context=context, language=language,
         timezone=timezone, transactional=transactional, send_at=send_at, expires_at=expires_at, priority=priority,
-        sensitive=sensitive, using=using,
+        sensitive=sensitive, using=using, list_id=list_id, campaign=campaign, tags=tags, metadata=metadata,
+        track_opens=track_opens, track_clicks=track_clicks, sparkpost=sparkpost,
     )  # fmt: skip
     # Lazy text becomes text here, in the language that a template would be rendered in.
     with translation.override(mail["language"] or None):

@@ -16,6 +16,7 @@ from .drafts import sending_domain
 from .exceptions import InvalidOption, MailerError, NoRecipient
 from .models import Batch, new_id
 from .outbox import Line
+from .sparkpost.options import metadata_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class Recipient:
         language: language to render in; that of the batch where it is ``None`` or empty.
         timezone: time zone to render in; that of the batch where it is ``None``.
         attachments: in addition to those of the batch.
+        metadata: added to the metadata of the batch, and stronger than that.
         key: what tells this mail from the others of a batch with a ``key`` of its own; where it is empty, its
             addresses do. At most 200 characters.
     """
@@ -41,6 +43,7 @@ class Recipient:
     language: str | None = None
     timezone: str | ZoneInfo | None = None
     attachments: Sequence[Any] = field(default=(), repr=False)
+    metadata: Mapping[str, Any] | None = None
     key: str = ""
 
 
@@ -83,7 +86,11 @@ class Reader:
         if not isinstance(given.key, str) or len(given.key) > 200:
             raise InvalidOption("key must be a text of at most 200 characters.")
         line = self._written(to, given.context, cc, bcc, given.key)
-        return line._replace(language=self._language(given.language), timezone=self._timezone(given.timezone))
+        return line._replace(
+            language=self._language(given.language),
+            timezone=self._timezone(given.timezone),
+            metadata=self._metadata(given.metadata),
+        )
 
     def _written(
         self,
@@ -105,10 +112,19 @@ class Reader:
             list(cc),
             list(bcc),
             encoded,
+            batch.metadata,
             batch.language,
             batch.timezone,
             None if batch.key is None else _only_once(batch, key, (*to, *cc, *bcc)),
         )
+
+    def _metadata(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
+        shared: dict[str, Any] = self._batch.metadata
+        if given is None:
+            return shared
+        if not isinstance(given, Mapping):
+            raise InvalidOption(f"metadata must be a dict, not {type(given).__name__}.")
+        return metadata_of({**shared, **given})
 
     def _language(self, given: str | None) -> str:
         name = given or ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import email.policy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from email.encoders import encode_base64
 from email.message import MIMEPart
 from email.mime.base import MIMEBase
@@ -19,12 +19,36 @@ from ..exceptions import ContentError
 from ..models import Message
 from .addresses import bare_address
 from .attachments import ReadAttachment
-from .header_fields import LOOKS_ENCODED, encoded_words
+from .header_fields import LOOKS_ENCODED, encoded_words, further_field
 from .templates import Rendered
 from .wire import write
 
 # Django 6.0 moved its mail to the standard library's modern interface.
 _MODERN = django.VERSION >= (6, 0)
+
+
+class _Policy(email.policy.EmailPolicy):
+    """Headers of plain ASCII folded at their spaces.
+
+    The standard library encodes words that are longer than its line (RFC 2047), such as the URL of a List-Unsubscribe,
+    where readers of most fields decode nothing.
+    """
+
+    def fold(self, name: str, value: Any) -> str:
+        try:
+            return further_field(name, str(value))
+        except ValueError:
+            return str(super().fold(name, value))
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        try:
+            return further_field(name, str(value)).encode("ascii")
+        except ValueError:
+            return bytes(super().fold_binary(name, value))
+
+
+# The other values are those of email.policy.SMTP.
+_POLICY = _Policy(linesep="\r\n")
 
 
 class OutgoingMail(EmailMultiAlternatives):
@@ -34,6 +58,9 @@ class OutgoingMail(EmailMultiAlternatives):
     envelope: list[str]
     #: What goes over the wire but for doubled dots; ``None`` for a mail that Django has to write.
     wire: bytes | None = None
+    #: What SparkPost is told of it, as :func:`congressy_mailer.sparkpost.headers.told` has it. Transports put it where
+    #: it belongs.
+    sparkpost: Mapping[str, Any] = {}
     _built: Any = None
     _attachments: list[Any]
     _unattached: Sequence[ReadAttachment] = ()
@@ -44,8 +71,18 @@ class OutgoingMail(EmailMultiAlternatives):
     def message(self, *args: Any, **options: Any) -> Any:
         if self._built is None:
             # Whoever asks, so that what compose() has tried is what a backend gets.
-            self._built = super().message(policy=email.policy.SMTP) if _MODERN else super().message()
+            self._built = super().message(policy=_POLICY) if _MODERN else super().message()
         return self._built
+
+    def add_header(self, name: str, value: str) -> None:
+        """Add a header to what a backend gets that has the mail written by Django.
+
+        Args:
+            name: of the header; one that is there already is replaced.
+            value: plain ASCII.
+        """
+        self.extra_headers = {**self.extra_headers, name: value}
+        self._built = None
 
     def attach_later(self, attachments: Sequence[ReadAttachment]) -> None:
         """Attach these when somebody wants to see them."""

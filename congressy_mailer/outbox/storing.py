@@ -29,6 +29,8 @@ class Line(NamedTuple):
     bcc: list[str]
     #: Encoded.
     context: dict[str, Any]
+    #: That of the batch, and its own.
+    metadata: dict[str, Any]
     language: str
     timezone: str
     idempotency_key: str | None
@@ -74,7 +76,7 @@ def insert(batch: Batch, lines: Sequence[Line], **values: Any) -> None:
 
 def _values(line: Line, key: Any) -> tuple[Any, ...]:
     """The columns of a line's own, in its order."""
-    lists = (_encode(line.to), _encode(line.cc), _encode(line.bcc), _encode(line.context))
+    lists = (_encode(line.to), _encode(line.cc), _encode(line.bcc), _encode(line.context), _encode(line.metadata))
     return (key, line.message_id, *lists, line.language, line.timezone, line.idempotency_key)
 
 
@@ -105,6 +107,7 @@ def _start(line: Line) -> str:
             _json(line.cc) if line.cc else "[]",
             _json(line.bcc) if line.bcc else "[]",
             _json(line.context) if line.context else "{}",
+            _json(line.metadata) if line.metadata else "{}",
             line.language,
             line.timezone,
             "\\N" if line.idempotency_key is None else line.idempotency_key,

@@ -15,6 +15,7 @@ from django.utils.module_loading import import_string
 from ..conf import mailer_settings
 from ..exceptions import TransportUnavailable
 from ..retry import Reply, Stage, readable
+from ..sparkpost import headers
 from .base import Answer, Composed, Outcome, nothing, outcome_of
 from .smtp_replies import LONGEST_REPLY, NotAReply, ReplyParser
 
@@ -65,6 +66,7 @@ class DjangoTransport:
 
     def __init__(self, backend: BaseEmailBackend) -> None:
         self._backend = backend
+        self._for_sparkpost = headers.wanted_by(backend)
         self._session: _ObservedSession | None = None
         # What broke off the last exchange from outside, such as the end of the process.
         self._interrupted: BaseException | None = None
@@ -90,6 +92,8 @@ class DjangoTransport:
 
     def _deliver_one(self, composed: Composed) -> Outcome:
         self._open()
+        if self._for_sparkpost and composed.mail.sparkpost:
+            composed.mail.add_header(headers.NAME, headers.header_value(composed.mail.sparkpost))
         session = self._session
         if session is not None:
             session.begin()

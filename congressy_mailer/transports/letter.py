@@ -12,7 +12,9 @@ from io import BytesIO
 from typing import Any
 
 from ..content.addresses import ascii_address, bare_address
+from ..content.header_fields import further_field
 from ..retry import Reply
+from ..sparkpost import headers
 from .base import Composed
 
 #: Content that goes to nobody: what RFC 2920 §3.1 has a client send when no recipient was accepted, but DATA was.
@@ -37,6 +39,8 @@ class Letter:
     refused: Mapping[str, Reply] = field(default_factory=dict)
     #: Why no server needs to be asked about the mail at all.
     problem: Reply | None = None
+    #: A header field that goes before all others, with its line break.
+    first_field: bytes = b""
 
     @property
     def sendable(self) -> bool:
@@ -51,16 +55,21 @@ class Letter:
         """
         content = self.composed.mail.wire
         if content is not None:
-            return _closed(content)
+            return _closed(self.first_field + content)
         content = _written(self.composed.mail.message())
         if not eight_bit and not content.isascii():
             # As it was read back, since the message classes of Django before 6.0 cannot be written so.
             content = _written(email.message_from_bytes(content, policy=_SEVEN_BIT))
-        return _closed(_in_pairs(content))
+        return _closed(self.first_field + _in_pairs(content))
 
 
-def address(composed: Composed) -> Letter:
-    """Put a mail's envelope into the form that commands need. What is wrong with it is in the letter."""
+def address(composed: Composed, *, for_sparkpost: bool = False) -> Letter:
+    """Put a mail's envelope into the form that commands need. What is wrong with it is in the letter.
+
+    Args:
+        composed: the mail.
+        for_sparkpost: it carries what SparkPost is told of it.
+    """
     try:
         sender = _path(bare_address(composed.mail.from_email))
     except Exception as error:
@@ -72,7 +81,13 @@ def address(composed: Composed) -> Letter:
             recipients[recipient] = _path(ascii_address(recipient))
         except ValueError as error:
             refused[recipient] = Reply(553, f"5.1.3 Not sent: {error}")
-    return Letter(composed, sender, recipients, refused)
+    first_field = _sparkpost_field(composed) if for_sparkpost else b""
+    return Letter(composed, sender, recipients, refused, first_field=first_field)
+
+
+def _sparkpost_field(composed: Composed) -> bytes:
+    keys = composed.mail.sparkpost
+    return further_field(headers.NAME, headers.header_value(keys)).encode("ascii") if keys else b""
 
 
 def _path(address: str) -> str:

@@ -9,6 +9,7 @@ import smtplib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 
 from django.core.mail.backends.base import BaseEmailBackend
@@ -16,6 +17,7 @@ from django.core.mail.backends.smtp import EmailBackend
 
 from ..exceptions import NoFreeConnection, TransportUnavailable
 from ..pacing import ConnectionSlot, connection_slot
+from ..sparkpost import headers
 from .base import Composed, Outcome, nothing
 from .django import describe_open_error
 from .letter import Letter, address
@@ -53,7 +55,7 @@ class SmtpTransport:
         one is closed early.
         """
         try:
-            yield from self._deliver(_Source(mails), before_waiting)
+            yield from self._deliver(_Source(mails, headers.wanted_by(self._backend)), before_waiting)
         except BaseException:
             # In the middle of a mail nothing else takes back what has been announced of it.
             with suppress(Exception):
@@ -137,14 +139,15 @@ class SmtpTransport:
 class _Source:
     """The mails to come."""
 
-    def __init__(self, mails: Iterable[Composed]) -> None:
+    def __init__(self, mails: Iterable[Composed], for_sparkpost: bool) -> None:
         self._mails = iter(mails)
+        self._address = partial(address, for_sparkpost=for_sparkpost)
         self._held: deque[Letter] = deque()
 
     def look_ahead(self) -> bool:
         """Have one at hand; false if there is none left."""
         if not self._held:
-            self._held.extend(map(address, islice(self._mails, 1)))
+            self._held.extend(map(self._address, islice(self._mails, 1)))
         return bool(self._held)
 
     def take(self) -> Letter:

@@ -70,12 +70,6 @@ ERRORS: list[tuple[dict[str, Any], type[MailerError], type[Exception], str]] = [
     ({"timezone": "America/Atlantis"}, exceptions.InvalidOption, ValueError, "timezone='America/Atlantis'"),
     ({"timezone": "../../etc/passwd"}, exceptions.InvalidOption, ValueError, "timezone='../../etc/passwd'"),
     ({"recipient_list": ["a@b.com"]}, exceptions.InvalidOption, ValueError, "as recipient_list or as to, not as both"),
-    ({"campaign": "c"}, exceptions.NotSupportedYet, NotImplementedError, "campaign= is not supported yet"),
-    ({"tags": ["c"]}, exceptions.NotSupportedYet, NotImplementedError, "tags= is not supported yet"),
-    ({"metadata": {"c": 1}}, exceptions.NotSupportedYet, NotImplementedError, "metadata= is not supported yet"),
-    ({"track_opens": False}, exceptions.NotSupportedYet, NotImplementedError, "track_opens= is not supported yet"),
-    ({"track_clicks": True}, exceptions.NotSupportedYet, NotImplementedError, "track_clicks= is not supported yet"),
-    ({"sparkpost": {"options": {}}}, exceptions.NotSupportedYet, NotImplementedError, "sparkpost= is not supported"),
 ]  # fmt: skip
 
 

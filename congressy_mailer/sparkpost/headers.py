@@ -1,0 +1,66 @@
+"""SparkPost's ``X-MSYS-API`` header: what it is told of a mail that comes over SMTP (API reference, "SMTP API").
+
+The header is one JSON object. Whoever writes a mail may break a header's line at any space, and SparkPost reads one
+space for every line break. So in the object as it is written, spaces stand only where JSON ignores them; those in a
+text are written as escapes. No line may be longer than RFC 5322 §2.1.1 allows, which is why :mod:`.options` limits each
+text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.mail.backends.base import BaseEmailBackend
+from django.core.mail.backends.smtp import EmailBackend
+
+from ..conf import mailer_settings
+from ..content.header_fields import LOOKS_ENCODED
+from ..models import Message
+from .options import with_message_key
+
+#: Name of the header.
+NAME = "X-MSYS-API"
+
+#: Hosts of SparkPost's SMTP relay; enterprise accounts have names of their own under the second.
+HOST = re.compile(r"(^|\.)(sparkpostmail|sparkpost)\.com$", re.IGNORECASE)
+
+_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def told(message: Message) -> dict[str, Any]:
+    """What SparkPost is told of a message: the keys of its header, which are those of its HTTP API."""
+    options = dict(message.sparkpost.get("options", {}))
+    if message.transactional:
+        # Then it adds no List-Unsubscribe of its own, and looks at the part of its suppression list that is for such.
+        options["transactional"] = True
+    keys: dict[str, Any] = {
+        "campaign_id": message.campaign,
+        "tags": message.tags,
+        "metadata": with_message_key(message.metadata, message.id),
+        "options": options,
+    }
+    copies = {key: value for key, value in message.sparkpost.items() if key != "options"}
+    return {key: value for key, value in (keys | copies).items() if value}
+
+
+def header_value(keys: Mapping[str, Any]) -> str:
+    """The value of the header, in ASCII."""
+    return _TEXT.sub(_without_spaces, json.dumps(keys, allow_nan=False))
+
+
+def _without_spaces(text: re.Match[str]) -> str:
+    # DEL is the one control character that JSON leaves as it is.
+    written = text.group().replace(" ", "\\u0020").replace("\x7f", "\\u007f")
+    # Some readers would decode what looks like an encoded word (RFC 2047).
+    return written.replace(LOOKS_ENCODED, "=\\u003f")
+
+
+def wanted_by(backend: BaseEmailBackend) -> bool:
+    """Whether what goes over this backend carries the header: nobody but SparkPost would take it away again."""
+    when = mailer_settings().SPARKPOST_HEADER
+    if when == "never" or not isinstance(backend, EmailBackend):
+        return False
+    return when == "always" or HOST.search(str(backend.host or "")) is not None
