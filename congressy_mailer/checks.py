@@ -15,6 +15,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import InvalidStorageError, storages
 from django.template import engines
+from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
@@ -341,5 +342,52 @@ def check_public_attachments(app_configs: Apps, **kwargs: Any) -> list[CheckMess
                 'CONGRESSY_MAILER["ATTACHMENT_STORAGE"].'
             ),
             id="congressy_mailer.W001",
+        )
+    ]
+
+
+@register("congressy_mailer")
+def check_links_to_leave(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.W002``: ``SITE_URL`` without our URLs. ``congressy_mailer.W003``: ``LISTS`` without it."""
+    conf = settings_if_valid()
+    if conf is None:
+        return []
+    if conf.SITE_URL is None:
+        if not conf.LISTS:
+            return []
+        return [
+            Warning(
+                _("Mail of LISTS has no link to unsubscribe, since nobody says where the site is."),
+                hint=_('Set CONGRESSY_MAILER["SITE_URL"] = "https://www.example.com".'),
+                id="congressy_mailer.W003",
+            )
+        ]
+    try:
+        reverse("congressy_mailer:unsubscribe", args=["token"])
+    except NoReverseMatch:
+        return [
+            Warning(
+                _("Mail has no link to unsubscribe: SITE_URL is set, and the pages that links lead to are missing."),
+                hint=_('Add path("mailer/", include("congressy_mailer.urls")) to the URLs.'),
+                id="congressy_mailer.W002",
+            )
+        ]
+    except Exception:
+        # The URLs cannot be loaded, which Django has checks of its own for.
+        return []
+    return []
+
+
+@register("congressy_mailer", deploy=True)
+def check_site_is_secure(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.W004`` (``check --deploy``): ``SITE_URL`` is not https, as RFC 8058 §3.1 asks of the link."""
+    conf = settings_if_valid()
+    if conf is None or conf.SITE_URL is None or conf.SITE_URL.startswith("https:"):
+        return []
+    return [
+        Warning(
+            _("SITE_URL does not begin with https: mail programs offer no way to unsubscribe in one click then."),
+            hint=_('Set CONGRESSY_MAILER["SITE_URL"] = "https://www.example.com".'),
+            id="congressy_mailer.W004",
         )
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from .content.templates import Rendered, ready_content, render
 from .exceptions import ContentError, ContentNotReady
 from .models import Attachment, Batch, Message
 from .sparkpost.headers import told
+from .unsubscribing.links import headers_to_leave, unsubscribe_url
 
 
 class Composer:
@@ -48,7 +50,12 @@ class Composer:
             ContentNotReady: this worker lacks something that it needs.
         """
         context = self._contexts.pop(message.id)
-        mail = compose(message, _render(message, context), [*self._of_batch(message), *_read_all(message)])
+        mail = compose(
+            message,
+            _render(message, context),
+            [*self._of_batch(message), *_read_all(message)],
+            headers_to_leave(message),
+        )
         mail.sparkpost = told(message)
         return mail
 
@@ -75,7 +82,12 @@ def _render(message: Message, context: Mapping[str, object] | Exception) -> Rend
     if not content.template:
         return ready_content(content.subject, content.text, content.html)
     return render(
-        content.template, context, subject=content.subject, language=message.language, timezone=message.timezone
+        content.template,
+        context,
+        subject=content.subject,
+        language=message.language,
+        timezone=message.timezone,
+        unsubscribe_url=partial(unsubscribe_url, message),
     )
 
 

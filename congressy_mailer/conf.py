@@ -268,6 +268,8 @@ def _check_site(value: object) -> None:
     try:
         site = urlsplit(value if isinstance(value, str) else "")
         right = site.scheme in ("http", "https") and bool(site.hostname) and not (site.query or site.fragment)
+        # A domain of other letters is written in punycode.
+        right = right and str(value).isascii() and str(value).isprintable() and " " not in str(value)
     except ValueError:
         right = False
     if not right:

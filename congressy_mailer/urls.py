@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern, URLResolver
+from django.urls import path
+
+from .unsubscribing.views import unsubscribe
 
 app_name = "congressy_mailer"
-urlpatterns: list[URLPattern | URLResolver] = []
+urlpatterns = [
+    path("unsubscribe/<str:token>/", unsubscribe, name="unsubscribe"),
+]

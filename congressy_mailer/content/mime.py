@@ -8,6 +8,7 @@ from email.encoders import encode_base64
 from email.message import MIMEPart
 from email.mime.base import MIMEBase
 from email.utils import format_datetime
+from types import MappingProxyType
 from typing import Any
 
 import django
@@ -102,30 +103,45 @@ class OutgoingMail(EmailMultiAlternatives):
         self._attachments = attachments
 
 
-def compose(message: Message, rendered: Rendered, attachments: Sequence[ReadAttachment]) -> OutgoingMail:
+def compose(
+    message: Message,
+    rendered: Rendered,
+    attachments: Sequence[ReadAttachment],
+    further_headers: Mapping[str, str] = MappingProxyType({}),
+) -> OutgoingMail:
     """Build the mail.
 
     Args:
         message: envelope and headers.
         rendered: subject, text and HTML; HTML may be empty.
         attachments: read and checked. Give the same object for the same file of several mails: it is encoded once.
+        further_headers: beside those that the message has, ASCII.
 
     Raises:
         ContentError: no MIME message can be built of it.
     """
     try:
-        return _compose(message, rendered, attachments)
+        return _compose(message, rendered, attachments, further_headers)
     except (MemoryError, SoftTimeLimitExceeded):
         raise
     except Exception as error:
         raise ContentError(f"The mail cannot be composed: {type(error).__name__}: {error}") from error
 
 
-def _compose(message: Message, rendered: Rendered, attachments: Sequence[ReadAttachment]) -> OutgoingMail:
+def _compose(
+    message: Message,
+    rendered: Rendered,
+    attachments: Sequence[ReadAttachment],
+    further_headers: Mapping[str, str],
+) -> OutgoingMail:
     headers = {"Message-ID": message.message_id, "Date": format_datetime(message.queued_at or message.created_at)}
     given = {name.lower() for name in message.headers}
     # Names are the same in any case (RFC 5322 §1.2.2), and neither of the two may stand twice (§3.6).
-    headers = {name: value for name, value in headers.items() if name.lower() not in given} | message.headers
+    headers = (
+        {name: value for name, value in headers.items() if name.lower() not in given}
+        | message.headers
+        | dict(further_headers)
+    )
     mail = OutgoingMail(
         subject=_for_django(rendered.subject),
         body=rendered.text,

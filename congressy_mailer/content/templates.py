@@ -8,7 +8,7 @@ languages, ``subscription/paid.pt-br.html``, ``.pt-br.txt`` and ``.pt-br_subject
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,6 +31,9 @@ try:
     from jinja2 import TemplateNotFound as Jinja2TemplateNotFound
 except ImportError:  # Jinja2 is the host's choice.
     Jinja2TemplateNotFound = TemplateDoesNotExist  # type: ignore[assignment,misc]
+
+#: Variable that tells where the recipient leaves: called by Django's engine, to be called in Jinja2's.
+UNSUBSCRIBE_URL = "mailer_unsubscribe_url"
 
 _HTML, _TEXT, _SUBJECT = ".html", ".txt", "_subject.txt"
 #: Characters of another library's error that are kept: enough to understand it, too few to repeat a mail's content.
@@ -75,7 +78,15 @@ def check(template: str, *, subject_given: bool, language: str) -> None:
         )
 
 
-def render(template: str, context: Mapping[str, Any], *, subject: str, language: str, timezone: str) -> Rendered:
+def render(
+    template: str,
+    context: Mapping[str, Any],
+    *,
+    subject: str,
+    language: str,
+    timezone: str,
+    unsubscribe_url: Callable[[], str] | None = None,
+) -> Rendered:
     """Render a mail in its language and time zone.
 
     Values are escaped in HTML and nowhere else: text and subject say ``Ana & Zé``, in Django's engine as in Jinja2.
@@ -86,6 +97,7 @@ def render(template: str, context: Mapping[str, Any], *, subject: str, language:
         subject: the caller's subject, which wins over the template's; empty for the template's.
         language: empty for untranslated text.
         timezone: name such as ``America/Sao_Paulo``; empty for the project's ``TIME_ZONE``.
+        unsubscribe_url: tells where the recipient leaves, for a template that asks.
 
     Returns:
         Subject, text (made from the HTML where there is no ``.txt``) and HTML.
@@ -94,6 +106,7 @@ def render(template: str, context: Mapping[str, Any], *, subject: str, language:
         ContentError: a template is wrong, or fails with this context.
         ContentNotReady: a template or time zone is missing here, which a newer deployment may have.
     """
+    context = {UNSUBSCRIBE_URL: unsubscribe_url, **context}
     with ExitStack() as settings:
         settings.enter_context(translation.override(language or None))
         settings.enter_context(django_timezone.override(_zone(timezone)))
@@ -168,7 +181,7 @@ def _render_part(template: str, part: str, context: Mapping[str, Any], language:
         if found is None:
             return None
         return _render_html(found, context) if part == _HTML else _render_text(found, context)
-    except _NOT_OURS:
+    except (*_NOT_OURS, ContentError, ContentNotReady):
         raise
     except (TemplateDoesNotExist, Jinja2TemplateNotFound) as error:
         # One that is extended or included.

@@ -214,6 +214,28 @@ def test_attachments_in_a_public_storage() -> None:
         assert "congressy_mailer.W001" not in found(deploy=True)
 
 
+def test_lists_that_nobody_can_leave() -> None:
+    with override_settings(CONGRESSY_MAILER={"LISTS": {"news": "News"}}):
+        assert "nobody says where the site is" in found()["congressy_mailer.W003"]
+    with override_settings(CONGRESSY_MAILER={"LISTS": {"news": "News"}, "SITE_URL": "https://example.com"}):
+        assert not found()
+
+
+def test_links_that_lead_nowhere() -> None:
+    with override_settings(CONGRESSY_MAILER={"SITE_URL": "https://example.com"}):
+        with override_settings(ROOT_URLCONF="django.contrib.auth.urls"):
+            assert "pages that links lead to are missing" in found()["congressy_mailer.W002"]
+        assert not found()
+
+
+def test_links_that_are_not_secure() -> None:
+    with override_settings(CONGRESSY_MAILER={"SITE_URL": "http://example.com"}):
+        assert "does not begin with https" in found(deploy=True)["congressy_mailer.W004"]
+        assert not found()
+    with override_settings(CONGRESSY_MAILER={"SITE_URL": "https://example.com"}):
+        assert "congressy_mailer.W004" not in found(deploy=True)
+
+
 if django.VERSION < (6, 1):
 
     def test_what_a_transport_leaves_to_the_settings_is_named_as_they_are() -> None:

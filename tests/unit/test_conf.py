@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
+from django.views.debug import SafeExceptionReporterFilter
 
 from congressy_mailer.conf import default_reply_to, default_sender, mailer_settings
 
@@ -46,11 +47,46 @@ def test_unknown_key_far_from_all_lists_them() -> None:
         ({"TRANSPORTS": ["x"]}, r"\['TRANSPORTS'\] must be a dict"),
         ({"TRANSPORTS": {"eu": {}}}, r"\['TRANSPORTS'\]\['eu'\] must be a dict with BACKEND"),
         ({"TRANSPORTS": {"eu": {"BACKEND": "x", "OPTION": {}}}}, "unknown key 'OPTION'"),
+        ({"FAILOVER": "api"}, r"\['FAILOVER'\] must be a list of aliases, not 'api'"),
+        ({"SPARKPOST_HEADER": "yes"}, r"must be 'auto' or 'always' or 'never', not 'yes'"),
+        ({"SUPPRESSION": {"bounce": "all"}}, r"\['bounce'\] is not a rule: known are hard, admin"),
+        ({"SUPPRESSION": {"hard": "everything"}}, r"\['hard'\] must be 'all', 'transactional'"),
+        ({"SUPPRESSION": {"soft": 0}}, r"\['soft'\] must be a whole number from 1, or None"),
+        ({"SITE_URL": "www.congressy.com"}, r"\['SITE_URL'\] must be a URL such as"),
+        ({"SITE_URL": "https://www.congressy.com/?a"}, r"\['SITE_URL'\] must be a URL such as"),
+        ({"SITE_URL": "https://congresso.são.example"}, r"\['SITE_URL'\] must be a URL such as"),
+        ({"SITE_URL": "https://["}, r"\['SITE_URL'\] must be a URL such as"),
+        ({"LISTS": {"a b": "A"}}, r"\['LISTS'\] must be a dict of names by ids"),
+        ({"WEBHOOK_MAX_BYTES": 0}, r"\['WEBHOOK_MAX_BYTES'\] must be a whole number"),
     ],
 )
 def test_wrong_values_are_named(given: Any, message: str) -> None:
     with override_settings(CONGRESSY_MAILER=given), pytest.raises(ImproperlyConfigured, match=message):
         mailer_settings()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"WEBHOOK_SECRETS": "bearer s3cr3t"},
+        {"WEBHOOK_SECRETS": ["s3cr3t"]},
+        {"WEBHOOK_SECRETS": ["basic s3cr3t"]},
+        {"SPARKPOST_API_KEY": "s3cr3t\n"},
+        {"SPARKPOST_API_KEY": ["s3cr3t"]},
+    ],
+)
+def test_a_wrong_secret_is_not_repeated(given: dict[str, Any]) -> None:
+    with override_settings(CONGRESSY_MAILER=given), pytest.raises(ImproperlyConfigured) as raised:
+        mailer_settings()
+    assert "s3cr3t" not in str(raised.value)
+
+
+def test_secrets_are_not_shown() -> None:
+    given = {"SPARKPOST_API_KEY": "s3cr3t", "WEBHOOK_SECRETS": ["basic user:s3cr3t", "bearer s3cr3t", "token s3cr3t"]}
+    with override_settings(CONGRESSY_MAILER=given):
+        assert mailer_settings().SPARKPOST_API_KEY == "s3cr3t"
+        assert "s3cr3t" not in repr(mailer_settings())
+        assert "s3cr3t" not in str(SafeExceptionReporterFilter().get_safe_settings())
 
 
 def test_values_and_defaults() -> None:

@@ -1,0 +1,327 @@
+"""How a recipient leaves: headers and links in mails, and the page that they lead to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.core import signing
+from django.template import Context, Template
+from django.test import Client, override_settings
+from django.urls import clear_url_caches
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from congressy_mailer import send_bulk, send_mail
+from congressy_mailer.composing import Composer
+from congressy_mailer.content.mime import OutgoingMail
+from congressy_mailer.exceptions import ContentError, ContentNotReady
+from congressy_mailer.models import Message, Suppression
+from congressy_mailer.suppressions import suppressed
+from congressy_mailer.unsubscribing import preferences
+from congressy_mailer.unsubscribing.links import BadLink, Link, read, token_of
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published", "site")]
+
+SITE = "https://www.congressy.com"
+LISTS = {"novidades": "Novidades do evento", "parceiros": "Ofertas de parceiros"}
+ANA = "ana@example.com"
+
+
+@pytest.fixture
+def site() -> Iterator[None]:
+    with override_settings(CONGRESSY_MAILER={"SITE_URL": SITE, "LISTS": LISTS}):
+        yield
+
+
+def news(**options: Any) -> Message:
+    values = {"subject": "Novidades", "message": "Oi", "to": [ANA], "transactional": False, **options}
+    message = send_mail(**values)
+    assert isinstance(message, Message)
+    return message
+
+
+def composed(message: Message) -> OutgoingMail:
+    composer = Composer()
+    composer.prepare([message])
+    return composer.compose(message)
+
+
+def header(message: Message, name: str) -> str | None:
+    value = composed(message).extra_headers.get(name)
+    return None if value is None else str(value)
+
+
+def path_in(message: Message) -> str:
+    found = re.fullmatch(rf"<{SITE}(/mailer/unsubscribe/.+/)>", header(message, "List-Unsubscribe") or "")
+    assert found is not None
+    return found[1]
+
+
+def gets(address: str = ANA, list_id: str = "", transactional: bool = False) -> bool:
+    return not suppressed([address], transactional=transactional, list_id=list_id)
+
+
+def test_mail_that_is_not_transactional_offers_to_leave_in_one_click() -> None:
+    message = news()
+    path_in(message)
+    assert header(message, "List-Unsubscribe-Post") == "List-Unsubscribe=One-Click"
+    assert composed(message).wire is not None
+
+
+def test_the_headers_come_through_when_django_writes_the_mail() -> None:
+    mail = composed(news())
+    text = mail.message().as_bytes().decode()
+    unfolded = re.sub(r"\r?\n[ \t]+", " ", text)
+    assert f"List-Unsubscribe: {mail.extra_headers['List-Unsubscribe']}" in unfolded.replace(":  ", ": ")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"transactional": True},
+        {"cc": ["bia@example.com"]},
+        {"to": [ANA, "bia@example.com"]},
+        {"bcc": ["c@example.com"]},
+    ],
+)
+def test_other_mail_does_not(options: dict[str, Any]) -> None:
+    assert header(news(**options), "List-Unsubscribe") is None
+
+
+def test_the_callers_own_header_stays() -> None:
+    message = news(headers={"list-unsubscribe": "<mailto:sair@congressy.com>"})
+    assert header(message, "list-unsubscribe") == "<mailto:sair@congressy.com>"
+    assert header(message, "List-Unsubscribe") is None
+    assert header(message, "List-Unsubscribe-Post") is None
+
+
+@override_settings(CONGRESSY_MAILER={})
+def test_without_a_site_there_is_no_link_and_the_mail_goes_all_the_same() -> None:
+    assert header(news(), "List-Unsubscribe") is None
+
+
+def test_without_our_urls_there_is_no_link_either() -> None:
+    with override_settings(ROOT_URLCONF="django.contrib.auth.urls"):
+        clear_url_caches()
+        assert header(news(), "List-Unsubscribe") is None
+    clear_url_caches()
+
+
+def test_mail_waits_where_the_hosts_urls_cannot_be_loaded() -> None:
+    with override_settings(ROOT_URLCONF="tests.no_such_module"):
+        clear_url_caches()
+        with pytest.raises(ContentNotReady, match="no_such_module"):
+            composed(news())
+    clear_url_caches()
+
+
+def test_each_mail_of_a_batch_has_a_link_of_its_own() -> None:
+    batch = send_bulk([ANA, "bia@example.com"], subject="Oi", message="Oi", list_id="novidades")
+    links = {read(path_in(message).split("/")[-2]) for message in batch.messages.all()}
+    assert {(link.address, link.list_id) for link in links} == {(ANA, "novidades"), ("bia@example.com", "novidades")}
+
+
+def test_looking_at_the_page_changes_nothing(client: Client) -> None:
+    path = path_in(news(list_id="novidades"))
+    for method in (client.get, client.head, client.options):
+        method(path)
+    assert gets(list_id="novidades")
+    assert not Suppression.objects.exists()
+
+
+def test_a_mail_programs_post_takes_effect_at_once(client: Client) -> None:
+    path = path_in(news(list_id="novidades"))
+    response = client.post(path, "List-Unsubscribe=One-Click", content_type="application/x-www-form-urlencoded")
+    assert response.status_code == 200
+    assert not gets(list_id="novidades")
+    assert gets(list_id="parceiros")
+    assert gets()
+    assert gets(transactional=True)
+    assert Suppression.objects.get().source == Suppression.Source.UNSUBSCRIBE
+
+
+def test_so_does_one_that_is_multipart(client: Client) -> None:
+    client.post(path_in(news()), {"List-Unsubscribe": "One-Click"})
+    assert not gets()
+    assert not gets(list_id="novidades")
+    assert gets(transactional=True)
+
+
+def test_no_cookie_and_no_token_of_a_form_is_asked_for() -> None:
+    client = Client(enforce_csrf_checks=True)
+    assert client.post(path_in(news())).status_code == 200
+    assert not gets()
+
+
+def test_who_left_by_mistake_can_stay(client: Client) -> None:
+    path = path_in(news(list_id="novidades"))
+    client.post(path)
+    assert not gets(list_id="novidades")
+    client.post(path, {"choice": "stay"})
+    assert gets(list_id="novidades")
+
+
+def test_staying_does_not_take_back_what_others_said(client: Client) -> None:
+    path = path_in(news())
+    client.post(path)
+    Suppression.objects.update(source=Suppression.Source.COMPLAINT)
+    client.post(path, {"choice": "stay"})
+    assert not gets()
+
+
+def test_all_news_can_be_left_from_the_page_of_a_list(client: Client) -> None:
+    path = path_in(news(list_id="novidades"))
+    client.post(path, {"choice": "all"})
+    assert not gets(list_id="parceiros")
+    assert not gets()
+    client.post(path, {"choice": "stay"})
+    assert gets(list_id="parceiros")
+
+
+def test_lists_can_be_chosen_one_by_one(client: Client) -> None:
+    path = path_in(news(list_id="novidades"))
+    client.post(path, {"choice": "save", "list": ["parceiros"]})
+    assert (gets(list_id="novidades"), gets(list_id="parceiros")) == (False, True)
+    client.post(path, {"choice": "save", "list": ["novidades"]})
+    assert (gets(list_id="novidades"), gets(list_id="parceiros")) == (True, False)
+    client.post(path, {"choice": "save"})
+    assert not gets()
+    client.post(path, {"choice": "save", "list": ["novidades", "parceiros", "unknown"]})
+    assert gets()
+    assert (gets(list_id="novidades"), gets(list_id="parceiros")) == (True, True)
+
+
+def test_the_page_speaks_the_mails_language(client: Client) -> None:
+    portuguese = client.get(path_in(news(list_id="novidades", language="pt-br"))).content.decode()
+    assert "Não quer mais receber “Novidades do evento”?" in portuguese
+    assert '<html lang="pt-br">' in portuguese
+    english = client.get(path_in(news(language="en"))).content.decode()
+    assert "Stop receiving our news?" in english
+
+
+def test_the_page_of_a_mail_that_is_long_gone_speaks_the_browsers(client: Client) -> None:
+    message = news(language="pt-br")
+    path = path_in(message)
+    message.delete()
+    assert "Stop receiving" in client.get(path, headers={"accept-language": "en"}).content.decode()
+    client.post(path)
+    assert not gets()
+
+
+def test_the_page_is_kept_by_nobody(client: Client) -> None:
+    response = client.get(path_in(news()))
+    assert "no-store" in response["Cache-Control"]
+    assert response["Referrer-Policy"] == "no-referrer"
+    assert response["X-Robots-Tag"] == "noindex"
+
+
+def test_an_address_is_shown_and_never_run(client: Client) -> None:
+    token = token_of(Link(uuid4(), "<script>alert(1)</script>@example.com", ""))
+    assert b"<script>" not in client.get(f"/mailer/unsubscribe/{token}/").content
+
+
+def test_who_left_already_is_told_so(client: Client) -> None:
+    path = path_in(news(language="en"))
+    client.post(path)
+    assert "You are unsubscribed" in client.get(path).content.decode()
+
+
+def test_a_link_outlives_a_change_of_the_key(client: Client) -> None:
+    path = path_in(news())
+    with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["only for tests"]):
+        assert client.post(path).status_code == 200
+    assert not gets()
+    with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[]):
+        assert client.post(path).status_code == 404
+
+
+def test_nothing_else_that_the_host_signs_is_a_link(client: Client) -> None:
+    value = [uuid4().hex, ANA, ""]
+    for forged in (
+        signing.dumps(value),
+        signing.Signer(sep=".").sign_object(value),
+        signing.Signer(salt="congressy_mailer.unsubscribe", key="other", sep=".").sign_object(value),
+    ):
+        assert client.post(f"/mailer/unsubscribe/{forged}/").status_code == 404
+    assert not Suppression.objects.exists()
+
+
+# The fixtures are the same for all examples: none of them stores anything.
+@settings(suppress_health_check=[], deadline=None)
+@given(position=st.integers(0, 10_000), replacement=st.characters(codec="ascii", categories=["L", "N"]) | st.just(""))
+def test_no_change_of_a_link_is_a_link(position: int, replacement: str) -> None:
+    token = token_of(Link(uuid4(), ANA, ""))
+    position %= len(token)
+    forged = token[:position] + replacement + token[position + 1 :]
+    if forged != token:
+        with pytest.raises(BadLink):
+            read(forged)
+
+
+@given(st.text())
+def test_no_text_is_a_link(text: str) -> None:
+    with pytest.raises(BadLink):
+        read(text)
+
+
+@given(
+    method=st.sampled_from(["post", "get", "put", "delete", "patch", "head", "options"]),
+    body=st.binary(max_size=200),
+    kind=st.sampled_from(["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "a/b;"]),
+    token=st.text(min_size=1, max_size=80) | st.just("signed"),
+    choice=st.sampled_from(["", "stay", "save", "all", "none", "\0"]),
+)
+def test_whatever_comes_there_is_an_answer_and_nobody_elses_mail_changes(
+    method: str, body: bytes, kind: str, token: str, choice: str
+) -> None:
+    client = Client(raise_request_exception=True)
+    if token == "signed":
+        token = token_of(Link(uuid4(), "bia@example.com", "novidades"))
+    address = f"/mailer/unsubscribe/{token.replace('/', '').replace('?', '').replace('#', '') or 'x'}/"
+    response = client.generic(method.upper(), address, body or f"choice={choice}".encode(), content_type=kind)
+    assert response.status_code in (200, 301, 400, 404, 405)
+    assert gets()
+
+
+TEMPLATE = "{% load congressy_mailer %}{% unsubscribe_url %}"
+
+
+def test_templates_can_name_the_link() -> None:
+    message = news(
+        subject="Oi", message="", template="mailer/unsubscribe", context={"nome": "Ana"}, list_id="novidades"
+    )
+    mail = composed(message)
+    link = (header(message, "List-Unsubscribe") or "")[1:-1]
+    assert link.startswith(SITE)
+    assert link in mail.body
+    assert f'href="{link}"' in str(mail.alternatives[0][0])
+
+
+def test_transactional_mail_may_name_it_too() -> None:
+    message = news(message="", template="mailer/unsubscribe", transactional=True)
+    assert f"{SITE}/mailer/unsubscribe/" in str(composed(message).body)
+
+
+def test_a_link_for_several_recipients_would_be_anothers() -> None:
+    message = news(message="", template="mailer/unsubscribe", to=[ANA, "bia@example.com"])
+    with pytest.raises(ContentError, match="several recipients"):
+        composed(message)
+
+
+@override_settings(CONGRESSY_MAILER={})
+def test_a_template_that_needs_the_link_waits_for_the_site() -> None:
+    with pytest.raises(ContentNotReady, match="SITE_URL"):
+        composed(news(message="", template="mailer/unsubscribe"))
+
+
+def test_a_preview_shows_no_link() -> None:
+    assert Template(TEMPLATE).render(Context()) == "#"
+
+
+def test_a_preference_is_compared_without_case() -> None:
+    preferences.leave("Ana@Example.com", "", "")
+    assert not gets()
