@@ -178,7 +178,8 @@ def _drafted(mail: Mapping[str, Any]) -> tuple[dict[str, Any], list[ReadAttachme
     try:
         return draft(
             **mail, message="", html_message="", headers=None, timezone=None, send_at=None, expires_at=None,
-            priority=Priority.NORMAL, sensitive=False, using=None,
+            priority=Priority.NORMAL, sensitive=False, using=None, list_id=None, campaign=None, tags=(), metadata=None,
+            track_opens=None, track_clicks=None, sparkpost=None,
         )  # fmt: skip
     except (MailerError, TemplateSyntaxError) as error:
         raise CommandError(str(error)) from error
