@@ -18,8 +18,9 @@ from django.db import connection
 from congressy_mailer import dispatch, pacing
 from congressy_mailer.transports import kept
 from demo.embedded_redis import EmbeddedRedis
-from demo.local_sparkpost import LocalSparkPost
+from demo.local_sparkpost import Certificate, LocalSparkPost, make_certificate
 from demo.processes import Process
+from tests.integration.scripted_https import ScriptedHttps
 from tests.project import app
 
 _R = TypeVar("_R")
@@ -132,6 +133,26 @@ def smtp_server(tmp_path: Path) -> Iterator[LocalSparkPost]:
         yield server
         # Those that this process has kept open.
         kept.close_connections()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A certificate for servers on this machine."""
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture
+def sparkpost_api(certificate: Certificate, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedHttps]:
+    """SparkPost's HTTP API as far as a test scripts it; the settings name it."""
+    # The client trusts what its environment names, as on a host's machine.
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.authority))
+    with ScriptedHttps(certificate) as server:
+        settings.CONGRESSY_MAILER = {
+            **settings.CONGRESSY_MAILER,
+            "SPARKPOST_API_KEY": "an-api-key-of-sparkpost",
+            "SPARKPOST_API_HOST": server.host,
+        }
+        yield server
 
 
 @pytest.fixture

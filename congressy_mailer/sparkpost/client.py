@@ -1,7 +1,8 @@
 """SparkPost's HTTP API through the ``sparkpost`` package, which sets no timeout and keeps no connection of its own.
 
-Every error becomes a :class:`~congressy_mailer.exceptions.SparkPostError` without the frames that it went through: in
-one of them is the API key, and reports of errors show the variables of all.
+Every error becomes a :class:`~congressy_mailer.exceptions.SparkPostError` without the frames of ``requests`` that it
+went through. In them, and in the package's own, is the API key, and reports of errors show the variables of all: so the
+key is a text that does not show itself.
 """
 
 from __future__ import annotations
@@ -38,7 +39,16 @@ def api_client() -> Client:
     conf = mailer_settings()
     if conf.SPARKPOST_API_KEY is None:
         raise SparkPostError("CONGRESSY_MAILER['SPARKPOST_API_KEY'] is not set: SparkPost's HTTP API cannot be used.")
-    return Client(conf.SPARKPOST_API_KEY, conf.SPARKPOST_API_HOST)
+    return Client(_Key(conf.SPARKPOST_API_KEY), conf.SPARKPOST_API_HOST)
+
+
+class _Key(str):
+    """A text that is shown to nobody who looks at variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'********'"
 
 
 class _Connections(threading.local):

@@ -1,0 +1,97 @@
+"""SparkPost's HTTP API as the client finds it: answers, refusals, and none at all."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import traceback
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from congressy_mailer.exceptions import SparkPostError
+from congressy_mailer.sparkpost.client import api_client
+from tests.integration.scripted_https import Answer, ScriptedHttps
+
+KEY = "an-api-key-of-sparkpost"
+
+
+def ask() -> object:
+    return api_client().suppression_list.get("ana@example.com")
+
+
+def refused() -> SparkPostError:
+    with pytest.raises(SparkPostError) as raised:
+        ask()
+    return raised.value
+
+
+def test_what_is_in_results_is_returned_and_the_connection_kept(sparkpost_api: ScriptedHttps) -> None:
+    sparkpost_api.script = lambda request: Answer(body={"results": [{"recipient": "ana@example.com"}]})
+    for _ in range(3):
+        assert ask() == [{"recipient": "ana@example.com"}]
+    assert sparkpost_api.connections == 1
+    assert {request.headers["Authorization"] for request in sparkpost_api.requests} == {KEY}
+
+
+def test_a_refusal_has_status_codes_and_what_was_said(sparkpost_api: ScriptedHttps) -> None:
+    sparkpost_api.script = lambda request: Answer(
+        429, {"errors": [{"message": "Too many requests", "code": "1902"}]}, {"Retry-After": "7"}
+    )
+    error = refused()
+    assert (error.status, error.codes, error.retry_after, error.in_doubt) == (429, ("1902",), 7.0, False)
+    assert "Too many requests" in str(error)
+
+
+@pytest.mark.parametrize("body", [b"<h1>Bad gateway</h1>", b"", b"\xff\xfe", b'["a list"]', b'{"errors": 7}'])
+def test_an_answer_that_is_no_json_of_sparkposts_is_a_refusal_too(sparkpost_api: ScriptedHttps, body: bytes) -> None:
+    sparkpost_api.script = lambda request: Answer(502, body)
+    assert refused().status == 502
+
+
+def test_no_answer_leaves_it_in_doubt(sparkpost_api: ScriptedHttps) -> None:
+    sparkpost_api.script = lambda request: None
+    error = refused()
+    assert error.status is None
+    assert error.in_doubt
+
+
+def test_a_silent_server_is_not_waited_for_without_end(sparkpost_api: ScriptedHttps, settings: Any) -> None:
+    settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "SPARKPOST_API_TIMEOUT": timedelta(milliseconds=200)}
+    end = threading.Event()
+
+    def script(request: object) -> None:
+        end.wait(30)
+
+    sparkpost_api.script = script
+    error = refused()
+    end.set()
+    assert error.in_doubt
+
+
+def test_where_nobody_listens_nothing_was_asked(sparkpost_api: ScriptedHttps, settings: Any) -> None:
+    settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "SPARKPOST_API_HOST": "127.0.0.1:1"}
+    error = refused()
+    assert not error.in_doubt
+
+
+def test_the_key_is_for_no_other_host(sparkpost_api: ScriptedHttps) -> None:
+    sparkpost_api.script = lambda request: Answer(302, {}, {"Location": f"https://{sparkpost_api.host}/elsewhere"})
+    assert refused().status == 302
+    assert len(sparkpost_api.requests) == 1
+
+
+def test_without_a_key_it_is_said_which_setting_is_missing() -> None:
+    with pytest.raises(SparkPostError, match="SPARKPOST_API_KEY"):
+        api_client()
+
+
+def test_the_key_is_in_no_error_and_no_log(sparkpost_api: ScriptedHttps, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    sparkpost_api.script = lambda request: None
+    error = refused()
+    told = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    assert KEY not in told
+    assert KEY not in caplog.text
+    assert KEY not in repr(api_client())
