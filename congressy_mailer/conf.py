@@ -126,7 +126,8 @@ class MailerSettings:
     #: Where the host's site is, such as ``"https://www.congressy.com"``: for links in mails, which workers write.
     #: ``None``: mail has no link to unsubscribe.
     SITE_URL: str | None = None
-    #: Lists that a recipient may leave one by one: their ids for ``list_id=``, and their names for people.
+    #: Lists that a recipient may leave one by one: their ids for ``list_id=`` (letters, digits, - and _), and their
+    #: names for people.
     LISTS: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -146,7 +147,8 @@ SUPPRESSION_RULES: Mapping[str, Any] = {
 }
 _SUPPRESSED_MAIL = ("all", "transactional", "non_transactional", None)
 _SECRET = re.compile(r"basic [^\s:]+:\S.*|bearer \S+|token \S+")
-_ALIAS_OF_LIST = re.compile(r"[\w.@-]{1,100}", re.ASCII)
+# Those of SparkPost's suppression list (API reference, "Suppression List").
+_ID_OF_LIST = re.compile(r"[\w-]{1,64}", re.ASCII)
 _names = [setting.name for setting in fields(MailerSettings)]
 _cached: MailerSettings | None = None
 
@@ -279,11 +281,9 @@ def _check_site(value: object) -> None:
 
 
 def _check_lists(value: object) -> None:
-    if not isinstance(value, Mapping) or not all(
-        isinstance(one, str) and _ALIAS_OF_LIST.fullmatch(one) for one in value
-    ):
+    if not isinstance(value, Mapping) or not all(isinstance(one, str) and _ID_OF_LIST.fullmatch(one) for one in value):
         raise ImproperlyConfigured(
-            "CONGRESSY_MAILER['LISTS'] must be a dict of names by ids, and an id at most 100 letters, digits and ._@- ."
+            "CONGRESSY_MAILER['LISTS'] must be a dict of names by ids, and an id at most 64 letters, digits, - and _."
         )
 
 

@@ -77,6 +77,15 @@ def add_arguments(parser: CommandParser) -> None:
         help=_("The mails answer something that their recipients did; without this they are marketing."),
     )
     parser.add_argument(
+        "--list",
+        dest="list_id",
+        metavar=_("LIST"),
+        help=_("The list that the mails belong to, an id of LISTS: who has left it gets none."),
+    )
+    parser.add_argument(
+        "--campaign", metavar=_("TEXT"), help=_("What SparkPost calls the campaign, to tell its events apart.")
+    )
+    parser.add_argument(
         "--attach",
         action="append",
         default=[],
@@ -124,6 +133,8 @@ def run(command: BaseCommand, options: Mapping[str, Any]) -> None:
         "reply_to": options["reply_to"],
         "attachments": options["attach"],
         "transactional": options["transactional"],
+        "list_id": options["list_id"],
+        "campaign": options["campaign"],
     }
     drafted, attachments = _drafted(mail)
     found = looked_through(sheet)
@@ -178,8 +189,8 @@ def _drafted(mail: Mapping[str, Any]) -> tuple[dict[str, Any], list[ReadAttachme
     try:
         return draft(
             **mail, message="", html_message="", headers=None, timezone=None, send_at=None, expires_at=None,
-            priority=Priority.NORMAL, sensitive=False, using=None, list_id=None, campaign=None, tags=(), metadata=None,
-            track_opens=None, track_clicks=None, sparkpost=None,
+            priority=Priority.NORMAL, sensitive=False, using=None, tags=(), metadata=None, track_opens=None,
+            track_clicks=None, sparkpost=None,
         )  # fmt: skip
     except (MailerError, TemplateSyntaxError) as error:
         raise CommandError(str(error)) from error

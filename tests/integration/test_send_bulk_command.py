@@ -431,3 +431,16 @@ def test_on_a_terminal_there_are_a_question_and_bars_in_portuguese(columns: int,
     assert (bars[0], bars[-1]) == ("Gravando # 0/3", "Enviando # 0/3")
     assert "Gravando # 3/3" in bars
     assert len(stored()) == 3
+
+
+@override_settings(CONGRESSY_MAILER={"LISTS": {"news": "News"}, "SITE_URL": "https://example.com"})
+def test_a_list_and_a_campaign_go_with_the_mails(people: Path) -> None:
+    assert send(people, "--list", "news", "--campaign", "Edição de maio").complaint == ""
+    batch = Batch.objects.get()
+    assert (batch.list_id, batch.campaign) == ("news", "Edição de maio")
+
+
+def test_a_list_that_is_not_there_is_told_before_anything_is_stored(people: Path) -> None:
+    done = send(people, "--list", "news")
+    assert "list_id" in done.complaint
+    assert not Batch.objects.exists()
