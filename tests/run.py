@@ -1,14 +1,16 @@
 """Everything tested, on every database and broker: ``python -m tests.run [--on NAME] [arguments of pytest]``.
 
 All tests run on SQLite and Redis; those that are marked ``database`` run again on PostgreSQL and MariaDB, and those
-marked ``broker`` on RabbitMQ, each on a server of its own or on the one that an environment variable gives.
-The last line counts the tests of all these runs.
+marked ``broker`` on RabbitMQ, each on a server of its own or on the one that an environment variable gives. Unless
+it is said where, the servers' tests run beside the others, and their output comes at the end. The last line counts the
+tests of all these runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,10 +29,10 @@ _ROOT = Path(__file__).resolve().parent.parent
 _AT_ONCE = ["-n", "4", "--dist", "worksteal"]
 #: Each of these has a database of its own on the same server.
 _AT_ONCE_ON_A_SERVER = ["-n", "2", "--dist", "worksteal"]
-
-
 #: The tests would take each other's tasks.
 _ONE_AFTER_ANOTHER = ["-n", "1"]
+
+_LAST_LINE = re.compile(r"(?P<passed>\d+) passed, (?P<failed>\d+) failed(?:, (?P<skipped>\d+) skipped)?")
 
 
 class Service(NamedTuple):
@@ -61,12 +63,43 @@ def main(arguments: Sequence[str]) -> int:
     # So that the servers end in order.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
+    counts = _on_these(options.on, for_pytest) if options.on else _on_all(for_pytest)
+    skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
+    print(f"\n{counts['passed']} passed, {counts['failed']} failed{skipped}", flush=True)
+    return 1 if counts["failed"] else 0
+
+
+def _on_all(for_pytest: Sequence[str]) -> Counter[str]:
+    """On SQLite, and on the servers at the same time: most of the slow tests wait."""
+    with tempfile.TemporaryFile("w+") as output:
+        command = [sys.executable, "-m", "tests.run", *(f"--on={name}" for name in SERVICES), *for_pytest]
+        beside = subprocess.Popen(command, cwd=_ROOT, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            counts = _on_these(["sqlite"], for_pytest)
+            beside.wait()
+        finally:
+            if beside.poll() is None:
+                beside.terminate()
+                beside.wait()
+        output.seek(0)
+        said = output.read().rstrip("\n")
+    report, _, last = said.rpartition("\n")
+    print(report, flush=True)
+    if found := _LAST_LINE.fullmatch(last):
+        counts.update({name: int(count or 0) for name, count in found.groupdict().items()})
+    else:
+        print(last, flush=True)
+        counts["failed"] += 1
+    return counts
+
+
+def _on_these(names: Sequence[str], for_pytest: Sequence[str]) -> Counter[str]:
     directory = Path(tempfile.mkdtemp(prefix="congressy-mailer-tests-"))
     # Some servers run as another user.
     directory.chmod(0o711)
     counts: Counter[str] = Counter()
     try:
-        for name in options.on or names:
+        for name in names:
             if name == "sqlite":
                 _say("SQLite and Redis")
                 counts.update(_pytest(directory / name, {}, [*_AT_ONCE, *for_pytest]))
@@ -75,14 +108,11 @@ def main(arguments: Sequence[str]) -> int:
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
-
     if counts["failed"]:
         print(f"\nThe files of these runs: {directory}")
     else:
         shutil.rmtree(directory, ignore_errors=True)
-    skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
-    print(f"\n{counts['passed']} passed, {counts['failed']} failed{skipped}", flush=True)
-    return 1 if counts["failed"] else 0
+    return counts
 
 
 def _on(service: Service, directory: Path, for_pytest: Sequence[str]) -> Counter[str]:

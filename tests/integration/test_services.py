@@ -98,13 +98,17 @@ def test_a_server_that_is_not_installed_is_said(
 
 def _run_on_sqlite(folder: Path, source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the runner on a file of tests."""
+    return _run(folder, source, "--on", "sqlite", *arguments)
+
+
+def _run(folder: Path, source: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     file = folder / "test_sample.py"
     file.write_text(source)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
-        [sys.executable, "-m", "tests.run", "--on", "sqlite", "-p", "no:cacheprovider", str(file), *arguments],
+        [sys.executable, "-m", "tests.run", "-p", "no:cacheprovider", str(file), *arguments],
         cwd=_ROOT,
-        env={**inherited, "TMPDIR": str(folder), "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"},
+        env={**inherited, "TMPDIR": str(folder), "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -135,3 +139,23 @@ def test_arguments_reach_pytest_and_a_run_that_did_not_take_place_has_failed(tmp
     done = _run_on_sqlite(tmp_path, "def test_success(): pass\n", "--no-such-option")
     assert done.returncode == 1
     assert done.stdout.endswith("\n0 passed, 1 failed\n")
+
+
+def test_what_ran_on_the_servers_is_shown_and_counted_as_well(tmp_path: Path) -> None:
+    done = _run(
+        tmp_path,
+        "import pytest\n"
+        "from django.conf import settings\n"
+        "def on_a_server(): return 'sqlite' not in settings.DATABASES['default']['ENGINE']\n"
+        "@pytest.mark.database\n"
+        "def test_fails_on_servers(): assert not on_a_server()\n"
+        "@pytest.mark.database\n"
+        "def test_succeeds(): pass\n",
+        "-n0",
+        POSTGRESQL_URL="postgresql://nobody@127.0.0.1:1/none",
+        MYSQL_URL="mysql://nobody@127.0.0.1:1/none",
+        AMQP_URL="amqp://127.0.0.1:1",
+    )
+    assert done.returncode == 1
+    assert "── MariaDB of MYSQL_URL ──" in done.stdout
+    assert done.stdout.endswith("\n4 passed, 2 failed\n")
