@@ -28,6 +28,7 @@ from .exceptions import ContentError, ContentNotReady, NoFreeConnection, Transpo
 from .models import Message, Priority
 from .pacing import Pace, pace_for
 from .recording import LONGEST_PENDING, Recorder
+from .sifting import listed_recipients
 from .stopping import sigterm_waits
 from .transports.base import Composed, Outcome
 from .transports.kept import transport_for
@@ -176,6 +177,7 @@ class Delivery:
         # Where this ends in an error nobody publishes what is left, and the next sweep does.
         left_until: datetime | None = timezone.now()
         try:
+            messages = self._sifted(messages)
             for begun, using in enumerate(dict.fromkeys(message.using for message in messages)):
                 if begun and time.monotonic() > self._until:
                     break
@@ -195,6 +197,18 @@ class Delivery:
                 self._put_back(self._left, until=left_until)
         if unavailable is not None:
             raise unavailable
+
+    def _sifted(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Those that somebody is left of who is not on the suppression list; the others are ended."""
+        listed = listed_recipients(messages)
+        if not listed:
+            return messages
+        found = [(message, listed[message.id]) for message in messages if message.id in listed]
+        left = self._recorder.insist(partial(outbox.leave_out, self._token, found))
+        for message, _ in found:
+            if message.id not in left:
+                del self._open[message.id]
+        return [message for message in messages if message.id in self._open]
 
     def _claim(self, claim: Callable[[], list[Message]]) -> list[Message]:
         try:

@@ -21,6 +21,7 @@ from .drafts import draft, message_id
 from .exceptions import IdempotencyConflict, InvalidOption, NoRecipient
 from .filing import file_attachment, forget_files
 from .models import Message, Priority, State
+from .sifting import listed_recipients
 
 
 @sensitive_variables()
@@ -109,7 +110,9 @@ def send_mail(
             the caller in any case, and an argument that makes no mail is an error in any case.
 
     Returns:
-        The stored message. Its ``state`` is ``queued``, or ``scheduled`` where ``send_at`` is ahead.
+        The stored message. Its ``state`` is ``queued``, or ``scheduled`` where ``send_at`` is ahead. Recipients that
+        are on the suppression list are left out, which its ``events`` tell; where that is all of them, it is
+        ``suppressed``, and nothing is sent.
 
     Raises:
         NoRecipient: ``to``, ``cc`` and ``bcc`` are empty.
@@ -174,7 +177,9 @@ def cancel(message: Message) -> bool:
 
 
 def retry(message: Message) -> None:
-    """Queue a message again that failed, expired, was cancelled or held, for the recipients that have no copy.
+    """Queue a message again that failed, expired, was cancelled, suppressed or held, for whoever has no copy.
+
+    Recipients that are still on the suppression list are left out again.
 
     Raises:
         InvalidTransition: it is in another state, or its content has been dropped.
@@ -198,9 +203,10 @@ def resend(message: Message) -> None:
 def _store(mail: Message, read: Sequence[ReadAttachment]) -> Message:
     if mail.idempotency_key and (first := _find(mail.idempotency_key)):
         return first
+    left_out = listed_recipients([mail]).get(mail.pk)
     attachments = [file_attachment(one, message=mail) for one in read]
     try:
-        outbox.add(mail, attachments)
+        outbox.add(mail, attachments, left_out)
     except IntegrityError as error:
         # Another caller with the same key came first. Its files are stored already; ours are not needed.
         forget_files(attachments)

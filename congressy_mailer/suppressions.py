@@ -10,12 +10,16 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
+from .arguments import list_of
 from .conf import SUPPRESSION_RULES, mailer_settings
+from .content.addresses import comparable_address, normalise_address
+from .exceptions import InvalidOption
 from .models import Suppression
 from .outbox import database
 from .outbox.rows import without_conflicts
@@ -46,6 +50,95 @@ class Entry:
     list_id: str = ""
 
 
+def suppress(
+    address: str, *, scope: Scope | str | None = None, list_id: str = "", reason: str = "", at: datetime | None = None
+) -> bool:
+    """Put an address on the suppression list by hand: mail for it is left out from this moment on.
+
+    Args:
+        address: with or without a name. Neither case nor the way an international domain is written makes a difference.
+        scope: ``"transactional"`` or ``"non_transactional"`` mail; all mail where it is ``None``.
+        list_id: only mail of this list; goes without ``scope``.
+        reason: for people.
+        at: when what speaks against it happened; now where it is ``None``. What happened before somebody last took
+            the address off does not bring it back.
+
+    Returns:
+        Whether something is on the list now that was not.
+
+    Raises:
+        InvalidAddress: it is not one address.
+        InvalidOption: ``scope`` is none, or stands beside a ``list_id``; the list is not in ``LISTS``; ``at`` has no
+            time zone.
+    """
+    list_id = list_of(list_id, transactional=False)
+    if at is not None and timezone.is_naive(at):
+        raise InvalidOption("at must have a time zone.")
+    when = at or timezone.now()
+    compared = comparable_address(normalise_address(address, "address"))
+    added = add(
+        Entry(at=when, source=Source.MANUAL, reason=reason, address=compared, scope=one, list_id=list_id)
+        for one in scopes_of(scope, list_id)
+    )
+    return bool(added)
+
+
+def unsuppress(address: str, *, scope: Scope | str | None = None, list_id: str = "") -> int:
+    """Take an address off the suppression list, whatever has put it there: it gets mail again.
+
+    SparkPost's list, where it has the address too, is told when the two are next brought together. What SparkPost's
+    compliance team put there stays.
+
+    Args:
+        address: as for :func:`suppress`.
+        scope: mail that it gets again; all of it, that of lists as well, where it is ``None``.
+        list_id: only mail of this list; goes without ``scope``.
+
+    Returns:
+        How many entries there were.
+
+    Raises:
+        InvalidAddress: it is not one address.
+        InvalidOption: ``scope`` is none, or stands beside a ``list_id``.
+    """
+    compared = comparable_address(normalise_address(address, "address"))
+    if scope is None and not list_id:
+        return remove(compared)
+    return sum(remove(compared, scope=one, list_id=list_id) for one in scopes_of(scope, list_id))
+
+
+def is_suppressed(address: str, *, transactional: bool = True, list_id: str = "") -> bool:
+    """Whether an address would be left out of a mail.
+
+    Args:
+        address: as for :func:`suppress`.
+        transactional: whether the mail is, as for ``send_mail()``.
+        list_id: the list that it belongs to, if any.
+
+    Raises:
+        InvalidAddress: it is not one address.
+    """
+    compared = comparable_address(normalise_address(address, "address"))
+    return bool(suppressed([compared], transactional=transactional, list_id=list_id))
+
+
+def scopes_of(scope: Scope | str | None, list_id: str) -> tuple[Scope, ...]:
+    """The scopes that somebody means who names one, a list, or neither, which is all mail.
+
+    Raises:
+        InvalidOption: there is no such scope, or they do not go together.
+    """
+    if list_id:
+        if scope not in (None, Scope.LIST):
+            raise InvalidOption("Give a scope or a list_id, not both: mail of a list is never transactional.")
+        return (Scope.LIST,)
+    if scope is None:
+        return (Scope.TRANSACTIONAL, Scope.NON_TRANSACTIONAL)
+    if scope not in (Scope.TRANSACTIONAL, Scope.NON_TRANSACTIONAL):
+        raise InvalidOption(f"scope must be 'transactional' or 'non_transactional', not {scope!r}.")
+    return (Scope(scope),)
+
+
 def scopes(rule: str) -> tuple[Scope, ...]:
     """Which mail an address is to get no more, once something has happened to one.
 
@@ -58,6 +151,54 @@ def scopes(rule: str) -> tuple[Scope, ...]:
     return (Scope.TRANSACTIONAL, Scope.NON_TRANSACTIONAL) if what == "all" else (Scope(what),)
 
 
+_WHY = ("address", "scope", "list_id", "source", "reason")
+
+
+class _Reason(NamedTuple):
+    scope: str
+    list_id: str
+    told: str
+
+
+class Listed:
+    """What the suppression list has against some addresses: asked once, for all of them."""
+
+    def __init__(self, addresses: Collection[str]) -> None:
+        """
+        Args:
+            addresses: in the form in which they are compared.
+        """
+        self._reasons: dict[str, list[_Reason]] = {}
+        wanted = sorted(addresses)
+        for start in range(0, len(wanted), _CHUNK):
+            found = active().filter(address__in=wanted[start : start + _CHUNK]).order_by("created_at")
+            for address, scope, list_id, source, reason in found.values_list(*_WHY):
+                told = f"{source}: {reason}" if reason else source
+                self._reasons.setdefault(address, []).append(_Reason(scope, list_id, told))
+
+    def __bool__(self) -> bool:
+        return bool(self._reasons)
+
+    def why(self, address: str, *, transactional: bool, list_id: str = "") -> str | None:
+        """What speaks against sending such a mail to one of the addresses; ``None``: nothing.
+
+        Args:
+            address: in the form in which addresses are compared.
+            transactional: whether the mail is.
+            list_id: the list that it belongs to, if any.
+        """
+        for reason in self._reasons.get(address, ()):
+            if reason.scope == Scope.TRANSACTIONAL:
+                speaks = transactional
+            elif reason.scope == Scope.NON_TRANSACTIONAL:
+                speaks = not transactional
+            else:
+                speaks = not transactional and reason.list_id == list_id
+            if speaks:
+                return reason.told
+        return None
+
+
 def suppressed(addresses: Collection[str], *, transactional: bool, list_id: str = "") -> set[str]:
     """Those of these addresses that are not to get such a mail.
 
@@ -66,18 +207,12 @@ def suppressed(addresses: Collection[str], *, transactional: bool, list_id: str 
         transactional: whether the mail is.
         list_id: the list that it belongs to, if any.
     """
-    if transactional:
-        about = Q(scope=Scope.TRANSACTIONAL)
-    else:
-        about = Q(scope=Scope.NON_TRANSACTIONAL)
-        if list_id:
-            about |= Q(scope=Scope.LIST, list_id=list_id)
-    found: set[str] = set()
-    wanted = sorted(addresses)
-    for start in range(0, len(wanted), _CHUNK):
-        listed = active().filter(about, address__in=wanted[start : start + _CHUNK])
-        found.update(listed.values_list("address", flat=True))
-    return found
+    listed = Listed(addresses)
+    return {
+        address
+        for address in addresses
+        if listed.why(address, transactional=transactional, list_id=list_id) is not None
+    }
 
 
 def active() -> QuerySet[Suppression]:
@@ -92,15 +227,20 @@ def add(entries: Iterable[Entry]) -> list[Suppression]:
     Returns:
         What was not on it before.
     """
-    # Of what is said of the same address, the earliest counts.
-    wanted: dict[tuple[str, str, str], Entry] = {}
+    said: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in sorted(entries):
-        wanted.setdefault((entry.address, entry.scope, entry.list_id), entry)
-    known = _known({address for address, _, _ in wanted})
+        said.setdefault((entry.address, entry.scope, entry.list_id), []).append(entry)
+    known = _known({address for address, _, _ in said})
     added: list[Suppression] = []
     created: list[Suppression] = []
-    for key, entry in sorted(wanted.items()):
+    for key, reasons in sorted(said.items()):
         row = known.get(key)
+        # Of what is said of the same address, the earliest counts that nobody has taken back.
+        cleared_at = row.cleared_at if row is not None else None
+        standing = [one for one in reasons if cleared_at is None or one.at > cleared_at]
+        if not standing:
+            continue
+        entry = standing[0]
         if row is None:
             row = Suppression(
                 address=entry.address, scope=entry.scope, list_id=entry.list_id, source=entry.source,
@@ -109,8 +249,6 @@ def add(entries: Iterable[Entry]) -> list[Suppression]:
             created.append(row)
             added.append(row)
         elif row.removed_at is not None:
-            if entry.at <= row.removed_at:
-                continue
             _say_again(row, entry)
             added.append(row)
         elif _is_earlier(entry, row):
@@ -141,6 +279,7 @@ def _say_again(row: Suppression, entry: Entry) -> None:
     row.source, row.reason, row.created_at = entry.source, entry.reason, entry.at
     if row.removed_at is not None:
         row.removed_at = row.synced_at = None
+        row.refusal = ""
     row.save(using=database())
 
 
@@ -170,4 +309,5 @@ def remove(address: str, *, scope: Scope | None = None, list_id: str | None = No
     if list_id is not None:
         rows = rows.filter(list_id=list_id)
     # Kept until SparkPost's list, which has it, is told.
-    return rows.update(removed_at=timezone.now(), synced_at=None)
+    now = timezone.now()
+    return rows.update(removed_at=now, cleared_at=now, synced_at=None, refusal="")

@@ -18,7 +18,6 @@ from django.core.mail import EmailMultiAlternatives
 
 from ..exceptions import ContentError
 from ..models import Message
-from .addresses import bare_address
 from .attachments import ReadAttachment
 from .header_fields import LOOKS_ENCODED, encoded_words, further_field
 from .templates import Rendered
@@ -154,8 +153,7 @@ def _compose(
     if rendered.html:
         mail.attach_alternative(rendered.html, "text/html")
     mail.attach_later(attachments)
-    # Whoever stands in two of the lists gets one copy.
-    mail.envelope = message.remaining or list(dict.fromkeys(map(bare_address, message.recipients)))
+    mail.envelope = message.envelope
     mail.wire = _wire(mail, rendered, attachments)
     if mail.wire is None:
         # Built here, so that an error is this message's and not the transport's.

@@ -14,7 +14,7 @@ from .messages import (
     shared_attachment_path,
 )
 from .operations import Duty, TransportStatus
-from .suppressions import Suppression
+from .suppressions import Listing, Suppression
 from .tracking import RecipientStatus, WebhookBatch
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "DeliveryStatus",
     "Duty",
     "Event",
+    "Listing",
     "Mail",
     "Message",
     "Priority",

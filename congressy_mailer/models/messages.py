@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from ..conf import mailer_settings
+from ..content.addresses import bare_address
 from .choices import BounceCategory, DeliveryStatus, Priority, State
 from .identity import new_id
 
@@ -179,7 +180,7 @@ class Message(Mail):
     crashes = models.PositiveSmallIntegerField(_("crashes"), default=0)
     #: Somebody has queued it again: it does not wait with its batch any more, nor end with it.
     alone = models.BooleanField(_("alone"), default=False)
-    #: Addresses still to be served after some were accepted or refused; empty: all of them.
+    #: Addresses still to be served after some were accepted, refused or left out; empty: all of them.
     remaining = models.JSONField(_("remaining recipients"), null=True, blank=True)
     #: The mail server's last word, with the server's own id of the message where it gives one.
     reply = models.TextField(_("last reply"), blank=True, default="")
@@ -248,6 +249,11 @@ class Message(Mail):
     def recipients(self) -> list[str]:
         """All recipients in the order To, Cc, Bcc."""
         return [*self.to, *self.cc, *self.bcc]
+
+    @property
+    def envelope(self) -> list[str]:
+        """Whom it is still to be sent to, bare: whoever stands in two of the lists gets one copy."""
+        return self.remaining or list(dict.fromkeys(map(bare_address, self.recipients)))
 
     @property
     def content(self) -> Mail:

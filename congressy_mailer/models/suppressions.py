@@ -55,8 +55,12 @@ class Suppression(models.Model):
     created_at = models.DateTimeField(_("created at"))
     #: When it was taken away; kept until SparkPost's list knows of it.
     removed_at = models.DateTimeField(_("removed at"), null=True, blank=True)
+    #: When it was last taken away, also where it has come back since: what happened until then counts no more.
+    cleared_at = models.DateTimeField(_("cleared at"), null=True, blank=True)
     #: When SparkPost's list last said the same; empty: it is still to be told.
     synced_at = models.DateTimeField(_("synchronised at"), null=True, blank=True)
+    #: What SparkPost said when it did not take it; it is not told again until something changes.
+    refusal = models.TextField(_("refused by SparkPost"), blank=True, default="")
 
     class Meta:
         verbose_name = _("suppression")
@@ -69,3 +73,26 @@ class Suppression(models.Model):
 
     def __str__(self) -> str:
         return f"{self.scope} {self.list_id}".strip()
+
+
+class Listing(models.Model):
+    """A listing of SparkPost's suppression list that has not come to its end: where it is to go on.
+
+    Kept by :mod:`.sparkpost.suppressions`; there is no row while none is open.
+    """
+
+    #: Only ``suppressions``: there is one at a time.
+    name = models.CharField(_("name"), max_length=100, primary_key=True)
+    #: What it began with: only what has changed since then; empty: everything.
+    since = models.DateTimeField(_("since"), null=True, blank=True)
+    #: When its first page was asked for.
+    started_at = models.DateTimeField(_("started at"))
+    #: What SparkPost wants to be asked for its next page; empty: it has not been asked for the first.
+    place = models.TextField(_("place"), blank=True, default="")
+
+    class Meta:
+        verbose_name = _("open listing")
+        verbose_name_plural = _("open listings")
+
+    def __str__(self) -> str:
+        return self.name

@@ -7,7 +7,8 @@ changes nothing.
 :mod:`.rows` is what all of it stands on; :mod:`.storing` stores many rows at once; :mod:`.batches` knows what a batch
 has left; :mod:`.claiming` stores messages and gives them out; :mod:`.results` writes down what became of them;
 :mod:`.recovery` deals with those whose process died (:mod:`congressy_mailer.holders`); :mod:`.sweeping` finds what is
-due; :mod:`.decisions` is what people may ask for; :mod:`.retention` drops what is old.
+due; :mod:`.suppressing` leaves out who is not to be written to; :mod:`.decisions` is what people may ask for;
+:mod:`.retention` drops what is old.
 """
 
 from ..holders import new_token
@@ -46,6 +47,7 @@ from .results import fail, hasten, postpone, record, record_accepted
 from .retention import purge, remove_orphans
 from .rows import database
 from .storing import Line
+from .suppressing import leave_out
 from .sweeping import overdue, sweep
 
 __all__ = [
@@ -74,6 +76,7 @@ __all__ = [
     "hasten",
     "keep_watch",
     "lanes",
+    "leave_out",
     "new_token",
     "open_batch",
     "overdue",

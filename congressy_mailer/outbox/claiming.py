@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,13 +18,20 @@ from ..models import Attachment, Batch, Message, Priority, State
 from .batches import WITH_BATCH, watch
 from .recovery import abandoned, recover
 from .rows import WAITING, database, held, rows, without_conflicts
+from .suppressing import leave_out_at_call, tell
 
 # What has just been published is left to a worker that is free: only if none takes it, it is taken out of turn.
 _A_FREE_WORKERS_TURN = timedelta(milliseconds=100)
 
 
-def add(message: Message, attachments: Sequence[Attachment] = ()) -> None:
+def add(message: Message, attachments: Sequence[Attachment] = (), left_out: Mapping[str, str] | None = None) -> None:
     """Store a new message in the caller's transaction, ``scheduled`` or ``queued``.
+
+    Args:
+        message: to be stored.
+        attachments: that go with it.
+        left_out: those of its envelope that are on the suppression list, and why; where that is everybody, it is
+            stored as ``suppressed``.
 
     Raises:
         django.db.IntegrityError: its ``idempotency_key`` exists already.
@@ -38,13 +45,16 @@ def add(message: Message, attachments: Sequence[Attachment] = ()) -> None:
         message.state = State.QUEUED
         message.queued_at = now
         message.due_at = no_later_than(message, now + mailer_settings().LOST_AFTER)
-    if not attachments and not message.idempotency_key:
+    if left_out:
+        leave_out_at_call(message, left_out, now)
+    if not (attachments or message.idempotency_key or left_out):
         message.save(force_insert=True, using=database())
         return
     # A savepoint: the caller's transaction must outlive an idempotency_key that exists already.
     with transaction.atomic(using=database()):
         message.save(force_insert=True, using=database())
         Attachment.objects.using(database()).bulk_create(attachments)
+        tell({message.id: left_out or {}}, now)
 
 
 def no_later_than(message: Message, when: datetime) -> datetime:

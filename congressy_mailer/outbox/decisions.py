@@ -16,7 +16,7 @@ from .rows import WAITING, change, rows, without_conflicts
 FINAL = frozenset({State.SENT, State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED, State.HELD})
 
 #: States from which a person may send a message again.
-RETRYABLE = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED, State.HELD})
+RETRYABLE = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED, State.HELD})
 
 
 @without_conflicts
@@ -27,7 +27,7 @@ def cancel(key: UUID) -> bool:
 
 
 def retry(key: UUID) -> None:
-    """Queue a message again that failed, expired, was cancelled or held, for the recipients that have no copy.
+    """Queue a message again that failed, expired, was cancelled, suppressed or held, for whoever has no copy.
 
     Raises:
         InvalidTransition: it is in another state, or its content has been dropped.
