@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -30,6 +30,9 @@ Source = Suppression.Source
 
 # Addresses of one question: every database takes so many.
 _CHUNK = 500
+
+# Others put the same addresses there at the same time.
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -220,13 +223,25 @@ def active() -> QuerySet[Suppression]:
     return Suppression.objects.using(database()).filter(removed_at=None)
 
 
-@without_conflicts
 def add(entries: Iterable[Entry]) -> list[Suppression]:
     """Put addresses on the list, as far as they are not on it.
 
     Returns:
         What was not on it before.
     """
+    given = list(entries)
+    for attempt in range(_TRIES):
+        try:
+            return _add(given)
+        except IntegrityError:
+            # Somebody else has put one of them there at this moment.
+            if attempt == _TRIES - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+@without_conflicts
+def _add(entries: Iterable[Entry]) -> list[Suppression]:
     said: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in sorted(entries):
         said.setdefault((entry.address, entry.scope, entry.list_id), []).append(entry)
