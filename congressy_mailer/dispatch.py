@@ -37,6 +37,7 @@ DELIVER = "congressy_mailer.deliver"
 DELIVER_BATCH = "congressy_mailer.deliver_batch"
 SWEEP = "congressy_mailer.sweep"
 PURGE = "congressy_mailer.purge"
+SYNC_SUPPRESSIONS = "congressy_mailer.sync_suppressions"
 
 _LONGEST_BREAK = 60.0
 
@@ -141,6 +142,11 @@ def publish_sweep() -> bool:
 def publish_purge() -> bool:
     """Ask for a purge."""
     return _send(PURGE, expires=_STALE)
+
+
+def publish_sync() -> bool:
+    """Ask for the suppression list to be brought together with SparkPost's."""
+    return _send(SYNC_SUPPRESSIONS, queue=mailer_settings().BULK_QUEUE, expires=_STALE)
 
 
 def _send(task: str, *arguments: Any, queue: str | None = None, **options: Any) -> bool:

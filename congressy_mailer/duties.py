@@ -17,6 +17,13 @@ SWEEP = "sweep"
 PURGE = "purge"
 #: Deleting attachment files without a row; its time is the last day that was looked through.
 ORPHANS = "orphans"
+#: Bringing the suppression list together with SparkPost's.
+SYNC = "sync"
+#: Having SparkPost list what has changed on its suppression list; its time is when the last listing began that came to
+#: its end.
+CHANGES_LISTED = "changes listed"
+#: The same for a listing of everything.
+EVERYTHING_LISTED = "everything listed"
 
 
 def last(name: str) -> datetime | None:

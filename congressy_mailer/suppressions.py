@@ -252,10 +252,10 @@ def _add(entries: Iterable[Entry]) -> list[Suppression]:
         row = known.get(key)
         # Of what is said of the same address, the earliest counts that nobody has taken back.
         cleared_at = row.cleared_at if row is not None else None
-        standing = [one for one in reasons if cleared_at is None or one.at > cleared_at]
+        standing = [one for one in reasons if cleared_at is None or one.at > cleared_at or _is_for_good(one)]
         if not standing:
             continue
-        entry = standing[0]
+        entry = next(filter(_is_for_good, standing), standing[0])
         if row is None:
             row = Suppression(
                 address=entry.address, scope=entry.scope, list_id=entry.list_id, source=entry.source,
@@ -266,7 +266,7 @@ def _add(entries: Iterable[Entry]) -> list[Suppression]:
         elif row.removed_at is not None:
             _say_again(row, entry)
             added.append(row)
-        elif _is_earlier(entry, row):
+        elif _goes_before(entry, row):
             _say_again(row, entry)
     Suppression.objects.using(database()).bulk_create(created)
     if added:
@@ -284,9 +284,14 @@ def _known(addresses: Iterable[str]) -> dict[tuple[str, str, str], Suppression]:
     return known
 
 
-def _is_earlier(entry: Entry, row: Suppression) -> bool:
-    if row.source == Source.COMPLIANCE:
-        return False
+def _is_for_good(entry: Entry) -> bool:
+    return entry.source == Source.COMPLIANCE
+
+
+def _goes_before(entry: Entry, row: Suppression) -> bool:
+    """What the compliance team says, else the earlier."""
+    if (row.source == Source.COMPLIANCE) != _is_for_good(entry):
+        return _is_for_good(entry)
     return (entry.at, entry.source, entry.reason) < (row.created_at, row.source, row.reason)
 
 

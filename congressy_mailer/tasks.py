@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,8 +16,11 @@ from django.utils import timezone
 from . import dispatch, duties, outbox
 from .conf import mailer_settings
 from .delivery import Delivery, Slice
-from .exceptions import TransportUnavailable
+from .exceptions import SparkPostError, TransportUnavailable
 from .retry import FLOOR
+from .syncing import sync
+
+logger = logging.getLogger("congressy_mailer.syncing")
 
 _PURGE_INTERVAL = timedelta(hours=1)
 _LONGEST_PURGE = 10.0
@@ -131,6 +135,10 @@ def sweep(published_at: float) -> None:
     duties.done(duties.SWEEP)
     if duties.take(duties.PURGE, _PURGE_INTERVAL):
         dispatch.publish_purge()
+    conf = mailer_settings()
+    every = conf.SUPPRESSION_SYNC
+    if every is not None and conf.SPARKPOST_API_KEY is not None and duties.take(duties.SYNC, every):
+        dispatch.publish_sync()
 
 
 def _publish_due(passed_the_queue: datetime | None) -> None:
@@ -152,3 +160,18 @@ def purge() -> None:
     day = duties.last(duties.ORPHANS)
     looked_through = outbox.remove_orphans(day.date() if day else None)
     duties.done(duties.ORPHANS, datetime.combine(looked_through, datetime.min.time(), UTC))
+
+
+@shared_task(name=dispatch.SYNC_SUPPRESSIONS, ignore_result=True, throws=(OperationalError, InterfaceError))
+def sync_suppressions() -> None:
+    """Bring the suppression list together with SparkPost's, for at most 20 seconds at a time.
+
+    Where SparkPost says no or cannot be asked, it goes on after ``SUPPRESSION_SYNC``.
+    """
+    try:
+        synced = sync()
+    except SparkPostError as error:
+        logger.warning("The suppression list is brought together with SparkPost's later: %s", error)
+        return
+    if not synced.done:
+        dispatch.publish_sync()

@@ -78,7 +78,7 @@ class Suppression(models.Model):
 class Listing(models.Model):
     """A listing of SparkPost's suppression list that has not come to its end: where it is to go on.
 
-    Kept by :mod:`.sparkpost.suppressions`; there is no row while none is open.
+    Kept by :mod:`.syncing`; there is no row while none is open.
     """
 
     #: Only ``suppressions``: there is one at a time.

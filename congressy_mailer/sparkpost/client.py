@@ -7,6 +7,7 @@ key is a text that does not show itself.
 
 from __future__ import annotations
 
+import re
 import threading
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -20,6 +21,9 @@ from sparkpost.base import RequestsTransport
 from ..conf import mailer_settings
 from ..exceptions import SparkPostError
 from ..retry import readable
+
+# As the last part of a path.
+_ADDRESS = re.compile(r"/[^/]*(?:@|%40).*$")
 
 
 class Client(sparkpost.SparkPost):  # type: ignore[misc]
@@ -172,4 +176,4 @@ def _said(error: Exception) -> str:
 
 def _place(uri: str) -> str:
     """Without what is asked for: an address may be in it."""
-    return uri.partition("?")[0]
+    return _ADDRESS.sub("/…", uri.partition("?")[0])
