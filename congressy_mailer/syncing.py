@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
+from uuid import UUID
 
 from django.db import IntegrityError
 from django.db.models import Q, QuerySet
@@ -130,6 +130,8 @@ class _Run:
         if listing.since is None:
             while gone := _forget_missing(listing):
                 self.synced.gone += gone
+            while _have_told_again(listing):
+                pass
             duties.done(duties.EVERYTHING_LISTED, listing.started_at)
         duties.done(duties.CHANGES_LISTED, listing.started_at)
         _listings().filter(started_at=listing.started_at).delete()
@@ -151,7 +153,14 @@ class _Run:
             self.synced.taken_over += _take_over(there)
             return
         if there:
-            suppression_list.delete(self._client, row)
+            try:
+                suppression_list.delete(self._client, row)
+            except SparkPostError as error:
+                # Put there for good after it was asked for. Else it is the key that may not.
+                if "compliance" not in str(error).lower():
+                    raise
+                _mark([row], refusal=str(error))
+                return
             self.synced.deleted += 1
         _mark([row])
 
@@ -171,13 +180,23 @@ class _Run:
         try:
             suppression_list.put(self._client, rows)
         except SparkPostError as error:
-            if error.status not in _ABOUT_ENTRIES or self.synced.refused >= _MOST_REFUSED:
+            if error.in_doubt:
+                _clear_overtaken(rows)
+            if error.status not in _ABOUT_ENTRIES:
                 raise
+            if self.synced.refused >= _MOST_REFUSED:
+                # Its own words name addresses.
+                raise SparkPostError(
+                    f"SparkPost has refused {self.synced.refused} entries of the suppression list. Why is with each, "
+                    "in the admin.",
+                    status=error.status,
+                ) from None
             if len(rows) == 1:
                 self.synced.refused += 1
                 _mark(rows, refusal=str(error))
                 return
         else:
+            _clear_overtaken(rows)
             yield rows
             return
         middle = len(rows) // 2
@@ -244,21 +263,24 @@ def _mark_listed(keys: Collection[tuple[str, str, str]]) -> None:
 
 @without_conflicts
 def _forget_missing(listing: Listing) -> int:
-    """What SparkPost has no more: what was only its own goes; what is ours it is told again.
-
-    Returns:
-        How many there were, some at a time.
-    """
-    last_seen = listing.started_at - _OVERLAP
-    missing = suppressions.active().filter(synced_at__lt=last_seen).order_by("id")
-    rows = list(missing.select_for_update()[:_CHUNK])
+    """Take off what was only SparkPost's own and is there no more, some at a time; returns how much."""
+    ids = _missing(listing, Q(source__in=_SPARKPOSTS))
+    # What was added there after the listing had begun is later than this.
+    cleared_at = listing.started_at - _OVERLAP
     now = timezone.now()
-    theirs = Q(source__in=_SPARKPOSTS)
-    ids = _all().filter(id__in=[row.id for row in rows])
-    # What is added there after the listing had begun is later than this.
-    ids.filter(theirs).update(removed_at=now, cleared_at=last_seen, synced_at=now)
-    ids.filter(~theirs, removed_at=None).update(synced_at=None)
-    return len(rows)
+    return _all().filter(id__in=ids).update(removed_at=now, cleared_at=cleared_at, synced_at=now)
+
+
+@without_conflicts
+def _have_told_again(listing: Listing) -> int:
+    """The same for what is ours: SparkPost is told of it again."""
+    return _all().filter(id__in=_missing(listing, ~Q(source__in=_SPARKPOSTS))).update(synced_at=None)
+
+
+def _missing(listing: Listing, which: Q) -> list[UUID]:
+    """What SparkPost had before, and has not listed."""
+    missing = suppressions.active().filter(which, synced_at__lt=listing.started_at - _OVERLAP).order_by("id")
+    return [row.id for row in missing.select_for_update()[:_CHUNK]]
 
 
 def _untold() -> QuerySet[Suppression]:
@@ -270,11 +292,17 @@ def _all() -> QuerySet[Suppression]:
     return Suppression.objects.using(database())
 
 
+def _clear_overtaken(told: Sequence[Suppression]) -> None:
+    """What somebody took off while SparkPost was being told: that it is there now is our own word, and no later one."""
+    for start in range(0, len(told), _CHUNK):
+        ids = sorted(row.id for row in told[start : start + _CHUNK])
+        _all().filter(id__in=ids, synced_at=None).exclude(removed_at=None).update(cleared_at=timezone.now())
+
+
 def _mark(told: Sequence[Suppression], refusal: str = "") -> None:
     """SparkPost knows of these, or has refused them: unless something else has become of one meanwhile."""
-    rows = iter(told)
-    while some := list(islice(rows, _CHUNK)):
-        _mark_some(some, refusal)
+    for start in range(0, len(told), _CHUNK):
+        _mark_some(told[start : start + _CHUNK], refusal)
 
 
 @without_conflicts

@@ -1,0 +1,402 @@
+"""Our suppression list and SparkPost's: brought together, whatever happens on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress as suppress_error
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from congressy_mailer import dispatch, duties, suppressions, tasks
+from congressy_mailer.exceptions import SparkPostError
+from congressy_mailer.models import Duty, Listing, Suppression
+from congressy_mailer.suppressions import Entry, Scope, Source, is_suppressed, suppress, unsuppress
+from congressy_mailer.syncing import Synced, sync
+from tests.conftest import at_once
+from tests.integration.scripted_https import Answer, ScriptedHttps
+from tests.integration.sparkpost_list import CARRY_ON, SparkPostList
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("published")]
+
+ANA, BIA, CAIO = "ana@example.com", "bia@example.com", "caio@example.com"
+LONG_AGO = timedelta(days=2)
+
+
+@pytest.fixture
+def theirs(sparkpost_api: ScriptedHttps, settings: Any) -> Iterator[SparkPostList]:
+    settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "LISTS": {"news": "News"}}
+    listed = SparkPostList()
+    sparkpost_api.script = listed
+    yield listed
+    assert all(request.headers["Authorization"] for request in sparkpost_api.requests)
+
+
+def put_back(**times: Any) -> None:
+    """As if all that is stored had been so for long."""
+    long_ago = timezone.now() - LONG_AGO
+    Suppression.objects.exclude(synced_at=None).update(synced_at=long_ago)
+    Duty.objects.update(at=long_ago)
+
+
+def methods(api: ScriptedHttps) -> list[str]:
+    return [request.method for request in api.requests]
+
+
+def test_each_side_learns_what_the_other_has(theirs: SparkPostList) -> None:
+    suppress(ANA, reason="asked by phone")
+    suppress(BIA, list_id="news")
+    theirs.have(CAIO, "transactional", source="Bounce Rule", description="550 no such user")
+    theirs.have("DAVI@Bücher.example", list_id="news")
+    assert sync() == Synced(listed=2, taken_over=2, told=3, done=True)
+    assert is_suppressed(CAIO)
+    assert not is_suppressed(CAIO, transactional=False)
+    assert is_suppressed("davi@xn--bcher-kva.example", transactional=False, list_id="news")
+    assert {key for key in theirs.entries if key[0] in (ANA, BIA)} == {
+        (ANA, "transactional", ""),
+        (ANA, "non_transactional", ""),
+        (BIA, "non_transactional", "news"),
+    }
+    assert theirs.entries[ANA, "transactional", ""]["description"] == "manual: asked by phone"
+    row = Suppression.objects.get(address=CAIO)
+    assert (row.source, row.reason) == (Source.SPARKPOST, "Bounce Rule: 550 no such user")
+    assert not Suppression.objects.filter(synced_at=None).exists()
+    assert sync() == Synced(listed=5, done=True)
+
+
+def test_after_the_first_time_only_changes_are_listed(theirs: SparkPostList, sparkpost_api: ScriptedHttps) -> None:
+    theirs.have(ANA, updated=timezone.now() - LONG_AGO)
+    sync()
+    assert "from" not in sparkpost_api.requests[0].query
+    theirs.have(BIA)
+    assert sync().listed == 1
+    assert "from" in sparkpost_api.requests[-1].query
+    assert sync(full=True).listed == 2
+    Duty.objects.filter(name=duties.EVERYTHING_LISTED).update(at=timezone.now() - LONG_AGO)
+    assert sync().listed == 2
+
+
+def test_what_is_taken_off_here_is_deleted_there(theirs: SparkPostList) -> None:
+    suppress(ANA)
+    suppress(ANA, list_id="news")
+    sync()
+    unsuppress(ANA, list_id="news")
+    assert sync().deleted == 1
+    assert set(theirs.entries) == {(ANA, "transactional", ""), (ANA, "non_transactional", "")}
+    unsuppress(ANA)
+    assert sync().deleted == 2
+    assert theirs.entries == {}
+    assert sync() == Synced(done=True)
+    assert not is_suppressed(ANA)
+
+
+def test_what_was_never_there_need_not_be_deleted(theirs: SparkPostList, sparkpost_api: ScriptedHttps) -> None:
+    suppress(ANA, scope="transactional")
+    unsuppress(ANA)
+    assert sync() == Synced(done=True)
+    assert "DELETE" not in methods(sparkpost_api)
+    assert not Suppression.objects.filter(synced_at=None).exists()
+
+
+def test_where_both_sides_have_changed_something_the_later_word_counts(theirs: SparkPostList) -> None:
+    for address in (ANA, BIA):
+        suppress(address, scope="transactional", at=timezone.now() - LONG_AGO)
+    sync()
+    unsuppress(ANA)
+    unsuppress(BIA)
+    theirs.have(ANA, "transactional", updated=timezone.now() + timedelta(seconds=5), source="Spam Complaint")
+    theirs.have(BIA, "transactional", updated=timezone.now() - timedelta(seconds=5))
+    sync()
+    assert is_suppressed(ANA)
+    assert not is_suppressed(BIA)
+    assert set(theirs.entries) == {(ANA, "transactional", "")}
+
+
+def test_what_was_added_there_while_it_was_to_be_deleted_stays(theirs: SparkPostList) -> None:
+    suppress(ANA, scope="transactional")
+    sync()
+    unsuppress(ANA)
+    listing = Answer(200, {"results": [], "links": []})
+    theirs.have(ANA, "transactional", updated=timezone.now() + timedelta(seconds=5), source="Spam Complaint")
+    # The listing does not know of it yet.
+    theirs.interruptions = [listing]
+    assert sync().deleted == 0
+    assert is_suppressed(ANA)
+    assert set(theirs.entries) == {(ANA, "transactional", "")}
+
+
+def test_a_listing_that_is_late_brings_nothing_back(theirs: SparkPostList) -> None:
+    suppress(ANA, scope="transactional")
+    sync()
+    old = dict(theirs.entries)
+    unsuppress(ANA)
+    sync()
+    theirs.entries = old
+    assert sync(full=True).taken_over == 0
+    assert not is_suppressed(ANA)
+
+
+def test_what_the_compliance_team_says_counts_always_and_is_left_alone(theirs: SparkPostList) -> None:
+    suppress(ANA, scope="transactional")
+    sync()
+    unsuppress(ANA)
+    theirs.have(ANA, "transactional", source="Compliance", updated=timezone.now() - LONG_AGO)
+    theirs.have(BIA, source="Compliance")
+    sync()
+    assert {row.source for row in suppressions.active()} == {Source.COMPLIANCE}
+    assert unsuppress(ANA) == unsuppress(BIA) == 0
+    before = dict(theirs.entries)
+    assert sync(full=True) == Synced(listed=2, done=True)
+    assert theirs.entries == before
+
+
+def test_only_a_listing_of_everything_tells_what_is_gone(theirs: SparkPostList) -> None:
+    theirs.have(ANA, updated=timezone.now() - LONG_AGO)
+    theirs.have(BIA, updated=timezone.now() - LONG_AGO)
+    suppress(CAIO, scope="transactional")
+    sync()
+    put_back()
+    Duty.objects.update(at=timezone.now())
+    theirs.entries.clear()
+    theirs.have(BIA, updated=timezone.now() - LONG_AGO)
+    assert sync() == Synced(done=True)
+    assert is_suppressed(ANA, transactional=False)
+    assert sync(full=True) == Synced(listed=1, gone=1, told=1, done=True)
+    assert not is_suppressed(ANA, transactional=False)
+    assert is_suppressed(BIA, transactional=False)
+    # What is ours SparkPost is told again.
+    assert is_suppressed(CAIO)
+    assert (CAIO, "transactional", "") in theirs.entries
+
+
+def test_a_listing_that_breaks_off_deletes_nothing(theirs: SparkPostList) -> None:
+    people = [f"p{number}@example.com" for number in range(6)]
+    for one in people:
+        theirs.have(one, updated=timezone.now() - LONG_AGO)
+    sync()
+    put_back()
+    theirs.per_page = 2
+    theirs.interruptions = [CARRY_ON, Answer(503)]
+    with pytest.raises(SparkPostError):
+        sync()
+    assert suppressions.active().count() == 6
+    theirs.entries.clear()
+    theirs.interruptions = []
+    theirs.forget_places()
+    # Two it had listed before.
+    assert sync().gone == 4
+    put_back()
+    assert sync().gone == 2
+
+
+def test_it_goes_on_where_it_broke_off(theirs: SparkPostList, sparkpost_api: ScriptedHttps) -> None:
+    people = [f"p{number}@example.com" for number in range(10)]
+    for one in people:
+        theirs.have(one)
+    theirs.per_page = 2
+    for interruption in (Answer(429, {}, {"Retry-After": "3"}), Answer(502, b"<h1>"), None):
+        theirs.interruptions = [CARRY_ON, interruption]
+        with pytest.raises(SparkPostError) as raised:
+            sync()
+        assert raised.value.status in (429, 502, None)
+    assert suppressions.active().count() == 6
+    assert sync() == Synced(listed=4, taken_over=4, done=True)
+    first = [request for request in sparkpost_api.requests if request.query.get("cursor") == ["initial"]]
+    assert len(first) == 1
+    assert not Listing.objects.exists()
+
+
+def test_a_run_takes_no_longer_than_it_may(theirs: SparkPostList) -> None:
+    for number in range(4):
+        theirs.have(f"p{number}@example.com")
+    suppress(ANA)
+    theirs.per_page = 2
+    assert sync(seconds=0) == Synced(listed=2, taken_over=2)
+    assert sync(seconds=0) == Synced(listed=2, taken_over=2)
+    assert sync() == Synced(listed=4, told=2, done=True)
+
+
+def test_a_worker_that_dies_in_the_middle_loses_nothing(theirs: SparkPostList, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        theirs.have(f"p{number}@example.com")
+    suppress(ANA, scope="transactional")
+    theirs.per_page = 2
+
+    def die(*arguments: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as dying:
+        # Stored, and not written down how far it came.
+        dying.setattr("congressy_mailer.syncing._mark_listed", die)
+        with pytest.raises(SystemExit):
+            sync()
+    with monkeypatch.context() as dying:
+        # Told, and not written down.
+        dying.setattr("congressy_mailer.syncing._mark", die)
+        with pytest.raises(SystemExit):
+            sync()
+    assert sync().done
+    assert suppressions.active().count() == 7
+    assert len(theirs.entries) == 7
+    assert not Suppression.objects.filter(synced_at=None).exists()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_place_that_is_no_longer_known_has_it_begin_again(theirs: SparkPostList, full: bool) -> None:
+    for number in range(6):
+        theirs.have(f"p{number}@example.com")
+    theirs.per_page = 2
+    sync(full=full, seconds=0)
+    theirs.forget_places()
+    assert sync().done
+    assert suppressions.active().count() == 6
+
+
+def test_what_sparkpost_refuses_is_noted_and_not_told_again(
+    theirs: SparkPostList, sparkpost_api: ScriptedHttps
+) -> None:
+    people = [f"p{number}@example.com" for number in range(20)]
+    for one in people:
+        suppress(one, scope="transactional")
+    theirs.malformed = {people[3], people[11]}
+    synced = sync()
+    assert (synced.told, synced.refused, synced.done) == (18, 2, True)
+    refused = Suppression.objects.exclude(refusal="")
+    assert {row.address for row in refused} == theirs.malformed
+    assert all("malformed" in row.refusal for row in refused)
+    assert {key[0] for key in theirs.entries} == set(people) - theirs.malformed
+    sparkpost_api.requests.clear()
+    sync()
+    assert "PUT" not in methods(sparkpost_api)
+    # Until something changes.
+    theirs.malformed.clear()
+    unsuppress(people[3])
+    suppress(people[3], scope="transactional")
+    assert sync().told == 1
+    assert is_suppressed(people[11])
+
+
+def test_where_it_refuses_everything_it_is_not_asked_one_by_one_without_end(
+    theirs: SparkPostList, sparkpost_api: ScriptedHttps
+) -> None:
+    people = [f"p{number}@example.com" for number in range(300)]
+    suppressions.add(
+        Entry(at=timezone.now(), source=Source.IMPORT, address=one, scope=Scope.TRANSACTIONAL) for one in people
+    )
+    theirs.malformed = set(people)
+    with pytest.raises(SparkPostError, match="refused 100 entries") as raised:
+        sync()
+    assert "@" not in str(raised.value)
+    assert len(sparkpost_api.requests) < 250
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500])
+def test_a_key_that_may_not_and_a_server_that_cannot_blame_no_entry(theirs: SparkPostList, status: int) -> None:
+    suppress(ANA, scope="transactional")
+    theirs.interruptions = [CARRY_ON, Answer(status)]
+    with pytest.raises(SparkPostError):
+        sync()
+    assert Suppression.objects.get().refusal == ""
+    assert sync().told == 1
+    unsuppress(ANA)
+    theirs.interruptions = [CARRY_ON, CARRY_ON, Answer(status)]
+    with pytest.raises(SparkPostError) as raised:
+        sync()
+    assert ANA not in str(raised.value)
+    assert sync().deleted == 1
+
+
+def test_what_changes_while_sparkpost_is_told_is_told_again(
+    theirs: SparkPostList, sparkpost_api: ScriptedHttps
+) -> None:
+    suppress(ANA, scope="transactional")
+
+    def script(request: Any) -> Answer | None:
+        if request.method == "PUT":
+            unsuppress(ANA)
+        return theirs(request)
+
+    sparkpost_api.script = script
+    sync()
+    row = Suppression.objects.get()
+    assert row.removed_at is not None
+    assert row.synced_at is None
+    sparkpost_api.script = theirs
+    assert sync().deleted == 1
+
+
+def test_an_address_with_a_slash_is_one_address(theirs: SparkPostList) -> None:
+    strange = "a/b%c?d#e+f@example.com"
+    suppress(strange, scope="transactional")
+    sync()
+    assert (strange, "transactional", "") in theirs.entries
+    unsuppress(strange)
+    assert sync().deleted == 1
+
+
+def test_what_says_nothing_about_our_mail_is_passed_over(theirs: SparkPostList) -> None:
+    theirs.have(ANA, subaccount_id="146")
+    theirs.have(BIA, "transactional", "news")
+    theirs.have(CAIO, "something new")
+    theirs.have("no address")
+    assert sync() == Synced(done=True)
+    assert not Suppression.objects.exists()
+
+
+@pytest.mark.parametrize("body", [{}, {"results": {}}, [], {"results": [None, 7, {"recipient": 5}]}, b"[1]"])
+def test_an_answer_of_another_shape_loses_nothing(theirs: SparkPostList, body: Any) -> None:
+    theirs.have(ANA, updated=timezone.now() - LONG_AGO)
+    sync()
+    theirs.interruptions = [Answer(200, body)]
+    with suppress_error(SparkPostError):
+        sync(full=True)
+    assert is_suppressed(ANA, transactional=False)
+
+
+def test_several_at_once_come_to_the_same(theirs: SparkPostList) -> None:
+    for number in range(30):
+        theirs.have(f"p{number}@example.com")
+    suppress(ANA)
+    theirs.per_page = 5
+    at_once(lambda worker: sync(), 3)
+    while not sync().done:
+        pass
+    assert suppressions.active().count() == 32
+    assert len(theirs.entries) == 32
+    assert not Suppression.objects.filter(synced_at=None).exists()
+
+
+def test_the_sweep_asks_for_it_when_it_is_time(theirs: SparkPostList, published: list[str]) -> None:
+    for _ in range(3):
+        tasks.sweep(timezone.now().timestamp())
+    assert published.count("sync_suppressions") == 1
+    Duty.objects.filter(name=duties.SYNC).update(at=timezone.now() - timedelta(minutes=61))
+    tasks.sweep(timezone.now().timestamp())
+    assert published.count("sync_suppressions") == 2
+
+
+def test_without_a_key_or_a_time_nobody_asks_for_it(published: list[str], settings: Any) -> None:
+    tasks.sweep(timezone.now().timestamp())
+    settings.CONGRESSY_MAILER = {"SPARKPOST_API_KEY": "key", "SUPPRESSION_SYNC": None}
+    tasks.sweep(timezone.now().timestamp())
+    assert "sync_suppressions" not in published
+
+
+def test_the_task_asks_for_another_where_something_is_left(
+    theirs: SparkPostList, published: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("congressy_mailer.tasks.sync", lambda: sync(seconds=0))
+    for number in range(3):
+        theirs.have(f"p{number}@example.com")
+    theirs.per_page = 2
+    tasks.sync_suppressions()
+    assert published == [dispatch.SYNC_SUPPRESSIONS.rpartition(".")[2]]
+    tasks.sync_suppressions()
+    assert len(published) == 1
+    theirs.interruptions = [Answer(429, {}, {"Retry-After": "3"})]
+    tasks.sync_suppressions()
+    assert len(published) == 1
+    assert "429" in caplog.text
+    assert "an-api-key" not in caplog.text
