@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from .arguments import list_of
@@ -30,6 +30,8 @@ Source = Suppression.Source
 
 # Addresses of one question: every database takes so many.
 _CHUNK = 500
+
+_KEPT = timedelta(days=1)
 
 # Others put the same addresses there at the same time.
 _TRIES = 5
@@ -331,3 +333,23 @@ def remove(address: str, *, scope: Scope | None = None, list_id: str | None = No
     # Kept until SparkPost's list, which has it, is told.
     now = timezone.now()
     return rows.update(removed_at=now, cleared_at=now, synced_at=None, refusal="")
+
+
+@without_conflicts
+def purge() -> int:
+    """Forget what was taken off a day ago and SparkPost's list knows of, or where there is no key to tell it with.
+
+    Until then it is kept for what is heard of late: an event that happened before, or a listing that is old.
+
+    Returns:
+        How many entries, some at a time; none when nothing is left.
+    """
+    day_ago = timezone.now() - _KEPT
+    old = Q(synced_at__lt=day_ago) | ~Q(refusal="")
+    if mailer_settings().SPARKPOST_API_KEY is None:
+        old |= Q(synced_at=None)
+    entries = Suppression.objects.using(database())
+    ids = list(entries.filter(old, removed_at__lt=day_ago).order_by("id").values_list("id", flat=True)[:_CHUNK])
+    # Unless somebody has put one there again meanwhile.
+    entries.filter(old, removed_at__lt=day_ago, id__in=ids).delete()
+    return len(ids)

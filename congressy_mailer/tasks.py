@@ -13,7 +13,7 @@ from celery import Task, shared_task
 from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
 from django.utils import timezone
 
-from . import dispatch, duties, outbox
+from . import dispatch, duties, outbox, suppressions
 from .conf import mailer_settings
 from .delivery import Delivery, Slice
 from .exceptions import SparkPostError, TransportUnavailable
@@ -153,7 +153,7 @@ def _publish_due(passed_the_queue: datetime | None) -> None:
 def purge() -> None:
     """Drop what is older than ``KEEP_CONTENT`` and ``KEEP_MESSAGES``, for at most ten seconds at a time."""
     until = time.monotonic() + _LONGEST_PURGE
-    while outbox.purge():
+    while outbox.purge() or suppressions.purge():
         if time.monotonic() > until:
             dispatch.publish_purge()
             return

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from congressy_mailer import dispatch, duties, suppressions, tasks
@@ -316,6 +317,8 @@ def test_what_changes_while_sparkpost_is_told_is_told_again(
     def script(request: Any) -> Answer | None:
         if request.method == "PUT":
             unsuppress(ANA)
+            # That of the server's thread.
+            connection.close()
         return theirs(request)
 
     sparkpost_api.script = script

@@ -11,14 +11,14 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 from django.utils.translation import gettext as _
 
-from ... import outbox
+from ... import outbox, suppressions
 from ...health import check_health
-from .. import send_bulk
+from .. import send_bulk, suppression_list
 from ..screen import INTERRUPTED
 
 
 class Command(BaseCommand):
-    """``mailer health``, ``mailer purge`` and ``mailer send-bulk``."""
+    """``mailer health``, ``mailer purge``, ``mailer send-bulk`` and ``mailer suppressions``."""
 
     # A probe asks often, and about the mail: what is wrong elsewhere must not answer for it. Whatever sends asks itself
     # whether mail can leave.
@@ -38,12 +38,17 @@ class Command(BaseCommand):
         bulk = _("Send a mail to each address in a spreadsheet. The columns are the variables of the template.")
         send_bulk.add_arguments(commands.add_parser("send-bulk", help=bulk, description=bulk))
 
+        listed = _("Look after the suppression list: the addresses that get no mail.")
+        suppression_list.add_arguments(commands.add_parser("suppressions", help=listed, description=listed))
+
     def handle(self, *args: Any, command: str, **options: Any) -> None:
         try:
             if command == "health":
                 self._health(options["as_json"])
             elif command == "send-bulk":
                 send_bulk.run(self, options)
+            elif command == "suppressions":
+                suppression_list.run(self, options)
             else:
                 self._purge()
         except KeyboardInterrupt:
@@ -62,7 +67,7 @@ class Command(BaseCommand):
             self.stdout.write(self.style.SUCCESS(_("Mail is moving. Last sweep: %(moment)s.") % told))
 
     def _purge(self) -> None:
-        while outbox.purge():
+        while outbox.purge() or suppressions.purge():
             self.stdout.write(".", ending="")
             self.stdout.flush()
         outbox.remove_orphans(None)
