@@ -30,6 +30,7 @@ from . import outbox
 from .broker import impatient_connection
 from .celery_app import find_celery_app
 from .conf import mailer_settings
+from .sparkpost import inbox
 
 logger = logging.getLogger("congressy_mailer.dispatch")
 
@@ -38,6 +39,7 @@ DELIVER_BATCH = "congressy_mailer.deliver_batch"
 SWEEP = "congressy_mailer.sweep"
 PURGE = "congressy_mailer.purge"
 SYNC_SUPPRESSIONS = "congressy_mailer.sync_suppressions"
+PROCESS_WEBHOOKS = "congressy_mailer.process_webhooks"
 
 _LONGEST_BREAK = 60.0
 
@@ -132,6 +134,29 @@ def publish_batch(key: UUID, round: int, *, lead: bool = False, countdown: float
     if not published:
         outbox.unpublished_batch(key)
     return published
+
+
+def publish_webhook_on_commit(ticket: inbox.Ticket) -> None:
+    """Have a batch of SparkPost's events processed once the transaction that stored it has committed."""
+    connection = connections[outbox.database()]
+    if _commits_by_hand(connection):
+        inbox.unpublished([ticket])
+        return
+    transaction.on_commit(partial(publish_webhooks, [ticket]), using=connection.alias, robust=True)
+
+
+def publish_webhooks(tickets: Sequence[inbox.Ticket]) -> bool:
+    """Have these batches of SparkPost's events processed, each by a task of its own. Never raises.
+
+    Returns:
+        Whether the broker took them. If not, the next sweep publishes what it did not.
+    """
+    queue = mailer_settings().BULK_QUEUE
+    for position, (key, due_at) in enumerate(tickets):
+        if not _send(PROCESS_WEBHOOKS, str(key), due_at.isoformat(), queue=queue):
+            inbox.unpublished(tickets[position:])
+            return False
+    return True
 
 
 def publish_sweep() -> bool:

@@ -21,6 +21,8 @@ from .retry import FLOOR
 from .syncing import sync
 
 logger = logging.getLogger("congressy_mailer.syncing")
+from .sparkpost import inbox
+from .sparkpost.processing import AWAY, process
 
 _PURGE_INTERVAL = timedelta(hours=1)
 _LONGEST_PURGE = 10.0
@@ -147,6 +149,20 @@ def _publish_due(passed_the_queue: datetime | None) -> None:
     while ready := outbox.sweep(passed_the_queue):
         if not dispatch.publish(ready):
             return
+    while due := inbox.due():
+        if not dispatch.publish_webhooks(due):
+            return
+
+
+@shared_task(name=dispatch.PROCESS_WEBHOOKS, acks_late=True, ignore_result=True, throws=AWAY)
+def process_webhooks(key: str, due_at: str) -> None:
+    """Process a batch of SparkPost's events. What the database does not take now comes with a later sweep.
+
+    Args:
+        key: of the batch.
+        due_at: which it has, unless another task is to process it or has done so.
+    """
+    process((UUID(key), datetime.fromisoformat(due_at)))
 
 
 @shared_task(name=dispatch.PURGE, ignore_result=True, throws=(OperationalError, InterfaceError))

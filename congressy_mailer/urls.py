@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from django.urls import path
 
+from .sparkpost.webhooks import receive
 from .unsubscribing.views import unsubscribe
 
 app_name = "congressy_mailer"
 urlpatterns = [
+    path("sparkpost/events/", receive, name="sparkpost-events"),
+    # SparkPost follows no redirect.
+    path("sparkpost/events", receive),
     path("unsubscribe/<str:token>/", unsubscribe, name="unsubscribe"),
 ]

@@ -401,6 +401,7 @@ class Event(models.Model):
         verbose_name = _("event")
         verbose_name_plural = _("events")
         ordering = ["at", "id"]
+        indexes = [models.Index(fields=["recipient", "at"], name="mailer_event_recipient")]
 
     def __str__(self) -> str:
         return f"{self.type} {self.message_id}"

@@ -95,6 +95,8 @@ class WebhookBatch(models.Model):
     body = models.BinaryField(_("body"), null=True, blank=True)
     #: When somebody should look at it again if nothing else happens; empty: it has been processed.
     due_at = models.DateTimeField(_("due at"), null=True, blank=True)
+    #: How often a worker has taken it up and not come to the end.
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
     #: Events that it had.
     events = models.PositiveIntegerField(_("events"), default=0)
     #: Why some of it could not be processed.

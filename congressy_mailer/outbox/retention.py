@@ -22,7 +22,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from ..conf import mailer_settings
-from ..models import ATTACHMENT_FOLDER, Attachment, Batch, Event, Message, State, attachment_storage
+from ..models import ATTACHMENT_FOLDER, Attachment, Batch, Event, Message, State, WebhookBatch, attachment_storage
 from .decisions import FINAL
 from .rows import database, rows, without_conflicts
 
@@ -52,6 +52,8 @@ def purge() -> bool:
         _delete_old_messages(),
         _drop_content_of_batches(),
         _delete_old_batches(),
+        _delete_old_webhooks(),
+        _delete_old_events_of_others(),
     ]
     return any(chunk >= _CHUNK for chunk in chunks)
 
@@ -138,6 +140,28 @@ def _delete_old_batches() -> int:
     )
     ids = list(old.order_by("created_at").values_list("id", flat=True)[:_CHUNK])
     Batch.objects.using(database()).filter(id__in=ids).delete()
+    return len(ids)
+
+
+@without_conflicts
+def _delete_old_webhooks() -> int:
+    """Batches of events that have been processed or set aside; what still waits for a worker stays."""
+    limit = timezone.now() - mailer_settings().KEEP_WEBHOOKS
+    old = WebhookBatch.objects.using(database()).filter(due_at=None, received_at__lt=limit).order_by("received_at")
+    ids = list(old.values_list("id", flat=True)[:_CHUNK])
+    WebhookBatch.objects.using(database()).filter(id__in=sorted(ids)).delete()
+    return len(ids)
+
+
+@without_conflicts
+def _delete_old_events_of_others() -> int:
+    """Events of mails that are none of ours, or not known any more."""
+    keep = mailer_settings().KEEP_MESSAGES
+    if keep is None:
+        return 0
+    old = Event.objects.using(database()).filter(message=None, at__lt=timezone.now() - keep)
+    ids = list(old.order_by().values_list("id", flat=True)[:_CHUNK])
+    Event.objects.using(database()).filter(id__in=sorted(ids)).delete()
     return len(ids)
 
 

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_http_methods
 from ..conf import mailer_settings
 from ..models import Message
 from ..outbox import database
+from ..tracking import left
 from . import preferences
 from .links import BadLink, Link, read
 
@@ -55,6 +56,8 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
         return render(request, "congressy_mailer/unsubscribe.html", {"what": "unknown"}, status=404)
     with translation.override(_language(link, request)):
         what = _do(request, link) if request.method == "POST" else "ask"
+        if what != "ask" and link.list_id in preferences.unwanted(link.address, [link.list_id]):
+            left(link.message, link.address)
         return render(request, "congressy_mailer/unsubscribe.html", _shown(link, what))
 
 

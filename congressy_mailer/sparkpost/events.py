@@ -1,0 +1,191 @@
+"""SparkPost's events in our words (API reference, "Events" and "Event Webhooks"). Whatever comes, nothing is raised.
+
+Numbers arrive as text or as numbers, times as Unix seconds or as ISO 8601, and any field may be missing or hold
+something else. What cannot be read is left out, and the rest of the event is kept.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from ..content.addresses import comparable_address
+from ..models import BounceCategory, Event
+from ..retry import readable
+from ..signals import TrackedEvent
+from . import MESSAGE_KEY
+
+Type = Event.Type
+
+_TYPES: Mapping[str, Type] = {
+    "injection": Type.INJECTED,
+    "delivery": Type.DELIVERED,
+    "delay": Type.DELAYED,
+    "bounce": Type.BOUNCED,
+    "out_of_band": Type.BOUNCED,
+    "policy_rejection": Type.NOT_TRIED,
+    "generation_failure": Type.NOT_TRIED,
+    "generation_rejection": Type.NOT_TRIED,
+    "spam_complaint": Type.COMPLAINED,
+    "open": Type.OPENED,
+    "initial_open": Type.OPENED,
+    "amp_open": Type.OPENED,
+    "amp_initial_open": Type.OPENED,
+    "click": Type.CLICKED,
+    "amp_click": Type.CLICKED,
+    "list_unsubscribe": Type.UNSUBSCRIBED,
+    "link_unsubscribe": Type.UNSUBSCRIBED,
+}
+_CATEGORIES: Mapping[BounceCategory, tuple[int, ...]] = {
+    BounceCategory.HARD: (10, 30, 90),
+    BounceCategory.SOFT: (20, 21, 22, 23, 24, 40, 60, 70, 100),
+    BounceCategory.BLOCK: (50, 51, 52, 53, 54),
+    BounceCategory.ADMIN: (25, 80),
+}
+#: Category of each class ("Bounce Classification Codes"); any other class is undetermined.
+BOUNCE_CATEGORIES: Mapping[int, BounceCategory] = {
+    code: category for category, codes in _CATEGORIES.items() for code in codes
+}
+# What the table can hold.
+_LARGEST_CLASS = 32_767
+
+# As SparkPost writes them: whole numbers and UUIDs. Some databases take letters that differ in case or accent for the
+# same, so that anything else is not compared as it is.
+_EVENT_ID = re.compile(r"[0-9a-z-]{1,64}", re.ASCII)
+_MESSAGE = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_ADDRESS = re.compile(r"[a-z0-9_.+=-]+@[a-z0-9.-]+", re.ASCII)
+_LONGEST_ADDRESS = 320
+_LONGEST_WORD = 64
+
+# No clock is so wrong. One event from the far future would decide for ever what became of a mail.
+_AHEAD = timedelta(days=1)
+# There were no webhooks before, and some databases have no times long ago.
+_FIRST = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event, as it came."""
+
+    #: SparkPost's id of it, or what stands for it: the same event has the same.
+    key: str
+    #: The recipient's address in the form in which addresses are compared; empty where there is none.
+    address: str
+    #: What is told. Its ``message`` is what the event says, whether there is such a message or not.
+    event: TrackedEvent
+
+
+def read(batch: Iterable[object], received_at: datetime) -> Iterator[Told]:
+    """The events of a batch.
+
+    Args:
+        batch: its JSON: a list of ``{"msys": {CLASS: EVENT}}``.
+        received_at: when it came, which stands for times that cannot be read.
+    """
+    for event in found_in(batch):
+        yield _read(event, received_at)
+
+
+def found_in(batch: Iterable[object]) -> Iterator[dict[str, Any]]:
+    """The events of a batch as SparkPost writes them. A ping has none."""
+    for item in batch:
+        classes = item.get("msys") if isinstance(item, dict) else None
+        for event in classes.values() if isinstance(classes, dict) else ():
+            if isinstance(event, dict) and event:
+                yield event
+
+
+def _read(event: Mapping[str, Any], received_at: datetime) -> Told:
+    name = _text(event.get("type"))[:_LONGEST_WORD]
+    what = _TYPES.get(name, Type.OTHER)
+    if what == Type.COMPLAINED and _text(event.get("fbtype")) == "not-spam":
+        # RFC 6430: somebody took it out of the spam folder.
+        what = Type.OTHER
+    recipient = _text(event.get("rcpt_to")) or _text(event.get("raw_rcpt_to"))
+    given = event.get("rcpt_meta")
+    metadata = dict(given) if isinstance(given, dict) else {}
+    ours = metadata.pop(MESSAGE_KEY, None)
+    bounce_class = _whole(event.get("bounce_class")) if what == Type.BOUNCED else None
+    category = "" if what != Type.BOUNCED else BOUNCE_CATEGORIES.get(bounce_class or 0, BounceCategory.UNDETERMINED)
+    tags = event.get("rcpt_tags")
+    return Told(
+        key=_key(event, ours),
+        address=_address(recipient),
+        event=TrackedEvent(
+            type=what.value,
+            sparkpost_type=name,
+            message=UUID(ours) if isinstance(ours, str) and _MESSAGE.fullmatch(ours) else None,
+            recipient=recipient[:_LONGEST_ADDRESS],
+            at=_moment(event.get("timestamp"), received_at),
+            bounce_class=bounce_class,
+            bounce_category=str(category),
+            reason=_text(event.get("raw_reason")) or _text(event.get("reason")),
+            url=_text(event.get("target_link_url")) if what == Type.CLICKED else "",
+            campaign=_text(event.get("campaign_id")),
+            tags=tuple(_text(tag) for tag in tags) if isinstance(tags, list) else (),
+            metadata=metadata,
+        ),
+    )
+
+
+def _text(value: object) -> str:
+    """As every database stores it; empty for what is no text or number."""
+    if isinstance(value, str):
+        return readable(value)
+    # Whole numbers of any size: the parser of JSON has limited them.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
+
+
+def _whole(value: object) -> int | None:
+    text = _text(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= _LARGEST_CLASS else None
+
+
+def _moment(value: object, received_at: datetime) -> datetime:
+    found = _unix(value) or _iso(value)
+    return found if found is not None and _FIRST <= found <= received_at + _AHEAD else received_at
+
+
+def _unix(value: object) -> datetime | None:
+    try:
+        seconds = float(value) if isinstance(value, str | int | float) else math.nan
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _iso(value: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        # To be compared and stored it must not leave the years that there are.
+        return moment and (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _address(recipient: str) -> str:
+    text = recipient.lower()
+    if _ADDRESS.fullmatch(text) is None and "@" in text and len(text) <= _LONGEST_ADDRESS:
+        try:
+            text = comparable_address(text)
+        except Exception:
+            # The parser of the standard library trips over some broken input; then it is taken as it is.
+            text = recipient.lower()
+    # Some databases take letters that differ in an accent for the same; no such address is ever written to.
+    return text.encode("ascii", "backslashreplace").decode()[:_LONGEST_ADDRESS].strip()
+
+
+def _key(event: Mapping[str, Any], message: object) -> str:
+    given = event.get("event_id")
+    text = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else ""
+    if _EVENT_ID.fullmatch(text):
+        return text
+    # What it says stands for it, as far as that is no list or object, of which nobody knows how deep it is.
+    said = sorted((key, repr(value)) for key, value in event.items() if isinstance(value, str | int | float))
+    return sha256(repr((said, message if isinstance(message, str) else None)).encode()).hexdigest()

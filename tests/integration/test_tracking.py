@@ -1,0 +1,343 @@
+"""What SparkPost's events lead to: the same in whatever order they come, and however often."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.test import override_settings
+from django.utils import timezone
+
+from congressy_mailer import send_bulk, send_mail
+from congressy_mailer.models import Event, Message, RecipientStatus, Suppression
+from congressy_mailer.signals import TrackedEvent, tracked
+from congressy_mailer.sparkpost.events import read
+from congressy_mailer.suppressions import Entry, Scope, Source, add, remove, suppressed
+from congressy_mailer.tracking import track
+from tests.conftest import at_once
+
+from .events_of_sparkpost import START, end_state, event, forget, history, moment, shuffled
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
+
+NOW = datetime.fromtimestamp(START, UTC) + timedelta(days=90)
+ANA = "ana@example.com"
+
+
+def mail(to: Sequence[str] = (ANA,), **options: Any) -> Message:
+    values = {"subject": "Inscrição", "message": "Oi", **options}
+    message = send_mail(to=list(to), **values)
+    assert isinstance(message, Message)
+    return message
+
+
+def tell(*events: dict[str, Any]) -> int:
+    return track(read(events, NOW))
+
+
+def delivery(message: Message) -> str:
+    message.refresh_from_db()
+    return message.delivery
+
+
+def status(message: Message, recipient: str = ANA) -> RecipientStatus:
+    return message.statuses.get(recipient=recipient)
+
+
+@pytest.fixture
+def heard() -> Iterator[list[TrackedEvent]]:
+    events: list[TrackedEvent] = []
+
+    def receive(sender: object, event: TrackedEvent, **kwargs: object) -> None:
+        events.append(event)
+
+    tracked.connect(receive)
+    yield events
+    tracked.disconnect(receive)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (["injection"], ""),
+        (["delivery"], "delivered"),
+        (["delay"], "delayed"),
+        (["delay", "delivery"], "delivered"),
+        (["bounce"], "bounced"),
+        (["delivery", "out_of_band"], "bounced"),
+        (["policy_rejection"], "rejected"),
+        (["generation_failure"], "rejected"),
+        (["delivery", "open"], "opened"),
+        (["delivery", "amp_initial_open", "amp_click"], "clicked"),
+        (["delivery", "click", "list_unsubscribe"], "unsubscribed"),
+        (["delivery", "link_unsubscribe", "spam_complaint"], "complained"),
+        (["delivery", "never_heard_of"], "delivered"),
+    ],
+)
+def test_what_a_mail_comes_to(told: list[str], expected: str) -> None:
+    message = mail()
+    assert tell(*(event(type, message, at) for at, type in enumerate(told))) == len(told)
+    assert delivery(message) == expected
+    assert message.events.exclude(key=None).count() == len(told)
+
+
+def test_a_bounce_with_everything_that_is_told_of_it() -> None:
+    message = mail()
+    tell(event("bounce", message, 60, bounce_class="10", raw_reason="550 5.1.1\0 no such\nuser"))
+    found = status(message)
+    assert (found.arrival, found.arrival_at) == ("bounced", moment(60))
+    assert (found.bounce_class, found.bounce_category) == (10, "hard")
+    assert found.detail == "550 5.1.1 no such user"
+    written = message.events.get(type=Event.Type.BOUNCED)
+    assert (written.at, written.recipient, written.detail) == (moment(60), ANA, "550 5.1.1 no such user")
+    assert (written.bounce_class, written.bounce_category) == (10, "hard")
+
+
+def test_each_recipient_has_a_status_of_its_own_and_the_message_what_most_needs_attention() -> None:
+    message = mail([ANA, "bia@example.com", "Céu <ceu@example.com>"])
+    tell(event("delivery", message, 1), event("open", message, 2))
+    tell(event("delay", message, 1, "bia@example.com"), event("delivery", message, 1, "ceu@example.com"))
+    assert delivery(message) == "delayed"
+    tell(event("delivery", message, 3, "bia@example.com"))
+    assert delivery(message) == "opened"
+    tell(event("out_of_band", message, 9, "CEU@example.com", bounce_class="21"))
+    assert delivery(message) == "bounced"
+    assert {one.recipient: one.delivery for one in message.statuses.all()} == {
+        ANA: "opened", "bia@example.com": "delivered", "ceu@example.com": "bounced",
+    }  # fmt: skip
+
+
+def test_of_the_same_second_the_later_step_counts() -> None:
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        message = mail()
+        # Keys that would decide otherwise.
+        told = [
+            event("delay", message, 1, event_id=f"{message.id.hex}-c"),
+            event("delivery", message, 1, event_id=f"{message.id.hex}-b"),
+            event("out_of_band", message, 1, event_id=f"{message.id.hex}-a", bounce_class="20"),
+        ]
+        for position in order:
+            tell(told[position])
+        assert delivery(message) == "bounced"
+
+
+def test_an_automatic_answer_is_no_bounce() -> None:
+    message = mail()
+    tell(event("delivery", message, 1), event("out_of_band", message, 2, bounce_class="60"))
+    assert delivery(message) == "delivered"
+    assert message.events.filter(bounce_class=60).exists()
+
+
+def test_who_takes_a_mail_out_of_the_spam_folder_does_not_complain() -> None:
+    message = mail(transactional=False)
+    tell(event("spam_complaint", message, 1, fbtype="not-spam"))
+    assert delivery(message) == ""
+    assert not Suppression.objects.exists()
+
+
+def test_the_same_event_is_told_once(heard: list[TrackedEvent], django_capture_on_commit_callbacks: Any) -> None:
+    message = mail(campaign="abertura", tags=["vip"])
+    one = event("click", message, 5, target_link_url="https://x.example/", campaign_id="abertura", rcpt_tags=["vip"])
+    with django_capture_on_commit_callbacks(execute=True):
+        assert tell(one, one) == 1
+        assert tell(one) == 0
+    assert heard == [
+        TrackedEvent(
+            type="clicked", sparkpost_type="click", message=message.id, recipient=ANA, at=moment(5),
+            url="https://x.example/", campaign="abertura", tags=("vip",), metadata={"order": "17"},
+        )
+    ]  # fmt: skip
+
+
+def test_a_receiver_that_fails_hurts_nobody(heard: list[TrackedEvent], django_capture_on_commit_callbacks: Any) -> None:
+    def fail(sender: object, **kwargs: object) -> None:
+        raise RuntimeError("the host's")
+
+    message = mail()
+    tracked.connect(fail)
+    try:
+        with django_capture_on_commit_callbacks(execute=True):
+            tell(event("delivery", message, 1), event("open", message, 2))
+    finally:
+        tracked.disconnect(fail)
+    assert len(heard) == 2
+    assert delivery(message) == "opened"
+
+
+def test_an_event_of_a_mail_that_is_none_of_ours_is_kept_without_a_message() -> None:
+    tell(event("bounce", recipient="x@example.org", bounce_class=10))
+    found = Event.objects.get()
+    assert (found.message_id, found.recipient) == (None, "x@example.org")
+    # The same account: whoever does not exist for one of its mails does not for the others.
+    assert suppressed(["x@example.org"], transactional=True)
+
+
+def test_of_a_sensitive_mail_no_words_are_kept(
+    heard: list[TrackedEvent], django_capture_on_commit_callbacks: Any
+) -> None:
+    message = mail(sensitive=True)
+    gone = mail()
+    told = [
+        event("bounce", message, 1, bounce_class="10", raw_reason="550 the code 4711"),
+        event("click", message, 2, target_link_url="https://x.example/4711"),
+        # Whether that was sensitive, nobody knows any more.
+        event("bounce", gone, 1, "y@example.com", bounce_class="10", raw_reason="550 the code 4711"),
+    ]
+    gone.delete()
+    with django_capture_on_commit_callbacks(execute=True):
+        tell(*told)
+    assert "4711" not in repr([*Event.objects.values(), *RecipientStatus.objects.values()])
+    assert "4711" not in repr([*Suppression.objects.values(), heard])
+    assert status(message).bounce_class == 10
+    assert len(heard) == 3
+
+
+# Suppressions
+
+
+@pytest.mark.parametrize(
+    ("type", "fields", "transactional", "other", "source"),
+    [
+        ("bounce", {"bounce_class": "10"}, True, True, "bounce"),
+        ("out_of_band", {"bounce_class": 25}, True, True, "bounce"),
+        ("bounce", {"bounce_class": "20"}, False, False, ""),
+        ("bounce", {"bounce_class": "51"}, False, False, ""),
+        ("bounce", {}, False, False, ""),
+        ("policy_rejection", {"bounce_class": "10"}, False, False, ""),
+        ("delay", {"bounce_class": "10"}, False, False, ""),
+        ("spam_complaint", {}, False, True, "complaint"),
+        ("list_unsubscribe", {}, False, True, "unsubscribe"),
+        ("link_unsubscribe", {}, False, True, "unsubscribe"),
+    ],
+)
+def test_what_suppresses_an_address(
+    type: str, fields: dict[str, str], transactional: bool, other: bool, source: str
+) -> None:
+    tell(event(type, mail(["Ana <Ana@example.com>"]), 7, **{"recipient": "ANA@example.com", **fields}))
+    assert bool(suppressed([ANA], transactional=True)) == transactional
+    assert bool(suppressed([ANA], transactional=False)) == other
+    assert {(one.source, one.created_at) for one in Suppression.objects.all()} == (
+        {(source, moment(7))} if source else set()
+    )
+
+
+@override_settings(CONGRESSY_MAILER={"LISTS": {"novidades": "Novidades"}})
+def test_who_unsubscribes_from_a_list_gets_the_others() -> None:
+    tell(event("list_unsubscribe", mail(transactional=False, list_id="novidades")))
+    assert suppressed([ANA], transactional=False, list_id="novidades")
+    assert not suppressed([ANA], transactional=False)
+
+
+@override_settings(CONGRESSY_MAILER={"LISTS": {"novidades": "Novidades"}})
+def test_who_unsubscribes_from_a_list_by_a_mail_of_a_batch_does_too() -> None:
+    batch = send_bulk([ANA], subject="Oi", message="Oi", transactional=False, list_id="novidades")
+    tell(event("link_unsubscribe", batch.messages.get()))
+    assert suppressed([ANA], transactional=False, list_id="novidades")
+    assert not suppressed([ANA], transactional=False)
+
+
+@override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"complaint": "all", "unsubscribe": None, "hard": "transactional"}})
+def test_the_rules_are_the_hosts() -> None:
+    tell(event("link_unsubscribe", mail(transactional=False)))
+    assert not Suppression.objects.exists()
+    tell(event("bounce", mail(), bounce_class="30"))
+    assert [one.scope for one in Suppression.objects.all()] == [Scope.TRANSACTIONAL]
+    tell(event("spam_complaint", mail(["bia@example.com"])))
+    assert suppressed(["bia@example.com"], transactional=True)
+    assert suppressed(["bia@example.com"], transactional=False)
+
+
+@override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": 3}})
+def test_too_many_soft_bounces_within_thirty_days_count_as_a_hard_one_in_any_order() -> None:
+    day = 86_400
+    bounces = [event("bounce", mail(), at * day, bounce_class="22") for at in (0, 20, 31, 45, 48)]
+    bounces += [
+        event("bounce", mail(), 21 * day, bounce_class="60"),
+        event("bounce", mail(), 22 * day, bounce_class="51"),
+    ]
+    tell(*bounces[:2], bounces[5], bounces[6])
+    assert not Suppression.objects.exists()
+    ends = []
+    for order in range(6):
+        forget()
+        random.Random(order).shuffle(bounces)
+        for one in bounces:
+            tell(one)
+        ends.append(end_state()["suppressions"])
+    assert ends[0]
+    assert {str(end) for end in ends} == {str(ends[0])}
+    # On the days 20, 31 and 45.
+    assert {one[5] for one in ends[0]} == {moment(45 * day)}
+
+
+def test_what_happened_before_somebody_took_an_address_off_the_list_does_not_bring_it_back() -> None:
+    add([Entry(at=moment(0), source=Source.MANUAL, address=ANA, scope=Scope.TRANSACTIONAL)])
+    remove(ANA)
+    tell(event("bounce", mail(), 5, bounce_class="10"))
+    assert not suppressed([ANA], transactional=True)
+    later = timezone.now() + timedelta(minutes=1)
+    track(read([event("bounce", mail(), timestamp=later.isoformat(), bounce_class="10")], later))
+    assert suppressed([ANA], transactional=True)
+
+
+# Any order, several at once
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("seed", range(3))
+def test_any_order_with_repeats_leads_to_the_same_end(seed: int) -> None:
+    draw = random.Random(seed)
+    messages = [mail([f"r{number}-{one}@example.com" for one in range(1 + number % 3)]) for number in range(60)]
+    told = history(messages, draw)
+    tell(*told)
+    expected = end_state()
+    assert len({delivery for _, delivery, _ in expected["messages"]}) > 5
+    forget()
+    mixed = shuffled(told, draw)
+    while mixed:
+        some = draw.randrange(1, 60)
+        tell(*mixed[:some])
+        del mixed[:some]
+    assert end_state() == expected
+
+
+@pytest.mark.database
+@pytest.mark.django_db(transaction=True)
+def test_several_workers_at_once_lead_to_the_same_end() -> None:
+    draw = random.Random(7)
+    messages = [mail([f"r{number % 10}@example.com", f"c{number}@example.com"]) for number in range(40)]
+    told = history(messages, draw)
+    # Of others, with the same addresses: what two workers may be storing at once without a lock between them.
+    told += [event("bounce", None, at, f"r{at % 10}@example.com", bounce_class="10") for at in range(40)]
+    tell(*told)
+    expected = end_state()
+    forget()
+    # Each has most of the events, and in another order.
+    work = [shuffled(told, random.Random(seed)) for seed in range(4)]
+
+    def process(worker: int) -> int:
+        return sum(tell(*work[worker][start : start + 50]) for start in range(0, len(work[worker]), 50))
+
+    assert sum(at_once(process)) == len(told)
+    assert end_state() == expected
+
+
+@pytest.mark.database
+def test_words_that_a_database_would_not_take_are_kept_as_far_as_it_does() -> None:
+    message = mail()
+    for number, text in enumerate(["\0", "\ud800", "a\udfffb", "😀" * 3000, "x" * 100_000, "á" * 400 + "@é.example"]):
+        told = event("bounce", message, 1, text, raw_reason=text, bounce_class=text, target_link_url=text)
+        told["msys"]["message_event"] |= {"event_id": f"{text}{number}", "campaign_id": text, "rcpt_tags": [text]}
+        assert tell(told) == 1
+
+
+@pytest.mark.database
+def test_ids_and_addresses_that_a_database_takes_for_the_same_are_told_apart() -> None:
+    message = mail()
+    ids = ["abc", "ABC", "äbc", "abc ", "abc\t"]
+    assert tell(*(event("open", message, 1, event_id=key, recipient=f"{key.strip()}@example.com") for key in ids)) == 5
+    assert tell(*(event("open", message, 1, event_id=key, recipient=f"{key.strip()}@example.com") for key in ids)) == 0
+    assert message.statuses.count() == 2
