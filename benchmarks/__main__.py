@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from . import bulk, caller, composing, end_to_end, latency, link_throughput, round_trips
+from . import bulk, caller, composing, end_to_end, events, latency, link_throughput, round_trips
 from .agent import AgentError
 from .bench import QUICK, Bench, Sizes
 from .report import Report
@@ -32,6 +32,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "end_to_end": end_to_end.measure,
     "bulk": bulk.measure,
     "latency": latency.measure,
+    "events": events.measure,
 }
 _RESULTS = Path("build/bench/results.json")
 #: Of all measurements together.

@@ -28,6 +28,9 @@ class Sizes:
     bulk: tuple[tuple[int, int], ...] = ((1_000, 3), (10_000, 3), (100_000, 1))
     #: Mails that a worker's memory is compared after.
     memory_of_worker: tuple[int, int] = (1_000, 4_000)
+    #: Events of SparkPost, before a fifth of them is repeated; and posts of 1,000 to the webhook.
+    events: int = 100_000
+    posts: int = 20
     #: Single mails while nothing else is sent.
     idle_mails: int = 30
     #: Single mails while bulk mail is queued, and how much of it.
@@ -50,6 +53,8 @@ QUICK = Sizes(
     calls=20,
     bulk=((100, 1), (1_000, 1)),
     memory_of_worker=(100, 500),
+    events=2_000,
+    posts=3,
     idle_mails=3,
     urgent_mails=4,
     queued=1_000,

@@ -268,3 +268,43 @@ def _composed(count: int) -> Iterator[Any]:
     for number in range(count):
         message = _message(number)
         yield Composed(message.pk, compose(message, rendered, []))
+
+
+# SparkPost's events
+
+
+def make_history(events: int) -> dict[str, int]:
+    """See :func:`.event_orders.make_history`; so with those that follow."""
+    from . import event_orders
+
+    return event_orders.make_history(events)
+
+
+def process_in_order() -> float:
+    from . import event_orders
+
+    return event_orders.process_in_order()
+
+
+def process_in_any_order() -> float:
+    from . import event_orders
+
+    return event_orders.process_in_any_order()
+
+
+def same_end() -> bool:
+    from . import event_orders
+
+    return event_orders.same_end()
+
+
+def answer_webhook(events: int, posts: int) -> list[float]:
+    from . import event_orders
+
+    return event_orders.answer_webhook(events, posts)
+
+
+def forget_events() -> None:
+    from . import event_orders
+
+    event_orders.forget_events()

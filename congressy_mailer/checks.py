@@ -31,6 +31,8 @@ Apps = Sequence[AppConfig] | None
 # How often a client waits for a server while it hands over a mail to one recipient on a new connection: connecting,
 # the greeting, EHLO, STARTTLS, the TLS handshake, EHLO, AUTH LOGIN (3), MAIL, RCPT, DATA, the content, its reply.
 _WAITS = 14
+# Whoever guesses one decides who gets no more mail.
+_SHORTEST_SECRET = 16
 _LOADS_HUMANIZE = re.compile(r"\{%\s*load\s[^%]*\bhumanize\b")
 
 
@@ -391,3 +393,60 @@ def check_site_is_secure(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]
             id="congressy_mailer.W004",
         )
     ]
+
+
+@register("congressy_mailer")
+def check_webhook(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.E019``: ``WEBHOOK_SECRETS`` without our URLs.
+
+    ``congressy_mailer.W006``: our URLs and an API key without ``WEBHOOK_SECRETS``.
+    """
+    conf = settings_if_valid()
+    if conf is None:
+        return []
+    try:
+        reverse("congressy_mailer:sparkpost-events")
+        included = True
+    except NoReverseMatch:
+        included = False
+    except Exception:
+        # The URLs cannot be loaded, which Django has checks of its own for.
+        return []
+    if conf.WEBHOOK_SECRETS and not included:
+        return [
+            Error(
+                _("WEBHOOK_SECRETS are set, and the URL is missing that SparkPost would post its events to."),
+                hint=_('Add path("mailer/", include("congressy_mailer.urls")) to the URLs.'),
+                id="congressy_mailer.E019",
+            )
+        ]
+    if included and conf.SPARKPOST_API_KEY is not None and not conf.WEBHOOK_SECRETS:
+        return [
+            Warning(
+                _("SparkPost's events are refused, since no WEBHOOK_SECRETS are set: nobody learns of bounces."),
+                hint=_('Set CONGRESSY_MAILER["WEBHOOK_SECRETS"] = ["basic sparkpost:A-LONG-PASSWORD"].'),
+                id="congressy_mailer.W006",
+            )
+        ]
+    return []
+
+
+@register("congressy_mailer", deploy=True)
+def check_webhook_secrets(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.W007`` (``check --deploy``): one of ``WEBHOOK_SECRETS`` is so short that it can be guessed."""
+    conf = settings_if_valid()
+    if conf is None or all(len(_secret_part(secret)) >= _SHORTEST_SECRET for secret in conf.WEBHOOK_SECRETS):
+        return []
+    return [
+        Warning(
+            _("One of WEBHOOK_SECRETS has fewer than %(length)d characters: it could be guessed.")
+            % {"length": _SHORTEST_SECRET},
+            hint=_('Make one with: python -c "import secrets; print(secrets.token_urlsafe())"'),
+            id="congressy_mailer.W007",
+        )
+    ]
+
+
+def _secret_part(secret: str) -> str:
+    kind, _separator, value = secret.partition(" ")
+    return value.partition(":")[2] if kind == "basic" else value

@@ -9,7 +9,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from ..models import Attachment, Batch, Event, Mail, Message
+from ..models import Attachment, Batch, Event, Mail, Message, RecipientStatus, WebhookBatch
 
 
 class ReadOnly:
@@ -49,19 +49,27 @@ class EventInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
     extra = 0
 
 
+class StatusInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
+    model = RecipientStatus
+    fields = (
+        "recipient", "arrival", "arrival_at", "detail", "opened_at", "clicked_at", "unsubscribed_at", "complained_at",
+    )  # fmt: skip
+    extra = 0
+
+
 @admin.register(Message)
 class MessageAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     """List and page of messages."""
 
-    list_display = ("created_at", "recipient_list", "what", "state", "attempts", "sent_at")
-    list_filter = ("state", "transactional", "created_at")
+    list_display = ("created_at", "recipient_list", "what", "state", "delivery", "attempts", "sent_at")
+    list_filter = ("state", "delivery", "transactional", "created_at")
     search_fields = ("to", "message_id", "template")
     ordering = ("-created_at",)
     date_hierarchy = "created_at"
     show_full_result_count = False
-    inlines = (AttachmentInline, EventInline)
+    inlines = (StatusInline, AttachmentInline, EventInline)
     fieldsets = (
-        (None, {"fields": ("state", "reason", "reply", "attempts", "due_at")}),
+        (None, {"fields": ("state", "delivery", "reason", "reply", "attempts", "due_at")}),
         (_("Envelope"), {"fields": ("from_email", "to", "cc", "bcc", "reply_to", "message_id", "shown_headers")}),
         (_("Content"), {"fields": ("shown_subject", "template", "shown_text", "language", "timezone")}),
         (_("Times"), {"fields": ("created_at", "queued_at", "send_at", "expires_at", "sent_at", "finished_at")}),
@@ -126,4 +134,33 @@ class BatchAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
         return ", ".join(f"{state.label}: {count}" for state, count in states.items())
 
 
-__all__: list[Any] = ["BatchAdmin", "MessageAdmin"]
+class ProblemFilter(admin.SimpleListFilter):
+    """Batches of events that were set aside."""
+
+    title = _("problem")
+    parameter_name = "problem"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("yes", _("with a problem"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.exclude(problem="") if self.value() else queryset
+
+
+@admin.register(WebhookBatch)
+class WebhookBatchAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+    """List and page of the batches of events that SparkPost has posted."""
+
+    list_display = ("received_at", "events", "due_at", "problem")
+    list_filter = (ProblemFilter, "received_at")
+    search_fields = ("key",)
+    ordering = ("-received_at",)
+    show_full_result_count = False
+    # Not what it says: recipients of sensitive mail may be in it.
+    fields = ("key", "received_at", "events", "due_at", "attempts", "problem")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[WebhookBatch]:
+        return super().get_queryset(request).defer("body")
+
+
+__all__: list[Any] = ["BatchAdmin", "MessageAdmin", "WebhookBatchAdmin"]

@@ -23,7 +23,8 @@ from . import MESSAGE_KEY
 
 Type = Event.Type
 
-_TYPES: Mapping[str, Type] = {
+#: Every event that is known, by SparkPost's name of it.
+TYPES: Mapping[str, Type] = {
     "injection": Type.INJECTED,
     "delivery": Type.DELIVERED,
     "delay": Type.DELAYED,
@@ -103,7 +104,7 @@ def found_in(batch: Iterable[object]) -> Iterator[dict[str, Any]]:
 
 def _read(event: Mapping[str, Any], received_at: datetime) -> Told:
     name = _text(event.get("type"))[:_LONGEST_WORD]
-    what = _TYPES.get(name, Type.OTHER)
+    what = TYPES.get(name, Type.OTHER)
     if what == Type.COMPLAINED and _text(event.get("fbtype")) == "not-spam":
         # RFC 6430: somebody took it out of the spam folder.
         what = Type.OTHER

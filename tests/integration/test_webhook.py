@@ -6,7 +6,7 @@ import base64
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -32,10 +32,9 @@ BEARER = {"HTTP_AUTHORIZATION": "Bearer a-token"}
 
 
 @pytest.fixture(autouse=True)
-def configured(settings: Any) -> Iterator[None]:
+def configured(settings: Any) -> None:
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "WEBHOOK_SECRETS": SECRETS}
     webhooks._quiet_until.clear()
-    yield
 
 
 def post(body: bytes, headers: dict[str, str] = BEARER, url: str = URL, **more: str) -> int:
@@ -332,7 +331,8 @@ _NAMES = [
     "reason", "target_link_url", "campaign_id", "fbtype",
 ]  # fmt: skip
 _VALUES = _JSON | st.sampled_from(
-    ["bounce", "open", "spam_complaint", "10", 10, 25.0, "1e400", "nan", "-1", "99999999999999999999", "2026-01-01T00:00Z",
+    ["bounce", "open", "spam_complaint", "10", 10, 25.0, "1e400", "nan", "-1", "99999999999999999999",
+     "2026-01-01T00:00Z",
      "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "\0", "\ud800", "²", "a@b", "(" * 300 + "@", '"\\@x',
      {"mailer_id": "0" * 32}, {"mailer_id": []}, 10**400, True]
 )  # fmt: skip

@@ -14,11 +14,13 @@ from django.utils.translation import gettext as _
 from ... import outbox, suppressions
 from ...health import check_health
 from .. import send_bulk, suppression_list
+from .. import send_bulk, sparkpost_webhook
 from ..screen import INTERRUPTED
 
 
 class Command(BaseCommand):
     """``mailer health``, ``mailer purge``, ``mailer send-bulk`` and ``mailer suppressions``."""
+    """``mailer health``, ``mailer purge``, ``mailer send-bulk`` and ``mailer sparkpost webhook``."""
 
     # A probe asks often, and about the mail: what is wrong elsewhere must not answer for it. Whatever sends asks itself
     # whether mail can leave.
@@ -37,6 +39,10 @@ class Command(BaseCommand):
         )
         bulk = _("Send a mail to each address in a spreadsheet. The columns are the variables of the template.")
         send_bulk.add_arguments(commands.add_parser("send-bulk", help=bulk, description=bulk))
+        sparkpost = commands.add_parser("sparkpost", help=_("What SparkPost is to do for the mail."))
+        parts = sparkpost.add_subparsers(dest="part", required=True, title=_("commands"))
+        webhook = _("The webhook that SparkPost posts its events to: create, list, update, test, delete.")
+        sparkpost_webhook.add_arguments(parts.add_parser("webhook", help=webhook, description=webhook))
 
         listed = _("Look after the suppression list: the addresses that get no mail.")
         suppression_list.add_arguments(commands.add_parser("suppressions", help=listed, description=listed))
@@ -49,6 +55,8 @@ class Command(BaseCommand):
                 send_bulk.run(self, options)
             elif command == "suppressions":
                 suppression_list.run(self, options)
+            elif command == "sparkpost":
+                sparkpost_webhook.run(self, options)
             else:
                 self._purge()
         except KeyboardInterrupt:
