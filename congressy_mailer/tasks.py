@@ -18,11 +18,11 @@ from .conf import mailer_settings
 from .delivery import Delivery, Slice
 from .exceptions import SparkPostError, TransportUnavailable
 from .retry import FLOOR
+from .sparkpost import inbox
+from .sparkpost.processing import AWAY, process
 from .syncing import sync
 
 logger = logging.getLogger("congressy_mailer.syncing")
-from .sparkpost import inbox
-from .sparkpost.processing import AWAY, process
 
 _PURGE_INTERVAL = timedelta(hours=1)
 _LONGEST_PURGE = 10.0

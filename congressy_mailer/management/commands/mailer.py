@@ -13,13 +13,13 @@ from django.utils.translation import gettext as _
 
 from ... import outbox, suppressions
 from ...health import check_health
-from .. import send_bulk, suppression_list
-from .. import send_bulk, sparkpost_webhook
+from .. import send_bulk, sparkpost_webhook, suppression_list
 from ..screen import INTERRUPTED
 
 
 class Command(BaseCommand):
     """``mailer health``, ``mailer purge``, ``mailer send-bulk`` and ``mailer suppressions``."""
+
     """``mailer health``, ``mailer purge``, ``mailer send-bulk`` and ``mailer sparkpost webhook``."""
 
     # A probe asks often, and about the mail: what is wrong elsewhere must not answer for it. Whatever sends asks itself
