@@ -325,3 +325,19 @@ def test_a_preview_shows_no_link() -> None:
 def test_a_preference_is_compared_without_case() -> None:
     preferences.leave("Ana@Example.com", "", "")
     assert not gets()
+
+
+def test_leaving_by_our_link_is_told_of_the_mail_once() -> None:
+    message = news()
+    client = Client()
+    client.get(path_in(message))
+    assert not message.events.filter(type="unsubscribed").exists()
+    for _ in range(3):
+        assert client.post(path_in(message), {"List-Unsubscribe": "One-Click"}).status_code == 200
+    message.refresh_from_db()
+    assert message.delivery == "unsubscribed"
+    assert message.events.filter(type="unsubscribed", recipient=ANA).count() == 1
+    assert message.statuses.get().unsubscribed_at is not None
+    path = path_in(message)
+    message.delete()
+    assert client.post(path).status_code == 200
