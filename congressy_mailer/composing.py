@@ -57,6 +57,7 @@ class Composer:
             headers_to_leave(message),
         )
         mail.sparkpost = told(message)
+        mail.batch = message.batch_id if message.waits_with_batch else None
         return mail
 
     def _of_batch(self, message: Message) -> list[ReadAttachment]:

@@ -10,6 +10,7 @@ from email.mime.base import MIMEBase
 from email.utils import format_datetime
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 import django
 from celery.exceptions import SoftTimeLimitExceeded
@@ -61,6 +62,12 @@ class OutgoingMail(EmailMultiAlternatives):
     #: What SparkPost is told of it, as :func:`congressy_mailer.sparkpost.headers.told` has it. Transports put it where
     #: it belongs.
     sparkpost: Mapping[str, Any] = {}
+    #: What it says.
+    rendered: Rendered | None = None
+    #: The files that go with it, as they were read.
+    files: Sequence[ReadAttachment] = ()
+    #: The batch that it goes with; ``None``: it goes alone.
+    batch: UUID | None = None
     _built: Any = None
     _attachments: list[Any]
     _unattached: Sequence[ReadAttachment] = ()
@@ -155,6 +162,7 @@ def _compose(
     mail.attach_later(attachments)
     mail.envelope = message.envelope
     mail.wire = _wire(mail, rendered, attachments)
+    mail.rendered, mail.files = rendered, attachments
     if mail.wire is None:
         # Built here, so that an error is this message's and not the transport's.
         mail.message()

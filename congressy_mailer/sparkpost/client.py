@@ -34,19 +34,24 @@ class Client(sparkpost.SparkPost):  # type: ignore[misc]
 
 
 @sensitive_variables()
-def api_client() -> Client:
-    """A client with the host's key.
+def api_client(key: str | None = None, host: str | None = None) -> Client:
+    """A client of SparkPost's HTTP API.
+
+    Args:
+        key: an API key; ``None``: ``SPARKPOST_API_KEY``.
+        host: with its port where it is not 443; ``None``: ``SPARKPOST_API_HOST``.
 
     Raises:
-        SparkPostError: there is no ``SPARKPOST_API_KEY``.
+        SparkPostError: there is no key.
     """
     conf = mailer_settings()
-    if conf.SPARKPOST_API_KEY is None:
+    key = key or conf.SPARKPOST_API_KEY
+    if key is None:
         raise SparkPostError("CONGRESSY_MAILER['SPARKPOST_API_KEY'] is not set: SparkPost's HTTP API cannot be used.")
-    return Client(_Key(conf.SPARKPOST_API_KEY), conf.SPARKPOST_API_HOST)
+    return Client(Key(key), host or conf.SPARKPOST_API_HOST)
 
 
-class _Key(str):
+class Key(str):
     """A text that is shown to nobody who looks at variables."""
 
     __slots__ = ()

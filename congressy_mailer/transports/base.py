@@ -126,7 +126,7 @@ class Transport(Protocol):
     """Hands mails over."""
 
     def deliver(self, mails: Iterable[Composed], before_waiting: Callable[[], None] = nothing) -> Iterator[Outcome]:
-        """Take mails as they are composed and yield one outcome for each, in the same order.
+        """Take mails as they are composed and yield one outcome for each, in the same order unless some share a call.
 
         A mail is pulled only when the transport can begin with it. What has no outcome when
         :class:`~congressy_mailer.exceptions.TransportUnavailable` is raised was not sent.

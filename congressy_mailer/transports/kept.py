@@ -12,9 +12,12 @@ from celery.signals import worker_process_shutdown
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend
 
+from ..exceptions import SparkPostError, TransportUnavailable
+from ..sparkpost.backend import EmailBackend as SparkPostBackend
 from .base import Transport
 from .django import DjangoTransport, open_backend
 from .smtp import SmtpTransport, sends_as_django_does
+from .sparkpost import SparkPostTransport
 
 # What a backend keeps while it works, other than how it was configured.
 _WORKING_STATE = {"connection", "_partial_connection", "_lock", "ssl_context"}
@@ -33,6 +36,12 @@ def transport_for(using: str) -> Iterator[Transport]:
     backend = open_backend(using)
     if sends_as_django_does(backend):
         yield _threads.kept.transport(using, cast(EmailBackend, backend))
+    elif type(backend) is SparkPostBackend:
+        try:
+            client = backend.client()
+        except SparkPostError as error:
+            raise TransportUnavailable(str(error)) from error
+        yield SparkPostTransport(client)
     else:
         with closing(DjangoTransport(backend)) as transport:
             yield transport

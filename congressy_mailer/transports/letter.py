@@ -11,6 +11,8 @@ from email.generator import BytesGenerator
 from io import BytesIO
 from typing import Any
 
+from django.core.mail import EmailMessage
+
 from ..content.addresses import ascii_address, bare_address
 from ..content.header_fields import further_field
 from ..retry import Reply
@@ -53,14 +55,7 @@ class Letter:
         Args:
             eight_bit: the server offers ``8BITMIME`` (RFC 6152).
         """
-        content = self.composed.mail.wire
-        if content is not None:
-            return _closed(self.first_field + content)
-        content = _written(self.composed.mail.message())
-        if not eight_bit and not content.isascii():
-            # As it was read back, since the message classes of Django before 6.0 cannot be written so.
-            content = _written(email.message_from_bytes(content, policy=_SEVEN_BIT))
-        return _closed(self.first_field + _in_pairs(content))
+        return _closed(self.first_field + written(self.composed.mail, eight_bit=eight_bit))
 
 
 def address(composed: Composed, *, for_sparkpost: bool = False) -> Letter:
@@ -83,6 +78,23 @@ def address(composed: Composed, *, for_sparkpost: bool = False) -> Letter:
             refused[recipient] = Reply(553, f"5.1.3 Not sent: {error}")
     first_field = _sparkpost_field(composed) if for_sparkpost else b""
     return Letter(composed, sender, recipients, refused, first_field=first_field)
+
+
+def written(mail: EmailMessage, *, eight_bit: bool) -> bytes:
+    """A mail with CRLF line breaks, as it arrives: dots are not doubled.
+
+    Args:
+        mail: one of ours, or any of Django's.
+        eight_bit: it may have characters that are not ASCII.
+    """
+    content: bytes | None = getattr(mail, "wire", None)
+    if content is not None:
+        return content
+    content = _written(mail.message())
+    if not eight_bit and not content.isascii():
+        # As it was read back, since the message classes of Django before 6.0 cannot be written so.
+        content = _written(email.message_from_bytes(content, policy=_SEVEN_BIT))
+    return _in_pairs(content)
 
 
 def _sparkpost_field(composed: Composed) -> bytes:

@@ -1,0 +1,114 @@
+"""What SparkPost's Transmissions API answers, and what that means for the mail: pure rules.
+
+Statuses and codes are those of SparkPost's pages "Extended Error Codes" and "Transmissions" (API reference). The
+verdicts are those that a reply of SMTP would have, so that a mail has the same end whichever way it went.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..exceptions import SparkPostError
+from ..retry import Reply, Verdict
+
+# Of the API's key, its account or the place where it was asked; 408 and 429 say that nothing was taken this time.
+_NOT_THE_MAIL = {401, 403, 404, 405, 406, 407, 408, 415, 420, 425, 429}
+# "Server resources unavailable" and "Message generation not configured", which come with status 400; limits of sending.
+_UNAVAILABLE_CODES = {"1100", "1303", "1304", "1502", "1601", "1900", "1910", "2101", "2102", "2103"}
+# Sending domains that are blocked or not set up, and tracking domains of theirs that are not ready.
+_SENDER_CODES = {"7000", "7001", "2009", "2010", "2011", "2012"}
+_SENDING_DOMAIN = re.compile(r"(unconfigured|unverified|invalid) .{0,40}(sending|tracking) domain", re.IGNORECASE)
+# Those of a server that stands between and has passed the request on: it does not know what came of it.
+_OF_A_GATEWAY = {502, 504}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What it means that a transmission was not simply accepted."""
+
+    verdict: Verdict
+    #: The status with the words, or what happened instead of an answer.
+    reply: Reply
+    #: SparkPost may have taken it.
+    in_doubt: bool = False
+
+
+def refusal(error: SparkPostError) -> Refusal:
+    """What an error of the client means for the transmission as a whole.
+
+    A server's own fault is no mail's: it counts as unavailable, and everything stays queued. Where no answer came, or
+    one that is not SparkPost's own, the transmission may have been created: that is in doubt, as the content of an SMTP
+    session is whose reply was lost.
+    """
+    status = error.status
+    reply = Reply(status, str(error))
+    if status is None:
+        return Refusal(Verdict.DEFERRED if error.in_doubt else Verdict.UNAVAILABLE, reply, error.in_doubt)
+    codes = set(error.codes)
+    if status < 300 or status in _OF_A_GATEWAY or (status >= 500 and status != 503 and not codes):
+        # Without a code: nothing said no to this mail.
+        return Refusal(Verdict.DEFERRED, Reply(None, str(error)), in_doubt=True)
+    if status < 400 or status >= 500 or status in _NOT_THE_MAIL or codes & _UNAVAILABLE_CODES:
+        return Refusal(Verdict.UNAVAILABLE, reply)
+    if codes & _SENDER_CODES or _SENDING_DOMAIN.search(str(error)):
+        return Refusal(Verdict.SENDER_REFUSED, reply)
+    return Refusal(Verdict.REJECTED, reply)
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What became of the recipients of a transmission that was created."""
+
+    reply: Reply
+    #: Addresses that were refused, as they were sent, with the reason.
+    rejected: Mapping[str, Reply] = field(default_factory=dict)
+    #: Some were refused, and it was not said which: those who are not among ``rejected`` may have it or not.
+    unclear: bool = False
+
+
+def created(answer: Mapping[str, Any], addresses: Sequence[str]) -> Created:
+    """Read what was said of each recipient.
+
+    SparkPost counts those that it refuses, and describes what is wrong with them; it does not say in a field of its own
+    whose description that is.
+
+    Args:
+        answer: the whole of it.
+        addresses: of the recipients, as they were sent.
+    """
+    results = answer.get("results")
+    results = results if isinstance(results, Mapping) else {}
+    reply = Reply(200, f"OK {results.get('id', '')}".rstrip())
+    count = results.get("total_rejected_recipients")
+    if not isinstance(count, int) or count <= 0:
+        return Created(reply)
+    errors = results.get("rcpt_to_errors")
+    said = [_words(error) for error in errors if isinstance(error, Mapping)] if isinstance(errors, list) else []
+    if count >= len(addresses):
+        # All of them, and the reasons may be in any order.
+        reason = Reply(200, "; ".join(dict.fromkeys(said)) or "The recipient was refused.")
+        named = _named(said, addresses)
+        return Created(reply, {address: named.get(address, reason) for address in addresses})
+    rejected = _named(said, addresses)
+    return Created(reply, rejected, unclear=len(rejected) != count)
+
+
+def _words(error: Mapping[Any, Any]) -> str:
+    words = [str(error[name]) for name in ("code", "message", "description") if error.get(name)]
+    return " ".join(words)
+
+
+def _named(said: Sequence[str], addresses: Sequence[str]) -> dict[str, Reply]:
+    """Those whose address is in what was said."""
+    by_address = {address.lower(): address for address in addresses}
+    found: dict[str, Reply] = {}
+    for words in said:
+        # Not parts of a longer address.
+        for piece in re.split(r"[\s'\"<>,;:()\[\]]+", words.lower()):
+            address = by_address.get(piece.rstrip("."))
+            if address is not None:
+                found[address] = Reply(200, words)
+    return found

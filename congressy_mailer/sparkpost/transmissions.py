@@ -1,0 +1,244 @@
+"""Mails → requests to SparkPost's Transmissions API: one mail in a call, or many of a batch (API reference).
+
+A mail goes as the same bytes that SMTP would carry (``email_rfc822``), without dots doubled. Recipients, campaign,
+tags, metadata and options stand beside it, as the ``X-MSYS-API`` header would have said them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from email.header import decode_header, make_header
+from typing import Any
+
+from ..content.addresses import MAX_LINE, ascii_address, bare_address
+from ..content.mime import OutgoingMail
+from ..content.templates import Rendered
+from ..content.wire import write
+from .substitution import BRACES, Skeleton
+
+#: Recipients of one transmission: SparkPost takes more, and asks for no more at once ("SMTP and REST API Injection Best
+#: Practices").
+MAX_RECIPIENTS = 2000
+
+_FIELD_END = re.compile(rb"\r\n(?![ \t])")
+_ENCODED_WORD = re.compile(rf"=\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=|{BRACES.pattern}")
+# They say how the content is written, and are written with it.
+_OF_THE_CONTENT = {"content-type", "content-transfer-encoding"}
+_COPIES = ("cc", "bcc", "archive")
+_LINK = re.compile("https?://", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ToSend:
+    """A mail as the API needs it."""
+
+    #: Its bytes: ASCII, with CRLF line breaks.
+    content: bytes
+    #: The addresses that it goes to, in ASCII.
+    recipients: Sequence[str]
+    #: Those of them that its ``To`` names; the others are copies.
+    to: Sequence[str] = ()
+    #: What SparkPost is told of it, as :func:`.headers.told` has it.
+    keys: Mapping[str, Any] | None = None
+
+
+def one(mail: ToSend) -> dict[str, Any]:
+    """The request for one mail, which arrives as it is.
+
+    Substitution is switched off for its content; SparkPost does it in the headers all the same.
+    """
+    keys = mail.keys or {}
+    skeleton = Skeleton()
+    head, rest = _split(mail.content)
+    content = b"\r\n".join(_escaped(field, skeleton) for field in head).decode("ascii") + rest.decode("ascii")
+    recipients = [_recipient(address, keys, to=mail.to) for address in mail.recipients]
+    copies = [copy for name in _COPIES for copy in keys.get(name, ())]
+    recipients += [_recipient(copy["email"], keys, to=mail.to, name=copy.get("name")) for copy in copies]
+    return _request(keys, recipients, content, skeleton, perform_substitutions=False)
+
+
+def many(mails: Sequence[OutgoingMail], addresses: Sequence[str]) -> dict[str, Any] | None:
+    """The request for several mails at once, each with one recipient, for which :func:`likeness` is the same.
+
+    What they have in common is said once, and what differs is each recipient's substitution data. Readers get what they
+    would have got alone: each its own headers, among them ``Message-ID`` and the link to unsubscribe.
+
+    Args:
+        mails: written at once: each has ``wire``.
+        addresses: of their recipients, in ASCII and in the same order.
+
+    Returns:
+        ``None`` where one cannot be said in such a way.
+    """
+    skeleton = Skeleton(len(mails))
+    first = mails[0]
+    heads = [_head_only(mail) for mail in mails]
+    fields = _common_fields(heads, skeleton)
+    if fields is None:
+        return None
+    texts = [_said(mail) for mail in mails]
+    before = {name for own in skeleton.own for name in own}
+    text = skeleton.text([text for text, _ in texts])
+    html = skeleton.text([html for _, html in texts])
+    if first.sparkpost.get("options", {}).get("click_tracking") and _has_link(skeleton.own, but=before):
+        # SparkPost follows no link that stands in a value ("Template Language", "Links in Variables").
+        return None
+    written = write(
+        Rendered("", text, html), from_email=first.from_email, to=(), cc=(), reply_to=(), headers={},
+        attachments=first.files,
+    )  # fmt: skip
+    content_fields, body = _split(written)
+    fields += [field for field in content_fields if _name(field) in _OF_THE_CONTENT]
+    recipients = [
+        _recipient(address, mail.sparkpost, values=own)
+        for address, mail, own in zip(addresses, mails, skeleton.own, strict=True)
+    ]
+    content = b"\r\n".join(fields).decode("ascii") + body.decode("ascii")
+    return _request(first.sparkpost, recipients, content, skeleton)
+
+
+def likeness(mail: OutgoingMail) -> object | None:
+    """Equal for mails that may share a call; ``None`` for one that goes alone."""
+    if mail.wire is None or mail.rendered is None or mail.batch is None or len(mail.envelope) != 1 or mail.cc:
+        return None
+    if len(mail.to) != 1 or any(mail.sparkpost.get(name) for name in _COPIES):
+        return None
+    text, html = _said(mail)
+    # A line may grow or shrink where it is filled in: nobody would break those anew that become too long.
+    if max(map(len, f"{text}\n{html}".encode().split(b"\n"))) > MAX_LINE:
+        return None
+    return (
+        mail.batch,
+        text.count("\n"),
+        html.count("\n") if html else -1,
+        tuple(map(id, mail.files)),
+        mail.sparkpost.get("campaign_id"),
+        json.dumps(mail.sparkpost.get("options", {}), sort_keys=True),
+        tuple(map(_name, _head_only(mail))),
+    )
+
+
+def encoded(request: Mapping[str, Any]) -> bytes:
+    """The body of the request."""
+    return json.dumps(request, allow_nan=False, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _request(
+    keys: Mapping[str, Any],
+    recipients: list[dict[str, Any]],
+    content: str,
+    skeleton: Skeleton,
+    **options: bool,
+) -> dict[str, Any]:
+    request: dict[str, Any] = {
+        # Off unless asked for, as over SMTP; here SparkPost's own default is another.
+        "options": {"open_tracking": False, "click_tracking": False, **keys.get("options", {}), **options},
+        "recipients": recipients,
+        "content": {"email_rfc822": content},
+    }
+    if skeleton.common:
+        request["substitution_data"] = skeleton.common
+    if keys.get("campaign_id"):
+        request["campaign_id"] = keys["campaign_id"]
+    return request
+
+
+def _recipient(
+    address: str,
+    keys: Mapping[str, Any],
+    *,
+    to: Iterable[str] = (),
+    name: str | None = None,
+    values: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    where: dict[str, Any] = {"email": address}
+    if name:
+        where["name"] = name
+    if to and address not in to:
+        # That it is a copy, and of what ("CC, BCC and Archive with the REST API").
+        where["header_to"] = ",".join(to)
+    recipient: dict[str, Any] = {"address": where}
+    if keys.get("metadata"):
+        recipient["metadata"] = keys["metadata"]
+    if keys.get("tags"):
+        recipient["tags"] = keys["tags"]
+    if values:
+        recipient["substitution_data"] = values
+    return recipient
+
+
+def to_of(addresses: Iterable[str]) -> list[str]:
+    """The addresses of a ``To`` as the API names them; one that has no such form is left out."""
+    found = []
+    for address in addresses:
+        try:
+            found.append(ascii_address(bare_address(address)))
+        except ValueError:
+            continue
+    return found
+
+
+def _split(content: bytes) -> tuple[list[bytes], bytes]:
+    """Header fields without the line break at their end, and what comes after them, from that line break on."""
+    head, empty, body = content.partition(b"\r\n\r\n")
+    return _FIELD_END.split(head), empty + body
+
+
+def _head_only(mail: OutgoingMail) -> list[bytes]:
+    assert mail.wire is not None
+    return [field for field in _split(mail.wire)[0] if _name(field) not in _OF_THE_CONTENT]
+
+
+def _name(field: bytes) -> str:
+    return field.partition(b":")[0].decode("ascii").lower()
+
+
+def _common_fields(heads: Sequence[list[bytes]], skeleton: Skeleton) -> list[bytes] | None:
+    fields = []
+    for same in zip(*heads, strict=True):
+        if len(set(same)) == 1:
+            fields.append(_escaped(same[0], skeleton))
+            continue
+        # RFC 5322 §2.2.3: without the line breaks it is the same.
+        lines = [field.replace(b"\r\n", b"").decode("ascii") for field in same]
+        if max(map(len, lines)) > MAX_LINE:
+            return None
+        name = lines[0].partition(":")[0]
+        values = [line.partition(":")[2].lstrip(" ") for line in lines]
+        fields.append(f"{name}: {skeleton.whole(values)}".encode("ascii"))
+    return fields
+
+
+def _escaped(field: bytes, skeleton: Skeleton) -> bytes:
+    """The field, so that nothing in it is read as the template language, also where it is encoded (RFC 2047)."""
+    if _name(field) in _OF_THE_CONTENT:
+        return field
+    escape: Callable[[re.Match[str]], str] = lambda found: _escape(found.group(), skeleton)  # noqa: E731
+    return _ENCODED_WORD.sub(escape, field.decode("ascii")).encode("ascii")
+
+
+def _escape(found: str, skeleton: Skeleton) -> str:
+    if not found.startswith("=?"):
+        return skeleton.constant(found)
+    try:
+        decoded = str(make_header(decode_header(found)))
+    except (LookupError, ValueError):
+        return skeleton.constant(found)
+    # Its neighbour may have the other brace.
+    return skeleton.constant(found) if "{" in decoded or "}" in decoded else found
+
+
+def _said(mail: OutgoingMail) -> tuple[str, str]:
+    assert mail.rendered is not None
+    return _with_line_feeds(mail.rendered.text), _with_line_feeds(mail.rendered.html)
+
+
+def _with_line_feeds(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _has_link(own: Iterable[Mapping[str, str]], *, but: set[str]) -> bool:
+    return any(_LINK.search(value) for values in own for name, value in values.items() if name not in but)
