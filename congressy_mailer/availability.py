@@ -65,18 +65,25 @@ class Gate:
             # One that is being tried at this moment will be known about soon.
             self.closed[status.sender_domain] = max(status.next_try_at, now + FLOOR)
 
-    def failed(self, sender_domain: str, reason: str) -> timedelta:
-        """It could not be used. Returns how long to leave it alone."""
+    def failed(self, sender_domain: str, reason: str, at_least: timedelta | None = None) -> timedelta:
+        """It could not be used. Returns how long to leave it alone.
+
+        Args:
+            sender_domain: whose mail; empty: everybody's.
+            reason: for people.
+            at_least: how long the server itself has asked for; ``UNAVAILABLE_BACKOFF_MAX`` is the most that it gets.
+        """
         self._before_telling()
         conf = mailer_settings()
         now = timezone.now()
+        asked_for = min(at_least or timedelta(0), conf.UNAVAILABLE_BACKOFF_MAX)
         known = _statuses(self._using).filter(sender_domain=sender_domain)
         status = known.first()
         if status is None:
-            wait = delay(1, conf.UNAVAILABLE_BACKOFF, conf.UNAVAILABLE_BACKOFF_MAX)
+            wait = max(asked_for, delay(1, conf.UNAVAILABLE_BACKOFF, conf.UNAVAILABLE_BACKOFF_MAX))
             _begin(self._using, sender_domain, reason, now, now + wait)
         elif sender_domain in self._trying:
-            wait = delay(status.failures + 1, conf.UNAVAILABLE_BACKOFF, conf.UNAVAILABLE_BACKOFF_MAX)
+            wait = max(asked_for, delay(status.failures + 1, conf.UNAVAILABLE_BACKOFF, conf.UNAVAILABLE_BACKOFF_MAX))
             known.update(failures=F("failures") + 1, next_try_at=now + wait, reason=reason)
         else:
             # Found out by several at once: that is one failure.
@@ -111,7 +118,9 @@ def _begin(using: str, sender_domain: str, reason: str, now: datetime, next_try_
     except IntegrityError:
         # Another worker found it out at the same moment, and says so.
         return
-    logger.error("%s is unavailable; its mail stays queued: %s", _name(using, sender_domain), reason)
+    others = mailer_settings().FAILOVER if not using and not sender_domain else ()
+    what = f"its mail goes over {' or '.join(map(repr, others))} meanwhile" if others else "its mail stays queued"
+    logger.error("%s is unavailable; %s: %s", _name(using, sender_domain), what, reason)
     transport_unavailable.send_robust(TransportStatus, using=using, sender_domain=sender_domain, reason=reason)
 
 
@@ -135,8 +144,10 @@ def unavailable() -> list[TransportStatus]:
 
 
 def _mail_of(status: TransportStatus) -> QuerySet[Message]:
+    # Mail that names no backend may go over those of FAILOVER too.
+    named = {status.using, ""} if status.using in mailer_settings().FAILOVER else {status.using}
     waiting = Message.objects.using(outbox.database()).filter(
-        state__in=(State.QUEUED, State.SENDING, State.DEFERRED), using=status.using
+        state__in=(State.QUEUED, State.SENDING, State.DEFERRED), using__in=named
     )
     if not status.sender_domain:
         return waiting

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from django.db import DataError, InterfaceError, OperationalError, connections
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from . import outbox
+from . import failover, outbox
 from .availability import Gate
 from .composing import Composer
 from .conf import mailer_settings
@@ -182,7 +182,7 @@ class Delivery:
                 if begun and time.monotonic() > self._until:
                     break
                 try:
-                    self._deliver(using, [message for message in messages if message.using == using])
+                    self._deliver_over_routes(using, [message for message in messages if message.using == using])
                 except TransportUnavailable as error:
                     # Another backend's mail need not wait for this one.
                     unavailable = error
@@ -220,34 +220,85 @@ class Delivery:
                 outbox.give_back(self._token)
             raise
 
-    def _deliver(self, using: str, messages: Sequence[Message]) -> None:
+    def _deliver_over_routes(self, using: str, messages: Sequence[Message]) -> None:
+        """Deliver over the first mail backend that can be used, and whatever is bound to another one over that.
+
+        Raises:
+            TransportUnavailable: for some of them there is none.
+        """
+        *routes, last = failover.routes(using, messages)
+        unavailable: TransportUnavailable | None = None
+        for route in (*routes, last):
+            mine = [message for message in messages if message.id in self._open and failover.may_go(message, route)]
+            bound = {message.id for message in mine if failover.is_bound(message) or route == last}
+            if not mine:
+                continue
+            try:
+                closed = self._deliver(route, mine, elsewhere={message.id for message in mine} - bound)
+            except TransportUnavailable as error:
+                closed = True
+                if any(message.id in bound for message in mine):
+                    unavailable = error
+            if not closed:
+                # It can be used: what has not been begun waits for it.
+                messages = [message for message in messages if failover.is_bound(message)]
+        if unavailable is not None:
+            raise unavailable
+
+    def _deliver(self, using: str, messages: Sequence[Message], elsewhere: Set[UUID]) -> bool:
+        """Deliver over one mail backend.
+
+        Args:
+            using: its alias.
+            messages: what may go over it.
+            elsewhere: those of them that stay open where it cannot be used, since another may take them.
+
+        Returns:
+            Whether the backend as a whole is known to be unavailable.
+
+        Raises:
+            TransportUnavailable: it was found to be.
+        """
         senders = {domain_of(message.from_email) for message in messages}
         gate = Gate(using, senders, before_telling=self._recorder.flush)
         pace = pace_for(using)
         self._too_early = timedelta(0)
         try:
+            if "" in gate.closed:
+                messages = [message for message in messages if message.id not in elsewhere]
             messages = self._admitted(gate, messages)
             if messages:
+                self._note_route(using, messages)
                 with transport_for(using) as transport:
                     for outcome in transport.deliver(self._compose_all(gate, pace, messages), self._recorder.flush):
                         self._record(gate, pace, outcome)
             self._leave_for(self._too_early, messages)
+            return "" in gate.closed
         except NoFreeConnection as busy:
             # What was handed over and has no outcome was not sent.
             self._open |= self._handed_over
             self._handed_over.clear()
             self._leave_for(busy.retry_in, messages)
+            return False
         except TransportUnavailable as found:
             self._recorder.flush()
             error = discreet_error(self._handed_over.values(), found)
             # What was handed over and has no outcome was not sent.
             self._open |= self._handed_over
             self._handed_over.clear()
-            error.retry_in = gate.failed("", str(error))
-            self._put_back([message.id for message in messages], until=gate.closed[""])
+            error.retry_in = gate.failed("", str(error), at_least=found.retry_in)
+            self._put_back([message.id for message in messages if message.id not in elsewhere], until=gate.closed[""])
             raise error from (found.__cause__ if error is found else None)
         finally:
             gate.leave()
+
+    def _note_route(self, route: str, messages: Sequence[Message]) -> None:
+        """Before any of them is handed over. Mail that goes where it always does needs no writing down."""
+        new = [message for message in messages if message.via != route and not message.using]
+        if new:
+            self._recorder.insist(partial(outbox.note_route, self._token, [message.id for message in new], route))
+            for message in new:
+                message.via = route
 
     def _leave_for(self, wait: timedelta, messages: Sequence[Message]) -> None:
         """Put back what has not begun, without an attempt, to be looked at when there may be room for it."""

@@ -178,6 +178,9 @@ class Message(Mail):
     begun_at = models.DateTimeField(_("begun at"), null=True, blank=True)
     #: How often its worker died while holding it, or its server's last reply was lost.
     crashes = models.PositiveSmallIntegerField(_("crashes"), default=0)
+    #: Alias of the mail backend that it went over last, where that is another than it names: see
+    #: :mod:`congressy_mailer.failover`.
+    via = models.CharField(_("sent over"), max_length=100, blank=True, default="")
     #: Somebody has queued it again: it does not wait with its batch any more, nor end with it.
     alone = models.BooleanField(_("alone"), default=False)
     #: Addresses still to be served after some were accepted, refused or left out; empty: all of them.

@@ -219,6 +219,20 @@ def begin(token: str, key: UUID) -> bool:
 
 
 @without_conflicts
+def note_route(token: str, ids: Iterable[UUID], via: str) -> None:
+    """Write down which mail backend claimed messages are about to go over.
+
+    Before they are handed over: a message whose worker dies then must not go over another one afterwards.
+
+    Args:
+        token: of the claim.
+        ids: of the messages.
+        via: the backend's alias; empty: the one that the messages name.
+    """
+    rows(ids).filter(state=State.SENDING, token=token).update(via=via)
+
+
+@without_conflicts
 def release(token: str, messages: Iterable[Message], until: datetime | None = None) -> None:
     """Put claimed messages that were not handed over back on the queue; no attempt is counted.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.header import decode_header, make_header
 from typing import Any
@@ -87,7 +87,7 @@ def many(mails: Sequence[OutgoingMail], addresses: Sequence[str]) -> dict[str, A
         # SparkPost follows no link that stands in a value ("Template Language", "Links in Variables").
         return None
     written = write(
-        Rendered("", text, html), from_email=first.from_email, to=(), cc=(), reply_to=(), headers={},
+        Rendered("-", text, html), from_email=first.from_email, to=(), cc=(), reply_to=(), headers={},
         attachments=first.files,
     )  # fmt: skip
     content_fields, body = _split(written)
@@ -216,19 +216,23 @@ def _escaped(field: bytes, skeleton: Skeleton) -> bytes:
     """The field, so that nothing in it is read as the template language, also where it is encoded (RFC 2047)."""
     if _name(field) in _OF_THE_CONTENT:
         return field
-    escape: Callable[[re.Match[str]], str] = lambda found: _escape(found.group(), skeleton)  # noqa: E731
-    return _ENCODED_WORD.sub(escape, field.decode("ascii")).encode("ascii")
+    text = field.decode("ascii")
+    if not any(map(_may_be_read, _ENCODED_WORD.findall(text))):
+        return field
+    # All encoded words of it: beside one that stays, what is put in would be encoded a second time.
+    return _ENCODED_WORD.sub(lambda found: skeleton.constant(found.group()), text).encode("ascii")
 
 
-def _escape(found: str, skeleton: Skeleton) -> str:
-    if not found.startswith("=?"):
-        return skeleton.constant(found)
+def _may_be_read(piece: str) -> bool:
+    """Whether braces, or an encoded word, may be read as the template language or as a part of it."""
+    if not piece.startswith("=?"):
+        return True
     try:
-        decoded = str(make_header(decode_header(found)))
+        decoded = str(make_header(decode_header(piece)))
     except (LookupError, ValueError):
-        return skeleton.constant(found)
+        return True
     # Its neighbour may have the other brace.
-    return skeleton.constant(found) if "{" in decoded or "}" in decoded else found
+    return "{" in decoded or "}" in decoded
 
 
 def _said(mail: OutgoingMail) -> tuple[str, str]:
