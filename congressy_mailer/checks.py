@@ -33,6 +33,7 @@ Apps = Sequence[AppConfig] | None
 _WAITS = 14
 # Whoever guesses one decides who gets no more mail.
 _SHORTEST_SECRET = 16
+_HTTP_BACKEND = "congressy_mailer.sparkpost.backend.EmailBackend"
 _LOADS_HUMANIZE = re.compile(r"\{%\s*load\s[^%]*\bhumanize\b")
 
 
@@ -211,6 +212,45 @@ def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
                 )
             )
     return errors
+
+
+@register("congressy_mailer")
+def check_failover(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.E017``: ``FAILOVER`` names a mail backend that there is not."""
+    conf = settings_if_valid()
+    if conf is None:
+        return []
+    known = set(conf.TRANSPORTS)
+    if django.VERSION >= (6, 1):
+        known |= set(getattr(settings, "MAILERS", ()))
+    return [
+        Error(
+            _("CONGRESSY_MAILER['FAILOVER'] names %(alias)r, which is no mail backend beside the default one.")
+            % {"alias": alias},
+            hint=_("Name aliases of %(where)s.")
+            % {"where": "MAILERS" if django.VERSION >= (6, 1) else "CONGRESSY_MAILER['TRANSPORTS']"},
+            id="congressy_mailer.E017",
+        )
+        for alias in conf.FAILOVER
+        if alias not in known or alias == "default"
+    ]
+
+
+@register("congressy_mailer")
+def check_api_key(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.E018``: a mail backend over SparkPost's HTTP API has no API key."""
+    conf = settings_if_valid()
+    if conf is None or conf.SPARKPOST_API_KEY is not None:
+        return []
+    return [
+        Error(
+            _("%(name)s sends over SparkPost's HTTP API, and there is no API key.") % {"name": backend.name},
+            hint=_("Set CONGRESSY_MAILER['SPARKPOST_API_KEY'], or api_key in the OPTIONS of the backend."),
+            id="congressy_mailer.E018",
+        )
+        for backend in mail_backends()
+        if backend.path == _HTTP_BACKEND and isinstance(backend.options, Mapping) and not backend.options.get("api_key")
+    ]
 
 
 @register("congressy_mailer")

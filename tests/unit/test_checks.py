@@ -266,3 +266,24 @@ else:
             findings = found()
         assert set(findings) == {f"congressy_mailer.{check}"}
         assert text in findings[f"congressy_mailer.{check}"]
+
+
+HTTP = "congressy_mailer.sparkpost.backend.EmailBackend"
+
+
+def test_failover_names_mail_backends_that_there_are() -> None:
+    known = transports()["CONGRESSY_MAILER"]
+    with emails(CONGRESSY_MAILER={**known, "FAILOVER": ["eu"]}):
+        assert "congressy_mailer.E017" not in found()
+    for alias in ("us", "default"):
+        with emails(CONGRESSY_MAILER={**known, "FAILOVER": ["eu", alias]}):
+            assert repr(alias) in found()["congressy_mailer.E017"]
+
+
+def test_the_http_backend_needs_a_key() -> None:
+    with emails(**transports(HTTP)):
+        assert f"{EU}['BACKEND']" in found()["congressy_mailer.E018"]
+    with emails(**transports(HTTP, api_key="key")):
+        assert "congressy_mailer.E018" not in found()
+    with emails(CONGRESSY_MAILER={**transports(HTTP)["CONGRESSY_MAILER"], "SPARKPOST_API_KEY": "key"}):
+        assert "congressy_mailer.E018" not in found()
