@@ -20,7 +20,7 @@ from .events.seed import ADMIN, FORGETFUL
 from .inbox.pages import write_pages
 from .services import Services
 from .tally import states, take_tally
-from .visitors import BOUNCING, DELAYED, Visitor, people
+from .visitors import DELAYED, REFUSED, Visitor, people
 
 #: People at the site at the same time.
 _AT_ONCE = 4
@@ -133,7 +133,7 @@ def _conclude(services: Services) -> bool:
     expected = (
         tally.lost == tally.duplicated == 0
         and tally.failed == 1
-        and Message.objects.get(state=State.FAILED).to == [BOUNCING]
+        and Message.objects.get(state=State.FAILED).to == [REFUSED]
         and Message.objects.get(to=[DELAYED]).attempts == 3
     )
     if not expected:

@@ -22,7 +22,7 @@ _LAST = (
 #: Refused twice, then taken; see ``local_sparkpost.replies.AddressRules``.
 DELAYED = "delay-2@participantes.example"
 #: Always refused.
-BOUNCING = "hard-bounce@participantes.example"
+REFUSED = "refused@participantes.example"
 #: Everybody needs these two and somebody else.
 FEWEST = 3
 
@@ -40,7 +40,7 @@ def people(count: int) -> list[tuple[str, str, str]]:
     found = []
     for number, (round_, last, first) in zip(range(count), names, strict=False):
         address = f"{_plain(first)}.{_plain(last)}{'' if round_ == 1 else round_}@participantes.example"
-        address = {0: DELAYED, 1: BOUNCING}.get(number, address)
+        address = {0: DELAYED, 1: REFUSED}.get(number, address)
         found.append((f"{first} {last}", address, "boleto" if number % 4 == 3 else "pix"))
     return found
 

@@ -18,7 +18,7 @@ from django.db import connection
 from congressy_mailer import dispatch, pacing
 from congressy_mailer.transports import kept
 from demo.embedded_redis import EmbeddedRedis
-from demo.local_sparkpost import Certificate, LocalSparkPost, make_certificate
+from demo.local_sparkpost import Certificate, Habits, LocalSparkPost, WholeSparkPost, make_certificate
 from demo.processes import Process
 from tests.integration.scripted_https import ScriptedHttps
 from tests.project import app
@@ -153,6 +153,41 @@ def sparkpost_api(certificate: Certificate, settings: Any, monkeypatch: pytest.M
             "SPARKPOST_API_HOST": server.host,
         }
         yield server
+
+
+@pytest.fixture
+def local_sparkpost(
+    certificate: Certificate, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WholeSparkPost]:
+    """A whole SparkPost, of which the settings know: SMTP relay, HTTP API, and events once a webhook is registered."""
+    with WholeSparkPost(certificate=certificate, habits=Habits(every=0.05, retry_after=0.05)) as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        smtp = {
+            "host": server.smtp.host,
+            "port": server.smtp.port,
+            "username": server.smtp.user,
+            "password": server.account.key,
+            "use_tls": True,
+        }
+        if hasattr(settings, "MAILERS"):
+            settings.MAILERS = {
+                **settings.MAILERS,
+                "default": {"BACKEND": "django.core.mail.backends.smtp.EmailBackend", "OPTIONS": smtp},
+            }
+        else:
+            # The test runner has put another one in its place.
+            settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+            settings.EMAIL_HOST, settings.EMAIL_PORT = smtp["host"], smtp["port"]
+            settings.EMAIL_HOST_PASSWORD = smtp["password"]
+        settings.CONGRESSY_MAILER = {
+            **settings.CONGRESSY_MAILER,
+            "SPARKPOST_HEADER": "always",
+            "SPARKPOST_API_KEY": server.account.key,
+            "SPARKPOST_API_HOST": server.api.address,
+        }
+        yield server
+        kept.close_connections()
 
 
 @pytest.fixture

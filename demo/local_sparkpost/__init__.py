@@ -1,25 +1,38 @@
 """A local server that speaks as SparkPost does, for the demo and for tests.
 
-It knows SparkPost's SMTP relay; every mail that it accepts is kept in a :class:`Mailbox`.
+:class:`LocalSparkPost` is its SMTP relay alone. :class:`WholeSparkPost` has its HTTP API and its event webhooks beside
+it. Every mail that is accepted is kept in a :class:`Mailbox`; what becomes of it is in :mod:`.fates`.
 """
 
+from .answers import TOO_MANY_REQUESTS
+from .answers import Answer as ApiAnswer
+from .answers import Request as ApiRequest
 from .certificate import Certificate, make_certificate
 from .mailbox import Mailbox, ReceivedMail, count_copies, read_mailbox
+from .posting import Habits
 from .replies import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, Raw, Script, Stage
 from .server import LocalSparkPost
+from .suppression_list import COMPLIANCE
+from .whole import WholeSparkPost
 
 __all__ = [
+    "COMPLIANCE",
     "HANG_UP",
     "KEEP_AND_HANG_UP",
     "SILENCE",
+    "TOO_MANY_REQUESTS",
+    "ApiAnswer",
+    "ApiRequest",
     "Certificate",
     "Exchange",
+    "Habits",
     "LocalSparkPost",
     "Mailbox",
     "Raw",
     "ReceivedMail",
     "Script",
     "Stage",
+    "WholeSparkPost",
     "count_copies",
     "make_certificate",
     "read_mailbox",

@@ -1,7 +1,8 @@
-"""The server as a process of its own: ``python -m demo.local_sparkpost --port 0 --directory mails``.
+"""A whole SparkPost as a process of its own: ``python -m demo.local_sparkpost --port 0 --directory mails``.
 
-Its first line of output is a JSON object with all that a client needs: host, port, user, password, and the file to
-name in ``SSL_CERT_FILE``. It ends on SIGTERM, on Ctrl-C, and with the process that started it.
+Its first line of output is a JSON object with all that a client needs: host, port, user and password of
+SMTP (the password is the API key, too), host of the HTTP API, and the file to name in ``SSL_CERT_FILE`` and
+``REQUESTS_CA_BUNDLE``. It ends on SIGTERM, on Ctrl-C, and with the process that started it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import threading
 from pathlib import Path
 
 from ..lifetime import die_with_parent
-from .server import LocalSparkPost
+from .posting import Habits
+from .whole import WholeSparkPost
 
 
 def main() -> None:
@@ -22,25 +24,30 @@ def main() -> None:
     parent = os.getppid()
     parser = argparse.ArgumentParser(prog="python -m demo.local_sparkpost", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1; 0 (the default): any free one")
+    parser.add_argument("--api-port", type=int, default=0, help="the same for the HTTP API")
     parser.add_argument("--directory", type=Path, help="where accepted mail is stored; nowhere if left out")
     parser.add_argument("--password", help="the only password accepted; made up if left out")
+    parser.add_argument("--seed", type=int, default=0, help="of how events are posted")
     parser.add_argument("--idle-seconds", type=float, default=60, help="a connection may be silent so long")
     options = parser.parse_args()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     die_with_parent(parent)
-    with LocalSparkPost(
-        port=options.port,
-        password=options.password,
+    with WholeSparkPost(
+        smtp_port=options.port,
+        api_port=options.api_port,
+        key=options.password,
         directory=options.directory,
         idle_seconds=options.idle_seconds,
+        habits=Habits(seed=options.seed),
     ) as server:
         told = {
-            "host": server.host,
-            "port": server.port,
-            "user": server.user,
-            "password": server.password,
+            "host": server.smtp.host,
+            "port": server.smtp.port,
+            "user": server.smtp.user,
+            "password": server.account.key,
+            "api_host": server.api.address,
             "certificate": str(server.certificate.authority),
         }
         print(json.dumps(told), flush=True)

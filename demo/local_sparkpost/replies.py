@@ -98,11 +98,11 @@ Answer = str | Deed | Raw | None
 Script = Callable[[Exchange], Answer | Awaitable[Answer]]
 
 _DELAYED = re.compile(r"delay-(\d+)(?:\+.*)?")
-_HARD_BOUNCE = re.compile(r"hard-bounce(?:\+.*)?")
+_REFUSED = re.compile(r"refused(?:\+.*)?")
 
 
 class AddressRules:
-    """Recipients that misbehave by the name before the ``@``; anything may follow the name after a ``+``."""
+    """Recipients that are refused at once, by the name before the ``@``; anything may follow the name after a ``+``."""
 
     def __init__(self) -> None:
         self._refusals: Counter[str] = Counter()
@@ -111,10 +111,11 @@ class AddressRules:
     def reply_to(self, recipient: str) -> str | None:
         """The reply to ``RCPT TO`` for an address that follows a rule; ``None`` for any other.
 
-        ``delay-3@…`` is refused temporarily three times and accepted then, ``hard-bounce@…`` always refused.
+        ``refused@…`` is always refused. ``delay-3@…`` is refused temporarily three times and accepted then, which the
+        sender sees; what happens to a mail once it is accepted, the sender learns from events: see :mod:`.fates`.
         """
         name = recipient.rpartition("@")[0].lower()
-        if _HARD_BOUNCE.fullmatch(name):
+        if _REFUSED.fullmatch(name):
             return "550 5.1.1 no such user"
         delayed = _DELAYED.fullmatch(name)
         if delayed is None:

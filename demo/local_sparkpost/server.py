@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 from ..processes import Startable
+from .account import Account
 from .certificate import Certificate, make_certificate
 from .mailbox import Mailbox
 from .replies import Script
@@ -38,6 +39,7 @@ class LocalSparkPost(Startable):
         script: Script | None = None,
         idle_seconds: float = 60,
         messages_per_connection: int = 100,
+        account: Account | None = None,
     ) -> None:
         """Prepare a server without starting it.
 
@@ -49,6 +51,7 @@ class LocalSparkPost(Startable):
             script: scripted replies; see :data:`.replies.Script`. May be set and replaced while it runs.
             idle_seconds: a connection is closed after so long without a command (SMTP API reference: 1 minute).
             messages_per_connection: SMTP API reference: up to 100.
+            account: whose mail it is; with one, what only SparkPost is told is taken off, and events follow.
         """
         self.password = password or secrets.token_hex(16)
         self.mailbox = Mailbox(directory)
@@ -67,7 +70,8 @@ class LocalSparkPost(Startable):
             script=script,
             idle_seconds=idle_seconds,
             messages_per_connection=messages_per_connection,
-            new_queue_id=self._new_queue_id,
+            new_queue_id=self.new_queue_id,
+            account=account,
         )
         #: Connections since the start.
         self.connections = 0
@@ -160,7 +164,7 @@ class LocalSparkPost(Startable):
         self._sessions.append(session)
         return session
 
-    def _new_queue_id(self) -> str:
+    def new_queue_id(self) -> str:
         """In the form of SparkPost's own ids, as in ``95/6F-30607-EA5D4555``."""
         number = next(self._queue_numbers)
         return f"{number >> 8 & 255:02X}/{number & 255:02X}-{30000 + (number >> 16):05}-{self._run_number}"

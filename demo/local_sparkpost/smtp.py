@@ -11,10 +11,12 @@ import inspect
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from .account import Account
+from .injection import inject
 from .mailbox import Mailbox
 from .replies import (
     AUTH_ACCEPTED,
@@ -31,6 +33,7 @@ from .replies import (
     Script,
     Stage,
 )
+from .told import BadHeader
 
 #: SMTP API reference: the user is the same for every account; a subaccount is named behind a colon.
 USER = "SMTP_Injection"
@@ -58,8 +61,20 @@ class Rules:
     messages_per_connection: int
     #: Makes the server's id of a mail.
     new_queue_id: Callable[[], str]
+    #: Whose mail it is; ``None``: nothing follows a mail.
+    account: Account | None = None
     #: Addresses that misbehave.
     addresses: AddressRules = field(default_factory=AddressRules)
+
+
+class _Mail(TypedDict):
+    """What is kept of a mail."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    content: bytes
+    connection: int
+    queue_id: str
 
 
 class SparkPostSession(SMTP):
@@ -140,18 +155,26 @@ class SparkPostSession(SMTP):
         return await said if inspect.isawaitable(said) else said
 
     def keep(self) -> str:
-        """Put the current mail into the mailbox; returns the server's id of it."""
+        """Put the current mail into the mailbox; returns the server's id of it.
+
+        Raises:
+            BadHeader: SparkPost refuses what it is told in it.
+        """
         envelope = self.envelope
         assert envelope is not None
         assert isinstance(envelope.content, bytes)
         queue_id = self.rules.new_queue_id()
-        self.rules.mailbox.add(
+        mail = _Mail(
             sender=envelope.mail_from or "",
             recipients=tuple(envelope.rcpt_tos),
             content=envelope.content,
             connection=self.connection,
             queue_id=queue_id,
         )
+        if self.rules.account is None:
+            self.rules.mailbox.add(**mail)
+        else:
+            inject(self.rules.account, self.rules.mailbox, **mail)
         return queue_id
 
     async def smtp_STARTTLS(self, arg: str) -> None:  # noqa: N802
@@ -183,8 +206,11 @@ class SparkPostSession(SMTP):
         else:
             reply = await self.answer(Stage.CONTENT, "", content=self.envelope.content)
             if not reply or reply.startswith("2"):
-                queue_id = self.keep()
-                reply = reply or f"250 2.0.0 OK {queue_id}"
+                try:
+                    queue_id = self.keep()
+                    reply = reply or f"250 2.0.0 OK {queue_id}"
+                except BadHeader as error:
+                    reply = str(error)
         self._set_post_data_state()  # type: ignore[no-untyped-call]
         await self.push(reply)
 

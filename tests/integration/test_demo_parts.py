@@ -209,7 +209,7 @@ class TestSparkPostTranscript:
         assert (mail.message_id, mail.connection) == ("<1@example.org>", 1)
 
     def test_queue_ids_are_unique(self, server: LocalSparkPost) -> None:
-        assert len({server._new_queue_id() for _ in range(70_000)}) == 70_000
+        assert len({server.new_queue_id() for _ in range(70_000)}) == 70_000
 
     def test_a_hundred_and_first_message(self) -> None:
         with LocalSparkPost(messages_per_connection=3) as server, connect(server) as client:
@@ -298,13 +298,13 @@ class TestContent:
 
 
 class TestMisbehaviour:
-    def test_delayed_and_bouncing_addresses(self, server: LocalSparkPost) -> None:
+    def test_delayed_and_refused_addresses(self, server: LocalSparkPost) -> None:
         with connect(server) as client:
             client.mail("a@example.org")
             codes = [client.rcpt("delay-2@example.org")[0] for _ in range(3)]
             assert codes == [451, 451, 250]
             assert client.rcpt("delay-1+other@example.org")[0] == 451
-            code, text = client.rcpt("hard-bounce@example.org")
+            code, text = client.rcpt("refused@example.org")
             assert (code, text[:5]) == (550, b"5.1.1")
 
     @pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT])

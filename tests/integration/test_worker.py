@@ -139,7 +139,7 @@ def test_a_batch_whose_broker_lost_its_tasks_is_found_again(
 def test_a_batch_of_which_some_are_refused_for_now_comes_to_its_end(
     start_worker: StartWorker, smtp_server: LocalSparkPost
 ) -> None:
-    batch = send_bulk(["delay-1@example.com", "hard-bounce@example.com", "ana@example.com"], subject="x", message="y")
+    batch = send_bulk(["delay-1@example.com", "refused@example.com", "ana@example.com"], subject="x", message="y")
     start_worker(MAILER_TEST_SWEEP_INTERVAL_SECONDS="1")
     wait_for(lambda: batch.progress().done, 60, "the batch")
     assert batch.progress().states == {State.SENT: 2, State.FAILED: 1}
@@ -211,7 +211,7 @@ def test_a_permanent_refusal_fails_and_stops_nobody_else(
 ) -> None:
     start_worker()
     with transaction.atomic():
-        refused = send_mail("x", "y", to="hard-bounce@example.com")
+        refused = send_mail("x", "y", to="refused@example.com")
         send_mail("x", "y", to="ana@example.com")
     wait_until_final(2)
     refused.refresh_from_db()

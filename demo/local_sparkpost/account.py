@@ -1,0 +1,91 @@
+"""An account at SparkPost: what is behind its SMTP relay and its HTTP API alike."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from .events import Accepted, written
+from .fates import SUPPRESSED, Happening, fate
+from .posting import Poster
+from .suppression_list import TYPES, SuppressionList
+from .webhooks import Webhooks
+
+#: What an API key may be good for, in SparkPost's words (article "Create API Keys").
+PERMISSIONS = frozenset({"transmissions/modify", "suppression_lists/manage", "webhooks/modify"})
+
+#: Classes of bounces that put an address on the list, for all mail (article "Using Suppression Lists").
+_LISTED_CLASSES = {"10", "30", "90"}
+_LISTED_BY = {
+    "spam_complaint": "Spam Complaint",
+    "list_unsubscribe": "List Unsubscribe",
+    "link_unsubscribe": "Unsubscribe Link",
+}
+
+
+class Account:
+    """An account. Safe to use from several threads."""
+
+    def __init__(self, key: str, webhooks: Webhooks, poster: Poster, *, seed: int = 0) -> None:
+        #: The API key, which is the password of SMTP, too.
+        self.key = key
+        #: What the key may do; may be changed at any time.
+        self.permissions = PERMISSIONS
+        #: Mails that may still be sent by HTTP before 420 is answered; ``None``: any number.
+        self.sending_limit: int | None = None
+        #: Domains that mail may come from; ``None``: any.
+        self.sending_domains: frozenset[str] | None = None
+        self.suppression_list = SuppressionList()
+        self.webhooks = webhooks
+        self.poster = poster
+        #: Every event so far, in the order in which it happened.
+        self.events: list[dict[str, Any]] = []
+        self._chance = random.Random(seed)  # noqa: S311
+        self._lock = threading.Lock()
+
+    def accept(self, mail: Accepted) -> None:
+        """Let the world have a mail that was taken."""
+        self._happened(mail, [Happening("injection"), *self._fate(mail)])
+
+    def generation_failed(self, mail: Accepted, reason: str) -> None:
+        """Say that a mail could not be made from its template (article "Upcoming Breaking Changes to the
+        Transmissions API": that is found out after the call)."""
+        self._happened(mail, [Happening("generation_failure", {"error_code": "554", "reason": reason})])
+
+    def new_id(self) -> str:
+        """An id as SparkPost gives transmissions."""
+        with self._lock:
+            return str(self._chance.randrange(10**16, 10**17))
+
+    def events_of(self, recipient: str) -> list[dict[str, Any]]:
+        """What happened to the mails of one recipient, without the wrapping."""
+        inside = [next(iter(event["msys"].values())) for event in self.events]
+        return [event for event in inside if event["raw_rcpt_to"] == recipient]
+
+    def _fate(self, mail: Accepted) -> Sequence[Happening]:
+        type_ = TYPES[0] if mail.transactional else TYPES[1]
+        if not mail.options.get("skip_suppression") and self.suppression_list.has(mail.recipient, type_):
+            return [SUPPRESSED]
+        return fate(
+            mail.recipient,
+            opens=mail.options.get("open_tracking") is True,
+            clicks=mail.options.get("click_tracking") is True,
+            link=mail.link,
+        )
+
+    def _happened(self, mail: Accepted, happenings: Sequence[Happening]) -> None:
+        with self._lock:
+            events = list(written(mail, happenings, now=int(time.time()), chance=self._chance))
+            self.events += events
+        for happening in happenings:
+            self._put_on_list(mail, happening)
+        self.poster.add(events)
+
+    def _put_on_list(self, mail: Accepted, happening: Happening) -> None:
+        if happening.type in ("bounce", "out_of_band") and happening.fields["bounce_class"] in _LISTED_CLASSES:
+            self.suppression_list.add(mail.recipient, source="Bounce Rule", description=happening.fields["raw_reason"])
+        elif happening.type in _LISTED_BY:
+            self.suppression_list.add(mail.recipient, ["non_transactional"], source=_LISTED_BY[happening.type])

@@ -1,0 +1,133 @@
+"""Events as SparkPost writes them (API reference, "Event Webhooks"): numbers are texts, addresses in lower case."""
+
+from __future__ import annotations
+
+import random
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from email.message import Message
+from email.utils import parseaddr
+from typing import Any
+
+from .fates import Happening
+
+#: Class of an event by its type.
+CLASSES = {
+    **dict.fromkeys(
+        ["injection", "delivery", "bounce", "delay", "out_of_band", "policy_rejection", "spam_complaint"],
+        "message_event",
+    ),
+    **dict.fromkeys(["open", "initial_open", "click", "amp_open", "amp_initial_open", "amp_click"], "track_event"),
+    **dict.fromkeys(["generation_failure", "generation_rejection"], "gen_event"),
+    **dict.fromkeys(["list_unsubscribe", "link_unsubscribe"], "unsubscribe_event"),
+}
+
+_LINK = re.compile(r"""<a\s[^>]*?href=["'](https?://[^"'\s]+)""", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A mail that SparkPost has taken for one recipient."""
+
+    #: As it was given.
+    recipient: str
+    #: SparkPost's own id of it; not the ``Message-ID`` header.
+    message_id: str
+    #: Of all mails of one call, or one SMTP transaction.
+    transmission_id: str
+    #: ``smtp`` or ``rest``.
+    received_by: str
+    sender: str
+    subject: str
+    size: int
+    #: The first link in its HTML; empty: none.
+    link: str = ""
+    campaign: str = ""
+    tags: Sequence[str] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    #: ``cc``, ``bcc`` or ``archive`` where SparkPost was told so; empty otherwise.
+    kind: str = ""
+
+    @property
+    def transactional(self) -> bool:
+        """Not, unless it was said (SMTP API reference, "Transmissions")."""
+        return self.options.get("transactional") is True
+
+
+def seen_in(message: Message) -> dict[str, Any]:
+    """What SparkPost sees in a mail: fields of :class:`Accepted`."""
+    link = ""
+    for part in message.walk():
+        if part.get_content_type() == "text/html" and not link:
+            payload = part.get_payload(decode=True)
+            found = _LINK.search(payload.decode(errors="replace")) if isinstance(payload, bytes) else None
+            link = found[1].replace("&amp;", "&") if found else ""
+    return {
+        "sender": parseaddr(str(message["From"] or ""))[1],
+        "subject": str(message["Subject"] or ""),
+        "link": link,
+    }
+
+
+def told_of(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a mail's sender has told, over SMTP or HTTP: fields of :class:`Accepted`."""
+    return {
+        "campaign": told.get("campaign_id") or "",
+        "tags": told.get("tags") or [],
+        "metadata": told.get("metadata") or {},
+        "options": told.get("options") or {},
+    }
+
+
+def written(
+    mail: Accepted, happenings: Sequence[Happening], *, now: int, chance: random.Random
+) -> Iterator[dict[str, Any]]:
+    """The events of one mail.
+
+    Args:
+        mail: it.
+        happenings: what happened to it, in order.
+        now: Unix seconds. What takes minutes out there has happened just before, a second after the other, the last of
+            it now.
+        chance: where ids come from; the same seed gives the same ones.
+    """
+    first = now - len(happenings) + 1
+    retries = 0
+    for number, happening in enumerate(happenings):
+        retries += happening.type == "delay"
+        event = {
+            "type": happening.type,
+            "event_id": _event_id(chance),
+            "timestamp": str(first + number),
+            "rcpt_to": mail.recipient.lower(),
+            "raw_rcpt_to": mail.recipient,
+            "rcpt_meta": mail.metadata,
+            "rcpt_tags": list(mail.tags),
+            "campaign_id": mail.campaign,
+            "transmission_id": mail.transmission_id,
+            "message_id": mail.message_id,
+            "msg_from": mail.sender,
+            "friendly_from": mail.sender,
+            "msg_size": str(mail.size),
+            "subject": mail.subject,
+            "num_retries": str(retries),
+            "routing_domain": mail.recipient.rpartition("@")[2].lower(),
+            "recv_method": "esmtp" if mail.received_by == "smtp" else "rest",
+            "transactional": "1" if mail.transactional else "0",
+            "ip_address": "127.0.0.1",
+            "customer_id": "1",
+            **happening.fields,
+        }
+        if mail.kind:
+            event["rcpt_type"] = mail.kind
+        yield {"msys": {CLASSES[happening.type]: event}}
+
+
+def _event_id(chance: random.Random) -> str:
+    """A large integer, or a UUID: there are both."""
+    if chance.random() < 0.5:
+        return str(chance.randrange(10**16, 10**17))
+    return str(uuid.UUID(int=chance.getrandbits(128), version=4))

@@ -1,0 +1,51 @@
+"""Taking a mail that came over SMTP (SMTP API reference)."""
+
+from __future__ import annotations
+
+import email
+
+from .account import Account
+from .events import Accepted, seen_in, told_of
+from .mailbox import Mailbox
+from .told import copies_of, take_off
+
+
+def inject(
+    account: Account,
+    mailbox: Mailbox,
+    *,
+    sender: str,
+    recipients: tuple[str, ...],
+    content: bytes,
+    connection: int,
+    queue_id: str,
+) -> None:
+    """Keep a mail without what only SparkPost is told, and let its recipients have it.
+
+    Raises:
+        BadHeader: its ``X-MSYS-API`` is refused.
+    """
+    told, content = take_off(content)
+    copies = copies_of(told)
+    mailbox.add(
+        sender=sender,
+        recipients=(*recipients, *(address for address, _ in copies)),
+        content=content,
+        connection=connection,
+        queue_id=queue_id,
+    )
+    seen = seen_in(email.message_from_bytes(content))
+    transmission_id = account.new_id()
+    for address, kind in [*((recipient, "") for recipient in recipients), *copies]:
+        account.accept(
+            Accepted(
+                recipient=address,
+                message_id=queue_id,
+                transmission_id=transmission_id,
+                received_by="smtp",
+                kind=kind,
+                size=len(content),
+                **seen,
+                **told_of(told),
+            )
+        )
