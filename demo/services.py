@@ -44,6 +44,8 @@ class Services(Startable):
         self.admin_password = secrets.token_urlsafe(9)
         self.mail_port = 0
         self.site_port = 0
+        self.api_host = ""
+        self._webhook_password = secrets.token_urlsafe(16)
         self._first_site_port = site_port
         self._stack = ExitStack()
         self._environment: dict[str, str] = {}
@@ -60,6 +62,7 @@ class Services(Startable):
         )
         told = self.mail_server.first_line(_START_SECONDS)
         self.mail_port = told["port"]
+        self.api_host = told["api_host"]
         self._environment = {
             "DJANGO_SETTINGS_MODULE": "demo.project.settings",
             "DEMO_DIRECTORY": str(self.directory),
@@ -70,13 +73,19 @@ class Services(Startable):
             "DEMO_EMAIL_PASSWORD": told["password"],
             # Django's SMTP backend verifies the server; this is how it comes to trust a throwaway certificate.
             "SSL_CERT_FILE": told["certificate"],
+            # And what speaks to the HTTP API.
+            "REQUESTS_CA_BUNDLE": told["certificate"],
+            "DEMO_API_HOST": told["api_host"],
+            "DEMO_WEBHOOK_PASSWORD": self._webhook_password,
         }
         self._prepare_database()
+        self.site = self._start_process("site", ["-m", "demo.webserver", "--port", str(self._first_site_port)])
+        self.site_port = self.site.first_line(_START_SECONDS)["port"]
+        # Whose mails have links to it.
+        self._environment["DEMO_SITE_URL"] = self.address
         worker = [sys.executable, "-m", *WORKER_COMMAND, "-l", "INFO"]
         # On any other signal a worker wants to take leave of Redis, which dies with this process, too: for ever.
         self.worker = self._start_process("worker", worker, on_parent_death=signal.SIGKILL)
-        self.site = self._start_process("site", ["-m", "demo.webserver", "--port", str(self._first_site_port)])
-        self.site_port = self.site.first_line(_START_SECONDS)["port"]
         self.worker.wait_until(lambda: " ready." in self.worker.output(), _START_SECONDS)
 
     def _prepare_database(self) -> None:

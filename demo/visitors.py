@@ -23,8 +23,13 @@ _LAST = (
 DELAYED = "delay-2@participantes.example"
 #: Always refused.
 REFUSED = "refused@participantes.example"
-#: Everybody needs these two and somebody else.
-FEWEST = 3
+#: Their mail is taken, and then bounces; is reported as spam; is opened, followed and unsubscribed from.
+BOUNCING = "hard-bounce@participantes.example"
+COMPLAINING = "complaint@participantes.example"
+READER = "marta.leitora@participantes.example"
+_SPECIAL = (DELAYED, REFUSED, BOUNCING, COMPLAINING, READER)
+#: Everybody needs these and somebody else.
+FEWEST = len(_SPECIAL) + 1
 
 
 class PageError(RuntimeError):
@@ -34,13 +39,14 @@ class PageError(RuntimeError):
 def people(count: int) -> list[tuple[str, str, str]]:
     """So many people: name, address, form of payment. One in four pays by boleto.
 
-    The first of them have a mailbox that refuses mail for a while, and one that does not exist.
+    The addresses of the first of them decide what becomes of their mail: see :mod:`.local_sparkpost.fates`.
     """
     names = product(range(1, count // (len(_FIRST) * len(_LAST)) + 2), _LAST, _FIRST)
     found = []
     for number, (round_, last, first) in zip(range(count), names, strict=False):
         address = f"{_plain(first)}.{_plain(last)}{'' if round_ == 1 else round_}@participantes.example"
-        address = {0: DELAYED, 1: REFUSED}.get(number, address)
+        if number < len(_SPECIAL):
+            address = _SPECIAL[number]
         found.append((f"{first} {last}", address, "boleto" if number % 4 == 3 else "pix"))
     return found
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from congressy_mailer import send_mail
-from congressy_mailer.models import Message
+from congressy_mailer import send_bulk, send_mail
+from congressy_mailer.models import Batch, Message
 
 from .models import Event, Registration
 from .voucher import voucher_pdf
@@ -42,4 +42,22 @@ def send_invitation(event: Event, speaker: str, email: str, talk: str) -> Messag
         context={"event": event, "speaker": speaker, "talk": talk},
         to=[email],
         reply_to=[event.organiser_email],
+    )
+
+
+def send_news(event: Event, address: str) -> Batch:
+    """Tell everybody who has registered of the programme; whoever wants no more of that leaves in one click.
+
+    Args:
+        event: which one.
+        address: where the site shows it.
+    """
+    return send_bulk(
+        ((registration.email, {"registration": registration}) for registration in event.registrations.order_by("pk")),
+        template="news/programme",
+        context={"event": event, "address": address},
+        list_id="novidades",
+        campaign="programacao",
+        track_opens=True,
+        track_clicks=True,
     )

@@ -43,6 +43,14 @@ CONGRESSY_MAILER = {
     "ATTACHMENT_STORAGE": "mail",
     # A project in earnest leaves the 30 seconds that are the default; people who watch a demo are not to wait so long.
     "RETRY_BACKOFF": timedelta(seconds=5),
+    # Links in mails lead here.
+    "SITE_URL": os.environ.get("DEMO_SITE_URL"),
+    "LISTS": {"novidades": "Novidades do congresso"},
+    "SPARKPOST_API_KEY": EMAIL_HOST_PASSWORD,
+    "SPARKPOST_API_HOST": os.environ.get("DEMO_API_HOST", "api.sparkpost.com"),
+    # The host is this machine; with SparkPost's own, the header goes along by itself.
+    "SPARKPOST_HEADER": "always",
+    "WEBHOOK_SECRETS": [f"basic sparkpost:{os.environ.get('DEMO_WEBHOOK_PASSWORD', SECRET_KEY)}"],
 }
 
 STORAGES = {
