@@ -103,8 +103,8 @@ def test_one_call_for_a_batch_and_an_end_for_each(api: ScriptedHttps) -> None:
         return Answer(body={"results": results})
 
     api.script = script
-    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=[f"{n}@example.com" for n in range(20)], using="sparkpost-http"
-    )  # fmt: skip
+    people = [f"{n}@example.com" for n in range(20)]
+    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
     Delivery(outbox.new_token("task")).run_batch(batch.id, batch.round)
     assert len(api.requests) == 1
     states = {message.to[0]: message.state for message in batch.messages.all()}
