@@ -20,14 +20,18 @@ from .events.mails import send_news
 from .events.models import Event
 from .events.seed import ADMIN, FORGETFUL
 from .inbox.pages import write_pages
+from .outcomes import missing, outcomes, suppressed_by_bounce
+from .reader import leave_in_one_click
 from .services import Services
 from .tally import states, take_tally
-from .visitors import DELAYED, REFUSED, Visitor, people
+from .visitors import BOUNCING, DELAYED, READER, REFUSED, Visitor, people
 
 #: People at the site at the same time.
 _AT_ONCE = 4
 #: How long everything may take before it counts as stuck; the slowest mail waits for two retries, about 15 s.
 _LONGEST_SECONDS = 180.0
+#: How long events may take.
+_LONGEST_EVENTS = 60.0
 
 _TALKS = (
     ("Marina Alcântara", "Armazenamento em baterias: o que aprendemos em dez anos"),
@@ -61,8 +65,13 @@ def run_demo(services: Services, people_count: int) -> bool:
         finally:
             for visit in visits:
                 visit.cancel()
+    _wait_until(suppressed_by_bounce)
+    terminal.say(f"{BOUNCING} bounced, and is on the suppression list.")
     terminal.say(f"Everybody who has registered gets the news: {_send_news(services)} mails.")
     _wait_for_mails()
+    if leave_in_one_click(services.mails, READER):
+        terminal.say(f"{READER} leaves the list in one click.")
+    _wait_until(lambda: not missing())
     return _conclude(services)
 
 
@@ -72,7 +81,20 @@ def use_site(services: Services) -> None:
         Visitor(services.address).register(*person)
     _ask_for_new_passwords(services)
     _invite_speakers(services)
+    _wait_until(suppressed_by_bounce)
     _send_news(services)
+    _wait_for_mails()
+    leave_in_one_click(services.mails, READER)
+
+
+def _wait_until(happened: Callable[[], bool]) -> bool:
+    """Wait for what SparkPost tells, which comes a little later; returns whether it came."""
+    deadline = time.monotonic() + _LONGEST_EVENTS
+    while not happened():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def _send_news(services: Services) -> int:
@@ -149,16 +171,20 @@ def _conclude(services: Services) -> bool:
     index = write_pages(services.mails)
     terminal.say()
     terminal.say_states(states())
+    terminal.say_outcomes(outcomes())
     terminal.say(f"Received mails: {services.mails} (*.eml)")
     terminal.say(f"To browse them: {index}")
     expected = (
         tally.lost == tally.duplicated == 0
+        and not missing()
         and all(message.to == [REFUSED] for message in Message.objects.filter(state=State.FAILED))
         and Message.objects.filter(state=State.FAILED, to=[REFUSED]).exists()
         and Message.objects.filter(to=[DELAYED], attempts=3).exists()
     )
     if not expected:
         terminal.say("That is not what should have happened.")
+        for what in missing():
+            terminal.say(f"  It did not happen that {what}.")
         terminal.say_log(services.worker)
     terminal.say(f"demo: {tally}")
     return expected

@@ -10,10 +10,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import django
+import requests
 from django.core.management import call_command
 
 from .embedded_redis import EmbeddedRedis
-from .processes import Process, Startable
+from .local_sparkpost.events import CLASSES
+from .processes import Process, ProcessError, Startable
 
 #: Where the package ``demo`` lies; the child processes must find it wherever they run.
 _ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +89,25 @@ class Services(Startable):
         # On any other signal a worker wants to take leave of Redis, which dies with this process, too: for ever.
         self.worker = self._start_process("worker", worker, on_parent_death=signal.SIGKILL)
         self.worker.wait_until(lambda: " ready." in self.worker.output(), _START_SECONDS)
+        self._register_webhook()
+
+    def _register_webhook(self) -> None:
+        """Have SparkPost post its events to the site."""
+        answer = requests.post(
+            f"https://{self.api_host}/api/v1/webhooks",
+            json={
+                "name": "demo",
+                "target": f"{self.address}/mailer/sparkpost/events/",
+                "events": list(CLASSES),
+                "auth_type": "basic",
+                "auth_credentials": {"username": "sparkpost", "password": self._webhook_password},
+            },
+            headers={"Authorization": self._environment["DEMO_EMAIL_PASSWORD"]},
+            verify=self._environment["SSL_CERT_FILE"],
+            timeout=_START_SECONDS,
+        )
+        if answer.status_code != 200:
+            raise ProcessError(f"The local SparkPost did not register the webhook: {answer.text}")
 
     def _prepare_database(self) -> None:
         """Make the tables and fill them, in this process, which looks into them later on."""

@@ -16,7 +16,7 @@ from .local_sparkpost import count_copies, read_mailbox
 class Tally:
     """The numbers of the last line. A mail counts once for each recipient; in the demo, each has one."""
 
-    #: In the outbox.
+    #: In the outbox, and to be sent.
     queued: int
     #: Seen by the mail server.
     delivered: int
@@ -40,6 +40,9 @@ def take_tally(mails: Path) -> Tally:
     queued: set[tuple[str, str]] = set()
     failed: set[tuple[str, str]] = set()
     for message in Message.objects.only("message_id", "state", "to", "cc", "bcc"):
+        if message.state == State.SUPPRESSED:
+            # Nobody was to get it.
+            continue
         pairs = {(message.message_id, bare_address(recipient)) for recipient in message.recipients}
         queued |= pairs
         if message.state == State.FAILED:

@@ -100,6 +100,16 @@ def say_states(states: Counter[str]) -> None:
     console.print(table)
 
 
+def say_outcomes(outcomes: Mapping[str, int]) -> None:
+    """The table of what became of the mails."""
+    table = Table()
+    table.add_column("As SparkPost tells")
+    table.add_column("Mails", justify="right")
+    for what, count in outcomes.items():
+        table.add_row(what, str(count))
+    console.print(table)
+
+
 def say_log(process: Process) -> None:
     """The end of a process's log."""
     say(f"The end of the log of the {process.name}:")
