@@ -139,9 +139,9 @@ class _Run:
 
     def tell_removed(self) -> bool:
         for row in _untold().exclude(removed_at=None).order_by("id")[:MAX_ENTRIES]:
-            if not self._in_time():
-                return False
             self._tell_removed(row)
+            if not self._in_time():
+                return not _untold().exclude(removed_at=None).exists()
         return True
 
     def _tell_removed(self, row: Suppression) -> None:
@@ -175,8 +175,6 @@ class _Run:
 
     def _taken(self, rows: Sequence[Suppression]) -> Iterator[Sequence[Suppression]]:
         """Put these there; where SparkPost does not take them together, it is found out which it does not take."""
-        if not self._in_time():
-            return
         try:
             suppression_list.put(self._client, rows)
         except SparkPostError as error:
@@ -201,7 +199,9 @@ class _Run:
             return
         middle = len(rows) // 2
         yield from self._taken(rows[:middle])
-        yield from self._taken(rows[middle:])
+        # Not before: whatever time there is, something must come of it.
+        if self._in_time():
+            yield from self._taken(rows[middle:])
 
 
 def _open(full: bool) -> Listing:

@@ -10,6 +10,8 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from ..models import Attachment, Batch, Event, Mail, Message, RecipientStatus, WebhookBatch
+from ..models import Attachment, Batch, Event, Mail, Message
+from .suppressions import SuppressionAdmin
 
 
 class ReadOnly:
@@ -164,3 +166,4 @@ class WebhookBatchAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 __all__: list[Any] = ["BatchAdmin", "MessageAdmin", "WebhookBatchAdmin"]
+__all__: list[Any] = ["BatchAdmin", "MessageAdmin", "SuppressionAdmin"]

@@ -10,7 +10,7 @@ tested as they are.
 from __future__ import annotations
 
 import re
-from argparse import Action, _SubParsersAction
+from argparse import Action, ArgumentParser, _SubParsersAction
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from datetime import timedelta
@@ -131,14 +131,21 @@ def commands_reference() -> str:
     (commands,) = (action for action in parser._actions if isinstance(action, _SubParsersAction))
     entries = []
     for told in commands._choices_actions:
-        options = [
-            f"- ``{_as_typed(action)}``: {action.help}"
-            for action in commands.choices[told.dest]._actions
-            if action.dest not in _OPTIONS_OF_EVERY_COMMAND
-        ]
-        text = "\n".join([told.help or "", "", *options])
-        entries.append(f"``manage.py mailer {told.dest}``\n{indent(text, '   ')}")
+        entries += _command_entries(f"manage.py mailer {told.dest}", told.help, commands.choices[told.dest])
     return "\n\n".join(entries)
+
+
+def _command_entries(name: str, meaning: str | None, parser: ArgumentParser) -> list[str]:
+    """A command with its options, and those below it."""
+    options, below = [], []
+    for action in parser._actions:
+        if isinstance(action, _SubParsersAction):
+            for told in action._choices_actions:
+                below += _command_entries(f"{name} {told.dest}", told.help, action.choices[told.dest])
+        elif action.dest not in _OPTIONS_OF_EVERY_COMMAND:
+            options.append(f"- ``{_as_typed(action)}``: {action.help or 'Which.'}")
+    text = "\n".join([meaning or "", "", *options])
+    return [f"``{name}``\n{indent(text, '   ')}", *below]
 
 
 def _as_typed(action: Action) -> str:

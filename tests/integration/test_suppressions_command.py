@@ -1,0 +1,148 @@
+"""``manage.py mailer suppressions``: what it does, what it says, and its exit status."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone, translation
+
+from congressy_mailer import suppressions, tasks
+from congressy_mailer.models import Suppression
+from congressy_mailer.suppressions import Entry, Scope, Source, is_suppressed, suppress, unsuppress
+from tests.integration.scripted_https import Answer, ScriptedHttps
+from tests.integration.sparkpost_list import SparkPostList
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("published")]
+
+ANA, BIA = "ana@example.com", "bia@example.com"
+
+
+class Done(NamedTuple):
+    """What a run has written, what it warned of, and what it ended with."""
+
+    out: str
+    warnings: str = ""
+    complaint: str = ""
+    status: int = 0
+
+
+@pytest.fixture(autouse=True)
+def english(settings: Any) -> Iterator[None]:
+    """The tests' own project speaks Portuguese."""
+    settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "LISTS": {"news": "News"}}
+    with translation.override("en"):
+        yield
+
+
+def run(*arguments: str) -> Done:
+    out, warnings = StringIO(), StringIO()
+    try:
+        call_command("mailer", "suppressions", *arguments, stdout=out, stderr=warnings)
+    except CommandError as error:
+        return Done(out.getvalue(), warnings.getvalue(), str(error), error.returncode)
+    return Done(out.getvalue(), warnings.getvalue())
+
+
+def test_an_address_is_added_shown_and_removed() -> None:
+    assert "no such mail" in run("add", "Ana@Example.com", "--reason", "asked by phone").out
+    assert "already" in run("add", ANA).out
+    shown = run("list", ANA).out
+    assert shown.count(ANA) == 2
+    assert "asked by phone" in shown
+    assert "2 entries." in shown
+    assert "0 entries." in run("list", BIA).out
+    assert run("list", "--limit", "1").out.count(ANA) == 1
+    assert "again" in run("remove", ANA, "--scope", "transactional").out
+    assert not is_suppressed(ANA)
+    assert is_suppressed(ANA, transactional=False)
+    run("remove", ANA)
+    gone = run("remove", ANA)
+    assert "Nothing of the kind" in gone.complaint
+    assert gone.status == 1
+
+
+def test_what_makes_no_sense_is_told() -> None:
+    assert "not a mail address" in run("add", "ana@").complaint
+    assert "LISTS" in run("add", ANA, "--list", "nwes").complaint
+    assert "not both" in run("add", ANA, "--list", "news", "--scope", "transactional").complaint
+    suppressions.add([Entry(at=timezone.now(), source=Source.COMPLIANCE, address=ANA, scope=Scope.TRANSACTIONAL)])
+    assert "compliance" in run("remove", ANA).complaint
+
+
+def test_a_file_is_imported_and_what_is_wrong_told_row_by_row(tmp_path: Path) -> None:
+    path = tmp_path / "gone.csv"
+    path.write_text(
+        "E-mail;Scope;List_ID;Reason\nANA@example.com;transactional;;telefone\nbia@example.com;;news;\n"
+        "davi@;;;\neva@example.com;all;;\nfé@example.com;;;\ngil@example.com;;nwes;\nhugo@example.com;;;\n",
+        encoding="cp1252",
+    )
+    done = run("import", str(path), "--scope", "non_transactional", "--reason", "old system")
+    assert "7 rows read. 3 entries are new." in done.out
+    assert "4 rows are left out." in done.complaint
+    for number in (4, 5, 6, 7):
+        assert f"row {number}," in done.warnings
+    assert set(suppressions.active().values_list("address", "scope", "list_id", "reason", "source")) == {
+        (ANA, "transactional", "", "telefone", "import"),
+        (BIA, "list", "news", "old system", "import"),
+        ("hugo@example.com", "non_transactional", "", "old system", "import"),
+    }
+    assert "cannot be read" in run("import", str(tmp_path / "none.csv")).complaint
+
+
+def test_what_is_exported_can_be_imported(tmp_path: Path) -> None:
+    suppress(ANA, reason="=1+1")
+    suppress(BIA, list_id="news", reason='said "no"; twice')
+    suppress("+tag@example.com", scope="transactional")
+    before = set(suppressions.active().values_list("address", "scope", "list_id"))
+    path = tmp_path / "list.csv"
+    assert "4 entries written." in run("export", str(path)).out
+    assert "'=1+1" in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert run("export", "-").out.count("\n") == 5
+    Suppression.objects.all().delete()
+    assert run("import", str(path)).complaint == ""
+    assert set(suppressions.active().values_list("address", "scope", "list_id")) == before
+    assert suppressions.active().get(address=BIA).reason == 'said "no"; twice'
+    assert "cannot be written" in run("export", str(tmp_path / "no" / "list.csv")).complaint
+
+
+def test_it_is_brought_together_with_sparkposts(
+    sparkpost_api: ScriptedHttps, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = sparkpost_api.script = SparkPostList(per_page=2)
+    for number in range(5):
+        theirs.have(f"p{number}@example.com")
+    suppress(ANA)
+    monkeypatch.setattr("congressy_mailer.management.suppression_list._PART", 0.0)
+    done = run("sync")
+    assert "5 looked at, 5 taken over, 0 gone. Told SparkPost: 2 added" in done.out
+    assert "say the same" in done.out
+    theirs.interruptions = [Answer(429, {}, {"Retry-After": "3"})]
+    assert "429" in run("sync", "--full").complaint
+
+
+def test_without_a_key_it_says_which_setting_is_missing() -> None:
+    assert "SPARKPOST_API_KEY" in run("sync").complaint
+
+
+def test_what_was_taken_off_is_forgotten_a_day_later_and_once_sparkpost_knows(settings: Any) -> None:
+    for key, left in (("key", {BIA}), (None, set())):
+        for address in (ANA, BIA):
+            suppress(address, scope="transactional")
+            unsuppress(address)
+        suppress("eva@example.com", scope="transactional")
+        tasks.purge()
+        assert Suppression.objects.count() == 3
+        settings.CONGRESSY_MAILER = {"SPARKPOST_API_KEY": key}
+        long_ago = timezone.now() - timedelta(days=2)
+        Suppression.objects.exclude(removed_at=None).update(removed_at=long_ago)
+        Suppression.objects.filter(address=ANA).update(synced_at=long_ago)
+        tasks.purge()
+        assert set(Suppression.objects.values_list("address", flat=True)) == {"eva@example.com", *left}
