@@ -215,8 +215,8 @@ def test_a_run_takes_no_longer_than_it_may(theirs: SparkPostList) -> None:
     suppress(ANA)
     theirs.per_page = 2
     assert sync(seconds=0) == Synced(listed=2, taken_over=2)
-    assert sync(seconds=0) == Synced(listed=2, taken_over=2)
-    assert sync() == Synced(listed=4, told=2, done=True)
+    # Whatever the time, a run comes a step further.
+    assert sync(seconds=0) == Synced(listed=2, taken_over=2, told=2, done=True)
 
 
 def test_a_worker_that_dies_in_the_middle_loses_nothing(theirs: SparkPostList, monkeypatch: pytest.MonkeyPatch) -> None:
