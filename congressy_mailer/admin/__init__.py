@@ -10,7 +10,6 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from ..models import Attachment, Batch, Event, Mail, Message, RecipientStatus, WebhookBatch
-from ..models import Attachment, Batch, Event, Mail, Message
 from .suppressions import SuppressionAdmin
 
 
