@@ -164,5 +164,4 @@ class WebhookBatchAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
         return super().get_queryset(request).defer("body")
 
 
-__all__: list[Any] = ["BatchAdmin", "MessageAdmin", "WebhookBatchAdmin"]
-__all__: list[Any] = ["BatchAdmin", "MessageAdmin", "SuppressionAdmin"]
+__all__: list[Any] = ["BatchAdmin", "MessageAdmin", "SuppressionAdmin", "WebhookBatchAdmin"]
