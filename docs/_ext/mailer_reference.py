@@ -149,8 +149,8 @@ def _command_entries(name: str, meaning: str | None, parser: ArgumentParser) -> 
 
 
 def _as_typed(action: Action) -> str:
-    names = ", ".join(action.option_strings)
-    return " ".join(part for part in (names, str(action.metavar or "")) if part)
+    value = action.metavar or ("" if action.nargs == 0 else action.dest.upper())
+    return f"{', '.join(action.option_strings)} {value}".strip()
 
 
 def checks_reference() -> str:
