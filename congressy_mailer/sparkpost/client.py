@@ -8,7 +8,9 @@ key is a text that does not show itself.
 from __future__ import annotations
 
 import re
+import ssl
 import threading
+import traceback
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -24,6 +26,9 @@ from ..retry import readable
 
 # As the last part of a path.
 _ADDRESS = re.compile(r"/[^/]*(?:@|%40).*$")
+
+# Seconds, of what is asked for in Retry-After: nobody means more, and no clock counts as far as some numbers go.
+_LONGEST_WAIT = 86400.0
 
 
 class Client(sparkpost.SparkPost):  # type: ignore[misc]
@@ -93,11 +98,10 @@ class Transport(RequestsTransport):  # type: ignore[misc]
         """
         try:
             answer = self._ask(method, uri, headers, options)
-        except requests.RequestException as error:
-            # Nothing was asked where no connection was made; else nobody knows how far it came.
-            unasked = isinstance(error, requests.ConnectTimeout | requests.exceptions.SSLError) or _refused(error)
+        except (OSError, UnicodeError) as error:
             problem = SparkPostError(
-                f"SparkPost's HTTP API cannot be reached at {_place(uri)}: {_said(error)}", in_doubt=not unasked
+                f"SparkPost's HTTP API cannot be reached at {_place(uri)}: {_said(error)}",
+                in_doubt=not _unasked(error),
             )
         else:
             if isinstance(answer, SparkPostError):
@@ -126,19 +130,20 @@ class Transport(RequestsTransport):  # type: ignore[misc]
             return True
         try:
             answer = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if 200 <= response.status_code < 300 and answer is not None:
             return answer
-        return _refusal(response, answer)
+        return _refusal(response, answer, headers.get("Authorization", ""))
 
 
 # The package's class has no annotations.
 Client.TRANSPORT_CLASS = Transport
 
 
-def _refusal(response: requests.Response, answer: Any) -> SparkPostError:
-    """What SparkPost said when it said no."""
+@sensitive_variables()
+def _refusal(response: requests.Response, answer: Any, key: str) -> SparkPostError:
+    """What SparkPost said when it said no; the key, where somebody on the way repeats it, left out."""
     errors = answer.get("errors") if isinstance(answer, dict) else None
     codes, texts = [], []
     for error in errors if isinstance(errors, list) else []:
@@ -146,7 +151,8 @@ def _refusal(response: requests.Response, answer: Any) -> SparkPostError:
             codes.append(str(error.get("code", "")))
             words = [str(error[name]) for name in ("message", "description") if error.get(name)]
             texts.append(": ".join(words))
-    said = "; ".join(texts) or response.text[:500]
+    said = "; ".join(texts) or response.text
+    said = (said.replace(key, "********") if key else said)[:500]
     return SparkPostError(
         f"SparkPost's HTTP API answered {response.status_code} at {_place(response.url)}: {readable(said)}",
         status=response.status_code,
@@ -161,16 +167,27 @@ def _seconds(retry_after: str | None) -> float | None:
         return None
     try:
         if retry_after.isdigit():
-            return float(retry_after)
-        return max(0.0, (parsedate_to_datetime(retry_after) - timezone.now()).total_seconds())
-    except (TypeError, ValueError):
+            seconds = float(retry_after)
+        else:
+            seconds = (parsedate_to_datetime(retry_after) - timezone.now()).total_seconds()
+    except (OverflowError, TypeError, ValueError):
         return None
+    return min(max(0.0, seconds), _LONGEST_WAIT)
 
 
-def _refused(error: requests.RequestException) -> bool:
-    """Whether no connection was made: then nothing was sent."""
+def _unasked(error: Exception) -> bool:
+    """Whether nothing was sent, for certain: else nobody knows how far it came."""
+    if not isinstance(error, requests.RequestException) or isinstance(error, ValueError | requests.ConnectTimeout):
+        # What it was to be asked with is wrong: the file of certificates, the key, the host's name.
+        return True
     reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ProxyError")
+    if type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ProxyError"):
+        return True
+    cause = reason.args[0] if isinstance(reason, Exception) and reason.args else None
+    # An error of TLS may come at any time. Before the handshake is over, nothing has been said.
+    return isinstance(cause, ssl.SSLError) and any(
+        frame.f_code.co_name == "do_handshake" for frame, _ in traceback.walk_tb(cause.__traceback__)
+    )
 
 
 def _said(error: Exception) -> str:

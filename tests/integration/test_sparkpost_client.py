@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import traceback
 from datetime import timedelta
@@ -80,6 +81,60 @@ def test_the_key_is_for_no_other_host(sparkpost_api: ScriptedHttps) -> None:
     sparkpost_api.script = lambda request: Answer(302, {}, {"Location": f"https://{sparkpost_api.host}/elsewhere"})
     assert refused().status == 302
     assert len(sparkpost_api.requests) == 1
+
+
+def test_a_line_that_breaks_once_it_was_asked_leaves_it_in_doubt(sparkpost_api: ScriptedHttps) -> None:
+    def script(request: object) -> None:
+        # Past TLS: to the client it is an error of TLS.
+        os.write(sparkpost_api._open[-1].fileno(), b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    sparkpost_api.script = script
+    error = refused()
+    assert error.status is None
+    assert error.in_doubt
+
+
+def test_a_server_that_cannot_be_trusted_was_not_asked(
+    sparkpost_api: ScriptedHttps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    assert not refused().in_doubt
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/authority.pem")
+    error = refused()
+    assert not error.in_doubt
+    assert "cannot be reached" in str(error)
+    assert sparkpost_api.requests == []
+
+
+@pytest.mark.parametrize("key", ["a-key\n", "kéy€"])
+def test_a_key_that_no_header_can_carry_was_not_shown_to_anybody(sparkpost_api: ScriptedHttps, key: str) -> None:
+    with pytest.raises(SparkPostError) as raised:
+        api_client(key).suppression_list.get("ana@example.com")
+    assert not raised.value.in_doubt
+    assert key.strip() not in str(raised.value)
+    assert sparkpost_api.requests == []
+
+
+def test_an_answer_that_is_too_deep_is_none_of_sparkposts(sparkpost_api: ScriptedHttps) -> None:
+    sparkpost_api.script = lambda request: Answer(200, b"[" * 200_000)
+    assert refused().status == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [("9" * 400, 86400.0), ("Fri, 31 Dec 9999 23:59:59 GMT", 86400.0), ("²", None), ("soon", None), ("-5", None)],
+)
+def test_nobody_is_left_alone_for_longer_than_a_day(
+    sparkpost_api: ScriptedHttps, asked: str, seconds: float | None
+) -> None:
+    sparkpost_api.script = lambda request: Answer(429, {}, {"Retry-After": asked})
+    assert refused().retry_after == seconds
+
+
+@pytest.mark.parametrize("body", [f"You sent: Authorization: {KEY}".encode(), {"errors": [{"message": f"bad {KEY}"}]}])
+def test_a_server_that_repeats_the_key_is_not_quoted(sparkpost_api: ScriptedHttps, body: object) -> None:
+    sparkpost_api.script = lambda request: Answer(400, body)
+    assert KEY not in str(refused())
 
 
 def test_without_a_key_it_is_said_which_setting_is_missing() -> None:
