@@ -15,7 +15,7 @@ from ..exceptions import SparkPostError
 from ..retry import Reply, Verdict
 
 # Of the API's key, its account or the place where it was asked; 408 and 429 say that nothing was taken this time.
-_NOT_THE_MAIL = {401, 403, 404, 405, 406, 407, 408, 415, 420, 425, 429}
+_NOT_THE_MAIL = {401, 402, 403, 404, 405, 406, 407, 408, 415, 420, 425, 429}
 # "Server resources unavailable" and "Message generation not configured", which come with status 400; limits of sending.
 _UNAVAILABLE_CODES = {"1100", "1303", "1304", "1502", "1601", "1900", "1910", "2101", "2102", "2103"}
 # Sending domains that are blocked or not set up, and tracking domains of theirs that are not ready.
@@ -23,6 +23,7 @@ _SENDER_CODES = {"7000", "7001", "2009", "2010", "2011", "2012"}
 _SENDING_DOMAIN = re.compile(r"(unconfigured|unverified|invalid) .{0,40}(sending|tracking) domain", re.IGNORECASE)
 # Those of a server that stands between and has passed the request on: it does not know what came of it.
 _OF_A_GATEWAY = {502, 504}
+_TOO_LARGE = 413
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,9 @@ def refusal(error: SparkPostError) -> Refusal:
         return Refusal(Verdict.UNAVAILABLE, reply)
     if codes & _SENDER_CODES or _SENDING_DOMAIN.search(str(error)):
         return Refusal(Verdict.SENDER_REFUSED, reply)
+    if not codes and status != _TOO_LARGE:
+        # Perhaps the word of somebody between: no reason to give a mail up.
+        return Refusal(Verdict.DEFERRED, reply)
     return Refusal(Verdict.REJECTED, reply)
 
 
@@ -65,7 +69,7 @@ class Created:
     reply: Reply
     #: Addresses that were refused, as they were sent, with the reason.
     rejected: Mapping[str, Reply] = field(default_factory=dict)
-    #: Some were refused, and it was not said which: those who are not among ``rejected`` may have it or not.
+    #: It was not said who was accepted: those who are not among ``rejected`` may have it or not.
     unclear: bool = False
 
 
@@ -77,13 +81,17 @@ def created(answer: Mapping[str, Any], addresses: Sequence[str]) -> Created:
 
     Args:
         answer: the whole of it.
-        addresses: of the recipients, as they were sent.
+        addresses: of all recipients, as they were sent; those of copies among them.
     """
     results = answer.get("results")
-    results = results if isinstance(results, Mapping) else {}
+    if not isinstance(results, Mapping) or not results.keys() & {"id", "total_accepted_recipients"}:
+        # Whoever said that, it was not of a transmission.
+        return Created(Reply(None, "SparkPost's HTTP API answered without a word of the mail."), unclear=True)
     reply = Reply(200, f"OK {results.get('id', '')}".rstrip())
-    count = results.get("total_rejected_recipients")
-    if not isinstance(count, int) or count <= 0:
+    count = _number(results.get("total_rejected_recipients")) or 0
+    if _number(results.get("total_accepted_recipients")) == 0:
+        count = max(count, len(addresses))
+    if count <= 0:
         return Created(reply)
     errors = results.get("rcpt_to_errors")
     said = [_words(error) for error in errors if isinstance(error, Mapping)] if isinstance(errors, list) else []
@@ -93,7 +101,17 @@ def created(answer: Mapping[str, Any], addresses: Sequence[str]) -> Created:
         named = _named(said, addresses)
         return Created(reply, {address: named.get(address, reason) for address in addresses})
     rejected = _named(said, addresses)
+    if len(rejected) > count:
+        # Some are named for another reason.
+        rejected = {}
     return Created(reply, rejected, unclear=len(rejected) != count)
+
+
+def _number(value: Any) -> int | None:
+    """SparkPost writes numbers as texts, too."""
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _words(error: Mapping[Any, Any]) -> str:

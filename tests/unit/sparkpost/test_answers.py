@@ -26,6 +26,7 @@ ADDRESSES = ["ana@example.com", "eva@example.com", "rui@example.com"]
         (404, ("1101",), "invalid URI", Verdict.UNAVAILABLE, False),
         (405, ("1102",), "invalid HTTP method", Verdict.UNAVAILABLE, False),
         (302, (), "Found", Verdict.UNAVAILABLE, False),
+        (402, (), "Payment Required", Verdict.UNAVAILABLE, False),
         (407, (), "Proxy Authentication Required", Verdict.UNAVAILABLE, False),
         # Not now.
         (408, (), "Request Timeout", Verdict.UNAVAILABLE, False),
@@ -51,6 +52,9 @@ ADDRESSES = ["ana@example.com", "eva@example.com", "rui@example.com"]
         (422, ("1300",), "invalid data format/type/length", Verdict.REJECTED, False),
         (422, ("2007",), "Metadata size too large", Verdict.REJECTED, False),
         (422, ("3020",), "template mime parsing error", Verdict.REJECTED, False),
+        # Without a code of SparkPost's it may be anybody's word: no reason to give a mail up.
+        (400, (), "<h1>Bad Request</h1>", Verdict.DEFERRED, False),
+        (418, (), "I am a proxy", Verdict.DEFERRED, False),
         # Somebody who does not know has answered.
         (500, (), "<h1>Oops</h1>", Verdict.DEFERRED, True),
         (502, (), "<h1>Bad Gateway</h1>", Verdict.DEFERRED, True),
@@ -110,12 +114,30 @@ def test_who_was_refused_without_a_name_is_unclear() -> None:
 
 @pytest.mark.parametrize(
     "strange",
-    [{}, {"results": 7}, {"results": {"total_rejected_recipients": "1"}}, {"results": {"rcpt_to_errors": 3}}],
+    [{}, {"results": 7}, {"results": {}}, {"results": {"rcpt_to_errors": 3}}, {"errors": [{"message": "no"}]}],
 )
-def test_a_strange_answer_is_an_acceptance_since_its_status_is(strange: dict[str, Any]) -> None:
-    assert created(strange, ADDRESSES).rejected == {}
+def test_an_answer_that_speaks_of_no_transmission_is_no_acceptance(strange: dict[str, Any]) -> None:
+    found = created(strange, ADDRESSES)
+    assert (found.rejected, found.unclear, found.reply.code) == ({}, True, None)
+
+
+def test_where_it_was_taken_for_nobody_nobody_has_it() -> None:
+    found = created({"results": {"id": "1", "total_accepted_recipients": 0}}, ADDRESSES)
+    assert set(found.rejected) == set(ADDRESSES)
+
+
+def test_numbers_may_be_texts() -> None:
+    found = created({"results": {"id": "1", "total_rejected_recipients": "1"}}, ADDRESSES)
+    assert found.unclear
+
+
+def test_where_more_are_named_than_were_refused_nobody_knows_who_was() -> None:
+    error = {"code": "1300", "description": "ana@example.com is not eva@example.com"}
+    found = created(answer(1, error), ADDRESSES)
+    assert (found.rejected, found.unclear) == ({}, True)
 
 
 @pytest.mark.parametrize("errors", [7, None, [7, None], "x"])
 def test_errors_in_a_strange_shape_leave_it_unclear(errors: Any) -> None:
-    assert created({"results": {"total_rejected_recipients": 1, "rcpt_to_errors": errors}}, ADDRESSES).unclear
+    results = {"id": "1", "total_rejected_recipients": 1, "rcpt_to_errors": errors}
+    assert created({"results": results}, ADDRESSES).unclear
