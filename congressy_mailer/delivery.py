@@ -28,6 +28,7 @@ from .exceptions import ContentError, ContentNotReady, NoFreeConnection, Transpo
 from .models import Message, Priority
 from .pacing import Pace, pace_for
 from .recording import LONGEST_PENDING, Recorder
+from .retry import FLOOR
 from .sifting import listed_recipients
 from .stopping import sigterm_waits
 from .transports.base import Composed, Outcome
@@ -96,6 +97,8 @@ class Delivery:
         self._ahead = 4
         #: When something more urgent than a batch was last looked for; ``None`` where there is nothing to go before.
         self._looked_around: float | None = None
+        #: Mail backends that cannot be used, and until when.
+        self._closed: dict[str, datetime] = {}
         #: What would go before a batch cannot be sent now.
         self._way_is_closed = False
         #: Until when what was put back need not be looked at.
@@ -160,6 +163,9 @@ class Delivery:
             self._way_is_closed = True
         self._way_is_closed |= self._put_back_until is not None
         self._slice.left += self._left
+
+    def _may_begin(self) -> bool:
+        return not self._stopped and time.monotonic() < self._lease_ends
 
     def _stop(self) -> None:
         self._end_slice()
@@ -226,45 +232,51 @@ class Delivery:
         Raises:
             TransportUnavailable: for some of them there is none.
         """
-        *routes, last = failover.routes(using, messages)
         unavailable: TransportUnavailable | None = None
-        for route in (*routes, last):
+        bound_to_it = False
+        for route in failover.routes(using, messages):
             mine = [message for message in messages if message.id in self._open and failover.may_go(message, route)]
-            bound = {message.id for message in mine if failover.is_bound(message) or route == last}
             if not mine:
                 continue
+            free = {message.id for message in mine if not failover.is_bound(message)}
             try:
-                closed = self._deliver(route, mine, elsewhere={message.id for message in mine} - bound)
+                self._deliver(route, mine, elsewhere=free)
             except TransportUnavailable as error:
-                closed = True
-                if any(message.id in bound for message in mine):
-                    unavailable = error
-            if not closed:
+                unavailable = error
+                bound_to_it |= len(free) < len(mine)
+            if route not in self._closed:
                 # It can be used: what has not been begun waits for it.
                 messages = [message for message in messages if failover.is_bound(message)]
-        if unavailable is not None:
+        left = [message.id for message in messages if not failover.is_bound(message)]
+        if left:
+            # Whichever is tried first.
+            until = min(self._closed.values())
+            self._put_back(left, until=until)
+            if unavailable is not None and unavailable.retry_in is not None:
+                unavailable.retry_in = min(unavailable.retry_in, max(until - timezone.now(), FLOOR))
+        if unavailable is not None and (left or bound_to_it):
             raise unavailable
 
-    def _deliver(self, using: str, messages: Sequence[Message], elsewhere: Set[UUID]) -> bool:
+    def _deliver(self, using: str, messages: Sequence[Message], elsewhere: Set[UUID]) -> None:
         """Deliver over one mail backend.
 
         Args:
             using: its alias.
             messages: what may go over it.
-            elsewhere: those of them that stay open where it cannot be used, since another may take them.
-
-        Returns:
-            Whether the backend as a whole is known to be unavailable.
+            elsewhere: those of them that stay open where it cannot be used, since another may take them. Until when
+                that is, is in ``_closed`` afterwards.
 
         Raises:
-            TransportUnavailable: it was found to be.
+            TransportUnavailable: the backend as a whole was found to be.
         """
+        self._closed.pop(using, None)
         senders = {domain_of(message.from_email) for message in messages}
         gate = Gate(using, senders, before_telling=self._recorder.flush)
         pace = pace_for(using)
         self._too_early = timedelta(0)
         try:
             if "" in gate.closed:
+                self._closed[using] = gate.closed[""]
                 messages = [message for message in messages if message.id not in elsewhere]
             messages = self._admitted(gate, messages)
             if messages:
@@ -272,14 +284,15 @@ class Delivery:
                 with transport_for(using) as transport:
                     for outcome in transport.deliver(self._compose_all(gate, pace, messages), self._recorder.flush):
                         self._record(gate, pace, outcome)
+            # It was taken, and its time was over before it was begun.
+            self._open |= self._handed_over
+            self._handed_over.clear()
             self._leave_for(self._too_early, messages)
-            return "" in gate.closed
         except NoFreeConnection as busy:
             # What was handed over and has no outcome was not sent.
             self._open |= self._handed_over
             self._handed_over.clear()
             self._leave_for(busy.retry_in, messages)
-            return False
         except TransportUnavailable as found:
             self._recorder.flush()
             error = discreet_error(self._handed_over.values(), found)
@@ -287,6 +300,7 @@ class Delivery:
             self._open |= self._handed_over
             self._handed_over.clear()
             error.retry_in = gate.failed("", str(error), at_least=found.retry_in)
+            self._closed[using] = gate.closed[""]
             self._put_back([message.id for message in messages if message.id not in elsewhere], until=gate.closed[""])
             raise error from (found.__cause__ if error is found else None)
         finally:
@@ -391,7 +405,7 @@ class Delivery:
                 # From here on only an outcome tells what became of it; without one it stays under its lease.
                 self._handed_over[message.id] = self._open.pop(message.id)
                 handed_over = True
-                yield Composed(message.id, mail)
+                yield Composed(message.id, mail, self._may_begin)
             self._look_ahead(took=time.monotonic() - began)
             if self._should_give_way():
                 return

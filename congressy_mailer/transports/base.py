@@ -12,6 +12,11 @@ from ..exceptions import TransportUnavailable
 from ..retry import Reply, Stage, Verdict, classify
 
 
+def always() -> bool:
+    """There is no end to the time in which a mail may be begun."""
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Composed:
     """A mail on its way into a transport."""
@@ -20,6 +25,8 @@ class Composed:
     key: UUID
     #: The mail with its envelope.
     mail: OutgoingMail
+    #: Whether it may still be begun, for a transport that has others to see to after it was pulled.
+    may_begin: Callable[[], bool] = always
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +135,8 @@ class Transport(Protocol):
     def deliver(self, mails: Iterable[Composed], before_waiting: Callable[[], None] = nothing) -> Iterator[Outcome]:
         """Take mails as they are composed and yield one outcome for each, in the same order unless some share a call.
 
-        A mail is pulled only when the transport can begin with it. What has no outcome when
-        :class:`~congressy_mailer.exceptions.TransportUnavailable` is raised was not sent.
+        A mail is pulled only when the transport can begin with it, or asks again before it does. What has no outcome at
+        the end, or when :class:`~congressy_mailer.exceptions.TransportUnavailable` is raised, was not sent.
 
         Args:
             mails: to be sent.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -37,7 +38,9 @@ class SparkPostTransport:
         source = _Source(mails)
         while letters := source.take():
             for together in _alike(letters):
-                yield from self._deliver(together, before_waiting)
+                # A call may take its time, and another worker take over what waits behind it.
+                if together[0].composed.may_begin():
+                    yield from self._deliver(together, before_waiting)
         if source.error is not None:
             raise source.error
 
@@ -58,6 +61,8 @@ class SparkPostTransport:
             if not letter.sendable:
                 yield _unsendable(letter)
                 continue
+            if not letter.composed.may_begin():
+                return
             before_waiting()
             outcomes = self._call(_alone(letter), [letter])
             yield from outcomes
@@ -75,7 +80,7 @@ class SparkPostTransport:
             answer = transmissions.request("POST", transmissions.uri, data=encoded(request), whole=True)
         except SparkPostError as error:
             return self._without_transmission(letters, error)
-        addresses = [address for letter in letters for address in letter.recipients.values()]
+        addresses = [recipient["address"]["email"] for recipient in request["recipients"]]
         what = created(answer if isinstance(answer, dict) else {}, addresses)
         return [_outcome(letter, what.reply, what.rejected, unclear=what.unclear) for letter in letters]
 
@@ -140,17 +145,21 @@ class _Source:
 def _alike(letters: Sequence[Letter]) -> Iterator[list[Letter]]:
     """Those that may share a call together, and all others each alone."""
     groups: dict[object, list[Letter]] = {}
+    seen: Counter[object] = Counter()
     for position, letter in enumerate(letters):
         alike = likeness(letter.composed.mail) if letter.sendable and not letter.refused else None
-        groups.setdefault(position if alike is None else alike, []).append(letter)
+        if alike is None:
+            groups[position] = [letter]
+            continue
+        # Never two mails to one address: what is said of an address would be said of both.
+        who = alike, next(iter(letter.recipients.values())).lower()
+        groups.setdefault((alike, seen[who]), []).append(letter)
+        seen[who] += 1
     yield from groups.values()
 
 
 def _together(letters: Sequence[Letter]) -> dict[str, Any] | None:
     addresses = [next(iter(letter.recipients.values())) for letter in letters]
-    # Two mails to one address: what is said of an address would be said of both.
-    if len({address.lower() for address in addresses}) < len(addresses):
-        return None
     return many([letter.composed.mail for letter in letters], addresses)
 
 
@@ -161,8 +170,13 @@ def _alone(letter: Letter) -> dict[str, Any]:
 
 
 def _refused(outcomes: Sequence[Outcome]) -> bool:
-    """The call as a whole was refused."""
-    return all(outcome.rejected and not outcome.accepted and outcome.reply.code != 200 for outcome in outcomes)
+    """The call as a whole was refused, for what may be in one of its mails."""
+    return all(
+        (outcome.rejected or outcome.deferred)
+        and not (outcome.accepted or outcome.in_doubt)
+        and outcome.reply.code != 200
+        for outcome in outcomes
+    )
 
 
 def _unsendable(letter: Letter) -> Outcome:
@@ -181,7 +195,7 @@ def _outcome(letter: Letter, reply: Reply, refused: Mapping[str, Reply], *, uncl
         else:
             accepted.append(recipient)
     if unclear and accepted:
-        said = Reply(None, "SparkPost refused some recipients of this call, and did not say which.")
+        said = Reply(None, "SparkPost did not say for whom of this call it has taken the mail.")
         return Outcome(
             letter.composed.key, deferred=dict.fromkeys(accepted, said), rejected=rejected, reply=reply, in_doubt=True
         )

@@ -162,6 +162,84 @@ def test_with_all_of_them_away_everything_stays_queued(api: ScriptedHttps) -> No
     assert TransportStatus.objects.count() == 2
 
 
+def test_everything_waits_for_the_one_that_is_tried_first(api: ScriptedHttps) -> None:
+    api.script = lambda request: Answer(429, {"errors": [{"message": "Too many requests"}]}, {"Retry-After": "9" * 400})
+    messages = mails()
+    with pytest.raises(TransportUnavailable) as raised:
+        deliver(*messages)
+    first, last = TransportStatus.objects.get(using=""), TransportStatus.objects.get(using="sparkpost-http")
+    assert first.next_try_at < last.next_try_at
+    # To the microsecond: it is found by that when the backend can be used again.
+    assert set(Message.objects.values_list("state", "due_at")) == {(State.QUEUED, first.next_try_at)}
+    assert raised.value.retry_in is not None
+    assert timezone.now() + raised.value.retry_in < last.next_try_at
+    # Also where both are known to be away.
+    Message.objects.update(due_at=timezone.now())
+    deliver(*messages)
+    assert not Message.objects.exclude(state=State.QUEUED, due_at__lt=last.next_try_at).exists()
+
+
+@pytest.mark.parametrize("end", ["lease", "stop"])
+def test_what_was_taken_and_not_begun_when_the_time_is_over_is_put_back(api: ScriptedHttps, end: str) -> None:
+    people = [(f"{n}@example.com", {"lines": "\n" * n}) for n in range(6)]
+    batch = send_bulk(subject="Oi", template="mail/lines", recipients=people, using="sparkpost-http")
+    delivery = Delivery(outbox.new_token("task"))
+
+    def script(request: Request) -> Answer:
+        if len(api.requests) == 2:
+            if end == "lease":
+                delivery._lease_ends = 0.0
+            else:
+                delivery._stop()
+        return accept(request)
+
+    api.script = script
+    delivery.run_batch(batch.id, batch.round)
+    assert len(api.requests) == 2
+    assert sorted(batch.messages.values_list("state", "crashes")) == [(State.QUEUED, 0)] * 4 + [(State.SENT, 0)] * 2
+    Delivery(outbox.new_token("task")).run_batch(batch.id, batch.round)
+    assert sorted(over_http(api)) == [f"{n}@example.com" for n in range(6)]
+
+
+def test_one_who_is_there_twice_costs_one_more_call(api: ScriptedHttps) -> None:
+    people = [*(f"{n}@example.com" for n in range(20)), "3@EXAMPLE.com"]
+    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
+    Delivery(outbox.new_token("task")).run_batch(batch.id, batch.round)
+    assert len(api.requests) == 2
+    assert len(over_http(api)) == 21
+
+
+def test_a_copy_that_is_refused_is_not_the_recipient(api: ScriptedHttps) -> None:
+    def script(request: Request) -> Answer:
+        error = {"code": "1902", "message": "Message generation rejected", "description": "eva@example.com"}
+        results = {
+            "id": "7", "total_accepted_recipients": 1, "total_rejected_recipients": 1, "rcpt_to_errors": [error],
+        }  # fmt: skip
+        return Answer(body={"results": results})
+
+    api.script = script
+    (message,) = mails(1, using="sparkpost-http", sparkpost={"bcc": ["eva@example.com"]})
+    deliver(message)
+    assert Message.objects.get().state == State.SENT
+
+
+@pytest.mark.parametrize("answer", [Answer(body={}), Answer(body=[]), Answer(204), Answer(body=b"[" * 200_000)])
+def test_an_answer_that_says_nothing_of_the_mail_leaves_it_in_doubt(api: ScriptedHttps, answer: Answer) -> None:
+    api.script = lambda request: answer
+    messages = mails(2, using="sparkpost-http")
+    with pytest.raises(TransportUnavailable):
+        deliver(*messages)
+    assert sorted(Message.objects.values_list("state", "crashes")) == [(State.DEFERRED, 1), (State.QUEUED, 0)]
+
+
+def test_a_refusal_that_is_none_of_sparkposts_gives_no_mail_up(api: ScriptedHttps) -> None:
+    api.script = lambda request: Answer(400, b"<h1>Bad Request</h1>")
+    people = [f"{n}@example.com" for n in range(3)]
+    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
+    Delivery(outbox.new_token("task")).run_batch(batch.id, batch.round)
+    assert set(batch.messages.values_list("state", "crashes")) == {(State.DEFERRED, 0)}
+
+
 def test_what_is_in_doubt_over_smtp_does_not_go_over_http(
     api: ScriptedHttps, smtp: LocalSparkPost, settings: Any
 ) -> None:
