@@ -120,4 +120,6 @@ _times = {
 CONGRESSY_MAILER = {
     "RETRY_BACKOFF": timedelta(seconds=5),
     **{name: timedelta(seconds=float(seconds)) for name, seconds in _times.items() if seconds},
+    # What a worker of one test is to know beside that, as JSON.
+    **json.loads(os.environ.get("MAILER_TEST_OPTIONS", "{}")),
 }
