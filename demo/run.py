@@ -57,18 +57,19 @@ def run_demo(services: Services, people_count: int) -> bool:
         f"{people_count} people register on the site's own page, {len(FORGETFUL)} forgot their password, "
         f"{len(_TALKS)} speakers are invited."
     )
+    report = _troubles_reporter()
     with terminal.progress(people_count) as bars, ThreadPoolExecutor(_AT_ONCE) as crowd:
         visits = [crowd.submit(Visitor(services.address).register, *person) for person in people(people_count)]
         others = [crowd.submit(_ask_for_new_passwords, services), crowd.submit(_invite_speakers, services)]
         try:
-            _follow([*visits, *others], people_count, bars)
+            _follow([*visits, *others], people_count, bars, report)
         finally:
             for visit in visits:
                 visit.cancel()
     _wait_until(suppressed_by_bounce)
     terminal.say(f"{BOUNCING} bounced, and is on the suppression list.")
     terminal.say(f"Everybody who has registered gets the news: {_send_news(services)} mails.")
-    _wait_for_mails()
+    _wait_for_mails(report)
     if leave_in_one_click(services.mails, READER):
         terminal.say(f"{READER} leaves the list in one click.")
     _wait_until(lambda: not missing())
@@ -83,7 +84,7 @@ def use_site(services: Services) -> None:
     _invite_speakers(services)
     _wait_until(suppressed_by_bounce)
     _send_news(services)
-    _wait_for_mails()
+    _wait_for_mails(_troubles_reporter())
     leave_in_one_click(services.mails, READER)
 
 
@@ -103,8 +104,7 @@ def _send_news(services: Services) -> int:
     return batch.messages.count()
 
 
-def _wait_for_mails() -> None:
-    report = _troubles_reporter()
+def _wait_for_mails(report: Callable[[], None]) -> None:
     deadline = time.monotonic() + _LONGEST_SECONDS
     while Message.objects.exclude(state__in=FINAL).exists():
         report()
@@ -126,9 +126,8 @@ def _invite_speakers(services: Services) -> None:
         organiser.invite(speaker, f"palestrante-{number}@universidade.example", talk)
 
 
-def _follow(visits: list[Future[None]], people_count: int, bars: terminal.Bars) -> None:
+def _follow(visits: list[Future[None]], people_count: int, bars: terminal.Bars, report: Callable[[], None]) -> None:
     """Show how far it is, until everybody has been at the site and every mail has reached its end."""
-    report = _troubles_reporter()
     deadline = time.monotonic() + _LONGEST_SECONDS
     while True:
         over = all(visit.done() for visit in visits)
