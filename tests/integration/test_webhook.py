@@ -14,7 +14,7 @@ import pytest
 from django.db import OperationalError
 from django.test import Client, override_settings
 from django.utils import timezone
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from congressy_mailer import outbox, send_mail, tasks
@@ -377,5 +377,15 @@ def test_nobody_gets_in_by_chance(published: list[str], authorization: str, toke
 @given(key=_VISIBLE, encoding=st.sampled_from(["", "identity", " Identity "]), length=st.text(max_size=5))
 def test_no_header_is_a_fault_of_the_server(published: list[str], key: str, encoding: str, length: str) -> None:
     headers = {**BEARER, "HTTP_X_MESSAGESYSTEMS_BATCH_ID": key, "HTTP_CONTENT_ENCODING": encoding}
-    assert post(posted(event("delivery")), headers) == 200
-    assert post(posted(event("delivery")), headers, CONTENT_LENGTH=length) in (200, 400)
+    body = posted(event("delivery"))
+    assert post(body, headers) == 200
+    # The test client calls it an error where more is announced than comes; a server waits, and gives up.
+    assume(_number(length) <= len(body))
+    assert post(body, headers, CONTENT_LENGTH=length) in (200, 400)
+
+
+def _number(length: str) -> int:
+    try:
+        return int(length)
+    except ValueError:
+        return 0
