@@ -176,8 +176,9 @@ class Listed:
         self._reasons: dict[str, list[_Reason]] = {}
         wanted = sorted(addresses)
         for start in range(0, len(wanted), _CHUNK):
-            found = active().filter(address__in=wanted[start : start + _CHUNK]).order_by("created_at")
-            for address, scope, list_id, source, reason in found.values_list(*_WHY):
+            found = active().filter(address__in=wanted[start : start + _CHUNK]).values_list("created_at", *_WHY)
+            # Sorted here: it is a handful, and a database may take another index for the order's sake.
+            for _, address, scope, list_id, source, reason in sorted(found):
                 told = f"{source}: {reason}" if reason else source
                 self._reasons.setdefault(address, []).append(_Reason(scope, list_id, told))
 

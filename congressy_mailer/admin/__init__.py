@@ -62,7 +62,7 @@ class StatusInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
 class MessageAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     """List and page of messages."""
 
-    list_display = ("created_at", "recipient_list", "what", "state", "delivery", "attempts", "sent_at")
+    list_display = ("created_at", "recipient_list", "state", "delivery", "what", "attempts", "sent_at")
     list_filter = ("state", "delivery", "transactional", "created_at")
     search_fields = ("to", "message_id", "template")
     ordering = ("-created_at",)

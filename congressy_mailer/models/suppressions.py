@@ -18,7 +18,7 @@ class Suppression(models.Model):
         #: Transactional mail.
         TRANSACTIONAL = "transactional", _("transactional mail")
         #: All mail that is not transactional.
-        NON_TRANSACTIONAL = "non_transactional", _("all other mail")
+        NON_TRANSACTIONAL = "non_transactional", _("mail that is not transactional")
         #: Mail of one list.
         LIST = "list", _("mail of one list")
 
