@@ -22,6 +22,8 @@ LANGUAGE_CODE = "pt-br"
 USE_I18N = True
 ROOT_URLCONF = "tests.urls"
 MEDIA_ROOT = SCRATCH / "media"
+# For live_server.
+STATIC_URL = "static/"
 
 INSTALLED_APPS = [
     "django.contrib.admin",
