@@ -32,7 +32,7 @@ from .retry import FLOOR
 from .sifting import listed_recipients
 from .stopping import sigterm_waits
 from .transports.base import Composed, Outcome
-from .transports.kept import transport_for
+from .transports.kept import most_in_a_call, transport_for
 
 logger = logging.getLogger("congressy_mailer.delivery")
 
@@ -139,9 +139,10 @@ class Delivery:
         """
         with sigterm_waits(self._stop):
             batch = outbox.batch_with_content(key)
+            size = self._slice_size
             while batch is not None:
                 self._give_way()
-                mine = self._claim(partial(outbox.claim_of_batch, batch, self._token, self._slice_size))
+                mine = self._claim(partial(outbox.claim_of_batch, batch, self._token, size))
                 self._put_back_until = None
                 self._work(mine)
                 if not mine and not outbox.rest(key, round):
@@ -149,6 +150,9 @@ class Delivery:
                 if self._put_back_until is not None or time.monotonic() > self._until or not mine:
                     self._slice.go_on_at = self._put_back_until or timezone.now() + self._too_early
                     break
+                if len(mine) == size and mailer_settings().RATE_LIMIT is None:
+                    # All of it was sent, and there is time left: where many may share a call, more of them do.
+                    size = max(size, min(2 * size, most_in_a_call(batch.using)))
             return self._slice
 
     def _give_way(self) -> None:

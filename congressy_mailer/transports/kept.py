@@ -14,6 +14,7 @@ from django.core.mail.backends.smtp import EmailBackend
 
 from ..exceptions import SparkPostError, TransportUnavailable
 from ..sparkpost.backend import EmailBackend as SparkPostBackend
+from ..sparkpost.transmissions import MAX_RECIPIENTS
 from .base import Transport
 from .django import DjangoTransport, open_backend
 from .smtp import SmtpTransport, sends_as_django_does
@@ -45,6 +46,19 @@ def transport_for(using: str) -> Iterator[Transport]:
     else:
         with closing(DjangoTransport(backend)) as transport:
             yield transport
+
+
+def most_in_a_call(using: str) -> int:
+    """How many mails of a batch the backend takes at once; 1 where each goes by itself, or it cannot be made.
+
+    Args:
+        using: as in :func:`.django.open_backend`.
+    """
+    try:
+        backend = open_backend(using)
+    except TransportUnavailable:
+        return 1
+    return MAX_RECIPIENTS if type(backend) is SparkPostBackend else 1
 
 
 def _close_all(transports: dict[str, tuple[object, SmtpTransport]]) -> None:

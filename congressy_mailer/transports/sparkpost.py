@@ -20,7 +20,7 @@ from .letter import Letter, address, written
 
 # What is taken at once, for those that are alike among it: bytes of mail, and seconds of composing.
 _MOST_BYTES = 8_000_000
-_LONGEST_TAKING = 0.2
+_LONGEST_TAKING = 1.0
 
 
 class SparkPostTransport:

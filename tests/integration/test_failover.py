@@ -201,6 +201,20 @@ def test_what_was_taken_and_not_begun_when_the_time_is_over_is_put_back(api: Scr
     assert sorted(over_http(api)) == [f"{n}@example.com" for n in range(6)]
 
 
+@pytest.mark.parametrize(("limit", "sizes"), [(None, [10, 20, 40, 80, 50]), ("100000/s", [10] * 20)])
+def test_while_there_is_time_more_and_more_share_a_call(
+    api: ScriptedHttps, settings: Any, limit: str | None, sizes: list[int]
+) -> None:
+    settings.CONGRESSY_MAILER = {
+        **settings.CONGRESSY_MAILER, "SLICE_SIZE": 10, "TIME_SLICE": timedelta(minutes=1), "RATE_LIMIT": limit,
+    }  # fmt: skip
+    people = [f"{n}@example.com" for n in range(200)]
+    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
+    Delivery(outbox.new_token("task")).run_batch(batch.id, batch.round)
+    assert [len(request.json["recipients"]) for request in api.requests] == sizes
+    assert set(batch.messages.values_list("state", flat=True)) == {State.SENT}
+
+
 def test_one_who_is_there_twice_costs_one_more_call(api: ScriptedHttps) -> None:
     people = [*(f"{n}@example.com" for n in range(20)), "3@EXAMPLE.com"]
     batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
