@@ -28,21 +28,27 @@ def data_of(transmission: Mapping[str, Any], recipient: Mapping[str, Any]) -> di
     }
 
 
-def generated(content: Mapping[str, Any], data: Mapping[str, Any]) -> bytes:
+def generated(content: Mapping[str, Any], data: Mapping[str, Any], *, in_bodies: bool = True) -> bytes:
     """The mail as it goes out.
+
+    Args:
+        content: of the transmission.
+        data: of the recipient.
+        in_bodies: whether something is put into text and HTML, too, and not into headers alone: the option
+            ``perform_substitutions``.
 
     Raises:
         SubstitutionError: a template in it cannot be rendered, or it is no mail.
     """
     if "email_rfc822" in content:
-        return _from_rfc822(str(content["email_rfc822"]), data)
+        return _from_rfc822(str(content["email_rfc822"]), data, in_bodies=in_bodies)
     try:
-        return _from_parts(content, data)
+        return _from_parts(content, data, in_bodies=in_bodies)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SubstitutionError(f"the mail cannot be made: {error}") from None
 
 
-def _from_rfc822(source: str, data: Mapping[str, Any]) -> bytes:
+def _from_rfc822(source: str, data: Mapping[str, Any], *, in_bodies: bool) -> bytes:
     """Substitution reaches the headers at the top, and the first text and HTML that are not attached: nothing else.
 
     What has no place to put something in goes out as it came, but for its line breaks.
@@ -50,7 +56,7 @@ def _from_rfc822(source: str, data: Mapping[str, Any]) -> bytes:
     raw = _LONE_BREAK.sub(b"\r\n", source.encode("utf-8", "surrogatepass"))
     message = email.message_from_bytes(raw, policy=email.policy.compat32.clone(linesep="\r\n"))
     changed = _substitute_headers(message, data)
-    for subtype in ("plain", "html"):
+    for subtype in ("plain", "html") if in_bodies else ():
         changed |= _substitute_first(message, subtype, data)
     return message.as_bytes(policy=email.policy.compat32.clone(linesep="\r\n", max_line_length=0)) if changed else raw
 
@@ -85,7 +91,7 @@ def _substitute_first(message: Message, subtype: str, data: Mapping[str, Any]) -
     return False
 
 
-def _from_parts(content: Mapping[str, Any], data: Mapping[str, Any]) -> bytes:
+def _from_parts(content: Mapping[str, Any], data: Mapping[str, Any], *, in_bodies: bool) -> bytes:
     message = EmailMessage(email.policy.SMTP)
     address = data["address"]
     message["From"] = _sender(content["from"], data)
@@ -101,9 +107,11 @@ def _from_parts(content: Mapping[str, Any], data: Mapping[str, Any]) -> bytes:
     if "Message-ID" not in message:
         message["Message-ID"] = make_msgid(domain="sparkpost.example")
     if content.get("text"):
-        message.set_content(substituted(str(content["text"]), data))
+        text = str(content["text"])
+        message.set_content(substituted(text, data) if in_bodies else text)
     if content.get("html"):
-        html = substituted(str(content["html"]), data, in_html=True)
+        html = str(content["html"])
+        html = substituted(html, data, in_html=True) if in_bodies else html
         add = message.add_alternative if content.get("text") else message.set_content
         add(html, subtype="html")
     for image in content.get("inline_images") or []:

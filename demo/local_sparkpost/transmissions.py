@@ -164,7 +164,8 @@ def _send_one(
         **told_of(told),
     }
     try:
-        content = generated(transmission["content"], data_of(transmission, recipient))
+        in_bodies = told["options"].get("perform_substitutions") is not False
+        content = generated(transmission["content"], data_of(transmission, recipient), in_bodies=in_bodies)
     except SubstitutionError as error:
         account.generation_failed(Accepted(**known, sender="", subject="", size=0), str(error))
         return

@@ -131,6 +131,20 @@ class TestTransmissions:
         assert {event["rcpt_meta"]["n"] for event in events} == {"bia"}
         assert {event["transactional"] for event in events} == {"1"}
 
+    def test_what_is_not_to_be_substituted_is_only_in_headers(self, local_sparkpost: WholeSparkPost) -> None:
+        content = "From: mail@congressy.net\r\nTo: ana@x.example\r\nSubject: {{x}}\r\n\r\n{{x}}\r\n"
+        for parts in ({"email_rfc822": content}, {"from_email": SENDER, "subject": "{{x}}", "text": "{{x}}"}):
+            api_client().transmissions.send(
+                recipients=[{"address": {"email": "ana@x.example"}}],
+                substitution_data={"x": "um"},
+                perform_substitutions=False,
+                **parts,
+            )
+        for mail in local_sparkpost.mailbox:
+            text = mail.message.get_body(("plain",))
+            assert text is not None
+            assert (mail.message["Subject"], text.get_content().strip()) == ("um", "{{x}}")
+
     def test_a_ready_mail_goes_out_as_it_is_to_whom_it_is_for(self, local_sparkpost: WholeSparkPost) -> None:
         content = "From: mail@congressy.net\r\nTo: ana@x.example\r\nSubject: x\r\n\r\n{ {x} }\r\n"
         copy = {"address": {"email": "bia@x.example", "header_to": "ana@x.example"}}
