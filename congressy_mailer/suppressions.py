@@ -7,10 +7,10 @@ happened before somebody took an address away does not bring it back.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
@@ -30,6 +30,9 @@ Source = Suppression.Source
 
 # Addresses of one question: every database takes so many.
 _CHUNK = 500
+
+#: Within this time so many soft bounces as ``SUPPRESSION["soft"]`` says count as a hard one.
+SOFT_BOUNCES_WITHIN = timedelta(days=30)
 
 _KEPT = timedelta(days=1)
 
@@ -53,6 +56,12 @@ class Entry:
     scope: Scope
     #: Which list, where it is one.
     list_id: str = ""
+    #: When what it counts began, where it counts several things; ``None``: it is one.
+    since: datetime | None = field(default=None, compare=False)
+
+    def stands(self, cleared_at: datetime | None) -> bool:
+        """Whether all of it came after the address was last taken off; what is for good always stands."""
+        return cleared_at is None or (self.since or self.at) > cleared_at or _is_for_good(self)
 
 
 def suppress(
@@ -150,10 +159,20 @@ def scopes(rule: str) -> tuple[Scope, ...]:
     Args:
         rule: a key of ``SUPPRESSION``, other than ``"soft"``.
     """
-    what = {**SUPPRESSION_RULES, **mailer_settings().SUPPRESSION}[rule]
+    what = _rule(rule)
     if what is None:
         return ()
     return (Scope.TRANSACTIONAL, Scope.NON_TRANSACTIONAL) if what == "all" else (Scope(what),)
+
+
+def soft_bounces() -> int | None:
+    """How many soft bounces count as a hard one; ``None``: they do not."""
+    limit: int | None = _rule("soft")
+    return limit
+
+
+def _rule(name: str) -> Any:
+    return {**SUPPRESSION_RULES, **mailer_settings().SUPPRESSION}[name]
 
 
 _WHY = ("address", "scope", "list_id", "source", "reason")
@@ -255,7 +274,7 @@ def _add(entries: Iterable[Entry]) -> list[Suppression]:
         row = known.get(key)
         # Of what is said of the same address, the earliest counts that nobody has taken back.
         cleared_at = row.cleared_at if row is not None else None
-        standing = [one for one in reasons if cleared_at is None or one.at > cleared_at or _is_for_good(one)]
+        standing = [one for one in reasons if one.stands(cleared_at)]
         if not standing:
             continue
         entry = next(filter(_is_for_good, standing), standing[0])
@@ -340,17 +359,18 @@ def remove(address: str, *, scope: Scope | None = None, list_id: str | None = No
 def purge() -> int:
     """Forget what was taken off a day ago and SparkPost's list knows of, or where there is no key to tell it with.
 
-    Until then it is kept for what is heard of late: an event that happened before, or a listing that is old.
+    Until then it is kept for what is heard of late: an event that happened before, or a listing that is old. Where soft
+    bounces are counted it is kept for as long as one counts: those before it are not to bring the address back.
 
     Returns:
         How many entries, some at a time; none when nothing is left.
     """
-    day_ago = timezone.now() - _KEPT
-    old = Q(synced_at__lt=day_ago) | ~Q(refusal="")
+    long_ago = timezone.now() - (_KEPT if soft_bounces() is None else SOFT_BOUNCES_WITHIN)
+    old = Q(synced_at__lt=long_ago) | ~Q(refusal="")
     if mailer_settings().SPARKPOST_API_KEY is None:
         old |= Q(synced_at=None)
     entries = Suppression.objects.using(database())
-    ids = list(entries.filter(old, removed_at__lt=day_ago).order_by("id").values_list("id", flat=True)[:_CHUNK])
+    ids = list(entries.filter(old, removed_at__lt=long_ago).order_by("id").values_list("id", flat=True)[:_CHUNK])
     # Unless somebody has put one there again meanwhile.
-    entries.filter(old, removed_at__lt=day_ago, id__in=ids).delete()
+    entries.filter(old, removed_at__lt=long_ago, id__in=ids).delete()
     return len(ids)

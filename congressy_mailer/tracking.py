@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial, wraps
 from typing import ParamSpec, TypeVar
 from uuid import UUID
@@ -20,20 +20,16 @@ from django.db.models import Q
 from django.utils import timezone
 
 from . import suppressions
-from .conf import SUPPRESSION_RULES, mailer_settings
 from .content.addresses import comparable_address
 from .models import BounceCategory, DeliveryStatus, Event, Message, RecipientStatus
 from .outbox import database
 from .outbox.rows import rows, without_conflicts
 from .signals import TrackedEvent, tracked
 from .sparkpost.events import Told
-from .suppressions import Entry, Scope, Source
+from .suppressions import SOFT_BOUNCES_WITHIN, Entry, Scope, Source
 
 Type = Event.Type
 Arrival = RecipientStatus.Arrival
-
-#: Within this time so many soft bounces as ``SUPPRESSION["soft"]`` says count as a hard one.
-SOFT_BOUNCES_WITHIN = timedelta(days=30)
 
 # Classes of what comes back although the mail has arrived: an automatic answer ("Bounce Classification Codes").
 _ANSWERS = {60}
@@ -83,14 +79,25 @@ def _beside_others(change: Callable[_P, _R]) -> Callable[_P, _R]:
     return changed
 
 
-@_beside_others
-@without_conflicts
 def track(told: Iterable[Told]) -> int:
     """Write down what these events tell, as far as it is new, and suppress whom ``SUPPRESSION`` says.
 
     Returns:
         How many were new.
     """
+    given = list(told)
+    new = _write_down(given)
+    # Not before they are there for all to see: of two workers that store two bounces of an address at the same moment,
+    # the later one counts both. What was stored before is counted again, since its worker may have died before it was.
+    limit = suppressions.soft_bounces()
+    if limit is not None:
+        suppressions.add(_too_often(filter(_is_soft, given), limit))
+    return new
+
+
+@_beside_others
+@without_conflicts
+def _write_down(told: Iterable[Told]) -> int:
     messages, new = _store(told)
     suppressions.add(_reasons(messages, new))
     return len(new)
@@ -228,7 +235,6 @@ def _save(changed: Iterable[RecipientStatus]) -> None:
 
 def _reasons(messages: Mapping[UUID, Message], new: Sequence[Told]) -> Iterator[Entry]:
     """Why addresses are not to be written to any more. Mails of others through the same account count, too."""
-    soft: dict[str, list[Told]] = defaultdict(list)
     for told in new:
         event = told.event
         if "@" not in told.address:
@@ -240,11 +246,6 @@ def _reasons(messages: Mapping[UUID, Message], new: Sequence[Told]) -> Iterator[
             yield from _entries(told, Source.UNSUBSCRIBE, "unsubscribe", message.list_id if message else "")
         elif event.type == Type.BOUNCED and event.bounce_category in _SUPPRESSING:
             yield from _entries(told, Source.BOUNCE, _SUPPRESSING[BounceCategory(event.bounce_category)])
-        elif _is_soft(told):
-            soft[told.address].append(told)
-    limit = {**SUPPRESSION_RULES, **mailer_settings().SUPPRESSION}["soft"]
-    if limit is not None:
-        yield from _too_often(soft, limit)
 
 
 def _entries(told: Told, source: Source, rule: str, list_id: str = "") -> Iterator[Entry]:
@@ -261,17 +262,18 @@ def _entries(told: Told, source: Source, rule: str, list_id: str = "") -> Iterat
 
 def _is_soft(told: Told) -> bool:
     event = told.event
-    return event.bounce_category == BounceCategory.SOFT and event.bounce_class not in _ANSWERS
+    return "@" in told.address and event.bounce_category == BounceCategory.SOFT and event.bounce_class not in _ANSWERS
 
 
-def _too_often(soft: Mapping[str, Sequence[Told]], limit: int) -> Iterator[Entry]:
+def _too_often(soft: Iterable[Told], limit: int) -> Iterator[Entry]:
     """Of each address every moment at which it had bounced too often, of those that these bounces belong to."""
-    times = [told.event.at for bounces in soft.values() for told in bounces]
-    if not times:
+    these = [(told.address, told.event.at) for told in soft]
+    if not these:
         return
+    addresses, times = zip(*these, strict=True)
     bounces = Event.objects.using(database()).filter(
         Q(bounce_class=None) | ~Q(bounce_class__in=_ANSWERS),
-        recipient__in=sorted(soft), type=Type.BOUNCED, bounce_category=BounceCategory.SOFT,
+        recipient__in=sorted(set(addresses)), type=Type.BOUNCED, bounce_category=BounceCategory.SOFT,
         at__gte=min(times) - SOFT_BOUNCES_WITHIN, at__lte=max(times) + SOFT_BOUNCES_WITHIN,
     )  # fmt: skip
     known: dict[str, list[datetime]] = defaultdict(list)
@@ -282,7 +284,7 @@ def _too_often(soft: Mapping[str, Sequence[Told]], limit: int) -> Iterator[Entry
             if last - first <= SOFT_BOUNCES_WITHIN:
                 for scope in suppressions.scopes("hard"):
                     yield Entry(
-                        at=last, source=Source.BOUNCE, address=address, scope=scope,
+                        at=last, since=first, source=Source.BOUNCE, address=address, scope=scope,
                         reason=f"{limit} soft bounces within {SOFT_BOUNCES_WITHIN.days} days",
                     )  # fmt: skip
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import override_settings
 from django.utils import timezone
 
-from congressy_mailer import send_bulk, send_mail
+from congressy_mailer import send_bulk, send_mail, suppressions
 from congressy_mailer.models import Event, Message, RecipientStatus, Suppression
 from congressy_mailer.signals import TrackedEvent, tracked
 from congressy_mailer.sparkpost.events import read
-from congressy_mailer.suppressions import Entry, Scope, Source, add, remove, suppressed
+from congressy_mailer.suppressions import Entry, Scope, Source, add, purge, remove, suppressed
 from congressy_mailer.tracking import track
 from tests.conftest import at_once
 
@@ -341,3 +343,43 @@ def test_ids_and_addresses_that_a_database_takes_for_the_same_are_told_apart() -
     assert tell(*(event("open", message, 1, event_id=key, recipient=f"{key.strip()}@example.com") for key in ids)) == 5
     assert tell(*(event("open", message, 1, event_id=key, recipient=f"{key.strip()}@example.com") for key in ids)) == 0
     assert message.statuses.count() == 2
+
+
+def soft_bounce(message: Message, at: float) -> dict[str, Any]:
+    return event("bounce", message, at, bounce_class="22")
+
+
+DAY = 24 * 60 * 60
+
+
+@override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": 3}})
+def test_soft_bounces_before_somebody_took_an_address_off_are_not_counted_with_those_after() -> None:
+    message = mail()
+    tell(*(soft_bounce(message, day * DAY) for day in range(3)))
+    assert suppressed([ANA], transactional=True) == {ANA}
+    remove(ANA)
+    Suppression.objects.update(removed_at=moment(2.5 * DAY), cleared_at=moment(2.5 * DAY))
+    purge()
+    tell(soft_bounce(message, 3 * DAY), soft_bounce(message, 4 * DAY))
+    assert suppressed([ANA], transactional=True) == set()
+    tell(soft_bounce(message, 5 * DAY))
+    assert suppressed([ANA], transactional=True) == {ANA}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.database
+@override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": 2}})
+def test_two_workers_that_each_store_a_soft_bounce_count_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("One writes at a time.")
+    both_have_counted = threading.Barrier(2, timeout=30)
+
+    def add_together(entries: Iterable[Entry]) -> list[Suppression]:
+        found = list(entries)
+        both_have_counted.wait()
+        return add(found)
+
+    monkeypatch.setattr(suppressions, "add", add_together)
+    messages = [mail(), mail()]
+    at_once(lambda worker: tell(soft_bounce(messages[worker], 0)), workers=2)
+    assert suppressed([ANA], transactional=True) == {ANA}
