@@ -211,6 +211,8 @@ def _delete_old_messages() -> int:
 
 @without_conflicts
 def _delete(ids: Collection[UUID]) -> None:
+    # Locked before it is looked at what belongs to them: an event of SparkPost's may be coming at this moment.
+    list(rows(ids).order_by("id").select_for_update().values_list("id", flat=True))
     Event.objects.using(database()).filter(message_id__in=ids).delete()
     rows(ids).delete()
 

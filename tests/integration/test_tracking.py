@@ -9,17 +9,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from congressy_mailer import send_bulk, send_mail, suppressions
+from congressy_mailer import outbox, send_bulk, send_mail, suppressions
 from congressy_mailer.models import Event, Message, RecipientStatus, Suppression
 from congressy_mailer.signals import TrackedEvent, tracked
 from congressy_mailer.sparkpost.events import read
 from congressy_mailer.suppressions import Entry, Scope, Source, add, purge, remove, suppressed
 from congressy_mailer.tracking import track
-from tests.conftest import at_once
+from tests.conftest import at_once, wait_for
 
 from .events_of_sparkpost import START, end_state, event, forget, history, moment, shuffled
 
@@ -383,3 +383,36 @@ def test_two_workers_that_each_store_a_soft_bounce_count_both(monkeypatch: pytes
     messages = [mail(), mail()]
     at_once(lambda worker: tell(soft_bounce(messages[worker], 0)), workers=2)
     assert suppressed([ANA], transactional=True) == {ANA}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.database
+def test_an_event_that_comes_while_its_message_is_purged_stops_nobody() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("Only there it can be seen who waits.")
+    message = mail()
+    long_ago = timezone.now() - timedelta(days=400)
+    Message.objects.update(state="sent", finished_at=long_ago, content_dropped_at=long_ago)
+    failed: list[Exception] = []
+
+    def purge_messages() -> None:
+        try:
+            outbox.purge()
+        except Exception as error:
+            failed.append(error)
+        finally:
+            connection.close()
+
+    def waits() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return bool(cursor.fetchone()[0])
+
+    purging = threading.Thread(target=purge_messages)
+    with transaction.atomic():
+        tell(event("delivery", message, 1))
+        purging.start()
+        wait_for(waits)
+    purging.join(30)
+    assert failed == []
+    assert not Message.objects.exists()
