@@ -1,7 +1,8 @@
 """Addresses that are not to be written to: who is, who comes, who goes.
 
-What is on the list does not depend on the order in which it was said: of two reasons the earlier one stays, and what
-happened before somebody took an address away does not bring it back.
+What is on the list does not depend on the order in which it was said: of two reasons of our own the earlier one stays,
+before one that only SparkPost's list has; and what happened before somebody took an address away does not bring it
+back.
 """
 
 from __future__ import annotations
@@ -272,12 +273,12 @@ def _add(entries: Iterable[Entry]) -> list[Suppression]:
     created: list[Suppression] = []
     for key, reasons in sorted(said.items()):
         row = known.get(key)
-        # Of what is said of the same address, the earliest counts that nobody has taken back.
+        # Of what is said of the same address, the first counts that nobody has taken back.
         cleared_at = row.cleared_at if row is not None else None
         standing = [one for one in reasons if one.stands(cleared_at)]
         if not standing:
             continue
-        entry = next(filter(_is_for_good, standing), standing[0])
+        entry = min(standing, key=_order)
         if row is None:
             row = Suppression(
                 address=entry.address, scope=entry.scope, list_id=entry.list_id, source=entry.source,
@@ -310,11 +311,20 @@ def _is_for_good(entry: Entry) -> bool:
     return entry.source == Source.COMPLIANCE
 
 
+# What is there only because SparkPost has it goes when SparkPost has it no more. Were it to hide that somebody has
+# left, that would be forgotten with it.
+_BEFORE_ALL, _OURS, _AFTER_ALL = range(3)
+_PLACES = {Source.COMPLIANCE: _BEFORE_ALL, Source.SPARKPOST: _AFTER_ALL}
+
+
+def _order(entry: Entry) -> tuple[object, ...]:
+    """What the compliance team says, then the earliest of our own, then what only SparkPost says."""
+    return _PLACES.get(entry.source, _OURS), entry.at, entry.source, entry.reason
+
+
 def _goes_before(entry: Entry, row: Suppression) -> bool:
-    """What the compliance team says, else the earlier."""
-    if (row.source == Source.COMPLIANCE) != _is_for_good(entry):
-        return _is_for_good(entry)
-    return (entry.at, entry.source, entry.reason) < (row.created_at, row.source, row.reason)
+    source = Source(row.source)
+    return _order(entry) < (_PLACES.get(source, _OURS), row.created_at, source, row.reason)
 
 
 def _say_again(row: Suppression, entry: Entry) -> None:

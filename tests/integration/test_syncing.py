@@ -16,6 +16,7 @@ from congressy_mailer.exceptions import SparkPostError
 from congressy_mailer.models import Duty, Listing, Suppression
 from congressy_mailer.suppressions import Entry, Scope, Source, is_suppressed, suppress, unsuppress
 from congressy_mailer.syncing import Synced, sync
+from congressy_mailer.unsubscribing import preferences
 from tests.conftest import at_once
 from tests.integration.scripted_https import Answer, ScriptedHttps
 from tests.integration.sparkpost_list import CARRY_ON, SparkPostList
@@ -403,3 +404,19 @@ def test_the_task_asks_for_another_where_something_is_left(
     assert len(published) == 1
     assert "429" in caplog.text
     assert "an-api-key" not in caplog.text
+
+
+@pytest.mark.parametrize("left_first", [True, False])
+def test_who_left_here_stays_away_when_sparkpost_takes_its_own_reason_back(
+    theirs: SparkPostList, left_first: bool
+) -> None:
+    theirs.have(ANA, source="Bounce Rule", updated=timezone.now() - LONG_AGO)
+    if not left_first:
+        sync()
+    preferences.leave(ANA, "", "One click in the mail program.")
+    sync()
+    theirs.entries.clear()
+    put_back()
+    sync()
+    assert is_suppressed(ANA, transactional=False)
+    assert set(theirs.entries) == {(ANA, "non_transactional", "")}
