@@ -147,8 +147,8 @@ SUPPRESSION_RULES: Mapping[str, Any] = {
 }
 _SUPPRESSED_MAIL = ("all", "transactional", "non_transactional", None)
 _SECRET = re.compile(r"basic [^\s:]+:\S.*|bearer \S+|token \S+")
-# Those of SparkPost's suppression list (API reference, "Suppression List").
-_ID_OF_LIST = re.compile(r"[\w-]{1,64}", re.ASCII)
+#: Those of SparkPost's suppression list (API reference, "Suppression List").
+ID_OF_LIST = re.compile(r"[\w-]{1,64}", re.ASCII)
 _names = [setting.name for setting in fields(MailerSettings)]
 _cached: MailerSettings | None = None
 
@@ -281,10 +281,13 @@ def _check_site(value: object) -> None:
 
 
 def _check_lists(value: object) -> None:
-    if not isinstance(value, Mapping) or not all(isinstance(one, str) and _ID_OF_LIST.fullmatch(one) for one in value):
+    if not isinstance(value, Mapping) or not all(isinstance(one, str) and ID_OF_LIST.fullmatch(one) for one in value):
         raise ImproperlyConfigured(
             "CONGRESSY_MAILER['LISTS'] must be a dict of names by ids, and an id at most 64 letters, digits, - and _."
         )
+    if len({one.lower() for one in value}) < len(value):
+        # Some databases take them for the same.
+        raise ImproperlyConfigured("CONGRESSY_MAILER['LISTS'] has two ids that differ only in case.")
 
 
 def _is_list_of_text(value: object) -> bool:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from ..conf import ID_OF_LIST, mailer_settings
 from ..content.addresses import comparable_address, normalise_address
 from ..exceptions import InvalidAddress, SparkPostError
 from ..models import Suppression
@@ -178,6 +179,8 @@ def _read(result: Any) -> RemoteEntry | None:
     if not isinstance(result, Mapping) or result.get("subaccount_id"):
         return None
     list_id = str(result.get("list_id") or "")
+    if list_id and not _may_be_ours(list_id):
+        return None
     match result.get("type"), bool(list_id):
         case "transactional", False:
             scope = Scope.TRANSACTIONAL
@@ -201,6 +204,12 @@ def _read(result: Any) -> RemoteEntry | None:
         reason=": ".join(filter(None, (source, description))).replace("\0", ""),
         updated_at=_moment(result.get("updated")) or _moment(result.get("created")) or timezone.now(),
     )
+
+
+def _may_be_ours(list_id: str) -> bool:
+    """Whether a list of ours may be called so; some databases take one that differs in case for another's."""
+    alike = [one for one in mailer_settings().LISTS if one.lower() == list_id.lower()]
+    return ID_OF_LIST.fullmatch(list_id) is not None and (not alike or list_id in alike)
 
 
 def _moment(value: Any) -> datetime | None:

@@ -420,3 +420,13 @@ def test_who_left_here_stays_away_when_sparkpost_takes_its_own_reason_back(
     sync()
     assert is_suppressed(ANA, transactional=False)
     assert set(theirs.entries) == {(ANA, "non_transactional", "")}
+
+
+@pytest.mark.parametrize("list_id", ["News", "n" * 200, "a list", "0\0"])
+def test_a_list_that_is_not_ours_stops_nothing(theirs: SparkPostList, list_id: str) -> None:
+    suppress(ANA, list_id="news")
+    theirs.have(ANA, list_id=list_id)
+    theirs.have(BIA)
+    assert sync().done
+    assert is_suppressed(BIA, transactional=False)
+    assert list(suppressions.active().filter(address=ANA).values_list("list_id", flat=True)) == ["news"]

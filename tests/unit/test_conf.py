@@ -57,6 +57,7 @@ def test_unknown_key_far_from_all_lists_them() -> None:
         ({"SITE_URL": "https://congresso.são.example"}, r"\['SITE_URL'\] must be a URL such as"),
         ({"SITE_URL": "https://["}, r"\['SITE_URL'\] must be a URL such as"),
         ({"LISTS": {"a b": "A"}}, r"\['LISTS'\] must be a dict of names by ids"),
+        ({"LISTS": {"news": "A", "News": "B"}}, r"\['LISTS'\] has two ids that differ only in case"),
         ({"WEBHOOK_MAX_BYTES": 0}, r"\['WEBHOOK_MAX_BYTES'\] must be a whole number"),
     ],
 )
