@@ -359,11 +359,21 @@ def test_soft_bounces_before_somebody_took_an_address_off_are_not_counted_with_t
     assert suppressed([ANA], transactional=True) == {ANA}
     remove(ANA)
     Suppression.objects.update(removed_at=moment(2.5 * DAY), cleared_at=moment(2.5 * DAY))
-    purge()
     tell(soft_bounce(message, 3 * DAY), soft_bounce(message, 4 * DAY))
     assert suppressed([ANA], transactional=True) == set()
     tell(soft_bounce(message, 5 * DAY))
     assert suppressed([ANA], transactional=True) == {ANA}
+
+
+@pytest.mark.parametrize(("soft", "days", "forgotten"), [(None, 2, 2), (3, 2, 0), (3, 31, 2)])
+def test_that_an_address_was_taken_off_is_known_for_as_long_as_a_soft_bounce_counts(
+    soft: int | None, days: int, forgotten: int
+) -> None:
+    suppressions.suppress(ANA)
+    remove(ANA)
+    Suppression.objects.update(removed_at=timezone.now() - timedelta(days=days))
+    with override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": soft}}):
+        assert purge() == forgotten
 
 
 @pytest.mark.django_db(transaction=True)
