@@ -19,7 +19,7 @@ ACCEPTED = {"results": {"id": "1", "total_accepted_recipients": 1, "total_reject
 
 def mail() -> EmailMultiAlternatives:
     return EmailMultiAlternatives(
-        "Olá", "Texto {{x}} çã", "mail@congressy.net", ["ana@example.com"], ["eva@example.com"]
+        "Olá", "Texto {{x}} çã", "mail@congressy.net", ["ana@example.com"], bcc=["eva@example.com"]
     )
 
 
