@@ -52,8 +52,9 @@ def test_the_link_delays_and_holds_nothing_else_back(echo: int) -> None:
         began = time.monotonic()
         client.sendall(b"1")
         assert client.recv(10) == b"1"
-        # The connection costs a round trip and a half, of which the first half is on the way of what was said.
-        assert time.monotonic() - began >= 0.5
+        # The connection costs a round trip and a half, of which the first half is on the way of what was said. A timer
+        # may ring a moment early.
+        assert time.monotonic() - began >= 0.49
         taken = []
         for _ in range(4):
             began = time.monotonic()

@@ -98,7 +98,7 @@ def test_a_server_that_is_not_installed_is_said(
 
 def _run_on_sqlite(folder: Path, source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the runner on a file of tests."""
-    return _run(folder, source, "--on", "sqlite", *arguments)
+    return _run(folder, source, "--on", "sqlite", "-n0", *arguments)
 
 
 def _run(folder: Path, source: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
