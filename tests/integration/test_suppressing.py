@@ -30,12 +30,11 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pyt
 
 ANA, BIA, CAIO = "ana@example.com", "bia@example.com", "caio@example.com"
 LISTS = override_settings(CONGRESSY_MAILER={"LISTS": {"news": "News", "partners": "Partners"}})
-LOCMEM = override_settings(EMAIL_BACKEND="django.core.mail.backends.locmem.EmailBackend")
 
 
 @pytest.fixture(autouse=True)
-def locmem() -> Any:
-    with LOCMEM, LISTS:
+def lists() -> Any:
+    with LISTS:
         yield
 
 
