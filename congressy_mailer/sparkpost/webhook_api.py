@@ -14,11 +14,9 @@ from sparkpost.base import Resource
 
 from ..conf import mailer_settings
 from ..exceptions import SparkPostError
+from . import TOKEN_HEADER
 from .client import Client, Transport, api_client
 from .events import TYPES
-
-#: The header of webhooks that show a token of their own.
-TOKEN_HEADER = "X-MessageSystems-Webhook-Token"  # noqa: S105
 
 
 class Webhooks(Resource):  # type: ignore[misc]

@@ -23,14 +23,12 @@ from django.views.decorators.http import require_POST
 
 from .. import dispatch
 from ..conf import mailer_settings
-from . import inbox
+from . import TOKEN_HEADER, inbox
 from .events import found_in
 
 logger = logging.getLogger("congressy_mailer.sparkpost")
 
 _BATCH_ID = "X-MessageSystems-Batch-ID"
-# Deprecated, and still sent by webhooks that were made with it.
-_TOKEN = "X-MessageSystems-Webhook-Token"  # noqa: S105
 
 
 class _Refused(Exception):
@@ -99,7 +97,7 @@ def _shown(request: HttpRequest) -> Iterable[bytes]:
             yield b"basic " + b64decode(value, validate=True)
     elif scheme.lower() == "bearer":
         yield b"bearer " + value.encode("latin-1", "backslashreplace")
-    token = request.headers.get(_TOKEN)
+    token = request.headers.get(TOKEN_HEADER)
     if token:
         yield b"token " + token.strip().encode("latin-1", "backslashreplace")
 
