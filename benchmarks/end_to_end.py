@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
-from demo.processes import ProcessError
+from testbed.processes import ProcessError
 
 from .agent import Agent, AgentError
 from .bench import Bench

@@ -12,9 +12,9 @@ from django.test import RequestFactory, override_settings
 from django.utils import timezone
 
 from congressy_mailer.models import Event, Message, RecipientStatus, State, Suppression, WebhookBatch
-from congressy_mailer.sparkpost import inbox, processing
-from congressy_mailer.sparkpost.webhooks import receive
-from tests.integration import events_of_sparkpost as made
+from congressy_mailer.tracking import inbox, processing
+from congressy_mailer.tracking.webhook import receive
+from tests.support import sparkpost_events as made
 
 _SECRET = "a-secret"
 _LARGEST_BATCH = 350

@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from statistics import median
 
-from demo.processes import ProcessError
+from testbed.processes import ProcessError
 
 from .agent import Agent, AgentError
 from .bench import Bench

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
-from demo.processes import ProcessError
+from testbed.processes import ProcessError
 
 from .agent import Agent, AgentError
 from .bench import Bench

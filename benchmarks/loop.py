@@ -7,7 +7,7 @@ import socket
 import threading
 from abc import ABC, abstractmethod
 
-from demo.processes import Startable
+from testbed.processes import Startable
 
 
 class LoopThread(Startable, ABC):

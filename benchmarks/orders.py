@@ -77,7 +77,7 @@ def memory() -> int:
 
 def deliver_ours(count: int) -> int:
     """Hand mails to our transport, which keeps its connection; returns how many were accepted."""
-    from congressy_mailer.transports.kept import transport_for
+    from congressy_mailer.transports.pool import transport_for
 
     with transport_for("") as transport:
         outcomes = list(transport.deliver(_composed(count)))
@@ -121,9 +121,9 @@ def _wire_bytes() -> bytes:
 
 def compose_ours(count: int) -> list[float]:
     """Milliseconds for each mail, from rendered content to the bytes that go over the wire; and their number."""
-    from congressy_mailer.content.mime import compose
+    from congressy_mailer.mime.outgoing import compose
     from congressy_mailer.transports.base import Composed
-    from congressy_mailer.transports.letter import address
+    from congressy_mailer.transports.envelope import address
 
     messages = [_message(number) for number in range(count)]
     rendered = _rendered()
@@ -190,7 +190,7 @@ def cost_of_bare_insert_and_publish(count: int) -> float:
 
 
 def _cost_of(insert: Callable[[Any], object], count: int, ready: Callable[[list[Any]], None] | None = None) -> float:
-    from .project import app
+    from benchmarks.project.celery import app
 
     rows = [_message(number) for number in range(count)]
     if ready is not None:
@@ -261,7 +261,7 @@ def _rendered() -> Any:
 
 
 def _composed(count: int) -> Iterator[Any]:
-    from congressy_mailer.content.mime import compose
+    from congressy_mailer.mime.outgoing import compose
     from congressy_mailer.transports.base import Composed
 
     rendered = _rendered()

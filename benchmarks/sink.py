@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from tests.services.server import HOST, Server
+from testbed.servers.server import HOST, Server
 
 _COUNT = re.compile(rb"mesg=(\d+)[\r\n]")
 #: Of the end of its output: more than the longest line.

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import redis
 
-from demo.embedded_redis import EmbeddedRedis
-from demo.processes import Process, Startable
-from tests.services import PostgreSQL
+from testbed.processes import Process, Startable
+from testbed.redis_server import EmbeddedRedis
+from testbed.servers.postgresql import PostgreSQL
 
 from .agent import Agent
 from .sink import Sink
@@ -155,7 +155,7 @@ class Workers(Startable):
         """Wait until they can be given work.
 
         Raises:
-            demo.processes.ProcessError: one did not come up.
+            testbed.processes.ProcessError: one did not come up.
         """
         for worker in self._started:
             worker.wait_until(

@@ -12,7 +12,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from demo.local_sparkpost.certificate import Certificate, make_certificate
+from congressy_mailer.testing.local_sparkpost.certificate import Certificate, make_certificate
 
 from .loop import LoopThread
 

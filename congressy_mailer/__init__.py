@@ -13,11 +13,11 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from .bulk import asend_bulk, send_bulk
-    from .content.attachments import Attachment
     from .exceptions import MailerError
     from .mail import asend_mail, cancel, send_mail
+    from .mime.attachments import Attachment
     from .models import Priority
-    from .recipients import Recipient
+    from .submission.recipients import Recipient
 
 __all__ = [
     "Attachment",
@@ -32,10 +32,10 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Attachment": ".content.attachments",
+    "Attachment": ".mime.attachments",
     "MailerError": ".exceptions",
     "Priority": ".models",
-    "Recipient": ".recipients",
+    "Recipient": ".submission.recipients",
     "asend_bulk": ".bulk",
     "asend_mail": ".mail",
     "cancel": ".mail",

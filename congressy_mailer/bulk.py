@@ -17,17 +17,17 @@ from django.utils import timezone as django_timezone
 from django.views.decorators.debug import sensitive_variables
 
 from . import outbox
-from .arguments import idempotency_key_of
+from .broker.publisher import publish_batch_on_commit
 from .conf import mailer_settings
-from .confidential import without_repeating
-from .content.attachments import ReadAttachment, read_attachments
-from .dispatch import publish_batch_on_commit
-from .drafts import draft
 from .exceptions import IdempotencyConflict, InvalidOption, MailerError
-from .filing import file_attachment, forget_files
+from .mime.attachments import ReadAttachment, read_attachments
 from .models import Attachment, Batch, Message, Priority, State, shared_attachment_path
 from .outbox import Line
-from .recipients import Reader, in_position
+from .redaction import without_repeating
+from .submission.arguments import idempotency_key_of
+from .submission.attachments import file_attachment, forget_files
+from .submission.fields import draft
+from .submission.recipients import Reader, in_position
 
 # Recipients that are stored at once: many enough that their number makes no difference to what each costs.
 _CHUNK = 1000

@@ -8,7 +8,7 @@ from django.core.mail.message import BadHeaderError
 from django.db import IntegrityError
 from django.template import TemplateDoesNotExist
 
-from .retry import Reply
+from .replies import Reply
 
 
 class MailerError(Exception):

@@ -9,8 +9,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from . import availability, duties, outbox
+from . import outbox, periodic
 from .conf import mailer_settings
+from .delivery import availability
 from .models import TransportStatus
 
 # A sweep that is late by this many intervals is missing.
@@ -46,7 +47,7 @@ def check_health() -> Health:
         django.db.OperationalError: the database is away.
     """
     patience = mailer_settings().SWEEP_INTERVAL * _MISSED_SWEEPS
-    last_sweep = duties.last(duties.SWEEP)
+    last_sweep = periodic.last(periodic.SWEEP)
     overdue = outbox.overdue(patience)
     overdue_batches = outbox.overdue_batches(patience)
     unavailable = availability.unavailable()

@@ -13,15 +13,15 @@ from django.utils import translation
 from django.views.decorators.debug import sensitive_variables
 
 from . import outbox
-from .arguments import idempotency_key_of
-from .content.addresses import normalise_addresses
-from .content.attachments import ReadAttachment
-from .dispatch import publish_on_commit
-from .drafts import draft, message_id
+from .broker.publisher import publish_on_commit
 from .exceptions import IdempotencyConflict, InvalidOption, NoRecipient
-from .filing import file_attachment, forget_files
+from .mime.addresses import normalise_addresses
+from .mime.attachments import ReadAttachment
 from .models import Message, Priority, State
-from .sifting import listed_recipients
+from .submission.arguments import idempotency_key_of
+from .submission.attachments import file_attachment, forget_files
+from .submission.fields import draft, message_id
+from .suppressions.lookup import listed_recipients
 
 
 @sensitive_variables()

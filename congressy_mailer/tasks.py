@@ -13,14 +13,15 @@ from celery import Task, shared_task
 from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
 from django.utils import timezone
 
-from . import dispatch, duties, outbox, suppressions
+from . import outbox, periodic, suppressions
+from .broker import publisher
 from .conf import mailer_settings
-from .delivery import Delivery, Slice
+from .delivery.slice import Delivery, Slice
 from .exceptions import SparkPostError, TransportUnavailable
-from .retry import FLOOR
-from .sparkpost import inbox
-from .sparkpost.processing import AWAY, process
-from .syncing import sync
+from .replies import FLOOR
+from .suppressions.sync import sync
+from .tracking import inbox
+from .tracking.processing import AWAY, process
 
 logger = logging.getLogger("congressy_mailer.syncing")
 
@@ -57,7 +58,7 @@ _DELIVERING: dict[str, Any] = {
 }
 
 
-@shared_task(name=dispatch.DELIVER, **_DELIVERING)
+@shared_task(name=publisher.DELIVER, **_DELIVERING)
 def deliver(self: DeliveryTask, ids: Sequence[str]) -> None:
     """Deliver these messages, as far as they are still to be delivered and one time slice reaches."""
     request = self.request
@@ -75,7 +76,7 @@ def deliver(self: DeliveryTask, ids: Sequence[str]) -> None:
         _sweep_beside_a_long_queue()
 
 
-@shared_task(name=dispatch.DELIVER_BATCH, **_DELIVERING)
+@shared_task(name=publisher.DELIVER_BATCH, **_DELIVERING)
 def deliver_batch(self: DeliveryTask, key: str, round: int, lead: bool) -> None:
     """Deliver what comes next of a batch, as far as one time slice reaches, and ask for the next such task.
 
@@ -91,7 +92,7 @@ def deliver_batch(self: DeliveryTask, key: str, round: int, lead: bool) -> None:
     again = request.retries or (request.delivery_info or {}).get("redelivered")
     if lead and not again and not request.is_eager:
         for _ in range(outbox.lanes(batch, round) - 1):
-            dispatch.publish_batch(batch, round)
+            publisher.publish_batch(batch, round)
     go_on = True
     while go_on:
         token = outbox.new_token(str(request.id))
@@ -108,25 +109,25 @@ def deliver_batch(self: DeliveryTask, key: str, round: int, lead: bool) -> None:
         return
     if result.go_on_at is not None:
         wait = (result.go_on_at - timezone.now()).total_seconds()
-        dispatch.publish_batch(batch, round, countdown=wait if wait > 0 else None)
+        publisher.publish_batch(batch, round, countdown=wait if wait > 0 else None)
     _sweep_beside_a_long_queue()
 
 
 def _publish_again(result: Slice) -> None:
-    dispatch.publish(result.left)
+    publisher.publish(result.left)
     for key in result.alone:
-        dispatch.publish([key])
+        publisher.publish([key])
     for seconds, waiting in result.waiting.items():
-        dispatch.publish(waiting, countdown=seconds)
+        publisher.publish(waiting, countdown=seconds)
 
 
 def _sweep_beside_a_long_queue() -> None:
     """The sweep itself is held up by a long queue; what has become due need not wait for it."""
-    if duties.take(duties.SWEEP, mailer_settings().SWEEP_INTERVAL * 2):
+    if periodic.take(periodic.SWEEP, mailer_settings().SWEEP_INTERVAL * 2):
         _publish_due(None)
 
 
-@shared_task(name=dispatch.SWEEP, ignore_result=True, throws=(OperationalError, InterfaceError))
+@shared_task(name=publisher.SWEEP, ignore_result=True, throws=(OperationalError, InterfaceError))
 def sweep(published_at: float) -> None:
     """Publish whatever is due and not moving, and now and then a purge.
 
@@ -134,27 +135,27 @@ def sweep(published_at: float) -> None:
         published_at: when this task was published, in seconds since the epoch.
     """
     _publish_due(datetime.fromtimestamp(published_at, UTC))
-    duties.done(duties.SWEEP)
-    if duties.take(duties.PURGE, _PURGE_INTERVAL):
-        dispatch.publish_purge()
+    periodic.done(periodic.SWEEP)
+    if periodic.take(periodic.PURGE, _PURGE_INTERVAL):
+        publisher.publish_purge()
     conf = mailer_settings()
     every = conf.SUPPRESSION_SYNC
-    if every is not None and conf.SPARKPOST_API_KEY is not None and duties.take(duties.SYNC, every):
-        dispatch.publish_sync()
+    if every is not None and conf.SPARKPOST_API_KEY is not None and periodic.take(periodic.SYNC, every):
+        publisher.publish_sync()
 
 
 def _publish_due(passed_the_queue: datetime | None) -> None:
     for key, round in outbox.due_batches():
-        dispatch.publish_batch(key, round, lead=True)
+        publisher.publish_batch(key, round, lead=True)
     while ready := outbox.sweep(passed_the_queue):
-        if not dispatch.publish(ready):
+        if not publisher.publish(ready):
             return
     while due := inbox.due():
-        if not dispatch.publish_webhooks(due):
+        if not publisher.publish_webhooks(due):
             return
 
 
-@shared_task(name=dispatch.PROCESS_WEBHOOKS, acks_late=True, ignore_result=True, throws=AWAY)
+@shared_task(name=publisher.PROCESS_WEBHOOKS, acks_late=True, ignore_result=True, throws=AWAY)
 def process_webhooks(key: str, due_at: str) -> None:
     """Process a batch of SparkPost's events. What the database does not take now comes with a later sweep.
 
@@ -165,20 +166,20 @@ def process_webhooks(key: str, due_at: str) -> None:
     process((UUID(key), datetime.fromisoformat(due_at)))
 
 
-@shared_task(name=dispatch.PURGE, ignore_result=True, throws=(OperationalError, InterfaceError))
+@shared_task(name=publisher.PURGE, ignore_result=True, throws=(OperationalError, InterfaceError))
 def purge() -> None:
     """Drop what is older than ``KEEP_CONTENT`` and ``KEEP_MESSAGES``, for at most ten seconds at a time."""
     until = time.monotonic() + _LONGEST_PURGE
     while outbox.purge() or suppressions.purge():
         if time.monotonic() > until:
-            dispatch.publish_purge()
+            publisher.publish_purge()
             return
-    day = duties.last(duties.ORPHANS)
+    day = periodic.last(periodic.ORPHANS)
     looked_through = outbox.remove_orphans(day.date() if day else None)
-    duties.done(duties.ORPHANS, datetime.combine(looked_through, datetime.min.time(), UTC))
+    periodic.done(periodic.ORPHANS, datetime.combine(looked_through, datetime.min.time(), UTC))
 
 
-@shared_task(name=dispatch.SYNC_SUPPRESSIONS, ignore_result=True, throws=(OperationalError, InterfaceError))
+@shared_task(name=publisher.SYNC_SUPPRESSIONS, ignore_result=True, throws=(OperationalError, InterfaceError))
 def sync_suppressions() -> None:
     """Bring the suppression list together with SparkPost's, for at most 20 seconds at a time.
 
@@ -190,4 +191,4 @@ def sync_suppressions() -> None:
         logger.warning("The suppression list is brought together with SparkPost's later: %s", error)
         return
     if not synced.done:
-        dispatch.publish_sync()
+        publisher.publish_sync()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.urls import path
 
-from .sparkpost.webhooks import receive
-from .unsubscribing.views import unsubscribe
+from .tracking.webhook import receive
+from .unsubscribe.views import unsubscribe
 
 app_name = "congressy_mailer"
 urlpatterns = [

@@ -7,8 +7,8 @@ from typing import Any
 
 from celery.signals import celeryd_init, worker_ready
 
+from .broker.publisher import publish_sweep
 from .conf import mailer_settings
-from .dispatch import publish_sweep
 
 logger = logging.getLogger("congressy_mailer.worker")
 
@@ -36,7 +36,7 @@ def outlive_the_broker(sender: str, conf: Any, **kwargs: Any) -> None:
     if not conf.value_set_for("broker_channel_error_retry"):
         conf.broker_channel_error_retry = True
     if not conf.value_set_for("worker_consumer"):
-        conf.worker_consumer = "congressy_mailer.consumer:LastingConsumer"
+        conf.worker_consumer = "congressy_mailer.broker.consumer:LastingConsumer"
 
 
 @worker_ready.connect(dispatch_uid="congressy_mailer.sweep")

@@ -10,9 +10,10 @@ import tempfile
 import threading
 from pathlib import Path
 
+from testbed.processes import ProcessError
+from testbed.redis_server import RedisNotFoundError
+
 from . import terminal
-from .embedded_redis import RedisNotFoundError
-from .processes import ProcessError
 from .services import WORKER_COMMAND, Services
 from .visitors import FEWEST, PageError
 

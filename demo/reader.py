@@ -7,7 +7,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, build_opener
 
-from .local_sparkpost import read_mailbox
+from congressy_mailer.testing.local_sparkpost.mailbox import read_mailbox
+
 from .visitors import PageError
 
 _ONE_CLICK = ("List-Unsubscribe", "One-Click")

@@ -13,9 +13,9 @@ import django
 import requests
 from django.core.management import call_command
 
-from .embedded_redis import EmbeddedRedis
-from .local_sparkpost.events import CLASSES
-from .processes import Process, ProcessError, Startable
+from congressy_mailer.testing.local_sparkpost.events import CLASSES
+from testbed.processes import Process, ProcessError, Startable
+from testbed.redis_server import EmbeddedRedis
 
 #: Where the package ``demo`` lies; the child processes must find it wherever they run.
 _ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +60,7 @@ class Services(Startable):
     def start(self) -> None:
         self.redis = self._stack.enter_context(EmbeddedRedis())
         self.mail_server = self._start_process(
-            "mail server", ["-m", "demo.local_sparkpost", "--directory", str(self.mails)]
+            "mail server", ["-m", "congressy_mailer.testing.local_sparkpost", "--directory", str(self.mails)]
         )
         told = self.mail_server.first_line(_START_SECONDS)
         self.mail_port = told["port"]

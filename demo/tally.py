@@ -6,10 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from congressy_mailer.content.addresses import bare_address
+from congressy_mailer.mime.addresses import bare_address
 from congressy_mailer.models import Message, State
-
-from .local_sparkpost import count_copies, read_mailbox
+from congressy_mailer.testing.local_sparkpost.mailbox import count_copies, read_mailbox
 
 
 @dataclass(frozen=True)

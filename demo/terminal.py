@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .processes import Process
+from testbed.processes import Process
 
 console = Console(highlight=False, markup=False, emoji=False)
 

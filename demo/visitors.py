@@ -19,7 +19,7 @@ _LAST = (
     "Junqueira", "Lacerda", "Magalhães", "Nóbrega", "Oliveira", "Pádua", "Queirós", "Ribeirão", "Sant'Anna",
 )  # fmt: skip
 
-#: Refused twice, then taken; see ``local_sparkpost.replies.AddressRules``.
+#: Refused twice, then taken; see ``testing.local_sparkpost.replies.AddressRules``.
 DELAYED = "delay-2@participantes.example"
 #: Always refused.
 REFUSED = "refused@participantes.example"
@@ -39,7 +39,7 @@ class PageError(RuntimeError):
 def people(count: int) -> list[tuple[str, str, str]]:
     """So many people: name, address, form of payment. One in four pays by boleto.
 
-    The addresses of the first of them decide what becomes of their mail: see :mod:`.local_sparkpost.fates`.
+    The addresses of the first of them decide what becomes of their mail: see ``testing.local_sparkpost.fates``.
     """
     names = product(range(1, count // (len(_FIRST) * len(_LAST)) + 2), _LAST, _FIRST)
     found = []

@@ -15,13 +15,17 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from congressy_mailer import dispatch, pacing
-from congressy_mailer.transports import kept
-from demo.embedded_redis import EmbeddedRedis
-from demo.local_sparkpost import Certificate, Habits, LocalSparkPost, WholeSparkPost, make_certificate
-from demo.processes import Process
-from tests.integration.scripted_https import ScriptedHttps
-from tests.project import app
+from congressy_mailer import throttling
+from congressy_mailer.broker import publisher
+from congressy_mailer.testing.local_sparkpost.certificate import Certificate, make_certificate
+from congressy_mailer.testing.local_sparkpost.posting import Habits
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from congressy_mailer.testing.local_sparkpost.whole import WholeSparkPost
+from congressy_mailer.transports import pool
+from testbed.processes import Process
+from testbed.redis_server import EmbeddedRedis
+from tests.project.celery import app
+from tests.support.scripted_https import ScriptedHttps
 
 _R = TypeVar("_R")
 
@@ -78,7 +82,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(task.rpartition(".")[2])
         return True
 
-    monkeypatch.setattr("congressy_mailer.dispatch._send", send)
+    monkeypatch.setattr("congressy_mailer.broker.publisher._send", send)
     return names
 
 
@@ -114,16 +118,16 @@ def celery_settings() -> Iterator[Callable[..., None]]:
 def broker(broker_url: str, celery_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> str:
     """Have this process publish to the test's broker."""
     celery_settings(broker_url=broker_url, broker_write_url=broker_url, broker_read_url=broker_url)
-    monkeypatch.setattr(dispatch, "_publisher", dispatch._Publisher())
+    monkeypatch.setattr(publisher, "_publisher", publisher._Publisher())
     forget_pacing()
     return broker_url
 
 
 def forget_pacing() -> None:
     """As in a process that has just begun: what it has agreed on with others was agreed on over another broker."""
-    pacing.ledgers.ledgers._begin()
-    pacing.pace._paces.clear()
-    pacing.connections._refused_until.clear()
+    throttling.stores.ledgers._begin()
+    throttling.limiter._paces.clear()
+    throttling.connections._refused_until.clear()
 
 
 @pytest.fixture
@@ -132,7 +136,7 @@ def smtp_server(tmp_path: Path) -> Iterator[LocalSparkPost]:
     with LocalSparkPost(directory=tmp_path / "mailbox") as server:
         yield server
         # Those that this process has kept open.
-        kept.close_connections()
+        pool.close_connections()
 
 
 @pytest.fixture(scope="session")
@@ -187,7 +191,7 @@ def local_sparkpost(
             "SPARKPOST_API_HOST": server.api.address,
         }
         yield server
-        kept.close_connections()
+        pool.close_connections()
 
 
 @pytest.fixture

@@ -22,7 +22,10 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from tests.services import MariaDB, PostgreSQL, RabbitMQ, Server
+from testbed.servers.mariadb import MariaDB
+from testbed.servers.postgresql import PostgreSQL
+from testbed.servers.rabbitmq import RabbitMQ
+from testbed.servers.server import Server
 
 _ROOT = Path(__file__).resolve().parent.parent
 #: Four at a time, of any file: most of the slow tests wait for a worker, and two cores would have nothing to do.

@@ -12,11 +12,11 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from .. import suppressions
-from ..arguments import list_of
 from ..conf import mailer_settings
-from ..content.addresses import comparable_address, normalise_address
 from ..exceptions import InvalidAddress, InvalidOption
+from ..mime.addresses import comparable_address, normalise_address
 from ..models import Suppression
+from ..submission.arguments import list_of
 from ..suppressions import Entry, Scope, Source
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
 
-from ..content.addresses import bare_address, normalise_address
 from ..exceptions import InvalidAddress
+from ..mime.addresses import bare_address, normalise_address
 
 #: Encodings that a file may be in, by Python's name for them, the likelier one first.
 ENCODINGS = {"utf-8-sig": "UTF-8", "cp1252": "Windows-1252", "utf-16": "UTF-16"}

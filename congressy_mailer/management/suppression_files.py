@@ -14,11 +14,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from .. import suppressions
-from ..arguments import list_of
-from ..content.addresses import comparable_address
 from ..exceptions import InvalidOption
+from ..mime.addresses import comparable_address
+from ..submission.arguments import list_of
 from ..suppressions import Entry, Scope, Source, scopes_of
-from .screen import number, say, warn
+from .console import number, say, warn
 from .spreadsheet import Row, Spreadsheet
 
 #: Columns of an export; an import reads the address and whatever it finds of the next three.

@@ -11,12 +11,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from .. import suppressions
-from ..content.addresses import comparable_address, normalise_address
 from ..exceptions import MailerError, SparkPostError
+from ..mime.addresses import comparable_address, normalise_address
 from ..models import Suppression
 from ..suppressions import Scope, suppress, unsuppress
-from ..syncing import Synced, sync
-from .screen import date_of, number, say
+from ..suppressions.sync import Synced, sync
+from .console import date_of, number, say
 from .suppression_files import export_to, import_from
 
 # Seconds of one part of a run, so that people see that something happens.

@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from ..conf import mailer_settings
-from ..content.addresses import bare_address
+from ..mime.addresses import bare_address
 from .choices import BounceCategory, DeliveryStatus, Priority, State
 from .identity import new_id
 
@@ -179,7 +179,7 @@ class Message(Mail):
     #: How often its worker died while holding it, or its server's last reply was lost.
     crashes = models.PositiveSmallIntegerField(_("crashes"), default=0)
     #: Alias of the mail backend that it went over last, where that is another than it names: see
-    #: :mod:`congressy_mailer.failover`.
+    #: :mod:`congressy_mailer.delivery.routing`.
     via = models.CharField(_("sent over"), max_length=100, blank=True, default="")
     #: Somebody has queued it again: it does not wait with its batch any more, nor end with it.
     alone = models.BooleanField(_("alone"), default=False)

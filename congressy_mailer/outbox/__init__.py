@@ -4,14 +4,14 @@ The rules hold on PostgreSQL, MariaDB, MySQL and SQLite alike: each change is on
 the state it starts from and, while a message is being sent, the token of the claim. Whoever comes second
 changes nothing.
 
-:mod:`.rows` is what all of it stands on; :mod:`.storing` stores many rows at once; :mod:`.batches` knows what a batch
-has left; :mod:`.claiming` stores messages and gives them out; :mod:`.results` writes down what became of them;
-:mod:`.recovery` deals with those whose process died (:mod:`congressy_mailer.holders`); :mod:`.sweeping` finds what is
-due; :mod:`.suppressing` leaves out who is not to be written to; :mod:`.decisions` is what people may ask for;
+:mod:`.rows` is what all of it stands on; :mod:`.bulk_insert` stores many rows at once; :mod:`.batches` knows what a
+batch has left; :mod:`.claiming` stores messages and gives them out; :mod:`.results` writes down what became of them;
+:mod:`.recovery` deals with those whose process died (:mod:`congressy_mailer.broker.processes`); :mod:`.sweeping` finds
+what is due; :mod:`.suppressing` leaves out who is not to be written to; :mod:`.commands` is what people may ask for;
 :mod:`.retention` drops what is old.
 """
 
-from ..holders import new_token
+from ..broker.processes import new_token
 from .batches import (
     LANES,
     add_to_batch,
@@ -28,6 +28,7 @@ from .batches import (
     stored_keys,
     unpublished_batch,
 )
+from .bulk_insert import Line
 from .claiming import (
     add,
     anything_waiting,
@@ -42,12 +43,11 @@ from .claiming import (
     suspects,
     unpublished,
 )
-from .decisions import FINAL, RETRYABLE, cancel, resend, retry
+from .commands import FINAL, RETRYABLE, cancel, resend, retry
 from .recovery import crashed
 from .results import fail, hasten, postpone, record, record_accepted
 from .retention import purge, remove_orphans
 from .rows import database
-from .storing import Line
 from .suppressing import leave_out
 from .sweeping import overdue, sweep
 

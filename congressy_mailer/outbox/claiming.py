@@ -75,7 +75,7 @@ def claim(ids: Sequence[UUID], token: str, *, redelivered: bool = False) -> list
 
     Args:
         ids: what the broker says; ids of messages that are gone, not due or taken are passed over.
-        token: from :func:`congressy_mailer.holders.new_token`.
+        token: from :func:`congressy_mailer.broker.processes.new_token`.
         redelivered: the broker gave this task out before: perhaps because its process died with these messages.
 
     Returns:
@@ -102,7 +102,7 @@ def claim_of_batch(batch: Batch, token: str, limit: int) -> list[Message]:
 
     Args:
         batch: from :func:`batch_with_content`.
-        token: from :func:`congressy_mailer.holders.new_token`.
+        token: from :func:`congressy_mailer.broker.processes.new_token`.
         limit: the most that is taken.
     """
     now = timezone.now()

@@ -7,10 +7,10 @@ from uuid import UUID
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
+from ..broker.processes import is_gone
 from ..conf import mailer_settings
-from ..holders import is_gone
 from ..models import Event, Message, State
-from ..retry import FLOOR
+from ..replies import FLOOR
 from .rows import change
 
 _UNKNOWN = "Its worker died while handing it over; whether the mail server took it is not known."

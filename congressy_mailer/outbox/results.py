@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import Batch, Event, Message, State
-from ..retry import LONGEST_COUNTDOWN, Reply, delay
+from ..replies import LONGEST_COUNTDOWN, Reply, delay
 from ..transports.base import Outcome
 from .batches import watch
 from .claiming import no_later_than

@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import ATTACHMENT_FOLDER, Attachment, Batch, Event, Message, State, WebhookBatch, attachment_storage
-from .decisions import FINAL
+from .commands import FINAL
 from .rows import database, rows, without_conflicts
 
 logger = logging.getLogger("congressy_mailer.retention")

@@ -9,8 +9,8 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
+from ..broker.processes import new_token
 from ..conf import mailer_settings
-from ..holders import new_token
 from ..models import Message, State
 from .batches import WITH_BATCH
 from .claiming import expire, or_when_it_expires

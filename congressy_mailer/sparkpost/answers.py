@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..exceptions import SparkPostError
-from ..retry import Reply, Verdict
+from ..replies import Reply, Verdict
 
 # Of the API's key, its account or the place where it was asked; 408 and 429 say that nothing was taken this time.
 _NOT_THE_MAIL = {401, 402, 403, 404, 405, 406, 407, 408, 415, 420, 425, 429}

@@ -9,9 +9,9 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.views.decorators.debug import sensitive_variables
 
-from ..content.addresses import ascii_address, bare_address
 from ..exceptions import SparkPostError
-from ..transports.letter import written
+from ..mime.addresses import ascii_address, bare_address
+from ..transports.envelope import written
 from .client import Client, Key, api_client
 from .transmissions import ToSend, encoded, one, to_of
 

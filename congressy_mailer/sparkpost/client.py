@@ -22,7 +22,7 @@ from sparkpost.base import RequestsTransport
 
 from ..conf import mailer_settings
 from ..exceptions import SparkPostError
-from ..retry import readable
+from ..replies import readable
 
 # As the last part of a path.
 _ADDRESS = re.compile(r"/[^/]*(?:@|%40).*$")

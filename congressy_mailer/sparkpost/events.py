@@ -15,9 +15,9 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from ..content.addresses import comparable_address
+from ..mime.addresses import comparable_address
 from ..models import BounceCategory, Event
-from ..retry import readable
+from ..replies import readable
 from ..signals import TrackedEvent
 from . import MESSAGE_KEY
 

@@ -17,7 +17,7 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend
 
 from ..conf import mailer_settings
-from ..content.header_fields import LOOKS_ENCODED
+from ..mime.headers import LOOKS_ENCODED
 from ..models import Message
 from .options import with_message_key
 

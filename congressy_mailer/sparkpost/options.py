@@ -15,8 +15,8 @@ from uuid import UUID
 
 from django.utils.functional import Promise
 
-from ..content.addresses import CONTROL, MAX_LINE, bare_address, normalise_address
 from ..exceptions import InvalidAddress, InvalidOption
+from ..mime.addresses import CONTROL, MAX_LINE, bare_address, normalise_address
 from . import MESSAGE_KEY
 
 #: Bytes of ``campaign_id`` ("Error messages when using SMTP").

@@ -17,8 +17,8 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from ..conf import ID_OF_LIST, mailer_settings
-from ..content.addresses import comparable_address, normalise_address
 from ..exceptions import InvalidAddress, SparkPostError
+from ..mime.addresses import comparable_address, normalise_address
 from ..models import Suppression
 from .client import Client
 

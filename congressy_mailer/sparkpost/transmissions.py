@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from email.header import decode_header, make_header
 from typing import Any
 
-from ..content.addresses import MAX_LINE, ascii_address, bare_address
-from ..content.mime import OutgoingMail
 from ..content.templates import Rendered
-from ..content.wire import write
+from ..mime.addresses import MAX_LINE, ascii_address, bare_address
+from ..mime.outgoing import OutgoingMail
+from ..mime.writer import write
 from .substitution import BRACES, Skeleton
 
 #: Recipients of one transmission: SparkPost takes more, and asks for no more at once ("SMTP and REST API Injection Best

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 from uuid import UUID
 
-from ..content.mime import OutgoingMail
 from ..exceptions import TransportUnavailable
-from ..retry import Reply, Stage, Verdict, classify
+from ..mime.outgoing import OutgoingMail
+from ..replies import Reply, Stage, Verdict, classify
 
 
 def always() -> bool:

@@ -11,12 +11,12 @@ from typing import Any
 from django.views.decorators.debug import sensitive_variables
 
 from ..exceptions import SparkPostError, TransportUnavailable
-from ..retry import Reply, Verdict
+from ..replies import Reply, Verdict
 from ..sparkpost.answers import created, refusal
 from ..sparkpost.client import Client
 from ..sparkpost.transmissions import MAX_RECIPIENTS, ToSend, encoded, likeness, many, one, to_of
 from .base import Composed, Outcome, account_refused, nothing
-from .letter import Letter, address, written
+from .envelope import Letter, address, written
 
 # What is taken at once, for those that are alike among it: bytes of mail, and seconds of composing.
 _MOST_BYTES = 8_000_000

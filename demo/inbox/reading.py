@@ -8,7 +8,7 @@ from datetime import datetime
 from email.message import EmailMessage
 from pathlib import Path
 
-from ..local_sparkpost import ReceivedMail, read_mailbox
+from congressy_mailer.testing.local_sparkpost.mailbox import ReceivedMail, read_mailbox
 
 _UNSAFE_IN_FILE_NAMES = re.compile(r"[^\w.@+-]+", re.ASCII)
 

@@ -10,7 +10,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from ..local_sparkpost import read_mailbox
+from congressy_mailer.testing.local_sparkpost.mailbox import read_mailbox
+
 from .pages import POLICY, Addresses
 from .reading import Letter, read_letter, read_letters
 

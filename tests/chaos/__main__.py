@@ -18,9 +18,9 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from demo import lifetime
-from demo.embedded_redis import EmbeddedRedis
-from tests.services import MariaDB, PostgreSQL, RabbitMQ, Server
+from congressy_mailer.testing.local_sparkpost import lifetime
+from testbed.redis_server import EmbeddedRedis
+from testbed.servers import MariaDB, PostgreSQL, RabbitMQ, Server
 
 _DATABASES: dict[str, type[Server] | None] = {"sqlite": None, "postgresql": PostgreSQL, "mariadb": MariaDB}
 _ALL = [

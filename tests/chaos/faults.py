@@ -13,7 +13,7 @@ from functools import partial
 
 import redis
 
-from demo.embedded_redis import EmbeddedRedis
+from testbed.redis_server import EmbeddedRedis
 from tests.chaos.stage import Stage, Worker
 
 _STEP = 0.05

@@ -13,7 +13,7 @@ from django.db.models import Count
 
 from congressy_mailer.models import Message
 from congressy_mailer.outbox import FINAL
-from demo.processes import ProcessError
+from testbed.processes import ProcessError
 from tests.chaos.faults import Course, Fault, deck
 from tests.chaos.stage import Stage
 from tests.chaos.tally import Tally, take_tally

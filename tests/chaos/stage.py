@@ -14,11 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from demo.embedded_redis import EmbeddedRedis
-from demo.local_sparkpost.certificate import make_certificate
-from demo.processes import Process
+from congressy_mailer.testing.local_sparkpost.certificate import make_certificate
+from testbed.processes import Process
+from testbed.redis_server import EmbeddedRedis
+from testbed.servers.rabbitmq import RabbitMQ
+from testbed.servers.server import Server
 from tests.chaos.journal import JournalReader
-from tests.services import RabbitMQ, Server
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from congressy_mailer.content.addresses import bare_address
+from congressy_mailer.mime.addresses import bare_address
 from congressy_mailer.models import Message, State
 from congressy_mailer.outbox import FINAL
 from tests.chaos.journal import JournalReader

@@ -14,11 +14,12 @@ import pytest
 from django.core.mail.backends.base import BaseEmailBackend
 from django.utils import timezone
 
-from congressy_mailer import availability, outbox, send_mail
-from congressy_mailer.availability import Gate
-from congressy_mailer.content.addresses import domain_of
-from congressy_mailer.delivery import Delivery, Slice
+from congressy_mailer import outbox, send_mail
+from congressy_mailer.delivery import availability
+from congressy_mailer.delivery.availability import Gate
+from congressy_mailer.delivery.slice import Delivery, Slice
 from congressy_mailer.exceptions import TransportUnavailable
+from congressy_mailer.mime.addresses import domain_of
 from congressy_mailer.models import Message, State, TransportStatus
 from congressy_mailer.signals import transport_available, transport_unavailable
 from tests.conftest import at_once

@@ -22,9 +22,9 @@ from benchmarks.report import Goal, Line, Report, alternate, medians, percentile
 from benchmarks.round_trips import count
 from benchmarks.stage import Place, this_python
 from benchmarks.tls_front import USER, TlsFront
-from congressy_mailer.transports.kept import transport_for
-from demo.local_sparkpost import LocalSparkPost
-from demo.processes import free_port
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from congressy_mailer.transports.pool import transport_for
+from testbed.processes import free_port
 
 from .test_smtp_transport import configured, mail
 

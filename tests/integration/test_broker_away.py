@@ -23,13 +23,16 @@ from django.test import override_settings
 from django.utils import timezone
 from kombu import Producer
 
-from congressy_mailer import dispatch, duties, outbox, send_mail
+from congressy_mailer import outbox, periodic, send_mail
+from congressy_mailer.broker import publisher
 from congressy_mailer.models import Message, State
-from demo.embedded_redis import EmbeddedRedis
-from demo.local_sparkpost import Exchange, LocalSparkPost, Stage
-from demo.processes import Process, free_port
+from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from testbed.processes import Process, free_port
+from testbed.redis_server import EmbeddedRedis
+from testbed.servers.rabbitmq import RabbitMQ
+from testbed.servers.sentinel import RedisUnderSentinel
 from tests.conftest import at_once, wait_for
-from tests.services import RabbitMQ, RedisUnderSentinel
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -73,7 +76,7 @@ def hung(server: EmbeddedRedis) -> Iterator[None]:
 
 @contextmanager
 def hung_for_new_connections(server: EmbeddedRedis) -> Iterator[None]:
-    dispatch._publisher = dispatch._Publisher()
+    publisher._publisher = publisher._Publisher()
     with stopped(server.pid):
         yield
 
@@ -112,8 +115,8 @@ def least_cost() -> float:
 
 def end_the_break() -> None:
     """Let the time pass for which the broker is left alone."""
-    assert dispatch._publisher.breaker.is_open()
-    dispatch._publisher.breaker.closed_at = time.monotonic()
+    assert publisher._publisher.breaker.is_open()
+    publisher._publisher.breaker.closed_at = time.monotonic()
 
 
 def published(port: int) -> set[str]:
@@ -242,7 +245,7 @@ def test_options_of_the_host_do_not_make_the_caller_wait_longer(
     send()
     with hung(redis_server):
         assert cost() < FIRST
-        dispatch._publisher = dispatch._Publisher()
+        publisher._publisher = publisher._Publisher()
         assert cost() < FIRST
 
 
@@ -278,25 +281,25 @@ def test_callers_at_the_same_time_do_not_wait_for_each_other_and_later_only_one_
     broker: str, redis_server: EmbeddedRedis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries: list[float] = []
-    connect = dispatch._connect
+    connect = publisher._connect
 
     def counted(app: Celery, timeout: float) -> Producer:
         tries.append(time.monotonic())
         return connect(app, timeout)
 
-    monkeypatch.setattr(dispatch, "_connect", counted)
+    monkeypatch.setattr(publisher, "_connect", counted)
     with hung(redis_server):
         assert max(costs_at_once(5)) < FIRST
         assert len(tries) == 5
         # All of them failed for one reason, and the break is no longer for it.
-        wait_for(lambda: not dispatch._publisher.breaker.is_open(), 2, "the end of the break")
+        wait_for(lambda: not publisher._publisher.breaker.is_open(), 2, "the end of the break")
         assert max(costs_at_once(5)) < FIRST
         assert len(tries) == 6
     assert said(caplog) == [AWAY]
 
 
 def test_a_child_process_finds_out_for_itself(broker: str, redis_server: EmbeddedRedis) -> None:
-    breaker = dispatch._publisher.breaker
+    breaker = publisher._publisher.breaker
     with refused(redis_server):
         send()
         assert not breaker.lets_through()
@@ -304,7 +307,7 @@ def test_a_child_process_finds_out_for_itself(broker: str, redis_server: Embedde
     with breaker.lock:
         child = os.fork()
         if child == 0:  # pragma: no cover
-            os._exit(0 if dispatch._publisher.breaker.lets_through() and dispatch.publish_sweep() else 1)
+            os._exit(0 if publisher._publisher.breaker.lets_through() and publisher.publish_sweep() else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -320,7 +323,7 @@ def test_a_hung_rabbitmq_costs_a_second_at_most(
         with stopped(server.pid):
             warm = cost()
             later = least_cost()
-            dispatch._publisher = dispatch._Publisher()
+            publisher._publisher = publisher._Publisher()
             cold = cost()
     assert warm < FIRST
     assert cold < FIRST
@@ -346,7 +349,7 @@ def wait_until_idle(worker: Process, port: int) -> None:
 def wait_until_sweeps_are_missing() -> None:
     """Wait until a worker that sweeps every second has met the outage too."""
     wait_for(
-        lambda: timezone.now() - (duties.last(duties.SWEEP) or timezone.now()) > timedelta(seconds=2),
+        lambda: timezone.now() - (periodic.last(periodic.SWEEP) or timezone.now()) > timedelta(seconds=2),
         what="a missing sweep",
     )
 
@@ -482,7 +485,7 @@ def test_a_consumer_of_the_hosts_own_is_kept(given: str | None) -> None:
     if given:
         app.conf.worker_consumer = given
     celeryd_init.send(sender="worker@host", instance=app.Worker, conf=app.conf, options={"queues": "celery"})
-    assert app.conf.worker_consumer == (given or "congressy_mailer.consumer:LastingConsumer")
+    assert app.conf.worker_consumer == (given or "congressy_mailer.broker.consumer:LastingConsumer")
 
 
 def test_mail_sent_before_any_worker_or_redis_runs_is_found_by_the_first_sweep(

@@ -18,19 +18,9 @@ from django.test import RequestFactory, override_settings
 from django.utils import timezone
 from django.views.debug import ExceptionReporter
 
-from congressy_mailer import (
-    Attachment,
-    Priority,
-    Recipient,
-    asend_bulk,
-    bulk,
-    dispatch,
-    outbox,
-    send_bulk,
-    send_mail,
-    tasks,
-)
-from congressy_mailer.delivery import Delivery
+from congressy_mailer import Attachment, Priority, Recipient, asend_bulk, bulk, outbox, send_bulk, send_mail, tasks
+from congressy_mailer.broker import publisher
+from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import (
     InvalidAddress,
     InvalidOption,
@@ -41,8 +31,8 @@ from congressy_mailer.exceptions import (
 from congressy_mailer.models import Attachment as StoredAttachment
 from congressy_mailer.models import Batch, Message, State
 from congressy_mailer.outbox import batches
-from congressy_mailer.recipients import Reader
-from congressy_mailer.retry import Reply
+from congressy_mailer.replies import Reply
+from congressy_mailer.submission.recipients import Reader
 from congressy_mailer.transports.base import Outcome
 from tests.conftest import at_once
 
@@ -55,11 +45,11 @@ def tasks_of_batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     sent: list[tuple[int, bool]] = []
 
     def send(task: str, *arguments: Any, **options: Any) -> bool:
-        if task == dispatch.DELIVER_BATCH:
+        if task == publisher.DELIVER_BATCH:
             sent.append(arguments[1:])
         return True
 
-    monkeypatch.setattr("congressy_mailer.dispatch._send", send)
+    monkeypatch.setattr("congressy_mailer.broker.publisher._send", send)
     return sent
 
 

@@ -15,10 +15,12 @@ import psycopg
 import pymysql
 import pytest
 
-from demo.local_sparkpost import Exchange, LocalSparkPost, Stage
-from demo.processes import Process
+from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from testbed.processes import Process
+from testbed.servers.mariadb import MariaDB
+from testbed.servers.postgresql import PostgreSQL
 from tests.conftest import wait_for
-from tests.services import MariaDB, PostgreSQL
 
 _ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,7 +18,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from congressy_mailer import outbox, send_mail
-from congressy_mailer.delivery import Delivery, Slice
+from congressy_mailer.delivery.slice import Delivery, Slice
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing import deliver_all

@@ -22,21 +22,12 @@ import pytest
 import redis
 from django.test import override_settings
 
-from demo import embedded_redis
-from demo.embedded_redis import EmbeddedRedis, RedisNotFoundError, find_redis_server
+from congressy_mailer.testing.local_sparkpost.mailbox import Mailbox, count_copies, read_mailbox
+from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Answer, Exchange, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from demo.inbox.pages import write_pages
-from demo.local_sparkpost import (
-    HANG_UP,
-    KEEP_AND_HANG_UP,
-    SILENCE,
-    Exchange,
-    LocalSparkPost,
-    Mailbox,
-    Stage,
-    count_copies,
-    read_mailbox,
-)
-from demo.local_sparkpost.replies import Answer
+from testbed import redis_server
+from testbed.redis_server import EmbeddedRedis, RedisNotFoundError, find_redis_server
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIL = b"Message-ID: <1@example.org>\r\nSubject: Oi\r\n\r\nBom dia\r\n"
@@ -92,16 +83,16 @@ class TestEmbeddedRedis:
             assert redis.Redis.from_url(server.url).get("key") == b"value"
 
     def test_a_port_that_was_taken_meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        choose = embedded_redis.free_port
+        choose = redis_server.free_port
         with socket.create_server(("127.0.0.1", 0)) as other:
             ports = iter([other.getsockname()[1]])
-            monkeypatch.setattr(embedded_redis, "free_port", lambda: next(ports, None) or choose())
+            monkeypatch.setattr(redis_server, "free_port", lambda: next(ports, None) or choose())
             with EmbeddedRedis() as server:
                 assert server.port != other.getsockname()[1]
 
     def test_no_server_at_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
-        monkeypatch.setattr(embedded_redis, "find_spec", lambda name: None)
+        monkeypatch.setattr(redis_server, "find_spec", lambda name: None)
         with pytest.raises(RedisNotFoundError, match="apt install redis-server") as caught:
             find_redis_server()
         assert "\n" not in str(caught.value)
@@ -117,7 +108,7 @@ class TestEmbeddedRedis:
     def test_it_dies_with_its_parent(self) -> None:
         script = """
             import time
-            from demo.embedded_redis import EmbeddedRedis
+            from testbed.redis_server import EmbeddedRedis
             server = EmbeddedRedis()
             server.start()
             print(server.pid, flush=True)
@@ -410,7 +401,15 @@ class TestServer:
     @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks into /proc")
     def test_as_a_process(self, tmp_path: Path) -> None:
         starter = "import subprocess, sys, time; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); p.wait()"
-        command = [sys.executable, "-m", "demo.local_sparkpost", "--port", "0", "--directory", str(tmp_path)]
+        command = [
+            sys.executable,
+            "-m",
+            "congressy_mailer.testing.local_sparkpost",
+            "--port",
+            "0",
+            "--directory",
+            str(tmp_path),
+        ]
         parent = subprocess.Popen(
             [sys.executable, "-c", starter, *command], stdout=subprocess.PIPE, text=True, cwd=ROOT
         )

@@ -17,9 +17,10 @@ from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from congressy_mailer import celery_app, dispatch, outbox, send_mail
+from congressy_mailer import outbox, send_mail
+from congressy_mailer.broker import celery_app, publisher
 from congressy_mailer.models import Message, State
-from demo.embedded_redis import EmbeddedRedis
+from testbed.redis_server import EmbeddedRedis
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -159,7 +160,7 @@ def test_what_the_host_says_of_its_own_tasks_is_not_about_mail(
 ) -> None:
     host = Celery("host", set_as_current=False)
     host.conf.update(broker_url=queue.server.url, **values)
-    monkeypatch.setattr(dispatch, "find_celery_app", lambda: host)
+    monkeypatch.setattr(publisher, "find_celery_app", lambda: host)
     keys = [send(), send()]
     assert queue.published() == [[key] for key in keys]
 
@@ -173,11 +174,11 @@ def test_a_connection_that_the_broker_dropped_is_replaced(queue: Queue) -> None:
 
 def test_a_child_process_makes_its_own_connection(queue: Queue) -> None:
     send()
-    publisher = dispatch._publisher
-    assert publisher._idle
+    ours = publisher._publisher
+    assert ours._idle
     child = os.fork()
     if child == 0:  # pragma: no cover
-        os._exit(0 if not publisher._idle and publisher._inherited else 1)
+        os._exit(0 if not ours._idle and ours._inherited else 1)
     assert os.waitpid(child, 0)[1] == 0
     send()
     assert len(queue.published()) == 2

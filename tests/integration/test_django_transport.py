@@ -12,14 +12,14 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.test import override_settings
 from django.utils import timezone
 
-from congressy_mailer.content.mime import OutgoingMail, compose
 from congressy_mailer.content.templates import Rendered
 from congressy_mailer.exceptions import TransportUnavailable
+from congressy_mailer.mime.outgoing import OutgoingMail, compose
 from congressy_mailer.models import Message
-from congressy_mailer.retry import Reply
+from congressy_mailer.replies import Reply
+from congressy_mailer.testing.local_sparkpost import HANG_UP, KEEP_AND_HANG_UP, LocalSparkPost, Stage
 from congressy_mailer.transports.base import Composed, Outcome
-from congressy_mailer.transports.django import DjangoTransport, open_backend
-from demo.local_sparkpost import HANG_UP, KEEP_AND_HANG_UP, LocalSparkPost, Stage
+from congressy_mailer.transports.django_backend import DjangoTransport, open_backend
 
 pytestmark = pytest.mark.email_settings
 

@@ -13,12 +13,13 @@ import pytest
 from django.utils import timezone
 
 from congressy_mailer import outbox, send_bulk, send_mail
-from congressy_mailer.delivery import Delivery
+from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State, TransportStatus
-from congressy_mailer.transports import kept
-from demo.local_sparkpost import KEEP_AND_HANG_UP, LocalSparkPost, Stage
-from tests.integration.scripted_https import Answer, Request, ScriptedHttps
+from congressy_mailer.testing.local_sparkpost.replies import KEEP_AND_HANG_UP, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from congressy_mailer.transports import pool
+from tests.support.scripted_https import Answer, Request, ScriptedHttps
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
 
@@ -61,7 +62,7 @@ def smtp(
     settings.EMAIL_PORT = server.port
     settings.EMAIL_HOST_PASSWORD = server.password
     yield server
-    kept.close_connections()
+    pool.close_connections()
     server.__exit__(None, None, None)
 
 
@@ -132,7 +133,7 @@ def test_another_takes_over_and_gives_back(api: ScriptedHttps, smtp: LocalSparkP
     first = mails()
     deliver(*first)
     assert over_http(api) == []
-    kept.close_connections()
+    pool.close_connections()
     port, settings.EMAIL_PORT = settings.EMAIL_PORT, 1
     second = mails()
     deliver(*second)
@@ -260,7 +261,7 @@ def test_what_is_in_doubt_over_smtp_does_not_go_over_http(
     smtp.script = lambda exchange: KEEP_AND_HANG_UP if exchange.stage is Stage.CONTENT else None
     messages = mails(1)
     deliver(*messages)
-    kept.close_connections()
+    pool.close_connections()
     settings.EMAIL_PORT = 1
     make_due()
     other = mails(1)

@@ -9,9 +9,9 @@ from django.core.mail import EmailMultiAlternatives
 
 from congressy_mailer.exceptions import SparkPostError, TransportUnavailable
 from congressy_mailer.sparkpost.backend import EmailBackend
-from congressy_mailer.transports.kept import transport_for
+from congressy_mailer.transports.pool import transport_for
 from congressy_mailer.transports.sparkpost import SparkPostTransport
-from tests.integration.scripted_https import Answer, ScriptedHttps
+from tests.support.scripted_https import Answer, ScriptedHttps
 
 KEY = "another-key-of-sparkpost"
 ACCEPTED = {"results": {"id": "1", "total_accepted_recipients": 1, "total_rejected_recipients": 0}}

@@ -14,10 +14,13 @@ from django.core.mail import EmailMessage, send_mail
 
 from congressy_mailer.exceptions import SparkPostError
 from congressy_mailer.sparkpost.client import Client, api_client
-from demo.local_sparkpost import COMPLIANCE, TOO_MANY_REQUESTS, Certificate, Habits, WholeSparkPost
-from demo.local_sparkpost.events import Accepted
-from demo.local_sparkpost.posting import MOST_ATTEMPTS
-from tests.integration.scripted_https import Answer, Request, ScriptedHttps
+from congressy_mailer.testing.local_sparkpost.answers import TOO_MANY_REQUESTS
+from congressy_mailer.testing.local_sparkpost.certificate import Certificate
+from congressy_mailer.testing.local_sparkpost.events import Accepted
+from congressy_mailer.testing.local_sparkpost.posting import MOST_ATTEMPTS, Habits
+from congressy_mailer.testing.local_sparkpost.suppression_list import COMPLIANCE
+from congressy_mailer.testing.local_sparkpost.whole import WholeSparkPost
+from tests.support.scripted_https import Answer, Request, ScriptedHttps
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

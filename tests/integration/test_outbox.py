@@ -18,10 +18,10 @@ from django.test import override_settings
 from django.utils import timezone
 
 from congressy_mailer import outbox, send_mail
+from congressy_mailer.broker.processes import is_gone, this_host
 from congressy_mailer.exceptions import InvalidTransition
-from congressy_mailer.holders import is_gone, this_host
 from congressy_mailer.models import Event, Message, State
-from congressy_mailer.retry import Reply
+from congressy_mailer.replies import Reply
 from congressy_mailer.transports.base import Outcome
 from tests.conftest import at_once
 

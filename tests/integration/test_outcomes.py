@@ -20,16 +20,24 @@ from django.test import override_settings
 from django.utils import timezone
 
 from congressy_mailer import send_mail
-from congressy_mailer.content.mime import OutgoingMail
-from congressy_mailer.delivery import Delivery
+from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
+from congressy_mailer.mime.outgoing import OutgoingMail
 from congressy_mailer.models import Message, State, TransportStatus
-from congressy_mailer.retry import FLOOR, Reply
-from congressy_mailer.transports import kept
+from congressy_mailer.replies import FLOOR, Reply
+from congressy_mailer.testing.local_sparkpost import (
+    HANG_UP,
+    KEEP_AND_HANG_UP,
+    SILENCE,
+    Exchange,
+    LocalSparkPost,
+    Raw,
+    Stage,
+)
+from congressy_mailer.transports import pool
 from congressy_mailer.transports.base import Composed, Outcome, Transport
-from congressy_mailer.transports.django import DjangoTransport, open_backend
-from congressy_mailer.transports.smtp import SmtpTransport
-from demo.local_sparkpost import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, LocalSparkPost, Raw, Stage
+from congressy_mailer.transports.django_backend import DjangoTransport, open_backend
+from congressy_mailer.transports.smtp.transport import SmtpTransport
 
 from .test_django_transport import deliver, mail
 
@@ -567,7 +575,7 @@ def test_doubt_after_some_recipients_were_refused(server: LocalSparkPost) -> Non
 def outbox_server(server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> LocalSparkPost:
     """A server to which no connection is open, and only a slice is under test: nothing is published."""
     monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
-    kept.close_connections()
+    pool.close_connections()
     server.stop()
     server.start()
     return server

@@ -14,11 +14,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from congressy_mailer import outbox, send_bulk, send_mail
-from congressy_mailer.delivery import Delivery, Slice
+from congressy_mailer.delivery.slice import Delivery, Slice
 from congressy_mailer.models import Message, State, TransportStatus
-from congressy_mailer.pacing import connection_slot
-from congressy_mailer.transports import kept
-from demo.local_sparkpost import Exchange, LocalSparkPost, Stage
+from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from congressy_mailer.throttling import connection_slot
+from congressy_mailer.transports import pool
 from tests.conftest import at_once, forget_pacing
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
@@ -47,7 +48,7 @@ def limit(
 
     configure()
     yield configure
-    kept.close_connections()
+    pool.close_connections()
     forget_pacing()
 
 

@@ -21,17 +21,17 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.core.exceptions import ImproperlyConfigured
 from redis.exceptions import NoPermissionError
 
-from congressy_mailer import pacing
-from congressy_mailer.pacing import connections, ledgers
-from congressy_mailer.pacing.ledger import Ledger, Seen
-from congressy_mailer.pacing.local import LocalLedger
-from congressy_mailer.pacing.pace import Pace
-from congressy_mailer.pacing.shared import SharedLedger
-from congressy_mailer.rates import SPAN, SlowDown, burst
-from congressy_mailer.retry import Reply
-from demo.embedded_redis import EmbeddedRedis
+from congressy_mailer import throttling
+from congressy_mailer.replies import Reply
+from congressy_mailer.throttling import connections, stores
+from congressy_mailer.throttling.limiter import Pace
+from congressy_mailer.throttling.memory_store import LocalLedger
+from congressy_mailer.throttling.rates import SPAN, SlowDown, burst
+from congressy_mailer.throttling.redis_store import SharedLedger
+from congressy_mailer.throttling.store import Ledger, Seen
+from testbed.redis_server import EmbeddedRedis
+from testbed.servers.sentinel import RedisUnderSentinel
 from tests.conftest import at_once, forget_pacing, wait_for
-from tests.services import RedisUnderSentinel
 
 CelerySettings = Callable[..., None]
 
@@ -71,9 +71,9 @@ def ledger(request: pytest.FixtureRequest) -> Ledger:
 
 @contextmanager
 def workers(url: str, count: int, **configured: Any) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that wait for orders: see :mod:`tests.integration.pacers`."""
+    """Processes that wait for orders: see :mod:`tests.support.throttling_worker`."""
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "BROKER_URL": url}
-    command = [sys.executable, "-m", "tests.integration.pacers"]
+    command = [sys.executable, "-m", "tests.support.throttling_worker"]
     started = [
         subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -151,17 +151,17 @@ def test_without_a_limit_redis_is_asked_once_a_second_and_with_one_for_several_m
         return int(client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
 
     began = time.monotonic()
-    free = pacing.pace_for("")
+    free = throttling.pace_for("")
     before = calls()
     assert not any(free.wait_for_turn() for _ in range(10_000))
     assert calls() - before <= 1 + time.monotonic() - began + 1
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "100000/s"}
-    limited = pacing.pace_for("other")
+    limited = throttling.pace_for("other")
     before = calls()
     for _ in range(1000):
         limited.heard([TOO_FAST])
     assert calls() - before <= 4
-    limited = pacing.pace_for("third")
+    limited = throttling.pace_for("third")
     before = calls()
     assert sum(not limited.wait_for_turn() for _ in range(2000)) == 2000
     assert calls() - before < 100
@@ -170,18 +170,18 @@ def test_without_a_limit_redis_is_asked_once_a_second_and_with_one_for_several_m
 def test_after_a_pause_no_second_s_allowance_comes_at_once(client: redis.Redis, settings: Any) -> None:
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "500/s"}
     began = time.monotonic()
-    count = turns_at_once(pacing.pace_for(""))
+    count = turns_at_once(throttling.pace_for(""))
     assert 1 <= count <= burst(500) + 500 * (time.monotonic() - began) + 1
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/m"}
-    hourly = pacing.pace_for("other")
+    hourly = throttling.pace_for("other")
     assert turns_at_once(hourly) == 1
     assert 50 < hourly.wait_for_turn().total_seconds() <= 60
 
 
 def test_each_mail_backend_has_a_rate_of_its_own(client: redis.Redis, settings: Any) -> None:
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/h"}
-    assert [turns_at_once(pacing.pace_for(using)) for using in ("", "eu", "")] == [1, 1, 0]
-    assert pacing.pace_for("") is pacing.pace_for("default")
+    assert [turns_at_once(throttling.pace_for(using)) for using in ("", "eu", "")] == [1, 1, 0]
+    assert throttling.pace_for("") is throttling.pace_for("default")
 
 
 @pytest.mark.django_db(transaction=True)
@@ -219,7 +219,7 @@ def test_the_end_of_a_slow_down_is_said_once(client: redis.Redis, caplog: pytest
 
 def test_what_makes_no_sense_in_redis_limits_nothing(client: redis.Redis) -> None:
     client.hset("congressy_mailer:pace:default", "noted", "of another version")
-    assert turns_at_once(pacing.pace_for("")) == 500
+    assert turns_at_once(throttling.pace_for("")) == 500
 
 
 def test_no_more_connections_than_allowed_and_none_unused(three_workers: list[subprocess.Popen[str]]) -> None:
@@ -243,16 +243,16 @@ def test_the_connection_of_a_killed_process_is_free_at_once(
     settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
     with workers(redis_server.url, 1, MAX_CONNECTIONS=1) as processes:
         assert ordered(processes, do="hold") == [True]
-        refused = pacing.connection_slot("")
+        refused = throttling.connection_slot("")
         assert not refused.acquired
         assert 1 <= refused.retry_in.total_seconds() <= 3
         # Without asking again.
         with stopped(redis_server.pid):
-            assert not pacing.connection_slot("").acquired
+            assert not throttling.connection_slot("").acquired
         processes[0].kill()
         processes[0].wait(10)
         connections._refused_until.clear()
-        assert pacing.connection_slot("").acquired
+        assert throttling.connection_slot("").acquired
 
 
 def test_the_connection_of_another_host_is_free_when_its_time_is_over(client: redis.Redis, settings: Any) -> None:
@@ -262,7 +262,7 @@ def test_the_connection_of_another_host_is_free_when_its_time_is_over(client: re
 
     def acquired() -> bool:
         connections._refused_until.clear()
-        return pacing.connection_slot("").acquired
+        return throttling.connection_slot("").acquired
 
     assert not acquired()
     wait_for(acquired, 5)
@@ -270,18 +270,18 @@ def test_the_connection_of_another_host_is_free_when_its_time_is_over(client: re
 
 def test_a_connection_at_rest_is_given_up_where_others_wait(client: redis.Redis, settings: Any) -> None:
     settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
-    slot = pacing.connection_slot("")
+    slot = throttling.connection_slot("")
     assert slot.acquired
     assert slot.keep()
     assert slot.rest()
-    assert not pacing.connection_slot("").acquired
-    assert pacing.connection_slot("eu").acquired
+    assert not throttling.connection_slot("").acquired
+    assert throttling.connection_slot("eu").acquired
     assert not slot.rest()
     # It is still held until it is closed.
     assert slot.keep()
     slot.release()
     assert not slot.keep()
-    assert pacing.connection_slot("").acquired
+    assert throttling.connection_slot("").acquired
 
 
 def test_a_connection_whose_slot_was_lost_is_closed_or_counted_again(
@@ -289,12 +289,12 @@ def test_a_connection_whose_slot_was_lost_is_closed_or_counted_again(
 ) -> None:
     settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
     monkeypatch.setattr(connections, "_KEEP_INTERVAL", 0)
-    slot = pacing.connection_slot("")
+    slot = throttling.connection_slot("")
     client.flushall()
     assert slot.keep()
     assert client.zcard("congressy_mailer:connections:default") == 1
     client.flushall()
-    assert pacing.connection_slot("").acquired
+    assert throttling.connection_slot("").acquired
     assert not slot.keep()
     assert not slot.rest()
 
@@ -302,7 +302,7 @@ def test_a_connection_whose_slot_was_lost_is_closed_or_counted_again(
 def test_without_a_limit_for_connections_nobody_is_asked(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": None}
     monkeypatch.setattr(connections, "ledgers", None)
-    slots = [pacing.connection_slot("") for _ in range(20)]
+    slots = [throttling.connection_slot("") for _ in range(20)]
     assert all(slot.acquired and slot.keep() and slot.rest() for slot in slots)
     slots[0].release()
     assert not slots[0].acquired
@@ -316,21 +316,21 @@ def test_a_redis_that_hangs_holds_nobody_up_for_long(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/h", "MAX_CONNECTIONS": 1}
-    assert turns_at_once(pacing.pace_for("")) == 1
-    assert pacing.connection_slot("").acquired
+    assert turns_at_once(throttling.pace_for("")) == 1
+    assert throttling.connection_slot("").acquired
     with stopped(redis_server.pid):
         # On the open connection; then without trying; then on a new one.
-        assert took(lambda: pacing.connection_slot("eu")) < BOUND
-        assert took(lambda: [pacing.connection_slot("eu").release() for _ in range(50)]) < BOUND / 2
-        ledgers.ledgers._next_try = 0.0
-        assert took(lambda: pacing.connection_slot("eu").release()) < 2 * BOUND
+        assert took(lambda: throttling.connection_slot("eu")) < BOUND
+        assert took(lambda: [throttling.connection_slot("eu").release() for _ in range(50)]) < BOUND / 2
+        stores.ledgers._next_try = 0.0
+        assert took(lambda: throttling.connection_slot("eu").release()) < 2 * BOUND
         # Each process for itself meanwhile.
         assert turns_at_once(Pace("default")) == 1
         assert turns_at_once(Pace("default")) == 0
         assert len(warnings(caplog)) == 1
         assert "Redis does not answer" in warnings(caplog)[0]
-    ledgers.ledgers._next_try = 0.0
-    assert not pacing.connection_slot("").acquired
+    stores.ledgers._next_try = 0.0
+    assert not throttling.connection_slot("").acquired
     assert len(warnings(caplog)) == 2
     assert "Redis answers again" in warnings(caplog)[1]
 
@@ -339,7 +339,7 @@ def test_a_redis_that_was_restarted_is_used_at_once(
     redis_server: EmbeddedRedis, client: redis.Redis, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
-    slot = pacing.connection_slot("")
+    slot = throttling.connection_slot("")
     redis_server.kill()
     redis_server.start()
     assert slot.rest()
@@ -349,12 +349,16 @@ def test_a_redis_that_was_restarted_is_used_at_once(
 
 def test_a_forked_process_asks_over_a_connection_of_its_own(client: redis.Redis, settings: Any) -> None:
     settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 2, "RATE_LIMIT": "1/h"}
-    parent = pacing.connection_slot("")
-    assert turns_at_once(pacing.pace_for("")) == 1
+    parent = throttling.connection_slot("")
+    assert turns_at_once(throttling.pace_for("")) == 1
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        said = [pacing.connection_slot("").acquired, turns_at_once(pacing.pace_for("")), ledgers.ledgers._failures]
+        said = [
+            throttling.connection_slot("").acquired,
+            turns_at_once(throttling.pace_for("")),
+            stores.ledgers._failures,
+        ]
         os.write(writing, json.dumps(said).encode())
         os._exit(0)
     os.waitpid(child, 0)
@@ -367,10 +371,10 @@ def test_a_forked_process_asks_over_a_connection_of_its_own(client: redis.Redis,
 
 def test_what_is_kept_in_redis_ends_by_itself_and_names_nobody(client: redis.Redis, settings: Any) -> None:
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "100/s"}
-    pace = pacing.pace_for("")
+    pace = throttling.pace_for("")
     turns_at_once(pace)
     pace.heard([Reply(451, "too many messages from ana@example.com")])
-    assert pacing.connection_slot("").acquired
+    assert throttling.connection_slot("").acquired
     keys = sorted(client.scan_iter())
     assert keys == [f"congressy_mailer:{kind}:default" for kind in ("connections", "pace", "permits")]
     assert all(0 < client.ttl(key) <= 3600 for key in keys)
@@ -382,8 +386,8 @@ def test_the_prefix_of_the_host_s_keys_is_used(
 ) -> None:
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/h", "MAX_CONNECTIONS": 1}
     ask_at(redis_server.url, broker_transport_options={"global_keyprefix": "host:"})
-    slot = pacing.connection_slot("")
-    assert turns_at_once(pacing.pace_for("")) == 1
+    slot = throttling.connection_slot("")
+    assert turns_at_once(throttling.pace_for("")) == 1
     assert {key.partition("congressy_mailer:")[0] for key in client.scan_iter()} == {"host:"}
     slot.release()
     assert client.exists("host:congressy_mailer:connections:default") == 0
@@ -393,8 +397,8 @@ def test_with_sentinel_the_master_is_asked(ask_at: CelerySettings, settings: Any
     settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
     with RedisUnderSentinel() as group:
         ask_at(group.url, broker_transport_options=group.transport_options)
-        assert pacing.connection_slot("").acquired
-        assert not pacing.connection_slot("").acquired
+        assert throttling.connection_slot("").acquired
+        assert not throttling.connection_slot("").acquired
         with redis.Redis(port=group.master.port) as master:
             assert master.zcard("congressy_mailer:connections:default") == 2
         forget_pacing()
@@ -416,13 +420,13 @@ def test_without_a_redis_each_process_counts_for_itself(
         "redis://127.0.0.1:1/0" if celery == "eager" else "amqp://127.0.0.1:1//", task_always_eager=celery == "eager"
     )
     if celery == "none":
-        monkeypatch.setattr(ledgers, "find_celery_app", no_app)
-    assert turns_at_once(pacing.pace_for("")) == 1
-    slot = pacing.connection_slot("")
+        monkeypatch.setattr(stores, "find_celery_app", no_app)
+    assert turns_at_once(throttling.pace_for("")) == 1
+    slot = throttling.connection_slot("")
     assert slot.acquired
-    assert not pacing.connection_slot("").acquired
+    assert not throttling.connection_slot("").acquired
     slot.release()
-    assert pacing.connection_slot("").acquired
+    assert throttling.connection_slot("").acquired
     assert warnings(caplog) == []
 
 
@@ -431,10 +435,10 @@ def test_threads_that_find_redis_away_at_once_wait_together_and_say_it_once(
     redis_server: EmbeddedRedis, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     with stopped(redis_server.pid):
-        waited = at_once(lambda worker: took(lambda: pacing.connection_slot(str(worker))), 12)
+        waited = at_once(lambda worker: took(lambda: throttling.connection_slot(str(worker))), 12)
     assert max(waited) < 2 * BOUND
     assert len(warnings(caplog)) == 1
-    assert ledgers.ledgers._failures == 1
+    assert stores.ledgers._failures == 1
 
 
 def test_where_redis_answers_with_an_error_the_process_counts_for_itself(client: redis.Redis) -> None:
@@ -443,17 +447,17 @@ def test_where_redis_answers_with_an_error_the_process_counts_for_itself(client:
             raise NoPermissionError("this user has no permissions to run the 'evalsha' command")
         return "local"
 
-    assert ledgers.ledgers.ask(ask) == "local"
+    assert stores.ledgers.ask(ask) == "local"
 
 
 def test_who_is_interrupted_while_he_asks_is_interrupted(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
     def ask(ledger: Ledger) -> None:
         raise SoftTimeLimitExceeded
 
-    ledgers.ledgers.ask(lambda ledger: ledger.look("x", 0))
+    stores.ledgers.ask(lambda ledger: ledger.look("x", 0))
     with pytest.raises(SoftTimeLimitExceeded):
-        ledgers.ledgers.ask(ask)
-    assert ledgers.ledgers.ask(type) is SharedLedger
+        stores.ledgers.ask(ask)
+    assert stores.ledgers.ask(type) is SharedLedger
     assert warnings(caplog) == []
 
 
@@ -463,11 +467,11 @@ def test_who_complains_after_another_follows_him(client: redis.Redis, caplog: py
             super().note(name, instead_of, SlowDown(0, 9e9, 7, 70).encode())
             return super().note(name, instead_of, slow_down)
 
-    turns_at_once(pacing.pace_for(""))
-    ledgers.ledgers._shared = Late(client)
-    pacing.pace_for("").heard([TOO_FAST])
+    turns_at_once(throttling.pace_for(""))
+    stores.ledgers._shared = Late(client)
+    throttling.pace_for("").heard([TOO_FAST])
     assert warnings(caplog) == []
-    assert turns_at_once(pacing.pace_for("")) == 1
+    assert turns_at_once(throttling.pace_for("")) == 1
 
 
 def test_permits_are_given_evenly(ledger: Ledger) -> None:
@@ -493,12 +497,12 @@ def test_the_last_span_is_remembered_and_no_earlier_one(client: redis.Redis, mon
     for ledger in (shared, local):
         ledger.look("x", 100)
     now = time.monotonic()
-    monkeypatch.setattr("congressy_mailer.pacing.local.time.monotonic", lambda: now + SPAN)
+    monkeypatch.setattr("congressy_mailer.throttling.memory_store.time.monotonic", lambda: now + SPAN)
     client.hincrby("congressy_mailer:pace:x", "span", -1)
     for seen in (shared.look("x", 0), local.look("x", 0)):
         assert (seen.previous, seen.current) == (100, 0)
         assert 0 <= seen.now - seen.since < SPAN
-    monkeypatch.setattr("congressy_mailer.pacing.local.time.monotonic", lambda: now + 3 * SPAN)
+    monkeypatch.setattr("congressy_mailer.throttling.memory_store.time.monotonic", lambda: now + 3 * SPAN)
     client.hincrby("congressy_mailer:pace:x", "span", -2)
     for seen in (shared.look("x", 1), local.look("x", 1)):
         assert (seen.previous, seen.current, seen.since) == (0, 1, seen.now)

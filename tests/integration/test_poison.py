@@ -16,11 +16,11 @@ from django.db import transaction
 from django.test import override_settings
 
 from congressy_mailer import outbox, send_mail
-from congressy_mailer.delivery import Delivery
+from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import AttachmentTooLarge
 from congressy_mailer.models import Event, Message, State
-from demo.local_sparkpost import LocalSparkPost
-from demo.processes import Process
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from testbed.processes import Process
 from tests.conftest import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)

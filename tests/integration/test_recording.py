@@ -14,15 +14,17 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from congressy_mailer import composing, outbox, pacing, recording, send_mail
-from congressy_mailer.delivery import Delivery
+from congressy_mailer import outbox, send_mail, throttling
+from congressy_mailer.delivery import composing, recording
+from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State
-from congressy_mailer.pacing import Pace
-from congressy_mailer.retry import Reply
+from congressy_mailer.replies import Reply
 from congressy_mailer.signals import transport_unavailable
+from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from congressy_mailer.throttling import Pace
 from congressy_mailer.transports.base import Outcome
-from demo.local_sparkpost import Exchange, LocalSparkPost, Stage
 from tests.conftest import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
@@ -190,8 +192,8 @@ def test_it_is_written_down_before_redis_is_asked(smtp_server: LocalSparkPost, m
         look(self, now)
 
     monkeypatch.setattr(Pace, "_look", hung)
-    pacing.pace._paces.clear()
-    monkeypatch.setattr(pacing.pace, "_LOOK_INTERVAL", 0.05)
+    throttling.limiter._paces.clear()
+    monkeypatch.setattr(throttling.limiter, "_LOOK_INTERVAL", 0.05)
     watch = Watch(smtp_server)
     run(queue(5))
     assert watch.longest() < SOON

@@ -14,11 +14,11 @@ from django.core.files.storage import FileSystemStorage, InMemoryStorage
 from django.db import transaction
 from django.utils import timezone
 
-from congressy_mailer import cancel, duties, outbox, send_mail, tasks
+from congressy_mailer import cancel, outbox, periodic, send_mail, tasks
 from congressy_mailer.exceptions import InvalidTransition
 from congressy_mailer.models import ATTACHMENT_FOLDER, Attachment, Batch, Event, Message, State, attachment_storage
 from congressy_mailer.outbox import retention
-from congressy_mailer.retry import Reply
+from congressy_mailer.replies import Reply
 from congressy_mailer.transports.base import Outcome
 from tests.conftest import at_once
 
@@ -552,7 +552,7 @@ def test_the_workers_purge_drops_everything_that_is_due(today: date, published: 
     tasks.purge()
     assert not Message.objects.exists()
     assert stored() == []
-    last = duties.last(duties.ORPHANS)
+    last = periodic.last(periodic.ORPHANS)
     assert last is not None
     assert last == datetime.combine(today - timedelta(days=2), datetime.min.time(), UTC)
     # The next one goes on where this one ended.
@@ -568,4 +568,4 @@ def test_a_purge_that_takes_long_goes_on_in_another_task(monkeypatch: pytest.Mon
     tasks.purge()
     assert Message.objects.filter(content_dropped_at=None).count() == 2
     assert published == ["purge"]
-    assert duties.last(duties.ORPHANS) is None
+    assert periodic.last(periodic.ORPHANS) is None

@@ -25,8 +25,8 @@ from django.test import override_settings
 from django.utils import translation
 
 from congressy_mailer import bulk, outbox
-from congressy_mailer.delivery import Delivery
-from congressy_mailer.management import send_bulk, watching
+from congressy_mailer.delivery.slice import Delivery
+from congressy_mailer.management import bulk_progress, bulk_send
 from congressy_mailer.models import Attachment, Batch, Message, State
 from tests.conftest import database_url, wait_for
 
@@ -159,7 +159,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
         yield advance
 
-    monkeypatch.setattr(send_bulk, "bar", bar)
+    monkeypatch.setattr(bulk_send, "bar", bar)
 
 
 def test_the_same_command_goes_on_after_an_interruption(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +300,7 @@ def test_ctrl_c_while_the_file_is_read_ends_in_silence(people: Path, monkeypatch
     def press(_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(send_bulk, "looked_through", press)
+    monkeypatch.setattr(bulk_send, "looked_through", press)
     assert send(people) == Done("", "", "", 130)
 
 
@@ -339,7 +339,7 @@ def test_on_a_terminal_it_asks_first(answer: Any, count: int, people: Path, monk
 @pytest.mark.email_settings
 @LOCMEM
 def test_it_waits_until_the_mails_are_sent(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching.time, "sleep", lambda _: deliver())
+    monkeypatch.setattr(bulk_progress.time, "sleep", lambda _: deliver())
     done = send(people, "--wait")
     assert (done.status, done.out.splitlines()[-1]) == (0, "sent: 3")
     # That no worker runs would otherwise show in nothing but a bar that stands still.
@@ -356,7 +356,7 @@ def test_ctrl_c_ends_the_watching_and_nothing_else(people: Path, monkeypatch: py
     def press(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(watching.time, "sleep", press)
+    monkeypatch.setattr(bulk_progress.time, "sleep", press)
     done = send(people, "--wait")
     assert (done.status, done.out.splitlines()[-1]) == (
         0, "The mails go on being sent. The same command with --wait shows them again.",

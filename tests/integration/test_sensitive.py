@@ -20,10 +20,10 @@ from django.urls import reverse
 from django.utils.functional import lazy
 from django.views.debug import ExceptionReporter
 
-from congressy_mailer import MailerError, asend_mail, dispatch, outbox, send_mail
-from congressy_mailer.content.mime import compose
+from congressy_mailer import MailerError, asend_mail, outbox, send_mail
+from congressy_mailer.broker import publisher
 from congressy_mailer.content.templates import ready_content
-from congressy_mailer.delivery import Delivery
+from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import (
     AttachmentTooLarge,
     AttachmentUnreadable,
@@ -32,8 +32,9 @@ from congressy_mailer.exceptions import (
     InvalidOption,
     TransportUnavailable,
 )
+from congressy_mailer.mime.outgoing import compose
 from congressy_mailer.models import Attachment, Event, Message, State, TransportStatus
-from demo.processes import Process
+from testbed.processes import Process
 from tests.conftest import wait_for
 
 pytestmark = [pytest.mark.django_db, pytest.mark.email_settings]
@@ -207,7 +208,7 @@ def break_the_composing(sensitive: bool) -> Message:
 
     message = queue(**READY, sensitive=sensitive)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("congressy_mailer.composing.compose", broken)
+        patch.setattr("congressy_mailer.delivery.composing.compose", broken)
         return deliver(message)
 
 
@@ -218,7 +219,7 @@ def break_the_composing(sensitive: bool) -> Message:
         (miss_an_included_template, State.DEFERRED, "TemplateDoesNotExist in django.template."),
         (damage_the_context, State.FAILED, "ValueError in congressy_mailer.content.values, line "),
         (lose_an_attachment, State.DEFERRED, "FileNotFoundError in django.core.files.storage.filesystem, line "),
-        (change_an_attachment, State.FAILED, "ContentError in congressy_mailer.composing, line "),
+        (change_an_attachment, State.FAILED, "ContentError in congressy_mailer.delivery.composing, line "),
         (break_the_composing, State.QUEUED, "RuntimeError while it was composed"),
     ],
 )
@@ -347,7 +348,7 @@ def test_a_report_of_an_error_in_the_worker_does_not_show_it(monkeypatch: pytest
     def away(*arguments: Any) -> Any:
         raise OperationalError("the database is away")
 
-    monkeypatch.setattr("congressy_mailer.composing.compose", away)
+    monkeypatch.setattr("congressy_mailer.delivery.composing.compose", away)
     message = with_code("code")
     report = reported(caught(lambda: deliver(message)))
     assert "********************" in report
@@ -360,7 +361,7 @@ def test_a_real_worker_that_logs_everything_does_not_log_it(
 ) -> None:
     worker = start_worker("-l", "DEBUG")
     good, missing, wrong = queue(**READY), with_code("part"), with_code("link")
-    dispatch.publish([good.pk, missing.pk, wrong.pk])
+    publisher.publish([good.pk, missing.pk, wrong.pk])
     wait_for(lambda: Message.objects.filter(attempts=1).count() == 2, what="an attempt")
     wait_for(lambda: Message.objects.filter(state=State.FAILED).exists(), what="the failure")
     good.refresh_from_db()

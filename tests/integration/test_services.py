@@ -14,8 +14,11 @@ import psycopg
 import pytest
 from kombu import Connection
 
+from testbed.servers.mariadb import MariaDB
+from testbed.servers.postgresql import PostgreSQL
+from testbed.servers.rabbitmq import RabbitMQ
+from testbed.servers.server import Server
 from tests import run
-from tests.services import MariaDB, PostgreSQL, RabbitMQ, Server
 
 _ROOT = Path(__file__).resolve().parents[2]
 

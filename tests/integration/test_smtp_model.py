@@ -14,15 +14,14 @@ from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer.content.mime import compose
 from congressy_mailer.content.templates import Rendered
 from congressy_mailer.exceptions import TransportUnavailable
+from congressy_mailer.mime.outgoing import compose
 from congressy_mailer.models import Message
 from congressy_mailer.transports.base import Composed, Outcome
-from congressy_mailer.transports.django import open_backend
-from congressy_mailer.transports.smtp import SmtpTransport
-
-from .scripted_smtp import YES, ScriptedServer, Step
+from congressy_mailer.transports.django_backend import open_backend
+from congressy_mailer.transports.smtp.transport import SmtpTransport
+from tests.support.scripted_smtp import YES, ScriptedServer, Step
 
 
 @contextmanager

@@ -17,21 +17,21 @@ from django.core.mail.backends import smtp as django_smtp
 from django.test import override_settings
 from django.utils import timezone
 
-from congressy_mailer.content.mime import compose
 from congressy_mailer.content.templates import Rendered
 from congressy_mailer.exceptions import TransportUnavailable
+from congressy_mailer.mime.outgoing import compose
 from congressy_mailer.models import Message
-from congressy_mailer.retry import Reply
-from congressy_mailer.transports import smtp_session
+from congressy_mailer.replies import Reply
+from congressy_mailer.testing.local_sparkpost import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, LocalSparkPost, Stage
 from congressy_mailer.transports.base import Composed, Outcome
-from congressy_mailer.transports.django import DjangoTransport, open_backend
-from congressy_mailer.transports.kept import transport_for
-from congressy_mailer.transports.smtp import SmtpTransport, sends_as_django_does
-from demo.local_sparkpost import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, LocalSparkPost, Stage
+from congressy_mailer.transports.django_backend import DjangoTransport, open_backend
+from congressy_mailer.transports.pool import transport_for
+from congressy_mailer.transports.smtp import session
+from congressy_mailer.transports.smtp.transport import SmtpTransport, sends_as_django_does
 
 from ..conftest import wait_for
-from .relay import Relay
-from .scripted_smtp import YES, ScriptedServer, Step
+from ..support.scripted_smtp import YES, ScriptedServer, Step
+from ..support.tcp_relay import Relay
 from .test_smtp_model import mail as model_mail
 from .test_smtp_model import transport_to
 
@@ -154,7 +154,7 @@ def test_a_connection_is_kept_between_tasks(server: LocalSparkPost) -> None:
 
 def test_an_idle_connection_is_not_trusted(server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> None:
     deliver(mail())
-    monkeypatch.setattr(smtp_session, "LONGEST_IDLE", 0.2)
+    monkeypatch.setattr(session, "LONGEST_IDLE", 0.2)
     time.sleep(0.3)
     assert all_accepted(deliver(mail()))
     assert server.connections == 2
@@ -384,13 +384,13 @@ def test_interrupted_while_the_content_is_on_its_way(server: LocalSparkPost, mon
     class TimeIsOver(Exception):
         """As Celery's soft time limit, raised by a signal handler."""
 
-    reading = smtp_session.Session._read_content_reply
+    reading = session.Session._read_content_reply
 
     def interrupted(*args: Any) -> None:
-        monkeypatch.setattr(smtp_session.Session, "_read_content_reply", reading)
+        monkeypatch.setattr(session.Session, "_read_content_reply", reading)
         raise TimeIsOver
 
-    monkeypatch.setattr(smtp_session.Session, "_read_content_reply", interrupted)
+    monkeypatch.setattr(session.Session, "_read_content_reply", interrupted)
     outcomes = []
     with pytest.raises(TimeIsOver), transport_for("sparkpost") as transport:
         for outcome in transport.deliver(mail() for _ in range(3)):
@@ -518,7 +518,7 @@ def test_closed_when_its_worker_process_ends(server: LocalSparkPost) -> None:
 
 
 def test_a_silent_server_does_not_hold_up_the_end(server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smtp_session, "_FAREWELL", 0.1)
+    monkeypatch.setattr(session, "_FAREWELL", 0.1)
     server.script = at(Stage.QUIT, SILENCE)
     deliver(mail())
     begun = time.monotonic()

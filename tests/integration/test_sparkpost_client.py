@@ -13,7 +13,7 @@ import pytest
 
 from congressy_mailer.exceptions import SparkPostError
 from congressy_mailer.sparkpost.client import api_client
-from tests.integration.scripted_https import Answer, ScriptedHttps
+from tests.support.scripted_https import Answer, ScriptedHttps
 
 KEY = "an-api-key-of-sparkpost"
 

@@ -15,10 +15,9 @@ from django.utils import timezone, translation
 from congressy_mailer import checks, send_mail
 from congressy_mailer.models import WebhookBatch
 from congressy_mailer.sparkpost.events import read
-from congressy_mailer.tracking import track
-
-from .events_of_sparkpost import event
-from .scripted_https import Answer, ScriptedHttps
+from congressy_mailer.tracking.recording import track
+from tests.support.scripted_https import Answer, ScriptedHttps
+from tests.support.sparkpost_events import event
 
 SECRET = "a-long-password-of-the-webhook"
 

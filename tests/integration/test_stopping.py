@@ -14,11 +14,12 @@ from django.db import transaction
 from django.test import override_settings
 
 from congressy_mailer import send_mail
-from congressy_mailer.delivery import Delivery
+from congressy_mailer.delivery.shutdown import sigterm_waits
+from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.models import Message, State
-from congressy_mailer.stopping import sigterm_waits
-from demo.local_sparkpost import Exchange, LocalSparkPost, Stage
-from demo.processes import Process
+from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from testbed.processes import Process
 from tests.conftest import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]

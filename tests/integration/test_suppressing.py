@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from congressy_mailer import outbox, send_bulk, send_mail, suppressions
-from congressy_mailer.delivery import Delivery
+from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import InvalidAddress, InvalidOption, InvalidTransition
 from congressy_mailer.models import Attachment, Event, Message, State, Suppression
-from congressy_mailer.retry import Reply
-from congressy_mailer.sifting import listed_recipients
+from congressy_mailer.replies import Reply
 from congressy_mailer.suppressions import Entry, Scope, Source, is_suppressed, suppress, unsuppress
+from congressy_mailer.suppressions.lookup import listed_recipients
 from congressy_mailer.testing import deliver_all
 from congressy_mailer.transports.base import Outcome
 from tests.conftest import at_once

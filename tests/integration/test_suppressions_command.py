@@ -16,8 +16,8 @@ from django.utils import timezone, translation
 from congressy_mailer import suppressions, tasks
 from congressy_mailer.models import Suppression
 from congressy_mailer.suppressions import Entry, Scope, Source, is_suppressed, suppress, unsuppress
-from tests.integration.scripted_https import Answer, ScriptedHttps
-from tests.integration.sparkpost_list import SparkPostList
+from tests.support.scripted_https import Answer, ScriptedHttps
+from tests.support.scripted_suppression_list import SparkPostList
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("published")]
 

@@ -11,15 +11,16 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from congressy_mailer import dispatch, duties, suppressions, tasks
+from congressy_mailer import periodic, suppressions, tasks
+from congressy_mailer.broker import publisher
 from congressy_mailer.exceptions import SparkPostError
 from congressy_mailer.models import Duty, Listing, Suppression
 from congressy_mailer.suppressions import Entry, Scope, Source, is_suppressed, suppress, unsuppress
-from congressy_mailer.syncing import Synced, sync
-from congressy_mailer.unsubscribing import preferences
+from congressy_mailer.suppressions.sync import Synced, sync
+from congressy_mailer.unsubscribe import preferences
 from tests.conftest import at_once
-from tests.integration.scripted_https import Answer, ScriptedHttps
-from tests.integration.sparkpost_list import CARRY_ON, SparkPostList
+from tests.support.scripted_https import Answer, ScriptedHttps
+from tests.support.scripted_suppression_list import CARRY_ON, SparkPostList
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("published")]
 
@@ -76,7 +77,7 @@ def test_after_the_first_time_only_changes_are_listed(theirs: SparkPostList, spa
     assert sync().listed == 1
     assert "from" in sparkpost_api.requests[-1].query
     assert sync(full=True).listed == 2
-    Duty.objects.filter(name=duties.EVERYTHING_LISTED).update(at=timezone.now() - LONG_AGO)
+    Duty.objects.filter(name=periodic.EVERYTHING_LISTED).update(at=timezone.now() - LONG_AGO)
     assert sync().listed == 2
 
 
@@ -231,12 +232,12 @@ def test_a_worker_that_dies_in_the_middle_loses_nothing(theirs: SparkPostList, m
 
     with monkeypatch.context() as dying:
         # Stored, and not written down how far it came.
-        dying.setattr("congressy_mailer.syncing._mark_listed", die)
+        dying.setattr("congressy_mailer.suppressions.sync._mark_listed", die)
         with pytest.raises(SystemExit):
             sync()
     with monkeypatch.context() as dying:
         # Told, and not written down.
-        dying.setattr("congressy_mailer.syncing._mark", die)
+        dying.setattr("congressy_mailer.suppressions.sync._mark", die)
         with pytest.raises(SystemExit):
             sync()
     assert sync().done
@@ -376,7 +377,7 @@ def test_the_sweep_asks_for_it_when_it_is_time(theirs: SparkPostList, published:
     for _ in range(3):
         tasks.sweep(timezone.now().timestamp())
     assert published.count("sync_suppressions") == 1
-    Duty.objects.filter(name=duties.SYNC).update(at=timezone.now() - timedelta(minutes=61))
+    Duty.objects.filter(name=periodic.SYNC).update(at=timezone.now() - timedelta(minutes=61))
     tasks.sweep(timezone.now().timestamp())
     assert published.count("sync_suppressions") == 2
 
@@ -396,7 +397,7 @@ def test_the_task_asks_for_another_where_something_is_left(
         theirs.have(f"p{number}@example.com")
     theirs.per_page = 2
     tasks.sync_suppressions()
-    assert published == [dispatch.SYNC_SUPPRESSIONS.rpartition(".")[2]]
+    assert published == [publisher.SYNC_SUPPRESSIONS.rpartition(".")[2]]
     tasks.sync_suppressions()
     assert len(published) == 1
     theirs.interruptions = [Answer(429, {}, {"Retry-After": "3"})]

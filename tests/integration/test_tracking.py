@@ -18,10 +18,9 @@ from congressy_mailer.models import Event, Message, RecipientStatus, Suppression
 from congressy_mailer.signals import TrackedEvent, tracked
 from congressy_mailer.sparkpost.events import read
 from congressy_mailer.suppressions import Entry, Scope, Source, add, purge, remove, suppressed
-from congressy_mailer.tracking import track
+from congressy_mailer.tracking.recording import track
 from tests.conftest import at_once, wait_for
-
-from .events_of_sparkpost import START, end_state, event, forget, history, moment, shuffled
+from tests.support.sparkpost_events import START, end_state, event, forget, history, moment, shuffled
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
 

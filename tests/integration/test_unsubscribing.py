@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from congressy_mailer import send_bulk, send_mail
-from congressy_mailer.composing import Composer
-from congressy_mailer.content.mime import OutgoingMail
+from congressy_mailer.delivery.composing import Composer
 from congressy_mailer.exceptions import ContentError, ContentNotReady
+from congressy_mailer.mime.outgoing import OutgoingMail
 from congressy_mailer.models import Message, Suppression
 from congressy_mailer.suppressions import suppressed
-from congressy_mailer.unsubscribing import preferences
-from congressy_mailer.unsubscribing.links import BadLink, Link, read, token_of
+from congressy_mailer.unsubscribe import preferences
+from congressy_mailer.unsubscribe.links import BadLink, Link, read, token_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published", "site")]
 

@@ -19,10 +19,9 @@ from hypothesis import strategies as st
 
 from congressy_mailer import outbox, send_mail, tasks
 from congressy_mailer.models import Event, Message, Suppression, WebhookBatch
-from congressy_mailer.sparkpost import inbox, processing, webhooks
+from congressy_mailer.tracking import inbox, processing, webhook
 from tests.conftest import at_once, wait_for
-
-from .events_of_sparkpost import event, posted
+from tests.support.sparkpost_events import event, posted
 
 pytestmark = [pytest.mark.django_db]
 
@@ -34,7 +33,7 @@ BEARER = {"HTTP_AUTHORIZATION": "Bearer a-token"}
 @pytest.fixture(autouse=True)
 def configured(settings: Any) -> None:
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "WEBHOOK_SECRETS": SECRETS}
-    webhooks._quiet_until.clear()
+    webhook._quiet_until.clear()
 
 
 def post(body: bytes, headers: dict[str, str] = BEARER, url: str = URL, **more: str) -> int:
@@ -203,7 +202,7 @@ def test_a_real_worker_processes_it(start_worker: Callable[..., Any]) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_with_the_broker_down_it_is_stored_and_the_sweep_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[Any, ...]] = []
-    monkeypatch.setattr("congressy_mailer.dispatch._send", lambda *arguments, **options: False)
+    monkeypatch.setattr("congressy_mailer.broker.publisher._send", lambda *arguments, **options: False)
     message = mail()
     assert post(posted(event("delivery", message))) == 200
     assert WebhookBatch.objects.get().due_at <= timezone.now()
@@ -212,7 +211,7 @@ def test_with_the_broker_down_it_is_stored_and_the_sweep_finds_it(monkeypatch: p
         sent.append(arguments)
         return True
 
-    monkeypatch.setattr("congressy_mailer.dispatch._send", send)
+    monkeypatch.setattr("congressy_mailer.broker.publisher._send", send)
     tasks.sweep(timezone.now().timestamp())
     (ticket,) = [arguments[1:] for arguments in sent if arguments[0] == "congressy_mailer.process_webhooks"]
     # What was published before counts no more.

@@ -12,9 +12,9 @@ from django.urls import reverse
 
 from congressy_mailer import send_mail
 from congressy_mailer.models import DeliveryStatus, Message, State, Suppression
-from demo.local_sparkpost import WholeSparkPost
-from demo.local_sparkpost.events import CLASSES
-from demo.processes import Process
+from congressy_mailer.testing.local_sparkpost.events import CLASSES
+from congressy_mailer.testing.local_sparkpost.whole import WholeSparkPost
+from testbed.processes import Process
 from tests.conftest import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]

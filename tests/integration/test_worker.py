@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 
 from congressy_mailer import MailerError, send_bulk, send_mail
 from congressy_mailer.models import Batch, Message, State
-from demo.embedded_redis import EmbeddedRedis
-from demo.local_sparkpost import HANG_UP, LocalSparkPost, Stage
-from demo.processes import Process
+from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from testbed.processes import Process
+from testbed.redis_server import EmbeddedRedis
 from tests.conftest import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -18,7 +18,7 @@ from django.core.mail.backends.smtp import EmailBackend
 from django.test import override_settings
 from django.utils import translation
 
-from congressy_mailer import celery_app
+from congressy_mailer.broker import celery_app
 from tests.project import app
 
 # EMAIL_* are checked on every Django, also where they are deprecated.

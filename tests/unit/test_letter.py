@@ -12,14 +12,14 @@ from django.utils import timezone
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer.content.addresses import check_header_text
-from congressy_mailer.content.attachments import ReadAttachment
-from congressy_mailer.content.mime import OutgoingMail, compose
 from congressy_mailer.content.templates import Rendered
 from congressy_mailer.exceptions import InvalidHeader
+from congressy_mailer.mime.addresses import check_header_text
+from congressy_mailer.mime.attachments import ReadAttachment
+from congressy_mailer.mime.outgoing import OutgoingMail, compose
 from congressy_mailer.models import Message
-from congressy_mailer.retry import Reply
-from congressy_mailer.transports import letter
+from congressy_mailer.replies import Reply
+from congressy_mailer.transports import envelope
 from congressy_mailer.transports.base import Composed
 
 
@@ -48,7 +48,7 @@ def received(content: bytes) -> Any:
 def test_the_server_gets_what_was_written(text: str) -> None:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
     for mail in (composed(text), left_to_django(composed(text))):
-        content = letter.address(mail).write_out(eight_bit=True)
+        content = envelope.address(mail).write_out(eight_bit=True)
         assert content.count(b"\r\n.\r\n") == 1
         assert content.count(b"\r\n") == content.count(b"\r") == content.count(b"\n")
         assert received(content).get_content().replace("\r\n", "\n").rstrip("\n").split("\n") == lines
@@ -66,13 +66,13 @@ def test_a_single_line_break_character_does_not_pass_for_the_end() -> None:
             return message
 
     mail.mail.__class__ = Careless
-    assert letter.address(mail).write_out(eight_bit=True).endswith(b"a\r\n..\r\nb\r\n..\r\nc\r\n.\r\n")
+    assert envelope.address(mail).write_out(eight_bit=True).endswith(b"a\r\n..\r\nb\r\n..\r\nc\r\n.\r\n")
 
 
 def test_seven_bits_where_the_server_takes_no_more() -> None:
     mail = left_to_django(composed("Olá, você"))
-    assert not letter.address(mail).write_out(eight_bit=True).isascii()
-    content = letter.address(mail).write_out(eight_bit=False)
+    assert not envelope.address(mail).write_out(eight_bit=True).isascii()
+    content = envelope.address(mail).write_out(eight_bit=False)
     assert content.isascii()
     assert received(content).get_content().strip() == "Olá, você"
 
@@ -83,10 +83,10 @@ def test_attachments_stay_as_they_are_in_seven_bits() -> None:
     data = bytes(range(256)) * 20
     attachment = ReadAttachment("ação.pdf", data, "application/pdf", "")
     mail = Composed(uuid4(), compose(message, Rendered("Olá", "você", "<p>você</p>"), [attachment]))
-    assert letter.address(mail).write_out(eight_bit=False) == letter.address(mail).write_out(eight_bit=True)
+    assert envelope.address(mail).write_out(eight_bit=False) == envelope.address(mail).write_out(eight_bit=True)
     left_to_django(mail)
     for eight_bit in (True, False):
-        (part,) = received(letter.address(mail).write_out(eight_bit=eight_bit)).iter_attachments()
+        (part,) = received(envelope.address(mail).write_out(eight_bit=eight_bit)).iter_attachments()
         assert part.get_filename() == "ação.pdf"
         assert part.get_content() == data
 
@@ -106,14 +106,14 @@ def test_no_header_that_is_accepted_has_a_line_that_servers_refuse(name: str, va
         return
     mail = composed(subject=value) if name == "Subject" else composed(headers={name: value or "x"})
     for one in (mail, left_to_django(mail)):
-        content = letter.address(one).write_out(eight_bit=True)
+        content = envelope.address(one).write_out(eight_bit=True)
         assert max(map(len, content.split(b"\r\n"))) <= 998
 
 
 @pytest.mark.parametrize("name", ["message-id", "MESSAGE-ID", "Message-ID", "date", "Date"])
 def test_a_header_of_ours_that_the_caller_gives_stands_once(name: str) -> None:
     value = "<2@x>" if name.lower() == "message-id" else "Mon, 01 Jan 2024 00:00:00 +0000"
-    got = received(letter.address(composed(headers={name: value})).write_out(eight_bit=True))
+    got = received(envelope.address(composed(headers={name: value})).write_out(eight_bit=True))
     assert got.get_all(name) == [value]
     assert len(got.get_all("Message-ID")) == len(got.get_all("Date")) == 1
 
@@ -124,7 +124,7 @@ def test_the_parameters_of_a_media_type_are_written() -> None:
     kinds = ['text/calendar; method=REQUEST; charset=utf-8; x_y="a; b"', "text/plain; charset=iso-8859-1", "text/plain"]
     attachments = [ReadAttachment("a.x", b"BEGIN", kind, "") for kind in kinds]
     mail = Composed(uuid4(), compose(message, Rendered("Olá", "você", ""), attachments))
-    parts = list(received(letter.address(mail).write_out(eight_bit=True)).iter_attachments())
+    parts = list(received(envelope.address(mail).write_out(eight_bit=True)).iter_attachments())
     assert [(part.get_content_type(), dict(part["Content-Type"].params)) for part in parts] == [
         ("text/calendar", {"method": "REQUEST", "charset": "utf-8", "x_y": "a; b"}),
         ("text/plain", {"charset": "iso-8859-1"}),
@@ -135,7 +135,7 @@ def test_the_parameters_of_a_media_type_are_written() -> None:
 
 def test_addresses_are_ascii() -> None:
     mail = composed(from_email="Olá <mail@congressy.com>", to=["ana@bücher.example", "Eva <eva@example.com>"])
-    ready = letter.address(mail)
+    ready = envelope.address(mail)
     assert ready.sender == "mail@congressy.com"
     assert list(ready.recipients.values()) == ["ana@xn--bcher-kva.example", "eva@example.com"]
 
@@ -144,7 +144,7 @@ def test_addresses_are_ascii() -> None:
 def test_an_address_that_cannot_be_said_is_refused_alone(address: str) -> None:
     mail = composed()
     mail.mail.envelope = ["ana@example.com", address]
-    ready = letter.address(mail)
+    ready = envelope.address(mail)
     assert list(ready.recipients) == ["ana@example.com"]
     assert ready.refused[address].code == 553
     assert "Not sent" in ready.refused[address].text
@@ -153,7 +153,7 @@ def test_an_address_that_cannot_be_said_is_refused_alone(address: str) -> None:
 def test_a_sender_that_cannot_be_said() -> None:
     mail = composed()
     mail.mail.from_email = "joão@example.com"
-    ready = letter.address(mail)
+    ready = envelope.address(mail)
     assert not ready.sendable
     assert ready.problem == Reply(
         553, "5.1.7 Not sent: the part before the @ of 'joão@example.com' needs SMTPUTF8 (RFC 6531), which is not used"

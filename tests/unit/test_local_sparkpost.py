@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.local_sparkpost.events import Accepted, written
-from demo.local_sparkpost.fates import fate
-from demo.local_sparkpost.generation import generated
-from demo.local_sparkpost.substitution import SubstitutionError, substituted
-from demo.local_sparkpost.suppression_list import COMPLIANCE, ListError, Search, SuppressionList
-from demo.local_sparkpost.told import BadHeader, copies_of, take_off
+from congressy_mailer.testing.local_sparkpost.events import Accepted, written
+from congressy_mailer.testing.local_sparkpost.fates import fate
+from congressy_mailer.testing.local_sparkpost.generation import generated
+from congressy_mailer.testing.local_sparkpost.substitution import SubstitutionError, substituted
+from congressy_mailer.testing.local_sparkpost.suppression_list import COMPLIANCE, ListError, Search, SuppressionList
+from congressy_mailer.testing.local_sparkpost.told import BadHeader, copies_of, take_off
 
 MAIL = b"Subject: Oi\r\n\r\nX-MSYS-API: this is text\r\n"
 values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))

@@ -19,15 +19,15 @@ from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer.content import attachments as attachments_module
-from congressy_mailer.content.addresses import bare_address, check_header_text, normalise_address, normalise_headers
-from congressy_mailer.content.attachments import Attachment, ReadAttachment, read_attachments
-from congressy_mailer.content.header_fields import address_field
-from congressy_mailer.content.mime import OutgoingMail, compose
 from congressy_mailer.content.templates import Rendered
 from congressy_mailer.exceptions import ContentError, MailerError
+from congressy_mailer.mime import attachments as attachments_module
+from congressy_mailer.mime.addresses import bare_address, check_header_text, normalise_address, normalise_headers
+from congressy_mailer.mime.attachments import Attachment, ReadAttachment, read_attachments
+from congressy_mailer.mime.headers import address_field
+from congressy_mailer.mime.outgoing import OutgoingMail, compose
 from congressy_mailer.models import Message
-from congressy_mailer.transports import letter
+from congressy_mailer.transports import envelope
 from congressy_mailer.transports.base import Composed
 
 CONGRESSY = "Congressy Eventos <mail@congressy.net>"
@@ -50,7 +50,7 @@ def mail_of(
 
 def on_the_wire(mail: OutgoingMail) -> bytes:
     """What a server takes for the content (RFC 5321 §4.5.2)."""
-    content = letter.address(Composed(uuid4(), mail)).write_out(eight_bit=True)
+    content = envelope.address(Composed(uuid4(), mail)).write_out(eight_bit=True)
     assert content.endswith(b"\r\n.\r\n")
     return (b"\r\n" + content[:-3]).replace(b"\r\n.", b"\r\n")[2:]
 

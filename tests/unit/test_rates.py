@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from congressy_mailer.rates import (
+from congressy_mailer.throttling.rates import (
     HALVING_INTERVAL,
     SLOWEST,
     SlowDown,

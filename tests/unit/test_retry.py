@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from congressy_mailer.retry import FLOOR, Reply, Stage, Verdict, classify, delay, says_too_fast
+from congressy_mailer.replies import FLOOR, Reply, Stage, Verdict, classify, delay, says_too_fast
 
 
 @pytest.mark.parametrize(

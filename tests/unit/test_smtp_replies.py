@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from congressy_mailer.retry import Reply
-from congressy_mailer.transports.smtp_replies import NotAReply, ReplyParser
+from congressy_mailer.replies import Reply
+from congressy_mailer.transports.smtp.replies import NotAReply, ReplyParser
 
 
 def replies_in(*pieces: bytes) -> list[Reply]:

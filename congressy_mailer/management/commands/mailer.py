@@ -13,8 +13,8 @@ from django.utils.translation import gettext as _
 
 from ... import outbox, suppressions
 from ...health import check_health
-from .. import send_bulk, sparkpost_webhook, suppression_list
-from ..screen import INTERRUPTED
+from .. import bulk_send, suppression_list, webhooks
+from ..console import INTERRUPTED
 
 
 class Command(BaseCommand):
@@ -38,11 +38,11 @@ class Command(BaseCommand):
             "purge", help=_("Drop at once what is older than KEEP_CONTENT and KEEP_MESSAGES. The workers do it hourly.")
         )
         bulk = _("Send a mail to each address in a spreadsheet. The columns are the variables of the template.")
-        send_bulk.add_arguments(commands.add_parser("send-bulk", help=bulk, description=bulk))
+        bulk_send.add_arguments(commands.add_parser("send-bulk", help=bulk, description=bulk))
         sparkpost = commands.add_parser("sparkpost", help=_("What SparkPost is to do for the mail."))
         parts = sparkpost.add_subparsers(dest="part", required=True, title=_("commands"))
         webhook = _("The webhook that SparkPost posts its events to: create, list, update, test, delete.")
-        sparkpost_webhook.add_arguments(parts.add_parser("webhook", help=webhook, description=webhook))
+        webhooks.add_arguments(parts.add_parser("webhook", help=webhook, description=webhook))
 
         listed = _("Look after the suppression list: the addresses that get no mail.")
         suppression_list.add_arguments(commands.add_parser("suppressions", help=listed, description=listed))
@@ -52,11 +52,11 @@ class Command(BaseCommand):
             if command == "health":
                 self._health(options["as_json"])
             elif command == "send-bulk":
-                send_bulk.run(self, options)
+                bulk_send.run(self, options)
             elif command == "suppressions":
                 suppression_list.run(self, options)
             elif command == "sparkpost":
-                sparkpost_webhook.run(self, options)
+                webhooks.run(self, options)
             else:
                 self._purge()
         except KeyboardInterrupt:

@@ -11,15 +11,15 @@ from django.utils.functional import lazystr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer.content import addresses
-from congressy_mailer.content.addresses import (
+from congressy_mailer.exceptions import InvalidAddress, InvalidHeader
+from congressy_mailer.mime import addresses
+from congressy_mailer.mime.addresses import (
     bare_address,
     normalise_address,
     normalise_addresses,
     normalise_headers,
     split_plain,
 )
-from congressy_mailer.exceptions import InvalidAddress, InvalidHeader
 
 
 @pytest.mark.parametrize(

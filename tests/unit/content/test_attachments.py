@@ -14,8 +14,8 @@ import pytest
 from django.core.files.base import ContentFile
 
 from congressy_mailer import models
-from congressy_mailer.content.attachments import Attachment, ReadAttachment, media_type, read_attachments
 from congressy_mailer.exceptions import AttachmentTooLarge, AttachmentUnreadable
+from congressy_mailer.mime.attachments import Attachment, ReadAttachment, media_type, read_attachments
 
 LIMIT = 1000
 

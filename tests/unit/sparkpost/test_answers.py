@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from congressy_mailer.exceptions import SparkPostError
-from congressy_mailer.retry import Verdict
+from congressy_mailer.replies import Verdict
 from congressy_mailer.sparkpost.answers import created, refusal
 
 ADDRESSES = ["ana@example.com", "eva@example.com", "rui@example.com"]

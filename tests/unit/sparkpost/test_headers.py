@@ -17,13 +17,13 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from congressy_mailer.content.addresses import CONTROL, MAX_LINE
-from congressy_mailer.content.mime import OutgoingMail, compose
 from congressy_mailer.content.templates import Rendered
+from congressy_mailer.mime.addresses import CONTROL, MAX_LINE
+from congressy_mailer.mime.outgoing import OutgoingMail, compose
 from congressy_mailer.models import Message
 from congressy_mailer.sparkpost import MESSAGE_KEY, headers
 from congressy_mailer.sparkpost.options import sparkpost_fields
-from congressy_mailer.transports import letter
+from congressy_mailer.transports import envelope
 from congressy_mailer.transports.base import Composed
 
 KEY = UUID("0192f0c1-2345-7abc-8def-0123456789ab")
@@ -47,14 +47,14 @@ def composed(message: Message) -> OutgoingMail:
 
 def at_once(message: Message) -> bytes:
     """As the pipelined transport writes most mails."""
-    return letter.address(Composed(uuid4(), composed(message)), for_sparkpost=True).write_out(eight_bit=True)
+    return envelope.address(Composed(uuid4(), composed(message)), for_sparkpost=True).write_out(eight_bit=True)
 
 
 def by_django(message: Message) -> bytes:
     """As the pipelined transport writes a mail that takes Django."""
     mail = composed(message)
     mail.wire = None
-    return letter.address(Composed(uuid4(), mail), for_sparkpost=True).write_out(eight_bit=False)
+    return envelope.address(Composed(uuid4(), mail), for_sparkpost=True).write_out(eight_bit=False)
 
 
 def by_a_backend(message: Message) -> bytes:
@@ -158,5 +158,5 @@ def _alias() -> dict[str, Any]:
 
 
 def test_nobody_else_gets_the_header() -> None:
-    content = letter.address(Composed(uuid4(), composed(message_of(campaign="a")))).write_out(eight_bit=True)
+    content = envelope.address(Composed(uuid4(), composed(message_of(campaign="a")))).write_out(eight_bit=True)
     assert headers.NAME.encode() not in content

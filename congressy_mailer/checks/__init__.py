@@ -1,0 +1,41 @@
+"""System checks: faults of the configuration that would otherwise be found by mail that does not leave."""
+
+from .settings import (
+    check_addresses,
+    check_api_key,
+    check_attachment_storage,
+    check_backends,
+    check_broker,
+    check_eager,
+    check_failover,
+    check_humanize,
+    check_lease,
+    check_links_to_leave,
+    check_public_attachments,
+    check_settings,
+    check_site_is_secure,
+    check_smtp,
+    check_time_zones,
+    check_webhook,
+    check_webhook_secrets,
+)
+
+__all__ = [
+    "check_addresses",
+    "check_api_key",
+    "check_attachment_storage",
+    "check_backends",
+    "check_broker",
+    "check_eager",
+    "check_failover",
+    "check_humanize",
+    "check_lease",
+    "check_links_to_leave",
+    "check_public_attachments",
+    "check_settings",
+    "check_site_is_secure",
+    "check_smtp",
+    "check_time_zones",
+    "check_webhook",
+    "check_webhook_secrets",
+]

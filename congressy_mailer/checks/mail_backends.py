@@ -1,0 +1,106 @@
+"""The mail backends that the host has configured, wherever it has done so, as the checks want to know them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import django
+from django.conf import settings
+from django.core.mail.backends.smtp import EmailBackend
+from django.utils.module_loading import import_string
+
+from ..conf import settings_if_valid
+from ..transports.django_backend import DEFAULT_TIMEOUT
+
+#: What ``MAILERS`` uses where no ``BACKEND`` is named.
+_SMTP_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+#: Options of the SMTP backend, and the settings that stand for them outside ``MAILERS``.
+_OPTIONS = {
+    "host": "EMAIL_HOST",
+    "username": "EMAIL_HOST_USER",
+    "password": "EMAIL_HOST_PASSWORD",
+    "use_tls": "EMAIL_USE_TLS",
+    "use_ssl": "EMAIL_USE_SSL",
+    "timeout": "EMAIL_TIMEOUT",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MailBackend:
+    """A mail backend as the host has configured it."""
+
+    #: Name of the setting that names its class.
+    name: str
+    path: Any
+    #: Name of the setting that holds its options, where there is one.
+    options_name: str
+    options: Any
+    #: What an option is that is not given is told by ``EMAIL_*``.
+    falls_back: bool
+
+
+def mail_backends() -> Iterator[MailBackend]:
+    """Every mail backend that a message may be sent through."""
+    knows_mailers = django.VERSION >= (6, 1)
+    mailers = getattr(settings, "MAILERS", None) if knows_mailers else None
+    if mailers is None:
+        yield MailBackend("EMAIL_BACKEND", settings.EMAIL_BACKEND, "", {}, falls_back=True)
+    else:
+        yield from _backends_of("MAILERS", mailers, falls_back=False)
+    if conf := settings_if_valid():
+        yield from _backends_of("CONGRESSY_MAILER['TRANSPORTS']", conf.TRANSPORTS, falls_back=not knows_mailers)
+
+
+def _backends_of(setting: str, configured: Mapping[str, Any], *, falls_back: bool) -> Iterator[MailBackend]:
+    for alias, one in configured.items():
+        name = f"{setting}[{alias!r}]"
+        yield MailBackend(
+            f"{name}['BACKEND']", one.get("BACKEND", _SMTP_BACKEND),
+            f"{name}['OPTIONS']", one.get("OPTIONS", {}), falls_back,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SMTPServer:
+    """An SMTP server as the host has configured it."""
+
+    #: Name of the setting of each option.
+    names: dict[str, str]
+    values: dict[str, Any]
+
+    @property
+    def timeout(self) -> Any:
+        """Seconds that it may be silent."""
+        given = self.values["timeout"]
+        return DEFAULT_TIMEOUT if given is None else given
+
+    @property
+    def has_timeout(self) -> bool:
+        """Whether its timeout is one."""
+        return isinstance(self.timeout, int | float) and self.timeout > 0
+
+
+def smtp_servers() -> Iterator[SMTPServer]:
+    """Every SMTP server in ``MAILERS`` (Django 6.1 and later), or the one of ``EMAIL_*``, and in ``TRANSPORTS``."""
+    for backend in mail_backends():
+        if not isinstance(backend.options, Mapping) or not _speaks_smtp(backend.path):
+            continue
+        names = {option: f"{backend.options_name}[{option!r}]" for option in _OPTIONS}
+        values = {option: backend.options.get(option) for option in _OPTIONS}
+        for option, setting in _OPTIONS.items() if backend.falls_back else ():
+            if values[option] is None:
+                values[option] = getattr(settings, setting)
+                if values[option] or not backend.options_name:
+                    names[option] = setting
+        yield SMTPServer(names, values)
+
+
+def _speaks_smtp(path: Any) -> bool:
+    try:
+        backend = import_string(path)
+    except Exception:
+        # It has a check of its own.
+        return False
+    return isinstance(backend, type) and issubclass(backend, EmailBackend)

@@ -1,0 +1,1 @@
+"""One slice of delivery: claim, compose, hand over, record."""

@@ -1,0 +1,127 @@
+"""Writing down what became of messages: what was simply accepted together, and never long after the server said so."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
+
+from .. import outbox
+from ..models import Message
+from ..replies import Reply
+from ..transports.base import Outcome, in_ascii
+
+# As delivery's: it is one story.
+logger = logging.getLogger("congressy_mailer.delivery")
+
+_R = TypeVar("_R")
+_LONGEST_WAIT_FOR_DATABASE = 5.0
+
+#: Seconds that a server's word may wait to be written down together with others. Together with the time that writing
+#: takes this must stay below the 100 ms of which whoever kills a worker may see a mail twice.
+LONGEST_PENDING = 0.05
+
+
+class Recorder:
+    """Writes down outcomes for one claim."""
+
+    def __init__(self, token: str, *, lease_ends: float, together: bool, interrupted: Callable[[], None]) -> None:
+        """
+        Args:
+            token: of the claim.
+            lease_ends: by :func:`time.monotonic`, when another worker may take what this one holds.
+            together: whether what was accepted may wait for what comes next.
+            interrupted: called when the time that Celery allows is over. Writing down comes first.
+        """
+        self._token = token
+        self._lease_ends = lease_ends
+        self._together = together
+        self._interrupted = interrupted
+        #: Accepted, and not written down.
+        self._accepted: list[tuple[Message, Reply]] = []
+        #: Since when the first of them waits.
+        self._since = 0.0
+
+    def record(self, message: Message, outcome: Outcome) -> timedelta | None:
+        """Write down what became of a message, now or within :data:`LONGEST_PENDING`.
+
+        Returns:
+            As :func:`congressy_mailer.outbox.record`.
+
+        Raises:
+            django.db.OperationalError: the database is away, and the lease is about to end.
+        """
+        simply_accepted = outcome.accepted and not (outcome.deferred or outcome.rejected or outcome.in_doubt)
+        if not (self._together and simply_accepted) or message.sensitive:
+            # What is to be written down now may have to wait for another's lock.
+            self.flush()
+            return self._record_one(message, outcome)
+        if not self._accepted:
+            self._since = time.monotonic()
+        self._accepted.append((message, outcome.reply))
+        if time.monotonic() - self._since >= LONGEST_PENDING:
+            self.flush()
+        return None
+
+    def flush(self) -> None:
+        """Write down what waits.
+
+        Raises:
+            django.db.OperationalError: the database is away, and the lease is about to end.
+        """
+        if not self._accepted:
+            return
+        accepted = self._accepted
+        try:
+            self.insist(partial(outbox.record_accepted, self._token, accepted))
+        except (DataError, UnicodeError):
+            # That a mail was accepted must not depend on words which the database cannot hold.
+            for message, reply in accepted:
+                self._record_one(message, Outcome(message.id, accepted=tuple(message.recipients), reply=reply))
+        # Not before: what could not be written down is tried again on the way out.
+        self._accepted = []
+
+    def _record_one(self, message: Message, outcome: Outcome) -> timedelta | None:
+        try:
+            return self.insist(partial(outbox.record, self._token, message, outcome))
+        except (DataError, UnicodeError):
+            return self.insist(partial(outbox.record, self._token, message, in_ascii(outcome)))
+
+    def insist(self, change: Callable[[], _R]) -> _R:
+        """What the server has taken must be written down, also where the database is away for a while.
+
+        Raises:
+            django.db.OperationalError: it is still away when the lease is about to end.
+        """
+        wait = 0.1
+        while True:
+            try:
+                return change()
+            except (DataError, IntegrityError):
+                # Another time would make no difference.
+                raise
+            except (DatabaseError, InterfaceError) as error:
+                # Away, or read-only after a failover, or a connection that an interruption has left in a bad way.
+                connection = connections[outbox.database()]
+                if connection.in_atomic_block or time.monotonic() + wait > self._lease_ends:
+                    raise
+                logger.warning("The database is away; what was sent is recorded when it is back: %s", error)
+                connection.close()
+                self.sleep(wait)
+                wait = min(wait * 2, _LONGEST_WAIT_FOR_DATABASE)
+            except SoftTimeLimitExceeded:
+                # Raised once. The record matters more, for as long as the lease holds.
+                self._interrupted()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, unless the time that Celery allows is over."""
+        try:
+            time.sleep(seconds)
+        except SoftTimeLimitExceeded:
+            self._interrupted()

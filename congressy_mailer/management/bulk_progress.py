@@ -1,0 +1,52 @@
+"""Watching a batch until it is sent."""
+
+from __future__ import annotations
+
+import time
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.translation import gettext as _
+
+from ..bulk import Progress
+from ..health import check_health
+from ..models import Batch, State
+from .console import bar, number, say, warn
+
+# Seconds between two looks.
+_LOOK_AGAIN = 0.5
+
+
+def watch(command: BaseCommand, batch: Batch) -> None:
+    """Show how far a batch is until nothing of it is left to be sent, or somebody presses Ctrl-C.
+
+    Raises:
+        CommandError: it has come to its end, and none of it was sent.
+    """
+    progress = batch.progress()
+    if not progress.done:
+        # Better than a bar that does not move.
+        for problem in check_health().problems:
+            warn(command, problem)
+    try:
+        with bar(command, _("Sending"), progress.total) as advance:
+            advance(progress.finished)
+            while not progress.done:
+                time.sleep(_LOOK_AGAIN)
+                before, progress = progress, batch.progress()
+                advance(progress.finished - before.finished)
+    except KeyboardInterrupt:
+        say(command, _("The mails go on being sent. The same command with --wait shows them again."))
+        return
+    _tell(command, progress)
+
+
+def _tell(command: BaseCommand, progress: Progress) -> None:
+    """What became of it."""
+    states = [State(state) for state in State if state in progress.states]
+    told = ", ".join(f"{state.label}: {number(progress.states[state])}" for state in states)
+    if progress.sent == progress.total:
+        say(command, told, command.style.SUCCESS)
+    elif progress.sent:
+        warn(command, told)
+    else:
+        raise CommandError(told)

@@ -1,0 +1,314 @@
+"""``manage.py mailer send-bulk``: a mail for each row of a spreadsheet."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2s, sha256
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections
+from django.template import TemplateSyntaxError
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from .. import outbox
+from ..bulk import send_bulk
+from ..content.templates import Rendered, render
+from ..exceptions import MailerError
+from ..mime.attachments import ReadAttachment
+from ..models import Batch, Priority
+from ..submission.fields import draft
+from ..submission.recipients import Recipient
+from .bulk_progress import watch
+from .bulk_report import (
+    Found,
+    described,
+    looked_through,
+    show_first,
+    tell_continued,
+    tell_done,
+    tell_left_out,
+    tell_not_stored,
+    tell_repeated,
+)
+from .console import INTERRUPTED, bar, date_of, number, say, warn, wrapped
+from .spreadsheet import Row, Spreadsheet
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """What may be asked for."""
+    parser.add_argument("template", metavar=_("TEMPLATE"), help=_("Name of the template, such as event/reminder."))
+    parser.add_argument(
+        "file", metavar=_("FILE"), help=_("The recipients, as CSV; its first row names the columns."), type=Path
+    )
+    parser.add_argument(
+        "--subject", default="", metavar=_("TEXT"), help=_("Subject, where the template has none, or another one.")
+    )
+    parser.add_argument(
+        "--email-column",
+        default="",
+        metavar=_("COLUMN"),
+        help=_("Column of the addresses, if it is not found by name."),
+    )
+    parser.add_argument(
+        "--name-column", default="", metavar=_("COLUMN"), help=_("Column with the names that stand by the addresses.")
+    )
+    parser.add_argument(
+        "--context",
+        action="append",
+        default=[],
+        type=_variable,
+        metavar=_("NAME=VALUE"),
+        help=_("A variable with the same value in all mails. May be repeated."),
+    )
+    parser.add_argument("--language", metavar=_("CODE"), help=_("Language of the mails, such as pt-br."))
+    parser.add_argument("--from", dest="from_email", metavar=_("ADDRESS"), help=_("Sender."))
+    parser.add_argument(
+        "--reply-to", action="append", metavar=_("ADDRESS"), help=_("Where answers go. May be repeated.")
+    )
+    parser.add_argument(
+        "--transactional",
+        action="store_true",
+        help=_("The mails answer something that their recipients did; without this they are marketing."),
+    )
+    parser.add_argument(
+        "--list",
+        dest="list_id",
+        metavar=_("LIST"),
+        help=_("The list that the mails belong to, an id of LISTS: who has left it gets none."),
+    )
+    parser.add_argument(
+        "--campaign", metavar=_("TEXT"), help=_("What SparkPost calls the campaign, to tell its events apart.")
+    )
+    parser.add_argument(
+        "--attach",
+        action="append",
+        default=[],
+        metavar=_("FILE"),
+        type=Path,
+        help=_("A file that goes with every mail. May be repeated."),
+    )
+    parser.add_argument(
+        "--key",
+        metavar=_("KEY"),
+        help=_(
+            "What is the same where this is the same sending: nobody gets two mails with one key. By default it is "
+            "made of the file, the template's name and whatever the options have the mails say."
+        ),
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help=_("Read the whole file and show the first mail; store nothing.")
+    )
+    parser.add_argument("--no-input", "--noinput", action="store_false", dest="ask", help=_("Do not ask."))
+    parser.add_argument("--wait", action="store_true", help=_("Watch until the mails are sent. Ctrl-C ends only that."))
+
+
+def _variable(given: str) -> tuple[str, str]:
+    name, equals, value = given.partition("=")
+    if not equals or not name.isidentifier() or name.startswith("_"):
+        raise ArgumentTypeError(_('"%(given)s" is not of the form NAME=VALUE.') % {"given": given})
+    return name, value
+
+
+def run(command: BaseCommand, options: Mapping[str, Any]) -> None:
+    """Do what is asked for.
+
+    Raises:
+        CommandError: nothing could be sent.
+        SystemExit: somebody has pressed Ctrl-C.
+    """
+    command.check(tags=["congressy_mailer"])
+    sheet = Spreadsheet(options["file"], email_column=options["email_column"], name_column=options["name_column"])
+    mail = {
+        "template": options["template"],
+        "subject": options["subject"],
+        "context": _shared_context(options["context"], sheet),
+        "language": options["language"],
+        "from_email": options["from_email"],
+        "reply_to": options["reply_to"],
+        "attachments": options["attach"],
+        "transactional": options["transactional"],
+        "list_id": options["list_id"],
+        "campaign": options["campaign"],
+    }
+    drafted, attachments = _drafted(mail)
+    found = looked_through(sheet)
+    say(command, described(sheet, found))
+    if found.first is None:
+        tell_left_out(command, found)
+        if found.bad:
+            raise CommandError(_("No mail can be sent: every row is left out."))
+        raise CommandError(_("No mail can be sent: there is no row with an address."))
+    if options["dry_run"]:
+        show_first(command, sheet, mail, _rendered(mail, drafted, found.first), found.first.to)
+        tell_left_out(command, found)
+        tell_not_stored(command, found)
+        return
+    key = options["key"] if options["key"] is not None else _key(mail, sheet, attachments)
+    batch = _begun(mail, key)
+    if batch is not None and batch.stored_at is not None:
+        tell_done(command, batch)
+    else:
+        if batch is not None:
+            tell_continued(command, batch)
+        if options["ask"] and sys.stdin.isatty() and not _confirmed(command, mail, found):
+            say(command, _("Nothing was sent."))
+            return
+        batch = _stored(command, sheet, found, mail, key)
+        tell_left_out(command, found)
+        if found.bad:
+            warn(
+                command,
+                _("Send them in a file of their own, once they are right: another file goes to all who are in it."),
+            )
+    if options["wait"]:
+        watch(command, batch)
+
+
+def _shared_context(given: Sequence[tuple[str, str]], sheet: Spreadsheet) -> dict[str, str]:
+    context: dict[str, str] = {}
+    for name, value in given:
+        if name in context:
+            raise CommandError(_("--context %(name)s is given twice.") % {"name": name})
+        if name in sheet.variables:
+            raise CommandError(
+                _('--context %(name)s: the column "%(column)s" is that variable. Give it another name.')
+                % {"name": name, "column": sheet.variables[name]}
+            )
+        context[name] = value
+    return context
+
+
+def _drafted(mail: Mapping[str, Any]) -> tuple[dict[str, Any], list[ReadAttachment]]:
+    """What send_bulk() will make of it; now, so that what is wrong is told before anything is asked."""
+    try:
+        return draft(
+            **mail, message="", html_message="", headers=None, timezone=None, send_at=None, expires_at=None,
+            priority=Priority.NORMAL, sensitive=False, using=None, tags=(), metadata=None, track_opens=None,
+            track_clicks=None, sparkpost=None,
+        )  # fmt: skip
+    except (MailerError, TemplateSyntaxError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _key(mail: Mapping[str, Any], sheet: Spreadsheet, attachments: Sequence[ReadAttachment]) -> str:
+    """The same where the same is said to the same people."""
+    said = [
+        *(mail[name] for name in ("template", "subject", "context", "language", "from_email", "reply_to")),
+        [(one.filename, one.sha256) for one in attachments],
+        sheet.sha256,
+        sheet.email_column,
+        sheet.name_column,
+    ]
+    digest = sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return f"{mail['template'][:150]} {digest[:32]}"
+
+
+def _begun(mail: Mapping[str, Any], key: str) -> Batch | None:
+    """What an earlier run with this key has stored.
+
+    Raises:
+        CommandError: it is not to be continued.
+    """
+    batch = Batch.objects.using(outbox.database()).filter(key=key).first()
+    if batch is None:
+        return None
+    if batch.template != mail["template"]:
+        raise CommandError(
+            _('The key "%(key)s" was used with the template "%(template)s". Give another one, with --key.')
+            % {"key": key, "template": batch.template}
+        )
+    if batch.cancelled_at is not None:
+        raise CommandError(
+            _("This was cancelled on %(date)s. To send it all the same, give it a new key, with --key.")
+            % {"date": date_of(batch.cancelled_at)}
+        )
+    return batch
+
+
+def _confirmed(command: BaseCommand, mail: Mapping[str, Any], found: Found) -> bool:
+    question = ngettext(
+        "Send '%(template)s' to %(count)s recipient? [y/N]",
+        "Send '%(template)s' to %(count)s recipients? [y/N]",
+        found.good,
+    )
+    question %= {"template": mail["template"], "count": number(found.good)}
+    try:
+        answer = input(f"{wrapped(command.stdout, question)} ")
+    except (EOFError, KeyboardInterrupt):
+        # The question has no line end of its own.
+        print()
+        return False
+    return answer.strip().lower() in {"y", "yes", _("y"), _("yes")}
+
+
+def _stored(command: BaseCommand, sheet: Spreadsheet, found: Found, mail: Mapping[str, Any], key: str) -> Batch:
+    """Store what no earlier run has stored.
+
+    Raises:
+        CommandError: it was cancelled meanwhile.
+        SystemExit: somebody has pressed Ctrl-C.
+    """
+    try:
+        with bar(command, _("Storing"), found.good) as advance:
+            batch = send_bulk(_recipients(sheet, advance), **mail, key=key, on_invalid="skip")
+    except MailerError as error:
+        raise CommandError(str(error)) from error
+    except KeyboardInterrupt:
+        # Its answer may still be on the way, and would be taken for that to the next question.
+        connections[outbox.database()].close()
+        warn(command, _interrupted(key, found))
+        sys.exit(INTERRUPTED)
+    if batch.cancelled_at is not None:
+        raise CommandError(_("This was cancelled while it was being stored."))
+    total = batch.progress().total
+    stored = ngettext("%(count)s mail is on its way.", "%(count)s mails are on their way.", total)
+    say(command, stored % {"count": number(total)}, command.style.SUCCESS)
+    say(command, _("The same command sends nobody a second mail. To send all of it again, add --key with a new key."))
+    say(command, _("Key: %(key)s") % {"key": key})
+    if batch.skipped:
+        tell_repeated(command, sheet, batch)
+    return batch
+
+
+def _recipients(sheet: Spreadsheet, advance: Callable[[int], None]) -> Iterator[Recipient]:
+    for row in sheet.rows():
+        if not row.problem:
+            # The same person has the same address, whatever the name beside it; as long as a key may be.
+            key = blake2s(row.address.encode()).hexdigest()
+            yield Recipient(to=row.to, context=row.variables, key=key)
+            advance(1)
+
+
+def _interrupted(key: str, found: Found) -> str:
+    batch = Batch.objects.using(outbox.database()).filter(key=key).first()
+    stored = batch.progress().total if batch else 0
+    if not stored:
+        return _("Interrupted. Nothing was stored.")
+    return _(
+        "Interrupted. %(stored)s of %(total)s mails are stored, and will be sent. The same command goes on with the "
+        "rest."
+    ) % {"stored": number(stored), "total": number(found.good)}
+
+
+def _rendered(mail: Mapping[str, Any], drafted: Mapping[str, Any], row: Row) -> Rendered:
+    """The mail for one row.
+
+    Raises:
+        CommandError: the template fails.
+    """
+    try:
+        return render(
+            mail["template"],
+            {**mail["context"], **row.variables},
+            subject=drafted["subject"],
+            language=drafted["language"],
+            timezone=drafted["timezone"],
+        )
+    except MailerError as error:
+        raise CommandError(_("Row %(row)d: %(error)s") % {"row": row.number, "error": error}) from error

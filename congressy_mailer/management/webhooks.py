@@ -1,0 +1,96 @@
+"""``manage.py mailer sparkpost webhook``: the webhook of SparkPost, registered, looked at and tested."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.translation import gettext as _
+
+from ..exceptions import SparkPostError
+from ..replies import readable
+from ..sparkpost.webhook_api import Webhooks, check_target, current_secret, own_target, webhooks
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """What can be said behind ``mailer sparkpost webhook``."""
+    orders = parser.add_subparsers(dest="order", required=True, title=_("commands"))
+    create = orders.add_parser("create", help=_("Have SparkPost post its events, with the first of WEBHOOK_SECRETS."))
+    create.add_argument("url", nargs="?", help=_("Where to; by default to SITE_URL."))
+    create.add_argument("--name", default="congressy-mailer", help=_("Name for people (default: %(default)s)."))
+    create.add_argument("--any-url", action="store_true", help=_("Also to a URL that is not https on port 443."))
+    orders.add_parser("list", help=_("List the webhooks of the account."))
+    update = orders.add_parser("update", help=_("Have a webhook show the first of WEBHOOK_SECRETS from now on."))
+    update.add_argument("id")
+    update.add_argument("--url", help=_("Post there from now on."))
+    update.add_argument("--any-url", action="store_true", help=_("Also to a URL that is not https on port 443."))
+    for order, told in (
+        ("test", _("Have SparkPost post an example to a webhook, and say what was answered.")),
+        ("delete", _("Have SparkPost post to a webhook no more.")),
+    ):
+        orders.add_parser(order, help=told).add_argument("id")
+
+
+def run(command: BaseCommand, options: Mapping[str, Any]) -> None:
+    """Do it.
+
+    Raises:
+        CommandError: it cannot be done; the text says what SparkPost says.
+    """
+    try:
+        _run(command, webhooks(), options)
+    except SparkPostError as error:
+        raise CommandError(str(error)) from None
+
+
+def _run(command: BaseCommand, api: Webhooks, options: Mapping[str, Any]) -> None:
+    order = options["order"]
+    said = ""
+    if order == "create":
+        target = options["url"] or own_target()
+        _check(target, options)
+        key = api.create(options["name"], target, current_secret()).get("id", "")
+        said = _("Webhook %(id)s posts to %(target)s.") % {"id": _shown(key), "target": target}
+    elif order == "list":
+        _list(command, api)
+        return
+    elif order == "update":
+        if options["url"]:
+            _check(options["url"], options)
+        api.update(options["id"], options["url"], current_secret())
+        said = _("Webhook %(id)s shows the first of WEBHOOK_SECRETS from now on.") % {"id": options["id"]}
+    elif order == "test":
+        answer = api.validate(options["id"]).get("response")
+        status = _shown(answer.get("status", "")) if isinstance(answer, dict) else ""
+        if status and not status.startswith("2"):
+            raise CommandError(_("The webhook has answered %(status)s.") % {"status": status})
+        said = _("SparkPost has posted an example, and the webhook has answered well.")
+    else:
+        api.delete(options["id"])
+        said = _("Webhook %(id)s is deleted.") % {"id": options["id"]}
+    command.stdout.write(command.style.SUCCESS(said))
+
+
+def _check(target: str, options: Mapping[str, Any]) -> None:
+    if not options["any_url"]:
+        check_target(target)
+
+
+def _list(command: BaseCommand, api: Webhooks) -> None:
+    found = api.list()
+    for webhook in found:
+        parts = [_shown(webhook.get(name, "")) for name in ("id", "target", "name", "auth_type")]
+        parts += [
+            f"{label}: {_shown(webhook[name])}"
+            for name, label in (("last_successful", _("last success")), ("last_failure", _("last failure")))
+            if webhook.get(name)
+        ]
+        command.stdout.write("  ".join(parts))
+    if not found:
+        command.stdout.write(_("SparkPost has no webhook."))
+
+
+def _shown(value: object) -> str:
+    return readable(str(value))

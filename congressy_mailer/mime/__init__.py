@@ -1,0 +1,1 @@
+"""A mail as it goes over the wire: addresses, headers, attachments, and the bytes."""

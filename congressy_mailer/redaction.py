@@ -1,0 +1,82 @@
+"""What may be said of a sensitive message: which one, and what kind of thing went wrong where; never what it says.
+
+The words of an exception may repeat the value that it was raised for, and those of a mail server a link that it does
+not like. So neither is kept or logged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from traceback import walk_tb
+
+from .exceptions import MailerError, TransportUnavailable
+from .models import Message
+from .replies import Reply, readable
+from .transports.base import Outcome, account_refused
+
+_NOT_KEPT = "what else was said is not kept, because the message is sensitive"
+# RFC 3463: class, subject and detail.
+_ENHANCED_CODE = re.compile(r"\d\.\d{1,3}\.\d{1,3}\b")
+
+
+@contextmanager
+def without_repeating(sensitive: bool, instead: str) -> Iterator[None]:
+    """Have an error say what is wrong with the content of a sensitive mail without repeating the content."""
+    try:
+        yield
+    except MailerError as error:
+        if not sensitive:
+            raise
+        raise type(error)(f"{instead} More is not said, because the mail is sensitive.") from None
+
+
+def told(message: Message, error: BaseException) -> str:
+    """An error that came up while a message was composed, as it may be stored and logged."""
+    return f"{described(error)} ({_NOT_KEPT})" if message.sensitive else readable(str(error))
+
+
+def described(error: BaseException) -> str:
+    """An exception without its words: the type of what it goes back to, and where that was raised."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    place = ""
+    for frame, line in walk_tb(error.__traceback__):
+        place = f" in {frame.f_globals.get('__name__')}, line {line}"
+    return f"{type(error).__name__}{place}"
+
+
+def discreet(message: Message, outcome: Outcome) -> Outcome:
+    """What became of a mail, as it may be stored: where the message is sensitive, refusals by their codes only."""
+    if not message.sensitive:
+        return outcome
+    last = outcome.reply
+    return replace(
+        outcome,
+        deferred=_codes(outcome.deferred),
+        rejected=_codes(outcome.rejected),
+        # Where the mail was taken this is the server's own id of it.
+        reply=last if last.code is not None and 200 <= last.code < 300 else _code(last),
+    )
+
+
+def discreet_error(messages: Iterable[Message], error: TransportUnavailable) -> TransportUnavailable:
+    """Why a server cannot be used, as it may be stored and logged where it was found out with one of these messages."""
+    if error.reply is None or not any(message.sensitive for message in messages):
+        return error
+    return account_refused(_code(error.reply))
+
+
+def _codes(replies: Mapping[str, Reply]) -> dict[str, Reply]:
+    return {recipient: _code(reply) for recipient, reply in replies.items()}
+
+
+def _code(reply: Reply) -> Reply:
+    if reply.code is None:
+        # In place of a reply stands an exception, its type first.
+        kind = reply.text.partition(":")[0]
+        return Reply(None, f"{kind} ({_NOT_KEPT})" if kind.isidentifier() else f"no reply ({_NOT_KEPT})")
+    enhanced = _ENHANCED_CODE.match(reply.text)
+    return Reply(reply.code, f"{enhanced.group()} ({_NOT_KEPT})" if enhanced else f"({_NOT_KEPT})")

@@ -1,0 +1,1 @@
+"""A call's arguments, checked, as rows: for one mail, and for the recipients of many."""

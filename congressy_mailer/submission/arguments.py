@@ -1,0 +1,137 @@
+"""What callers of :func:`~congressy_mailer.send_mail` give, checked one argument at a time.
+
+Each takes what was given and returns it as it is stored. What is wrong is an
+:class:`~congressy_mailer.exceptions.InvalidOption` that names the argument.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from zoneinfo import ZoneInfo
+
+import django
+from django.utils import timezone as django_timezone
+from django.utils import translation
+
+from ..conf import mailer_settings
+from ..content.values import UNSTORABLE
+from ..exceptions import InvalidOption
+from ..models import Priority
+
+
+def ready_text(text: object, argument: str) -> str:
+    """Text, lazy text or ``None`` as the text that is stored."""
+    if isinstance(text, bytes | bytearray | memoryview):
+        raise InvalidOption(f"{argument} must be text, not {type(text).__name__}: decode it first.")
+    content = "" if text is None else str(text)
+    found = UNSTORABLE.search(content)
+    if found:
+        raise InvalidOption(f"{argument} holds {found.group()!r} at position {found.start()}, which no mail can carry.")
+    return content
+
+
+def flag(value: bool, argument: str) -> bool:
+    """``True`` or ``False``, and nothing that Python would take for them."""
+    if not isinstance(value, bool):
+        raise InvalidOption(f"{argument} must be True or False, not {value!r}.")
+    return value
+
+
+def aware_time(when: datetime | None, argument: str) -> datetime | None:
+    """A time with its time zone, which has a name in every other one."""
+    if when is None:
+        return None
+    if not isinstance(when, datetime):
+        raise InvalidOption(f"{argument} must be a datetime, not {type(when).__name__}.")
+    if django_timezone.is_naive(when):
+        raise InvalidOption(f"{argument} has no time zone: {when!r}. Use django.utils.timezone.make_aware().")
+    try:
+        # A day on either side, so that it has a name in every time zone.
+        moment = when.astimezone(UTC)
+        _ = moment - timedelta(days=1), moment + timedelta(days=1)
+    except OverflowError:
+        raise InvalidOption(f"{argument} is beyond the calendar: {when!r}.") from None
+    return when
+
+
+def check_times(send_at: datetime | None, expires_at: datetime | None) -> None:
+    """Refuse times between which no mail could ever be sent."""
+    if expires_at is None:
+        return
+    if expires_at <= django_timezone.now():
+        raise InvalidOption(f"expires_at is in the past: {expires_at.isoformat()}.")
+    if send_at is not None and expires_at <= send_at:
+        raise InvalidOption("expires_at is not after send_at: the mail could never be sent.")
+
+
+def priority_of(priority: Priority | int) -> Priority:
+    """One of the priorities."""
+    try:
+        return Priority(priority)
+    except ValueError:
+        known = ", ".join(f"Priority.{one.name}" for one in Priority)
+        raise InvalidOption(f"priority={priority!r} is not one of {known}.") from None
+
+
+def idempotency_key_of(key: str | None) -> str | None:
+    """A key as the database can keep it."""
+    if key is None:
+        return None
+    if not isinstance(key, str) or not 1 <= len(key) <= 200 or UNSTORABLE.search(key):
+        raise InvalidOption("idempotency_key must be a text of 1 to 200 characters.")
+    return key
+
+
+def language_of(language: str | None) -> str:
+    """A language that Django knows; the active one where none is given."""
+    if language is None or language == "":
+        return translation.get_language() or ""
+    if not isinstance(language, str) or not translation.check_for_language(language):
+        raise InvalidOption(f"language={language!r} is not a language that Django knows, such as 'pt-br'.")
+    return language
+
+
+def timezone_of(given: str | ZoneInfo | None) -> str:
+    """Name of a time zone; of the current one where none is given, and empty where that has none."""
+    if given is None:
+        current = django_timezone.get_current_timezone()
+        # A fixed offset has no name that could be looked up again.
+        return str(current.key) if isinstance(current, ZoneInfo) else ""
+    name = given.key if isinstance(given, ZoneInfo) else given
+    try:
+        return str(ZoneInfo(name).key)
+    except (KeyError, ValueError, OSError, TypeError):
+        raise InvalidOption(f"timezone={given!r} is not a time zone such as 'America/Sao_Paulo'.") from None
+
+
+def alias_of(using: str | None) -> str:
+    """Alias of a mail backend that there is; empty for the default one."""
+    if not using:
+        return ""
+    known = set(mailer_settings().TRANSPORTS)
+    if django.VERSION >= (6, 1):
+        from django.core.mail import mailers
+
+        known |= set(mailers.settings)
+    if not isinstance(using, str) or using not in known:
+        raise InvalidOption(
+            f"using={using!r} is not a mail backend. Known: {', '.join(sorted(known)) or 'none but the default one'}."
+        )
+    return using
+
+
+def list_of(list_id: str | None, transactional: bool) -> str:
+    """One of the ``LISTS``; empty for none."""
+    if not list_id:
+        return ""
+    known = mailer_settings().LISTS
+    if list_id not in known:
+        near = get_close_matches(str(list_id), known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known) or 'none'}."
+        raise InvalidOption(f"list_id={list_id!r} is not one of CONGRESSY_MAILER['LISTS'].{hint}")
+    if transactional:
+        raise InvalidOption(
+            f"list_id={list_id!r} is for mail that a recipient may leave: it goes with transactional=False."
+        )
+    return list_id

@@ -1,0 +1,220 @@
+"""The resources of the HTTP API: which path leads where, and which permission it needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, unquote, urlencode
+
+import requests
+
+from .account import Account
+from .answers import Answer, ApiError, Request
+from .mailbox import Mailbox
+from .suppression_list import MOST_ENTRIES, TYPES, ListError, Search, types_of
+from .told import address_of
+from .transmissions import MAX_CONTENT_BYTES, send
+from .webhooks import WebhookError
+
+_LIST_UPDATED = Answer(200, {"results": {"message": "Suppression List successfully updated"}})
+
+
+class Resources:
+    """Everything under ``/api/v1``."""
+
+    def __init__(self, account: Account, mailbox: Mailbox, new_queue_id: Callable[[], str]) -> None:
+        self._account = account
+        self._mailbox = mailbox
+        self._new_queue_id = new_queue_id
+        # Method, path, permission, what answers; groups of the path are its arguments.
+        routes: list[tuple[str, str, str, Callable[..., Answer]]] = [
+            ("POST", "/transmissions/?", "transmissions/modify", self._send),
+            ("PUT", "/suppression-list/?", "suppression_lists/manage", self._put_many),
+            ("GET", "/suppression-list/?", "suppression_lists/manage", self._search),
+            ("PUT", "/suppression-list/([^/]+)", "suppression_lists/manage", self._put_one),
+            ("GET", "/suppression-list/([^/]+)", "suppression_lists/manage", self._get_one),
+            ("DELETE", "/suppression-list/([^/]+)", "suppression_lists/manage", self._delete_one),
+            ("POST", "/webhooks/?", "webhooks/modify", self._create_webhook),
+            ("GET", "/webhooks/?", "webhooks/modify", self._list_webhooks),
+            ("GET", "/webhooks/([^/]+)", "webhooks/modify", self._get_webhook),
+            ("PUT", "/webhooks/([^/]+)", "webhooks/modify", self._update_webhook),
+            ("DELETE", "/webhooks/([^/]+)", "webhooks/modify", self._delete_webhook),
+            ("POST", "/webhooks/([^/]+)/validate", "webhooks/modify", self._validate_webhook),
+        ]
+        self._routes = [(method, re.compile(path), permission, answer) for method, path, permission, answer in routes]
+
+    def answer(self, request: Request) -> Answer:
+        """The answer to a request."""
+        try:
+            return self._routed(request)
+        except ApiError as error:
+            return error.answer
+
+    def _routed(self, request: Request) -> Answer:
+        if request.headers.get("Authorization") != self._account.key:
+            raise ApiError(401, "Unauthorized.")
+        known = False
+        for method, path, permission, answer in self._routes:
+            match = path.fullmatch(request.path)
+            if match is None:
+                continue
+            known = True
+            if method == request.method:
+                if permission not in self._account.permissions:
+                    raise ApiError(403, "Forbidden.")
+                return answer(request, *map(unquote, match.groups()))
+        raise ApiError(405, "invalid HTTP method", "1102") if known else ApiError(404, "invalid URI", "1101")
+
+    def _send(self, request: Request) -> Answer:
+        if len(request.body) > MAX_CONTENT_BYTES:
+            raise ApiError(413, "Request Entity Too Large")
+        return send(self._account, self._mailbox, self._new_queue_id, request.json())
+
+    # --- the suppression list ---
+
+    def _put_many(self, request: Request) -> Answer:
+        try:
+            self._account.suppression_list.put(_object(request).get("recipients"))
+        except ListError as error:
+            raise ApiError(400, str(error)) from None
+        return _LIST_UPDATED
+
+    def _put_one(self, request: Request, recipient: str) -> Answer:
+        try:
+            self._account.suppression_list.put([{**_object(request), "recipient": recipient}])
+        except ListError as error:
+            raise ApiError(400, str(error)) from None
+        return _LIST_UPDATED
+
+    def _get_one(self, request: Request, recipient: str) -> Answer:
+        types = _words(request, "types") or TYPES
+        found = [entry.as_json() for entry in self._account.suppression_list.of(recipient) if entry.type in types]
+        if not found:
+            raise ApiError(404, "Recipient could not be found")
+        return Answer(200, {"results": found, "links": [], "total_count": len(found)})
+
+    def _delete_one(self, request: Request, recipient: str) -> Answer:
+        given = _object(request) if request.body else {}
+        try:
+            types = types_of(given) if "type" in given else TYPES
+            self._account.suppression_list.remove(recipient, types, given.get("list_id"))
+        except KeyError:
+            raise ApiError(404, "Recipient could not be found") from None
+        except ListError as error:
+            raise ApiError(403 if address_of(recipient) else 400, str(error)) from None
+        return Answer(204)
+
+    def _search(self, request: Request) -> Answer:
+        search = Search(
+            since=_time(request, "from"),
+            until=_time(request, "to"),
+            domain=request.query.get("domain", ""),
+            types=_words(request, "types"),
+            sources=_words(request, "sources"),
+            description=request.query.get("description", ""),
+        )
+        size = _number(request, "per_page", _number(request, "limit", 1000))
+        try:
+            entries, cursor, count = self._account.suppression_list.page(
+                search, after=request.query.get("cursor", "initial"), size=size
+            )
+        except ListError as error:
+            raise ApiError(400, str(error)) from None
+        links = [{"rel": "next", "href": _page(request, cursor)}] if cursor else []
+        return Answer(
+            200,
+            {
+                "results": [entry.as_json() for entry in entries],
+                "links": [{"rel": "first", "href": _page(request, "initial")}, *links],
+                "total_count": count,
+            },
+        )
+
+    # --- webhooks ---
+
+    def _create_webhook(self, request: Request) -> Answer:
+        try:
+            webhook = self._account.webhooks.create(_object(request))
+        except WebhookError as error:
+            raise ApiError(400, str(error)) from None
+        return Answer(200, {"results": {"id": webhook.id, "links": webhook.as_json()["links"]}})
+
+    def _list_webhooks(self, request: Request) -> Answer:
+        return Answer(200, {"results": [webhook.as_json() for webhook in self._account.webhooks]})
+
+    def _get_webhook(self, request: Request, id_: str) -> Answer:
+        try:
+            return Answer(200, {"results": self._account.webhooks.get(id_).as_json()})
+        except KeyError:
+            raise _no_webhook(id_) from None
+
+    def _update_webhook(self, request: Request, id_: str) -> Answer:
+        try:
+            webhook = self._account.webhooks.update(id_, _object(request))
+        except KeyError:
+            raise _no_webhook(id_) from None
+        except WebhookError as error:
+            raise ApiError(400, str(error)) from None
+        return Answer(200, {"results": {"id": webhook.id, "links": webhook.as_json()["links"]}})
+
+    def _delete_webhook(self, request: Request, id_: str) -> Answer:
+        try:
+            self._account.webhooks.delete(id_)
+        except KeyError:
+            raise _no_webhook(id_) from None
+        return Answer(204)
+
+    def _validate_webhook(self, request: Request, id_: str) -> Answer:
+        given = _object(request).get("message", {"msys": {}})
+        try:
+            webhook = self._account.webhooks.get(id_)
+            answer = self._account.webhooks.post(webhook, [given], batch=self._account.new_id())
+        except KeyError:
+            raise _no_webhook(id_) from None
+        except requests.RequestException as error:
+            raise ApiError(400, f"Test POST to endpoint failed: {type(error).__name__}") from None
+        if answer.status_code != 200:
+            raise ApiError(400, f"Test POST to endpoint failed: it answered {answer.status_code}")
+        said = {"status": answer.status_code, "headers": dict(answer.headers), "body": answer.text[:1000]}
+        return Answer(200, {"results": {"msg": "Test POST to endpoint succeeded", "response": said}})
+
+
+def _object(request: Request) -> dict[str, Any]:
+    given = request.json()
+    if not isinstance(given, dict):
+        raise ApiError(400, "invalid params", "1200", "the body must be an object")
+    return given
+
+
+def _words(request: Request, name: str) -> list[str]:
+    return [word for word in request.query.get(name, "").split(",") if word]
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    given = request.query.get(name, str(default))
+    if not (given.isascii() and given.isdigit() and 1 <= int(given) <= MOST_ENTRIES):
+        raise ApiError(400, f"{name} must be a number between 1 and {MOST_ENTRIES}")
+    return int(given)
+
+
+def _time(request: Request, name: str) -> datetime | None:
+    given = request.query.get(name)
+    if given is None:
+        return None
+    try:
+        found = datetime.fromisoformat(given)
+    except ValueError:
+        raise ApiError(400, f"{name} must be a valid date") from None
+    if found.tzinfo is None:
+        raise ApiError(400, f"{name} must be a valid date")
+    return found
+
+
+def _page(request: Request, cursor: str) -> str:
+    return f"/api/v1/suppression-list?{urlencode({**request.query, 'cursor': cursor}, quote_via=quote)}"
+
+
+def _no_webhook(id_: str) -> ApiError:
+    return ApiError(404, "resource not found", "1600", f"There is no webhook {id_}")

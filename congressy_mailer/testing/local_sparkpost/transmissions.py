@@ -1,0 +1,177 @@
+"""``POST /transmissions``: sending by HTTP (API reference, "Transmissions"; codes from the article "Extended Error
+Codes")."""
+
+from __future__ import annotations
+
+import email.policy
+from collections.abc import Callable, Mapping
+from email.utils import parseaddr
+from typing import Any
+
+from .account import Account
+from .answers import Answer, ApiError
+from .events import Accepted, seen_in, told_of
+from .generation import data_of, generated
+from .mailbox import Mailbox
+from .substitution import SubstitutionError
+from .told import MAX_CAMPAIGN_BYTES, MAX_TAGS, address_of
+
+#: Bytes of a transmission's content.
+MAX_CONTENT_BYTES = 20_000_000
+
+_OBJECTS = ("options", "metadata", "substitution_data")
+
+
+def send(account: Account, mailbox: Mailbox, new_queue_id: Callable[[], str], given: Any) -> Answer:
+    """Take a transmission, and make a mail for each of its recipients.
+
+    Raises:
+        ApiError: it is refused as a whole.
+    """
+    transmission = _checked(given)
+    valid, errors = _recipients(transmission["recipients"])
+    if not valid:
+        raise ApiError(400, "Message generation rejected", "5002", "At least one valid recipient is required")
+    _check_sender(account, transmission["content"])
+    _check_limit(account, len(valid))
+    transmission_id = account.new_id()
+    for recipient in valid:
+        _send_one(account, mailbox, new_queue_id(), transmission, recipient, transmission_id)
+    results = {
+        "total_rejected_recipients": len(errors),
+        "total_accepted_recipients": len(valid),
+        "id": transmission_id,
+    }
+    if not errors:
+        return Answer(200, {"results": results})
+    said = [{"message": "transmission created, but with validation errors", "code": "2000"}]
+    return Answer(200, {"results": {**results, "rcpt_to_errors": errors}, "errors": said})
+
+
+def _checked(given: Any) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ApiError(422, "invalid data format/type", "1300", "the body must be an object")
+    for key in ("recipients", "content"):
+        if not given.get(key):
+            raise ApiError(422, "required field is missing", "1400", f"{key} is required")
+    if isinstance(given["recipients"], dict):
+        raise ApiError(404, "resource not found", "1600", "stored recipient lists are not kept here")
+    if not isinstance(given["recipients"], list):
+        raise _wrong("recipients must be a list")
+    for key in _OBJECTS:
+        if not isinstance(given.get(key) or {}, dict):
+            raise _wrong(f"{key} must be an object")
+    campaign = given.get("campaign_id") or ""
+    if not isinstance(campaign, str) or len(campaign.encode("utf-8", "surrogatepass")) > MAX_CAMPAIGN_BYTES:
+        raise _wrong(f"campaign_id is limited to {MAX_CAMPAIGN_BYTES} bytes")
+    _check_content(given["content"])
+    return given
+
+
+def _check_content(content: Any) -> None:
+    if not isinstance(content, dict):
+        raise _wrong("content must be an object")
+    if "template_id" in content:
+        raise ApiError(404, "resource not found", "1600", "stored templates are not kept here")
+    if "email_rfc822" in content:
+        beside = set(content) - {"email_rfc822"}
+        if beside or not isinstance(content["email_rfc822"], str):
+            raise ApiError(422, "Invalid combination of fields", "1301", "email_rfc822 is a text and stands alone")
+        return
+    for key in ("from", "subject"):
+        if not content.get(key):
+            raise ApiError(422, "required field is missing", "1400", f"content.{key} is required")
+    if not content.get("html") and not content.get("text"):
+        raise ApiError(422, "required field is missing", "1400", "at least one of content.html and content.text")
+
+
+def _recipients(given: list[Any]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Those that are right, and what is wrong with the others."""
+    valid, errors = [], []
+    for recipient in given:
+        problem = _problem(recipient)
+        if problem:
+            errors.append(problem)
+        else:
+            address = recipient["address"]
+            named = parseaddr(address) if isinstance(address, str) else None
+            valid.append({**recipient, "address": {"name": named[0], "email": named[1]} if named else address})
+    return valid, errors
+
+
+def _problem(recipient: Any) -> dict[str, str] | None:
+    address = recipient.get("address") if isinstance(recipient, dict) else None
+    plain = parseaddr(address)[1] if isinstance(address, str) else address
+    if not plain or (isinstance(plain, dict) and not plain.get("email")):
+        text = "address.email is required for each recipient"
+        return {"message": "required field is missing", "code": "1400", "description": text}
+    if not address_of(plain):
+        return {"message": "invalid data format/type", "code": "1300", "description": f"{plain} is not an address"}
+    tags = recipient.get("tags") or []
+    if not isinstance(tags, list) or len(tags) > MAX_TAGS:
+        return {"message": "invalid data format/type", "code": "1300", "description": f"at most {MAX_TAGS} tags"}
+    if not all(isinstance(recipient.get(key) or {}, dict) for key in ("metadata", "substitution_data")):
+        return {"message": "invalid data format/type", "code": "1300", "description": "data must be an object"}
+    return None
+
+
+def _check_sender(account: Account, content: Mapping[str, Any]) -> None:
+    if account.sending_domains is None:
+        return
+    if "email_rfc822" in content:
+        message = email.message_from_string(content["email_rfc822"], policy=email.policy.compat32)
+        sender = str(seen_in(message)["sender"])
+    else:
+        given = content["from"]
+        sender = str(given.get("email") if isinstance(given, dict) else parseaddr(given)[1])
+    domain = sender.rpartition("@")[2].lower()
+    if domain not in account.sending_domains:
+        raise ApiError(400, "Invalid domain", "7001", f"Unconfigured Sending Domain <{domain}>")
+
+
+def _check_limit(account: Account, mails: int) -> None:
+    """A transmission that goes beyond the limit is refused as a whole, with 420."""
+    if account.sending_limit is None:
+        return
+    if mails > account.sending_limit:
+        raise ApiError(420, "Exceed Sending Limit (daily)", "2101", "no mail of this transmission is sent")
+    account.sending_limit -= mails
+
+
+def _send_one(
+    account: Account,
+    mailbox: Mailbox,
+    queue_id: str,
+    transmission: Mapping[str, Any],
+    recipient: dict[str, Any],
+    transmission_id: str,
+) -> None:
+    told = {
+        **transmission,
+        "tags": recipient.get("tags"),
+        # Where both have it, a recipient's own counts.
+        "metadata": {**(transmission.get("metadata") or {}), **(recipient.get("metadata") or {})},
+        # On, unless it was said otherwise: unlike over SMTP.
+        "options": {"open_tracking": True, "click_tracking": True, **(transmission.get("options") or {})},
+    }
+    address = str(recipient["address"]["email"])
+    known = {
+        "recipient": address,
+        "message_id": queue_id,
+        "transmission_id": transmission_id,
+        "received_by": "rest",
+        **told_of(told),
+    }
+    try:
+        in_bodies = told["options"].get("perform_substitutions") is not False
+        content = generated(transmission["content"], data_of(transmission, recipient), in_bodies=in_bodies)
+    except SubstitutionError as error:
+        account.generation_failed(Accepted(**known, sender="", subject="", size=0), str(error))
+        return
+    seen = seen_in(email.message_from_bytes(content))
+    mailbox.add(sender=seen["sender"], recipients=(address,), content=content, connection=0, queue_id=queue_id)
+    account.accept(Accepted(**known, **seen, size=len(content)))
+
+
+def _wrong(description: str) -> ApiError:
+    return ApiError(422, "invalid data format/type", "1300", description)

@@ -1,0 +1,294 @@
+"""Writing down what SparkPost tells of mails: events, what became of each recipient, and who gets no more mail.
+
+The end is the same in whatever order events come, and however often. Each is stored once, by its key. The status of a
+recipient says the earliest or the latest of what is known, and that of a message follows from its recipients. Whoever
+changes any of it holds the lock on the message, so that several workers may be at it at once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import partial, wraps
+from typing import ParamSpec, TypeVar
+from uuid import UUID
+
+from django.db import IntegrityError, connections, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from .. import suppressions
+from ..mime.addresses import comparable_address
+from ..models import BounceCategory, DeliveryStatus, Event, Message, RecipientStatus
+from ..outbox import database
+from ..outbox.rows import rows, without_conflicts
+from ..signals import TrackedEvent, tracked
+from ..sparkpost.events import Told
+from ..suppressions import SOFT_BOUNCES_WITHIN, Entry, Scope, Source
+
+Type = Event.Type
+Arrival = RecipientStatus.Arrival
+
+# Classes of what comes back although the mail has arrived: an automatic answer ("Bounce Classification Codes").
+_ANSWERS = {60}
+
+_ARRIVALS: Mapping[str, Arrival] = {
+    Type.DELAYED: Arrival.DELAYED,
+    Type.DELIVERED: Arrival.DELIVERED,
+    Type.NOT_TRIED: Arrival.REJECTED,
+    Type.BOUNCED: Arrival.BOUNCED,
+}
+# Between events of the same second: what comes later in the life of a mail.
+_RANKS: Mapping[str, int] = {arrival: rank for rank, arrival in enumerate(["", *_ARRIVALS.values()])}
+_FIRST_TIMES: Mapping[str, str] = {
+    Type.OPENED: "opened_at",
+    Type.CLICKED: "clicked_at",
+    Type.UNSUBSCRIBED: "unsubscribed_at",
+    Type.COMPLAINED: "complained_at",
+}
+_CHANGING = [
+    "arrival", "arrival_at", "arrival_key", "detail", "bounce_class", "bounce_category", *_FIRST_TIMES.values(),
+]  # fmt: skip
+# What most needs attention among several recipients comes last.
+_ATTENTION = [
+    "", DeliveryStatus.DELIVERED, DeliveryStatus.OPENED, DeliveryStatus.CLICKED, DeliveryStatus.DELAYED,
+    DeliveryStatus.UNSUBSCRIBED, DeliveryStatus.REJECTED, DeliveryStatus.BOUNCED, DeliveryStatus.COMPLAINED,
+]  # fmt: skip
+_SUPPRESSING = {BounceCategory.HARD: "hard", BounceCategory.ADMIN: "admin"}
+_TRIES = 8
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _beside_others(change: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Run a change again where somebody else has stored one of its rows at the same moment."""
+
+    @wraps(change)
+    def changed(*args: _P.args, **options: _P.kwargs) -> _R:
+        for _ in range(_TRIES - 1):
+            try:
+                return change(*args, **options)
+            except IntegrityError:
+                if connections[database()].in_atomic_block:
+                    raise
+        return change(*args, **options)
+
+    return changed
+
+
+def track(told: Iterable[Told]) -> int:
+    """Write down what these events tell, as far as it is new, and suppress whom ``SUPPRESSION`` says.
+
+    Returns:
+        How many were new.
+    """
+    given = list(told)
+    new = _write_down(given)
+    # Not before they are there for all to see: of two workers that store two bounces of an address at the same moment,
+    # the later one counts both. What was stored before is counted again, since its worker may have died before it was.
+    limit = suppressions.soft_bounces()
+    if limit is not None:
+        suppressions.add(_too_often(filter(_is_soft, given), limit))
+    return new
+
+
+@_beside_others
+@without_conflicts
+def _write_down(told: Iterable[Told]) -> int:
+    messages, new = _store(told)
+    suppressions.add(_reasons(messages, new))
+    return len(new)
+
+
+@_beside_others
+@without_conflicts
+def left(key: UUID, address: str) -> None:
+    """A recipient has unsubscribed by our own link, which has suppressed the address already. Written down once.
+
+    Args:
+        key: of the message that the link stood in; one that is not known any more is left alone.
+        address: as it was sent to.
+    """
+    message = rows([key]).only("campaign", "tags", "metadata").first()
+    if message is None:
+        return
+    event = TrackedEvent(
+        type=Type.UNSUBSCRIBED.value, sparkpost_type="", message=key, recipient=address, at=timezone.now(),
+        campaign=message.campaign, tags=tuple(message.tags), metadata=message.metadata,
+    )  # fmt: skip
+    _store([Told(key=f"unsubscribed-{key.hex}", address=comparable_address(address), event=event)])
+
+
+def _store(told: Iterable[Told]) -> tuple[Mapping[UUID, Message], list[Told]]:
+    """Store what is new.
+
+    Returns:
+        The messages that it is about, and what it was: of messages that are known, and without what must not be kept.
+    """
+    # The same event may come twice in one batch.
+    events = {one.key: one for one in told}
+    messages = _locked({one.event.message for one in events.values() if one.event.message})
+    # Not before the messages are locked: another worker may have been storing the same.
+    stored = Event.objects.using(database()).filter(key__in=sorted(events)).values_list("key", flat=True)
+    for key in list(stored):
+        del events[str(key)]
+    new = [_fitting(messages, events[key]) for key in sorted(events)]
+    Event.objects.using(database()).bulk_create(_row(one) for one in new)
+    _follow(messages, new)
+    if new and tracked.has_listeners(Event):
+        transaction.on_commit(partial(_tell, new), using=database(), robust=True)
+    return messages, new
+
+
+def _locked(keys: Collection[UUID]) -> dict[UUID, Message]:
+    wanted = rows(keys).order_by("id").only("id", "sensitive", "list_id", "delivery")
+    return {message.id: message for message in wanted.select_for_update()}
+
+
+def _fitting(messages: Mapping[UUID, Message], told: Told) -> Told:
+    """The event as it is kept: its message is one that there is, and nothing confidential is in it."""
+    event = told.event
+    message = messages.get(event.message) if event.message else None
+    if event.message is None or (message is not None and not message.sensitive):
+        return told
+    # A message that is not known any more may have been sensitive, too.
+    return replace(told, event=replace(event, message=message.id if message else None, reason="", url=""))
+
+
+def _row(told: Told) -> Event:
+    event = told.event
+    detail = event.reason or event.url
+    if event.type == Type.OTHER:
+        detail = f"{event.sparkpost_type}: {detail}".rstrip(": ")
+    return Event(
+        message_id=event.message, type=event.type, at=event.at, recipient=told.address, detail=detail, key=told.key,
+        bounce_class=event.bounce_class, bounce_category=event.bounce_category,
+    )  # fmt: skip
+
+
+def _follow(messages: Mapping[UUID, Message], new: Iterable[Told]) -> None:
+    """Bring the statuses of recipients and messages to what the events say. The messages are locked."""
+    telling: dict[UUID, list[Told]] = defaultdict(list)
+    for told in new:
+        if told.event.message and told.address:
+            telling[told.event.message].append(told)
+    statuses: dict[UUID, dict[str, RecipientStatus]] = defaultdict(dict)
+    for status in RecipientStatus.objects.using(database()).filter(message__in=sorted(telling)):
+        statuses[status.message_id][status.recipient] = status
+    changed: dict[UUID, RecipientStatus] = {}
+    deliveries: dict[str, list[UUID]] = defaultdict(list)
+    for key, events in telling.items():
+        known = statuses[key]
+        for told in events:
+            status = known.get(told.address) or RecipientStatus(message_id=key, recipient=told.address)
+            if _take_in(status, told):
+                known[told.address] = changed[status.id] = status
+        delivery = max((status.delivery for status in known.values()), key=_ATTENTION.index, default="")
+        if delivery != messages[key].delivery:
+            deliveries[delivery].append(key)
+    _save(changed.values())
+    for delivery, keys in deliveries.items():
+        rows(keys).update(delivery=delivery)
+
+
+def _take_in(status: RecipientStatus, told: Told) -> bool:
+    """Whether the event changes what is known."""
+    event = told.event
+    first = _FIRST_TIMES.get(event.type)
+    if first is not None:
+        known: datetime | None = getattr(status, first)
+        if known is not None and known <= event.at:
+            return False
+        setattr(status, first, event.at)
+        return True
+    arrival = _ARRIVALS.get(event.type)
+    if arrival is None or event.bounce_class in _ANSWERS:
+        return False
+    if status.arrival_at is not None:
+        before = (status.arrival_at, _RANKS[status.arrival], status.arrival_key)
+        if before >= (event.at, _RANKS[arrival], told.key):
+            return False
+    status.arrival, status.arrival_at, status.arrival_key = arrival, event.at, told.key
+    status.detail = event.reason
+    status.bounce_class, status.bounce_category = event.bounce_class, event.bounce_category
+    return True
+
+
+def _save(changed: Iterable[RecipientStatus]) -> None:
+    statuses = RecipientStatus.objects.using(database())
+    known = []
+    new = []
+    for status in changed:
+        if status._state.adding:
+            new.append(status)
+        else:
+            known.append(status)
+    statuses.bulk_create(new)
+    # What is there already is written over: bulk_update() takes several times as long.
+    by_key = connections[database()].features.supports_update_conflicts_with_target
+    unique = ["id"] if by_key else None
+    statuses.bulk_create(known, update_conflicts=True, update_fields=_CHANGING, unique_fields=unique)
+
+
+def _reasons(messages: Mapping[UUID, Message], new: Sequence[Told]) -> Iterator[Entry]:
+    """Why addresses are not to be written to any more. Mails of others through the same account count, too."""
+    for told in new:
+        event = told.event
+        if "@" not in told.address:
+            continue
+        if event.type == Type.COMPLAINED:
+            yield from _entries(told, Source.COMPLAINT, "complaint")
+        elif event.type == Type.UNSUBSCRIBED:
+            message = messages.get(event.message) if event.message else None
+            yield from _entries(told, Source.UNSUBSCRIBE, "unsubscribe", message.list_id if message else "")
+        elif event.type == Type.BOUNCED and event.bounce_category in _SUPPRESSING:
+            yield from _entries(told, Source.BOUNCE, _SUPPRESSING[BounceCategory(event.bounce_category)])
+
+
+def _entries(told: Told, source: Source, rule: str, list_id: str = "") -> Iterator[Entry]:
+    scopes = suppressions.scopes(rule)
+    if list_id and scopes:
+        # Who leaves a list leaves that list alone.
+        scopes = (Scope.LIST,)
+    for scope in scopes:
+        yield Entry(
+            at=told.event.at, source=source, reason=told.event.reason, address=told.address, scope=scope,
+            list_id=list_id if scope == Scope.LIST else "",
+        )  # fmt: skip
+
+
+def _is_soft(told: Told) -> bool:
+    event = told.event
+    return "@" in told.address and event.bounce_category == BounceCategory.SOFT and event.bounce_class not in _ANSWERS
+
+
+def _too_often(soft: Iterable[Told], limit: int) -> Iterator[Entry]:
+    """Of each address every moment at which it had bounced too often, of those that these bounces belong to."""
+    these = [(told.address, told.event.at) for told in soft]
+    if not these:
+        return
+    addresses, times = zip(*these, strict=True)
+    bounces = Event.objects.using(database()).filter(
+        Q(bounce_class=None) | ~Q(bounce_class__in=_ANSWERS),
+        recipient__in=sorted(set(addresses)), type=Type.BOUNCED, bounce_category=BounceCategory.SOFT,
+        at__gte=min(times) - SOFT_BOUNCES_WITHIN, at__lte=max(times) + SOFT_BOUNCES_WITHIN,
+    )  # fmt: skip
+    known: dict[str, list[datetime]] = defaultdict(list)
+    for address, at in bounces.order_by("at").values_list("recipient", "at"):
+        known[address].append(at)
+    for address, moments in known.items():
+        for first, last in zip(moments, moments[limit - 1 :], strict=False):
+            if last - first <= SOFT_BOUNCES_WITHIN:
+                for scope in suppressions.scopes("hard"):
+                    yield Entry(
+                        at=last, since=first, source=Source.BOUNCE, address=address, scope=scope,
+                        reason=f"{limit} soft bounces within {SOFT_BOUNCES_WITHIN.days} days",
+                    )  # fmt: skip
+
+
+def _tell(new: Iterable[Told]) -> None:
+    for told in new:
+        tracked.send_robust(Event, event=told.event)

@@ -1,0 +1,138 @@
+"""A composed mail → what goes over the wire: ASCII addresses, and bytes that end in the final dot."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.generator import BytesGenerator
+from io import BytesIO
+from typing import Any
+
+from django.core.mail import EmailMessage
+
+from ..mime.addresses import ascii_address, bare_address
+from ..mime.headers import further_field
+from ..replies import Reply
+from ..sparkpost import headers
+from .base import Composed
+
+#: Content that goes to nobody: what RFC 2920 §3.1 has a client send when no recipient was accepted, but DATA was.
+LONE_DOT = b".\r\n"
+
+_SEVEN_BIT = email.policy.compat32.clone(cte_type="7bit")
+
+_LINE_BREAK = re.compile(rb"\r\n|\r|\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A mail with its envelope as commands carry it."""
+
+    #: Where it came from, with its key.
+    composed: Composed
+    #: For ``MAIL FROM``.
+    sender: str = ""
+    #: Envelope recipients as the outcome names them → as ``RCPT TO`` does.
+    recipients: Mapping[str, str] = field(default_factory=dict)
+    #: Envelope recipients that no server needs to be asked about, with the reason.
+    refused: Mapping[str, Reply] = field(default_factory=dict)
+    #: Why no server needs to be asked about the mail at all.
+    problem: Reply | None = None
+    #: A header field that goes before all others, with its line break.
+    first_field: bytes = b""
+
+    @property
+    def sendable(self) -> bool:
+        """There is somebody to ask the server about."""
+        return self.problem is None and bool(self.recipients)
+
+    def write_out(self, *, eight_bit: bool) -> bytes:
+        """The content with CRLF line breaks, doubled dots (RFC 5321 §4.5.2) and the final dot.
+
+        Args:
+            eight_bit: the server offers ``8BITMIME`` (RFC 6152).
+        """
+        return _closed(self.first_field + written(self.composed.mail, eight_bit=eight_bit))
+
+
+def address(composed: Composed, *, for_sparkpost: bool = False) -> Letter:
+    """Put a mail's envelope into the form that commands need. What is wrong with it is in the letter.
+
+    Args:
+        composed: the mail.
+        for_sparkpost: it carries what SparkPost is told of it.
+    """
+    try:
+        sender = _path(bare_address(composed.mail.from_email))
+    except Exception as error:
+        return Letter(composed, problem=Reply(553, f"5.1.7 Not sent: {error}"))
+    recipients: dict[str, str] = {}
+    refused: dict[str, Reply] = {}
+    for recipient in composed.mail.envelope:
+        try:
+            recipients[recipient] = _path(ascii_address(recipient))
+        except ValueError as error:
+            refused[recipient] = Reply(553, f"5.1.3 Not sent: {error}")
+    first_field = _sparkpost_field(composed) if for_sparkpost else b""
+    return Letter(composed, sender, recipients, refused, first_field=first_field)
+
+
+def written(mail: EmailMessage, *, eight_bit: bool) -> bytes:
+    """A mail with CRLF line breaks, as it arrives: dots are not doubled.
+
+    Args:
+        mail: one of ours, or any of Django's.
+        eight_bit: it may have characters that are not ASCII.
+    """
+    content: bytes | None = getattr(mail, "wire", None)
+    if content is not None:
+        return content
+    content = _written(mail.message())
+    if not eight_bit and not content.isascii():
+        # As it was read back, since the message classes of Django before 6.0 cannot be written so.
+        content = _written(email.message_from_bytes(content, policy=_SEVEN_BIT))
+    return _in_pairs(content)
+
+
+def _sparkpost_field(composed: Composed) -> bytes:
+    keys = composed.mail.sparkpost
+    return further_field(headers.NAME, headers.header_value(keys)).encode("ascii") if keys else b""
+
+
+def _path(address: str) -> str:
+    """The address, if it can stand in a command (RFC 5321 §4.1.2).
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not address.isascii():
+        raise ValueError(f"the part before the @ of {address!r} needs SMTPUTF8 (RFC 6531), which is not used")
+    if not address.isprintable():
+        # A line break would end the command, and begin another.
+        raise ValueError(f"{address!r} has control characters")
+    return address
+
+
+def _written(message: Any) -> bytes:
+    buffer = BytesIO()
+    BytesGenerator(buffer, mangle_from_=False).flatten(message, linesep="\r\n")
+    return buffer.getvalue()
+
+
+def _in_pairs(content: bytes) -> bytes:
+    if not content.count(b"\r\n") == content.count(b"\r") == content.count(b"\n"):
+        # RFC 5321 §2.3.8 allows CR and LF in pairs only: where servers differ about a single one, one mail can
+        # pass for two.
+        content = _LINE_BREAK.sub(b"\r\n", content)
+    return content
+
+
+def _closed(content: bytes) -> bytes:
+    content = content.replace(b"\r\n.", b"\r\n..")
+    if content.startswith(b"."):
+        content = b"." + content
+    end = LONE_DOT if content.endswith(b"\r\n") else b"\r\n" + LONE_DOT
+    return content + end

@@ -1,0 +1,109 @@
+"""The transport for a mail backend; an SMTP connection stays open between the tasks of a thread."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, cast
+
+from celery.signals import worker_process_shutdown
+from django.core.mail.backends.base import BaseEmailBackend
+from django.core.mail.backends.smtp import EmailBackend
+
+from ..exceptions import SparkPostError, TransportUnavailable
+from ..sparkpost.backend import EmailBackend as SparkPostBackend
+from ..sparkpost.transmissions import MAX_RECIPIENTS
+from .base import Transport
+from .django_backend import DjangoTransport, open_backend
+from .smtp.transport import SmtpTransport, sends_as_django_does
+from .sparkpost import SparkPostTransport
+
+# What a backend keeps while it works, other than how it was configured.
+_WORKING_STATE = {"connection", "_partial_connection", "_lock", "ssl_context"}
+
+
+@contextmanager
+def transport_for(using: str) -> Iterator[Transport]:
+    """The transport for an alias, for the length of a ``with`` block.
+
+    Args:
+        using: as in :func:`.django.open_backend`.
+
+    Raises:
+        TransportUnavailable: there is no such alias, or its backend cannot be made.
+    """
+    backend = open_backend(using)
+    if sends_as_django_does(backend):
+        yield _threads.kept.transport(using, cast(EmailBackend, backend))
+    elif type(backend) is SparkPostBackend:
+        try:
+            client = backend.client()
+        except SparkPostError as error:
+            raise TransportUnavailable(str(error)) from error
+        yield SparkPostTransport(client)
+    else:
+        with closing(DjangoTransport(backend)) as transport:
+            yield transport
+
+
+def most_in_a_call(using: str) -> int:
+    """How many mails of a batch the backend takes at once; 1 where each goes by itself, or it cannot be made.
+
+    Args:
+        using: as in :func:`.django.open_backend`.
+    """
+    try:
+        backend = open_backend(using)
+    except TransportUnavailable:
+        return 1
+    return MAX_RECIPIENTS if type(backend) is SparkPostBackend else 1
+
+
+def _close_all(transports: dict[str, tuple[object, SmtpTransport]]) -> None:
+    while transports:
+        _, (_, transport) = transports.popitem()
+        transport.close()
+
+
+class _Kept:
+    """The SMTP transports of one thread, by alias."""
+
+    def __init__(self) -> None:
+        self._transports: dict[str, tuple[object, SmtpTransport]] = {}
+        # When the thread ends, nobody else holds this; when the process ends first, that counts too.
+        weakref.finalize(self, _close_all, self._transports)
+
+    def transport(self, using: str, backend: EmailBackend) -> SmtpTransport:
+        """The one with that alias, unless it is configured otherwise by now."""
+        configuration = _configuration(backend)
+        configured, transport = self._transports.get(using, (None, None))
+        if transport is None or configured != configuration:
+            if transport is not None:
+                transport.close()
+            transport = SmtpTransport(backend, using)
+            self._transports[using] = (configuration, transport)
+        return transport
+
+    def close(self) -> None:
+        """Close all connections."""
+        _close_all(self._transports)
+
+
+class _Threads(threading.local):
+    def __init__(self) -> None:
+        self.kept = _Kept()
+
+
+_threads = _Threads()
+
+
+@worker_process_shutdown.connect(dispatch_uid="congressy_mailer.transports")
+def close_connections(**kwargs: Any) -> None:
+    """Say goodbye when a worker process ends: it ends without what Python does at its end."""
+    _threads.kept.close()
+
+
+def _configuration(backend: BaseEmailBackend) -> object:
+    return type(backend), {name: value for name, value in vars(backend).items() if name not in _WORKING_STATE}

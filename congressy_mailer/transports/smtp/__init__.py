@@ -1,0 +1,1 @@
+"""Delivery over Django's SMTP backend with pipelining (RFC 2920)."""

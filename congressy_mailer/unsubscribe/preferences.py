@@ -1,0 +1,77 @@
+"""What a recipient wants to get, as the suppression list has it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from django.utils import timezone
+
+from .. import suppressions
+from ..conf import mailer_settings
+from ..mime.addresses import comparable_address
+from ..suppressions import Entry, Scope, Source
+
+
+def leave(address: str, list_id: str, reason: str) -> None:
+    """Put an address on the suppression list for one list, or for all mail that is not transactional.
+
+    Args:
+        address: as it was sent to.
+        list_id: the list; empty for all of it.
+        reason: for people.
+    """
+    _add(address, [list_id], reason)
+
+
+def stay(address: str, list_id: str) -> None:
+    """Take back that the recipient left, a list or everything. What else speaks against writing to them remains."""
+    _take_back(address, ["", list_id])
+
+
+def choose(address: str, wanted: Collection[str], reason: str) -> None:
+    """Have a recipient get the lists that are wanted, and none of the others; without any, no news at all.
+
+    Args:
+        address: as it was sent to.
+        wanted: ids of ``LISTS``.
+        reason: for people.
+    """
+    lists = mailer_settings().LISTS
+    if not any(list_id in wanted for list_id in lists):
+        leave(address, "", reason)
+        return
+    _take_back(address, ["", *(list_id for list_id in lists if list_id in wanted)])
+    _add(address, [list_id for list_id in lists if list_id not in wanted], reason)
+
+
+def unwanted(address: str, lists: Iterable[str]) -> set[str]:
+    """Those of these lists that an address gets no mail of; an empty one stands for all mail that is on none."""
+    listed = suppressions.active().filter(address=comparable_address(address))
+    scopes = set(listed.values_list("scope", "list_id"))
+    if (Scope.NON_TRANSACTIONAL, "") in scopes:
+        return set(lists)
+    return {list_id for list_id in lists if list_id and (Scope.LIST, list_id) in scopes}
+
+
+def _add(address: str, lists: Iterable[str], reason: str) -> None:
+    now = timezone.now()
+    suppressions.add(
+        Entry(
+            at=now, source=Source.UNSUBSCRIBE, reason=reason, address=comparable_address(address),
+            scope=_scope(list_id), list_id=list_id,
+        )
+        for list_id in lists
+    )  # fmt: skip
+
+
+def _take_back(address: str, lists: Iterable[str]) -> None:
+    compared = comparable_address(address)
+    for list_id in lists:
+        scope = _scope(list_id)
+        said = suppressions.active().filter(address=compared, scope=scope, list_id=list_id, source=Source.UNSUBSCRIBE)
+        if said.exists():
+            suppressions.remove(compared, scope=scope, list_id=list_id)
+
+
+def _scope(list_id: str) -> Scope:
+    return Scope.LIST if list_id else Scope.NON_TRANSACTIONAL

@@ -1,0 +1,97 @@
+"""The page that a link to unsubscribe leads to. Looking at it changes nothing: what scans mails follows links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import translation
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_http_methods
+
+from ..conf import mailer_settings
+from ..models import Message
+from ..outbox import database
+from ..tracking.recording import left
+from . import preferences
+from .links import BadLink, Link, read
+
+_ONE_CLICK = "One-Click"
+
+
+def _private(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """The address in it is one person's."""
+
+    @wraps(view)
+    def private(request: HttpRequest, *args: object, **options: object) -> HttpResponse:
+        response = view(request, *args, **options)
+        response["Referrer-Policy"] = "no-referrer"
+        response["X-Robots-Tag"] = "noindex"
+        return response
+
+    return private
+
+
+# Whoever has the link is whom it was sent to, and mail programs post without a cookie: the signature is the token.
+@csrf_exempt
+@login_not_required
+@never_cache
+@_private
+@require_http_methods(["GET", "HEAD", "POST"])
+def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
+    """Show the page; on POST, do what was chosen on it, or what a mail program asks for (RFC 8058 §3.2).
+
+    Args:
+        request: GET shows the page and changes nothing. POST leaves at once, unless the form on the page says
+            otherwise.
+        token: from :func:`.links.token_of`.
+    """
+    try:
+        link = read(token)
+    except BadLink:
+        return render(request, "congressy_mailer/unsubscribe.html", {"what": "unknown"}, status=404)
+    with translation.override(_language(link, request)):
+        what = _do(request, link) if request.method == "POST" else "ask"
+        if what != "ask" and link.list_id in preferences.unwanted(link.address, [link.list_id]):
+            left(link.message, link.address)
+        return render(request, "congressy_mailer/unsubscribe.html", _shown(link, what))
+
+
+def _do(request: HttpRequest, link: Link) -> str:
+    """Returns what has become of it, as the page tells it."""
+    choice = request.POST.get("choice", "")
+    if choice == "stay":
+        preferences.stay(link.address, link.list_id)
+        return "stayed"
+    if choice == "save":
+        preferences.choose(link.address, request.POST.getlist("list"), "Chosen on the page for unsubscribing.")
+        return "saved"
+    if choice == "all":
+        preferences.leave(link.address, "", "Left everything on the page for unsubscribing.")
+        return "left_all"
+    one_click = request.POST.get("List-Unsubscribe") == _ONE_CLICK
+    preferences.leave(link.address, link.list_id, "One click in the mail program." if one_click else "By the link.")
+    return "left"
+
+
+def _shown(link: Link, what: str) -> dict[str, object]:
+    lists = mailer_settings().LISTS
+    unwanted = preferences.unwanted(link.address, ["", link.list_id, *lists])
+    if what == "ask" and link.list_id in unwanted:
+        what = "left_all" if "" in unwanted else "left"
+    return {
+        "what": what,
+        "address": link.address,
+        "list_name": lists.get(link.list_id, link.list_id),
+        "lists": [(list_id, name, list_id not in unwanted) for list_id, name in lists.items()],
+    }
+
+
+def _language(link: Link, request: HttpRequest) -> str:
+    """That of the mail; where it is long gone, that of the browser."""
+    languages = Message.objects.using(database()).filter(pk=link.message).values_list("language", flat=True)
+    return languages.first() or translation.get_language_from_request(request)

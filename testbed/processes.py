@@ -1,0 +1,166 @@
+"""Starting and ending the processes that the demo consists of."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+
+class ProcessError(RuntimeError):
+    """A process ended, or did not become ready; the text says which and shows the end of its log."""
+
+
+class Startable(ABC):
+    """Something that is started, and closed whatever happens; as a context manager, from entry to exit."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it, and wait until it can be used."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it, however far it has come, and leave nothing behind."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """A process with a log of its own, which ends with this one whatever happens."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        on_parent_death: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        """Start it.
+
+        Args:
+            name: for people.
+            command: program with its arguments.
+            log: file for all of its output; what is in it from an earlier start stays.
+            environment: what it sees beside the environment of this process.
+            directory: where it runs.
+            on_parent_death: what it is sent when this process is killed.
+        """
+        # That package imports this module.
+        from congressy_mailer.testing.local_sparkpost import lifetime
+
+        self.name = name
+        self.log = log
+        self._ended = False
+        self._log_start = log.stat().st_size if log.exists() else 0
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                [sys.executable, lifetime.__file__, str(os.getpid()), str(int(on_parent_death)), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {})},
+                cwd=directory,
+                # A group of its own: Ctrl-C at the terminal reaches only this process, which then ends the others
+                # in order, and what a process has started can be ended with it.
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    def output(self) -> str:
+        """What it has written since it was started."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
+        """Wait for a condition.
+
+        Raises:
+            ProcessError: the process ended first, or the time was over.
+        """
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if not self.running:
+                raise ProcessError(f"{self.name} ended with status {self._popen.returncode}.{self._tail()}")
+            if time.monotonic() > deadline:
+                raise ProcessError(f"{self.name} was not ready within {seconds:.0f} s.{self._tail()}")
+            time.sleep(0.02)
+
+    def first_line(self, seconds: float) -> dict[str, Any]:
+        """The JSON object in the first line that it writes, in which our own servers tell their port.
+
+        Raises:
+            ProcessError: there was none in time.
+        """
+        found: dict[str, Any] = {}
+
+        def look() -> bool:
+            for line in self.output().splitlines(keepends=True):
+                if line.startswith("{") and line.endswith("\n"):
+                    found.update(json.loads(line))
+                    return True
+            return False
+
+        self.wait_until(look, seconds)
+        return found
+
+    def stop(self, seconds: float = 10) -> None:
+        """End it and what it has started: SIGTERM, then SIGKILL if that takes too long."""
+        if self.running:
+            self._popen.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._popen.wait(seconds)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it and what it has started at once, as a power failure would."""
+        if self._ended:
+            # By now the number of the group may be somebody else's.
+            return
+        # Nobody of the group may be left; macOS says EPERM where only an unreaped process is.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
+        self._ended = True
+
+    def _tail(self) -> str:
+        lines = self.output().strip().splitlines()[-15:]
+        return "".join(f"\n    {line}" for line in lines)
