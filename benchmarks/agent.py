@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from congressy_mailer.testing.local_sparkpost import lifetime
-from testbed.processes import Startable
+from congressy_mailer.testing.local_sparkpost.startable import Startable
 
 _ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0

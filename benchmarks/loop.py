@@ -7,7 +7,7 @@ import socket
 import threading
 from abc import ABC, abstractmethod
 
-from testbed.processes import Startable
+from congressy_mailer.testing.local_sparkpost.startable import Startable
 
 
 class LoopThread(Startable, ABC):

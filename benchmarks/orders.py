@@ -121,7 +121,7 @@ def _wire_bytes() -> bytes:
 
 def compose_ours(count: int) -> list[float]:
     """Milliseconds for each mail, from rendered content to the bytes that go over the wire; and their number."""
-    from congressy_mailer.mime.outgoing import compose
+    from congressy_mailer.delivery.composing import compose
     from congressy_mailer.transports.base import Composed
     from congressy_mailer.transports.envelope import address
 
@@ -255,13 +255,13 @@ def _message(number: int, *, alone: bool = True) -> Any:
 
 
 def _rendered() -> Any:
-    from congressy_mailer.content.templates import Rendered
+    from congressy_mailer.mime.writer import Rendered
 
     return Rendered(*Mail(1).rendered())
 
 
 def _composed(count: int) -> Iterator[Any]:
-    from congressy_mailer.mime.outgoing import compose
+    from congressy_mailer.delivery.composing import compose
     from congressy_mailer.transports.base import Composed
 
     rendered = _rendered()

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import redis
 
-from testbed.processes import Process, Startable
+from congressy_mailer.testing.local_sparkpost.startable import Startable
+from testbed.processes import Process
 from testbed.redis_server import EmbeddedRedis
 from testbed.servers.postgresql import PostgreSQL
 

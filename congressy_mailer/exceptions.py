@@ -126,3 +126,10 @@ class NoFreeConnection(MailerError):
         super().__init__(f"All connections to the mail backend {using or 'default'!r} are in use.")
         #: When it makes sense to ask again.
         self.retry_in = retry_in
+
+
+def account_refused(reply: Reply) -> TransportUnavailable:
+    """The error for what a server said to a mail, and means for all of the account's."""
+    error = TransportUnavailable(f"The mail server refuses this account: {reply}")
+    error.reply = reply
+    return error

@@ -13,11 +13,11 @@ from django.utils import translation
 from django.views.decorators.debug import sensitive_variables
 
 from . import outbox
-from .broker.publisher import publish_on_commit
 from .exceptions import IdempotencyConflict, InvalidOption, NoRecipient
 from .mime.addresses import normalise_addresses
 from .mime.attachments import ReadAttachment
 from .models import Message, Priority, State
+from .outbox.publishing import publish_on_commit
 from .submission.arguments import idempotency_key_of
 from .submission.attachments import file_attachment, forget_files
 from .submission.fields import draft, message_id

@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from traceback import walk_tb
 
-from .exceptions import MailerError, TransportUnavailable
+from .exceptions import MailerError, TransportUnavailable, account_refused
 from .models import Message
-from .replies import Reply, readable
-from .transports.base import Outcome, account_refused
+from .replies import Outcome, Reply, readable
 
 _NOT_KEPT = "what else was said is not kept, because the message is sensitive"
 # RFC 3463: class, subject and detail.

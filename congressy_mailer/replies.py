@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
-
-from celery.utils.time import get_exponential_backoff_interval
-
-#: SparkPost asks for at least 5 seconds before the first retry ("SMTP and REST API Injection Best Practices").
-FLOOR = timedelta(seconds=5)
-
-#: Longer waits than this are left to the sweep: Redis delivers again what has not been acknowledged within the
-#: visibility timeout (an hour by default), and a worker keeps such tasks in memory.
-LONGEST_COUNTDOWN = timedelta(minutes=10)
-
+from uuid import UUID
 
 # RFC 5321 §4.5.3.1.5 gives a line of a reply 512 octets; the rest of a longer text helps nobody.
 _LONGEST_TEXT = 1000
@@ -155,19 +146,36 @@ def classify(code: int | None, text: str, stage: Stage) -> Verdict:
     return Verdict.DEFERRED
 
 
-def delay(attempt: int, first: timedelta, longest: timedelta) -> timedelta:
-    """How long to wait after an attempt that was refused temporarily: exponential, with jitter and a floor.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one mail, recipient by recipient: every envelope recipient is in exactly one of the three."""
 
-    Args:
-        attempt: how many attempts there have been, from 1.
-        first: first step of the backoff.
-        longest: the most that is waited.
-    """
-    # The exponent is bounded because Celery computes the power before it compares with the maximum.
-    seconds = get_exponential_backoff_interval(
-        factor=max(1, round(first.total_seconds())),
-        retries=min(attempt - 1, 32),
-        maximum=max(1, round(longest.total_seconds())),
-        full_jitter=True,
+    #: Key of the message.
+    key: UUID
+    #: Recipients that the server took the mail for.
+    accepted: tuple[str, ...] = ()
+    #: Recipients to be tried again, with the reason.
+    deferred: Mapping[str, Reply] = field(default_factory=dict)
+    #: Recipients never to be tried again, with the reason.
+    rejected: Mapping[str, Reply] = field(default_factory=dict)
+    #: The server's last word about the mail as a whole.
+    reply: Reply = field(default_factory=lambda: Reply(None, ""))
+    #: The account may not send for the sender's domain: the fault of the configuration, and no mail's attempt. The
+    #: recipients are in none of the three.
+    sender_refused: bool = False
+    #: The server may have taken the mail although no reply said so.
+    in_doubt: bool = False
+
+
+def in_ascii(outcome: Outcome) -> Outcome:
+    """The same with every character of the replies that is not ASCII written as an escape."""
+
+    def escaped(reply: Reply) -> Reply:
+        return replace(reply, text=reply.text.encode("ascii", "backslashreplace").decode())
+
+    return replace(
+        outcome,
+        deferred={recipient: escaped(reply) for recipient, reply in outcome.deferred.items()},
+        rejected={recipient: escaped(reply) for recipient, reply in outcome.rejected.items()},
+        reply=escaped(outcome.reply),
     )
-    return max(FLOOR, timedelta(seconds=seconds))

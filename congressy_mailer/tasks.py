@@ -14,11 +14,12 @@ from django.db import DatabaseError, InterfaceError, InternalError, OperationalE
 from django.utils import timezone
 
 from . import outbox, periodic, suppressions
-from .broker import publisher
+from .broker import sending
 from .conf import mailer_settings
 from .delivery.slice import Delivery, Slice
 from .exceptions import SparkPostError, TransportUnavailable
-from .replies import FLOOR
+from .outbox import publishing
+from .outbox.backoff import FLOOR
 from .suppressions.sync import sync
 from .tracking import inbox
 from .tracking.processing import AWAY, process
@@ -58,7 +59,7 @@ _DELIVERING: dict[str, Any] = {
 }
 
 
-@shared_task(name=publisher.DELIVER, **_DELIVERING)
+@shared_task(name=sending.DELIVER, **_DELIVERING)
 def deliver(self: DeliveryTask, ids: Sequence[str]) -> None:
     """Deliver these messages, as far as they are still to be delivered and one time slice reaches."""
     request = self.request
@@ -76,7 +77,7 @@ def deliver(self: DeliveryTask, ids: Sequence[str]) -> None:
         _sweep_beside_a_long_queue()
 
 
-@shared_task(name=publisher.DELIVER_BATCH, **_DELIVERING)
+@shared_task(name=sending.DELIVER_BATCH, **_DELIVERING)
 def deliver_batch(self: DeliveryTask, key: str, round: int, lead: bool) -> None:
     """Deliver what comes next of a batch, as far as one time slice reaches, and ask for the next such task.
 
@@ -92,7 +93,7 @@ def deliver_batch(self: DeliveryTask, key: str, round: int, lead: bool) -> None:
     again = request.retries or (request.delivery_info or {}).get("redelivered")
     if lead and not again and not request.is_eager:
         for _ in range(outbox.lanes(batch, round) - 1):
-            publisher.publish_batch(batch, round)
+            publishing.publish_batch(batch, round)
     go_on = True
     while go_on:
         token = outbox.new_token(str(request.id))
@@ -109,16 +110,16 @@ def deliver_batch(self: DeliveryTask, key: str, round: int, lead: bool) -> None:
         return
     if result.go_on_at is not None:
         wait = (result.go_on_at - timezone.now()).total_seconds()
-        publisher.publish_batch(batch, round, countdown=wait if wait > 0 else None)
+        publishing.publish_batch(batch, round, countdown=wait if wait > 0 else None)
     _sweep_beside_a_long_queue()
 
 
 def _publish_again(result: Slice) -> None:
-    publisher.publish(result.left)
+    publishing.publish(result.left)
     for key in result.alone:
-        publisher.publish([key])
+        publishing.publish([key])
     for seconds, waiting in result.waiting.items():
-        publisher.publish(waiting, countdown=seconds)
+        publishing.publish(waiting, countdown=seconds)
 
 
 def _sweep_beside_a_long_queue() -> None:
@@ -127,7 +128,7 @@ def _sweep_beside_a_long_queue() -> None:
         _publish_due(None)
 
 
-@shared_task(name=publisher.SWEEP, ignore_result=True, throws=(OperationalError, InterfaceError))
+@shared_task(name=sending.SWEEP, ignore_result=True, throws=(OperationalError, InterfaceError))
 def sweep(published_at: float) -> None:
     """Publish whatever is due and not moving, and now and then a purge.
 
@@ -137,25 +138,25 @@ def sweep(published_at: float) -> None:
     _publish_due(datetime.fromtimestamp(published_at, UTC))
     periodic.done(periodic.SWEEP)
     if periodic.take(periodic.PURGE, _PURGE_INTERVAL):
-        publisher.publish_purge()
+        sending.publish_purge()
     conf = mailer_settings()
     every = conf.SUPPRESSION_SYNC
     if every is not None and conf.SPARKPOST_API_KEY is not None and periodic.take(periodic.SYNC, every):
-        publisher.publish_sync()
+        sending.publish_sync()
 
 
 def _publish_due(passed_the_queue: datetime | None) -> None:
     for key, round in outbox.due_batches():
-        publisher.publish_batch(key, round, lead=True)
+        publishing.publish_batch(key, round, lead=True)
     while ready := outbox.sweep(passed_the_queue):
-        if not publisher.publish(ready):
+        if not publishing.publish(ready):
             return
     while due := inbox.due():
-        if not publisher.publish_webhooks(due):
+        if not inbox.publish_webhooks(due):
             return
 
 
-@shared_task(name=publisher.PROCESS_WEBHOOKS, acks_late=True, ignore_result=True, throws=AWAY)
+@shared_task(name=sending.PROCESS_WEBHOOKS, acks_late=True, ignore_result=True, throws=AWAY)
 def process_webhooks(key: str, due_at: str) -> None:
     """Process a batch of SparkPost's events. What the database does not take now comes with a later sweep.
 
@@ -166,20 +167,20 @@ def process_webhooks(key: str, due_at: str) -> None:
     process((UUID(key), datetime.fromisoformat(due_at)))
 
 
-@shared_task(name=publisher.PURGE, ignore_result=True, throws=(OperationalError, InterfaceError))
+@shared_task(name=sending.PURGE, ignore_result=True, throws=(OperationalError, InterfaceError))
 def purge() -> None:
     """Drop what is older than ``KEEP_CONTENT`` and ``KEEP_MESSAGES``, for at most ten seconds at a time."""
     until = time.monotonic() + _LONGEST_PURGE
     while outbox.purge() or suppressions.purge():
         if time.monotonic() > until:
-            publisher.publish_purge()
+            sending.publish_purge()
             return
     day = periodic.last(periodic.ORPHANS)
     looked_through = outbox.remove_orphans(day.date() if day else None)
     periodic.done(periodic.ORPHANS, datetime.combine(looked_through, datetime.min.time(), UTC))
 
 
-@shared_task(name=publisher.SYNC_SUPPRESSIONS, ignore_result=True, throws=(OperationalError, InterfaceError))
+@shared_task(name=sending.SYNC_SUPPRESSIONS, ignore_result=True, throws=(OperationalError, InterfaceError))
 def sync_suppressions() -> None:
     """Bring the suppression list together with SparkPost's, for at most 20 seconds at a time.
 
@@ -191,4 +192,4 @@ def sync_suppressions() -> None:
         logger.warning("The suppression list is brought together with SparkPost's later: %s", error)
         return
     if not synced.done:
-        publisher.publish_sync()
+        sending.publish_sync()

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery.signals import celeryd_init, worker_ready
 
-from .broker.publisher import publish_sweep
+from .broker.sending import publish_sweep
 from .conf import mailer_settings
 
 logger = logging.getLogger("congressy_mailer.worker")

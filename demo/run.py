@@ -13,7 +13,7 @@ from uuid import UUID
 from django.utils import timezone
 
 from congressy_mailer.models import Message, State
-from congressy_mailer.outbox import FINAL
+from congressy_mailer.models.choices import FINAL
 
 from . import terminal
 from .events.mails import send_news

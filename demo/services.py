@@ -14,13 +14,16 @@ import requests
 from django.core.management import call_command
 
 from congressy_mailer.testing.local_sparkpost.events import CLASSES
-from testbed.processes import Process, ProcessError, Startable
+from congressy_mailer.testing.local_sparkpost.startable import Startable
+from testbed.processes import Process, ProcessError
 from testbed.redis_server import EmbeddedRedis
 
 #: Where the package ``demo`` lies; the child processes must find it wherever they run.
 _ROOT = Path(__file__).resolve().parent.parent
 #: A machine with two busy cores needs a few seconds for each; this is for much slower ones.
 _START_SECONDS = 60.0
+
+_MAIL_SERVER = "congressy_mailer.testing.local_sparkpost"
 
 #: What starts a worker in any project.
 WORKER_COMMAND = ["celery", "-A", "demo.project", "worker", "-c", "2"]
@@ -59,9 +62,7 @@ class Services(Startable):
 
     def start(self) -> None:
         self.redis = self._stack.enter_context(EmbeddedRedis())
-        self.mail_server = self._start_process(
-            "mail server", ["-m", "congressy_mailer.testing.local_sparkpost", "--directory", str(self.mails)]
-        )
+        self.mail_server = self._start_process("mail server", ["-m", _MAIL_SERVER, "--directory", str(self.mails)])
         told = self.mail_server.first_line(_START_SECONDS)
         self.mail_port = told["port"]
         self.api_host = told["api_host"]

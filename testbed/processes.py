@@ -9,41 +9,16 @@ import socket
 import subprocess
 import sys
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from congressy_mailer.testing.local_sparkpost import lifetime
 
 
 class ProcessError(RuntimeError):
     """A process ended, or did not become ready; the text says which and shows the end of its log."""
-
-
-class Startable(ABC):
-    """Something that is started, and closed whatever happens; as a context manager, from entry to exit."""
-
-    @abstractmethod
-    def start(self) -> None:
-        """Start it, and wait until it can be used."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """End it, however far it has come, and leave nothing behind."""
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def free_port() -> int:
@@ -76,9 +51,6 @@ class Process:
             directory: where it runs.
             on_parent_death: what it is sent when this process is killed.
         """
-        # That package imports this module.
-        from congressy_mailer.testing.local_sparkpost import lifetime
-
         self.name = name
         self.log = log
         self._ended = False

@@ -11,7 +11,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .processes import Process, ProcessError, Startable, free_port
+from congressy_mailer.testing.local_sparkpost.startable import Startable
+from testbed.processes import Process, ProcessError, free_port
 
 #: How long a start may take; reading a long append-only file is part of it.
 _START_SECONDS = 20.0

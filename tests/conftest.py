@@ -82,7 +82,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(task.rpartition(".")[2])
         return True
 
-    monkeypatch.setattr("congressy_mailer.broker.publisher._send", send)
+    monkeypatch.setattr("congressy_mailer.broker.sending.send", send)
     return names
 
 

@@ -16,8 +16,9 @@ from ..conf import mailer_settings
 from ..exceptions import InvalidAddress, InvalidOption
 from ..mime.addresses import comparable_address, normalise_address
 from ..models import Suppression
-from ..submission.arguments import list_of
-from ..suppressions import Entry, Scope, Source
+from ..suppressions.entries import Entry
+from ..suppressions.lists import list_of
+from ..suppressions.rules import Scope, Source
 
 
 class SuppressionForm(forms.ModelForm):  # type: ignore[type-arg]

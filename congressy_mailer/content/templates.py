@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -25,6 +24,7 @@ from django.utils import timezone as django_timezone
 from django.utils import translation
 
 from ..exceptions import ContentError, ContentNotReady, TemplateNotFound, TemplateUnreadable
+from ..mime.writer import Rendered
 from .html import text_from_html
 
 try:
@@ -40,18 +40,6 @@ _HTML, _TEXT, _SUBJECT = ".html", ".txt", "_subject.txt"
 _LONGEST_ERROR = 200
 # Not the template's fault: the task is tried again, or ends.
 _NOT_OURS = (OperationalError, InterfaceError, MemoryError, SoftTimeLimitExceeded)
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """What a mail says."""
-
-    #: One line, without HTML's entities.
-    subject: str = field(repr=False)
-    #: Plain text.
-    text: str = field(repr=False)
-    #: Empty where the mail is text only.
-    html: str = field(repr=False)
 
 
 def check(template: str, *, subject_given: bool, language: str) -> None:

@@ -17,7 +17,7 @@ from django.utils import timezone
 from .. import outbox
 from ..conf import mailer_settings
 from ..models import Message, State, TransportStatus
-from ..replies import FLOOR, delay
+from ..outbox.backoff import FLOOR, delay
 from ..signals import transport_available, transport_unavailable
 
 logger = logging.getLogger("congressy_mailer.availability")

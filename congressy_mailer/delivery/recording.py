@@ -14,8 +14,7 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, 
 
 from .. import outbox
 from ..models import Message
-from ..replies import Reply
-from ..transports.base import Outcome, in_ascii
+from ..replies import Outcome, Reply, in_ascii
 
 # As delivery's: it is one story.
 logger = logging.getLogger("congressy_mailer.delivery")

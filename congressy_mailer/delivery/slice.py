@@ -23,11 +23,12 @@ from ..exceptions import ContentError, ContentNotReady, NoFreeConnection, Transp
 from ..mime.addresses import domain_of
 from ..mime.outgoing import OutgoingMail
 from ..models import Message, Priority
+from ..outbox.backoff import FLOOR
 from ..redaction import described, discreet, discreet_error, told
-from ..replies import FLOOR
+from ..replies import Outcome
 from ..suppressions.lookup import listed_recipients
 from ..throttling import Pace, pace_for
-from ..transports.base import Composed, Outcome
+from ..transports.base import Composed
 from ..transports.pool import most_in_a_call, transport_for
 from . import routing
 from .availability import Gate

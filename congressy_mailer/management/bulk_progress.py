@@ -7,9 +7,9 @@ import time
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
-from ..bulk import Progress
 from ..health import check_health
 from ..models import Batch, State
+from ..models.progress import Progress
 from .console import bar, number, say, warn
 
 # Seconds between two looks.

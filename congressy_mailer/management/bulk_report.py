@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ..content.templates import Rendered
+from ..mime.writer import Rendered
 from ..models import Batch
 from .console import date_of, number, say, warn
 from .spreadsheet import ENCODINGS, Row, Spreadsheet

@@ -18,9 +18,10 @@ from django.utils.translation import ngettext
 
 from .. import outbox
 from ..bulk import send_bulk
-from ..content.templates import Rendered, render
+from ..content.templates import render
 from ..exceptions import MailerError
 from ..mime.attachments import ReadAttachment
+from ..mime.writer import Rendered
 from ..models import Batch, Priority
 from ..submission.fields import draft
 from ..submission.recipients import Recipient

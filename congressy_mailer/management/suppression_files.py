@@ -16,8 +16,9 @@ from django.utils.translation import ngettext
 from .. import suppressions
 from ..exceptions import InvalidOption
 from ..mime.addresses import comparable_address
-from ..submission.arguments import list_of
-from ..suppressions import Entry, Scope, Source, scopes_of
+from ..suppressions.entries import Entry
+from ..suppressions.lists import list_of
+from ..suppressions.rules import Scope, Source, scopes_of
 from .console import number, say, warn
 from .spreadsheet import Row, Spreadsheet
 

@@ -14,7 +14,8 @@ from .. import suppressions
 from ..exceptions import MailerError, SparkPostError
 from ..mime.addresses import comparable_address, normalise_address
 from ..models import Suppression
-from ..suppressions import Scope, suppress, unsuppress
+from ..suppressions import suppress, unsuppress
+from ..suppressions.rules import Scope
 from ..suppressions.sync import Synced, sync
 from .console import date_of, number, say
 from .suppression_files import export_to, import_from

@@ -7,22 +7,15 @@ from collections.abc import Mapping, Sequence
 from email.encoders import encode_base64
 from email.message import MIMEPart
 from email.mime.base import MIMEBase
-from email.utils import format_datetime
-from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 import django
-from celery.exceptions import SoftTimeLimitExceeded
-from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 
-from ..content.templates import Rendered
-from ..exceptions import ContentError
-from ..models import Message
 from .attachments import ReadAttachment
-from .headers import LOOKS_ENCODED, encoded_words, further_field
-from .writer import write
+from .headers import further_field
+from .writer import Rendered
 
 # Django 6.0 moved its mail to the standard library's modern interface.
 _MODERN = django.VERSION >= (6, 0)
@@ -107,94 +100,6 @@ class OutgoingMail(EmailMultiAlternatives):
     @attachments.setter
     def attachments(self, attachments: list[Any]) -> None:
         self._attachments = attachments
-
-
-def compose(
-    message: Message,
-    rendered: Rendered,
-    attachments: Sequence[ReadAttachment],
-    further_headers: Mapping[str, str] = MappingProxyType({}),
-) -> OutgoingMail:
-    """Build the mail.
-
-    Args:
-        message: envelope and headers.
-        rendered: subject, text and HTML; HTML may be empty.
-        attachments: read and checked. Give the same object for the same file of several mails: it is encoded once.
-        further_headers: beside those that the message has, ASCII.
-
-    Raises:
-        ContentError: no MIME message can be built of it.
-    """
-    try:
-        return _compose(message, rendered, attachments, further_headers)
-    except (MemoryError, SoftTimeLimitExceeded):
-        raise
-    except Exception as error:
-        raise ContentError(f"The mail cannot be composed: {type(error).__name__}: {error}") from error
-
-
-def _compose(
-    message: Message,
-    rendered: Rendered,
-    attachments: Sequence[ReadAttachment],
-    further_headers: Mapping[str, str],
-) -> OutgoingMail:
-    headers = {"Message-ID": message.message_id, "Date": format_datetime(message.queued_at or message.created_at)}
-    given = {name.lower() for name in message.headers}
-    # Names are the same in any case (RFC 5322 §1.2.2), and neither of the two may stand twice (§3.6).
-    headers = (
-        {name: value for name, value in headers.items() if name.lower() not in given}
-        | message.headers
-        | dict(further_headers)
-    )
-    mail = OutgoingMail(
-        subject=_for_django(rendered.subject),
-        body=rendered.text,
-        from_email=message.from_email,
-        to=message.to,
-        cc=message.cc,
-        reply_to=message.reply_to,
-        headers=headers,
-    )
-    if rendered.html:
-        mail.attach_alternative(rendered.html, "text/html")
-    mail.attach_later(attachments)
-    mail.envelope = message.envelope
-    mail.wire = _wire(mail, rendered, attachments)
-    mail.rendered, mail.files = rendered, attachments
-    if mail.wire is None:
-        # Built here, so that an error is this message's and not the transport's.
-        mail.message()
-    return mail
-
-
-def _for_django(subject: str) -> str:
-    """A subject that Django writes so that readers see it as it is, also where it looks encoded."""
-    if LOOKS_ENCODED not in subject:
-        return subject
-    # Once for the reader, and once for the modern interface, which reads what it is given before it writes.
-    for _ in range(2 if _MODERN else 1):
-        subject = " ".join(encoded_words(subject.strip()))
-    return subject
-
-
-def _wire(mail: OutgoingMail, rendered: Rendered, attachments: Sequence[ReadAttachment]) -> bytes | None:
-    if settings.DEFAULT_CHARSET != "utf-8":
-        # Django would write it so.
-        return None
-    try:
-        return write(
-            rendered,
-            from_email=mail.from_email,
-            to=mail.to,
-            cc=mail.cc,
-            reply_to=mail.reply_to,
-            headers=mail.extra_headers,
-            attachments=attachments,
-        )
-    except ValueError:
-        return None
 
 
 def _attachment_part(attachment: ReadAttachment) -> Any:

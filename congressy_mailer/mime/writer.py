@@ -10,13 +10,19 @@ way has a reason to write it anew, which would break its signature.
 from __future__ import annotations
 
 import binascii
+import email.policy
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from email.generator import BytesGenerator
 from functools import lru_cache
+from io import BytesIO
+from typing import Any
 from urllib.parse import quote
 
-from ..content.templates import Rendered
+from django.core.mail import EmailMessage
+
 from .addresses import CONTROL, MAX_LINE
 from .attachments import CONTENT_ID, ReadAttachment, base64_lines, is_composite
 from .headers import LOOKS_ENCODED, address_field, further_field, repeated_address_field, text_field
@@ -143,3 +149,51 @@ def _filename(filename: str) -> list[str]:
     if len(pieces) == 1:
         return [f"filename*={_CHARSET}{pieces[0]}"]
     return [f"filename*{number}*={'' if number else _CHARSET}{piece}" for number, piece in enumerate(pieces)]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What a mail says."""
+
+    #: One line, without HTML's entities.
+    subject: str = field(repr=False)
+    #: Plain text.
+    text: str = field(repr=False)
+    #: Empty where the mail is text only.
+    html: str = field(repr=False)
+
+
+_SEVEN_BIT = email.policy.compat32.clone(cte_type="7bit")
+
+_LINE_BREAK = re.compile(rb"\r\n|\r|\n")
+
+
+def written(mail: EmailMessage, *, eight_bit: bool) -> bytes:
+    """A mail with CRLF line breaks, as it arrives: dots are not doubled.
+
+    Args:
+        mail: one of ours, or any of Django's.
+        eight_bit: it may have characters that are not ASCII.
+    """
+    content: bytes | None = getattr(mail, "wire", None)
+    if content is not None:
+        return content
+    content = _written(mail.message())
+    if not eight_bit and not content.isascii():
+        # As it was read back, since the message classes of Django before 6.0 cannot be written so.
+        content = _written(email.message_from_bytes(content, policy=_SEVEN_BIT))
+    return _in_pairs(content)
+
+
+def _written(message: Any) -> bytes:
+    buffer = BytesIO()
+    BytesGenerator(buffer, mangle_from_=False).flatten(message, linesep="\r\n")
+    return buffer.getvalue()
+
+
+def _in_pairs(content: bytes) -> bytes:
+    if not content.count(b"\r\n") == content.count(b"\r") == content.count(b"\n"):
+        # RFC 5321 §2.3.8 allows CR and LF in pairs only: where servers differ about a single one, one mail can
+        # pass for two.
+        content = _LINE_BREAK.sub(b"\r\n", content)
+    return content

@@ -76,3 +76,7 @@ class Priority(models.IntegerChoices):
     NORMAL = 5, _("normal")
     #: After everything else.
     LOW = 9, _("low")
+
+
+#: States that nothing leaves by itself.
+FINAL = frozenset({State.SENT, State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED, State.HELD})

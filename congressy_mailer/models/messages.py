@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
 
 from django.core.files.storage import Storage, storages
 from django.db import models
@@ -13,12 +12,10 @@ from django.utils.translation import gettext_lazy as _
 
 from ..conf import mailer_settings
 from ..mime.addresses import bare_address
+from . import actions
 from .choices import BounceCategory, DeliveryStatus, Priority, State
 from .identity import new_id
-
-if TYPE_CHECKING:
-    from ..bulk import Progress
-
+from .progress import Progress
 
 #: Where attachments lie in their storage, in a folder for each day.
 ATTACHMENT_FOLDER = "congressy_mailer"
@@ -133,15 +130,11 @@ class Batch(Mail):
 
     def progress(self) -> Progress:
         """How far it is; see :func:`congressy_mailer.bulk.progress`."""
-        from ..bulk import progress
-
-        return progress(self)
+        return actions.bound().progress(self)
 
     def cancel(self) -> int:
         """Take back what has not begun to be sent; see :func:`congressy_mailer.bulk.cancel`."""
-        from ..bulk import cancel
-
-        return cancel(self)
+        return actions.bound().cancel_batch(self)
 
 
 class Message(Mail):
@@ -270,21 +263,15 @@ class Message(Mail):
 
     def cancel(self) -> bool:
         """Take the message back; see :func:`congressy_mailer.cancel`."""
-        from ..mail import cancel
-
-        return cancel(self)
+        return actions.bound().cancel(self)
 
     def retry(self) -> None:
         """Send what failed or was set aside once more; see :func:`congressy_mailer.mail.retry`."""
-        from ..mail import retry
-
-        retry(self)
+        actions.bound().retry(self)
 
     def resend(self) -> None:
         """Send it to everybody a second time; see :func:`congressy_mailer.mail.resend`."""
-        from ..mail import resend
-
-        resend(self)
+        actions.bound().resend(self)
 
 
 class Attachment(models.Model):

@@ -4,14 +4,18 @@ The rules hold on PostgreSQL, MariaDB, MySQL and SQLite alike: each change is on
 the state it starts from and, while a message is being sent, the token of the claim. Whoever comes second
 changes nothing.
 
-:mod:`.rows` is what all of it stands on; :mod:`.bulk_insert` stores many rows at once; :mod:`.batches` knows what a
-batch has left; :mod:`.claiming` stores messages and gives them out; :mod:`.results` writes down what became of them;
+:mod:`.rows` is what all of it stands on; :mod:`.adding` stores one message, :mod:`.bulk_insert` many; :mod:`.batches`
+knows what a batch has left; :mod:`.claiming` gives messages out; :mod:`.results` writes down what became of them;
 :mod:`.recovery` deals with those whose process died (:mod:`congressy_mailer.broker.processes`); :mod:`.sweeping` finds
-what is due; :mod:`.suppressing` leaves out who is not to be written to; :mod:`.commands` is what people may ask for;
-:mod:`.retention` drops what is old.
+what is due, and :mod:`.publishing` hands it to the broker; :mod:`.suppressing` leaves out suppressed recipients;
+:mod:`.commands` is what people may ask for; :mod:`.retention` drops what is old, and :mod:`.backoff` says when the
+next attempt is due.
 """
 
 from ..broker.processes import new_token
+from ..models.choices import FINAL
+from ..models.transactions import database
+from .adding import add
 from .batches import (
     LANES,
     add_to_batch,
@@ -30,7 +34,6 @@ from .batches import (
 )
 from .bulk_insert import Line
 from .claiming import (
-    add,
     anything_waiting,
     batch_with_content,
     begin,
@@ -43,11 +46,10 @@ from .claiming import (
     suspects,
     unpublished,
 )
-from .commands import FINAL, RETRYABLE, cancel, resend, retry
+from .commands import RETRYABLE, cancel, resend, retry
 from .recovery import crashed
 from .results import fail, hasten, postpone, record, record_accepted
 from .retention import purge, remove_orphans
-from .rows import database
 from .suppressing import leave_out
 from .sweeping import overdue, sweep
 

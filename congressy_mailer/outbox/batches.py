@@ -21,8 +21,9 @@ from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import Attachment, Batch, Message, State
+from ..models.transactions import database, without_conflicts
 from .bulk_insert import Line, insert
-from .rows import WAITING, database, without_conflicts
+from .rows import WAITING
 
 #: Tasks that work at one batch at the same time: SparkPost's "SMTP and REST API Injection Best Practices" asks for up
 #: to ten connections.

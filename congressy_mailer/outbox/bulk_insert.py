@@ -16,7 +16,7 @@ from django.db import connections
 from django.db.models import Field, JSONField
 
 from ..models import Batch, Mail, Message
-from .rows import database
+from ..models.transactions import database
 
 
 class Line(NamedTuple):

@@ -2,69 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import DatabaseError, connections, transaction
-from django.db.models import Case, DateTimeField, F, Prefetch, Q, QuerySet, Value, When
+from django.db import DatabaseError, connections
+from django.db.models import Case, DateTimeField, Prefetch, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import Attachment, Batch, Message, Priority, State
+from ..models.transactions import database, without_conflicts
 from .batches import WITH_BATCH, watch
 from .recovery import abandoned, recover
-from .rows import WAITING, database, held, rows, without_conflicts
-from .suppressing import leave_out_at_call, tell
+from .rows import WAITING, held, or_when_it_expires, rows
 
 # What has just been published is left to a worker that is free: only if none takes it, it is taken out of turn.
 _A_FREE_WORKERS_TURN = timedelta(milliseconds=100)
-
-
-def add(message: Message, attachments: Sequence[Attachment] = (), left_out: Mapping[str, str] | None = None) -> None:
-    """Store a new message in the caller's transaction, ``scheduled`` or ``queued``.
-
-    Args:
-        message: to be stored.
-        attachments: that go with it.
-        left_out: those of its envelope that are on the suppression list, and why; where that is everybody, it is
-            stored as ``suppressed``.
-
-    Raises:
-        django.db.IntegrityError: its ``idempotency_key`` exists already.
-    """
-    now = timezone.now()
-    message.created_at = now
-    if message.send_at is not None and message.send_at > now:
-        message.state = State.SCHEDULED
-        message.due_at = message.send_at
-    else:
-        message.state = State.QUEUED
-        message.queued_at = now
-        message.due_at = no_later_than(message, now + mailer_settings().LOST_AFTER)
-    if left_out:
-        leave_out_at_call(message, left_out, now)
-    if not (attachments or message.idempotency_key or left_out):
-        message.save(force_insert=True, using=database())
-        return
-    # A savepoint: the caller's transaction must outlive an idempotency_key that exists already.
-    with transaction.atomic(using=database()):
-        message.save(force_insert=True, using=database())
-        Attachment.objects.using(database()).bulk_create(attachments)
-        tell({message.id: left_out or {}}, now)
-
-
-def no_later_than(message: Message, when: datetime) -> datetime:
-    """A message that expires must be looked at by then."""
-    return min(when, message.expires_at) if message.expires_at is not None else when
-
-
-def or_when_it_expires(when: datetime) -> Case:
-    """The same for many messages at once, in the database."""
-    return Case(When(expires_at__lt=when, then=F("expires_at")), default=Value(when, DateTimeField()))
 
 
 def claim(ids: Sequence[UUID], token: str, *, redelivered: bool = False) -> list[Message]:

@@ -10,10 +10,9 @@ from django.utils import timezone
 from ..conf import mailer_settings
 from ..exceptions import InvalidTransition
 from ..models import Event, State
-from .rows import WAITING, change, rows, without_conflicts
-
-#: States that nothing leaves by itself.
-FINAL = frozenset({State.SENT, State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED, State.HELD})
+from ..models.choices import FINAL
+from ..models.transactions import without_conflicts
+from .rows import WAITING, change, rows
 
 #: States from which a person may send a message again.
 RETRYABLE = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED, State.HELD})

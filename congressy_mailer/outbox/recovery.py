@@ -10,7 +10,7 @@ from django.utils import timezone
 from ..broker.processes import is_gone
 from ..conf import mailer_settings
 from ..models import Event, Message, State
-from ..replies import FLOOR
+from .backoff import FLOOR
 from .rows import change
 
 _UNKNOWN = "Its worker died while handing it over; whether the mail server took it is not known."

@@ -12,12 +12,12 @@ from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import Batch, Event, Message, State
-from ..replies import LONGEST_COUNTDOWN, Reply, delay
-from ..transports.base import Outcome
+from ..models.transactions import database, without_conflicts
+from ..replies import Outcome, Reply
+from .backoff import LONGEST_COUNTDOWN, delay
 from .batches import watch
-from .claiming import no_later_than
 from .retention import drop_content
-from .rows import database, held, tell, without_conflicts
+from .rows import held, no_later_than, tell
 
 _IN_DOUBT = " (in doubt: the server may have taken it)"
 

@@ -23,8 +23,9 @@ from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import ATTACHMENT_FOLDER, Attachment, Batch, Event, Message, State, WebhookBatch, attachment_storage
-from .commands import FINAL
-from .rows import database, rows, without_conflicts
+from ..models.choices import FINAL
+from ..models.transactions import database, without_conflicts
+from .rows import rows
 
 logger = logging.getLogger("congressy_mailer.retention")
 

@@ -12,8 +12,9 @@ from uuid import UUID
 from django.utils import timezone
 
 from ..models import Event, Message, State
+from ..models.transactions import database, without_conflicts
 from .retention import drop_content
-from .rows import database, rows, without_conflicts
+from .rows import rows
 
 #: Recipients that are left out, as the envelope has them, and why each.
 Reasons = Mapping[str, str]

@@ -12,10 +12,11 @@ from django.utils import timezone
 from ..broker.processes import new_token
 from ..conf import mailer_settings
 from ..models import Message, State
+from ..models.transactions import database, without_conflicts
 from .batches import WITH_BATCH
-from .claiming import expire, or_when_it_expires
+from .claiming import expire
 from .recovery import abandoned, recover
-from .rows import WAITING, database, rows, without_conflicts
+from .rows import WAITING, or_when_it_expires, rows
 
 # One sweep takes no more than this in each state; the next one comes soon enough.
 _LIMIT = 1000

@@ -11,7 +11,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from ..exceptions import SparkPostError
 from ..mime.addresses import ascii_address, bare_address
-from ..transports.envelope import written
+from ..mime.writer import written
 from .client import Client, Key, api_client
 from .transmissions import ToSend, encoded, one, to_of
 

@@ -190,3 +190,7 @@ def _key(event: Mapping[str, Any], message: object) -> str:
     # What it says stands for it, as far as that is no list or object, of which nobody knows how deep it is.
     said = sorted((key, repr(value)) for key, value in event.items() if isinstance(value, str | int | float))
     return sha256(repr((said, message if isinstance(message, str) else None)).encode()).hexdigest()
+
+
+# Classes of what comes back although the mail has arrived: an automatic answer ("Bounce Classification Codes").
+_ANSWERS = {60}

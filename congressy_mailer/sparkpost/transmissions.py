@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from email.header import decode_header, make_header
 from typing import Any
 
-from ..content.templates import Rendered
 from ..mime.addresses import MAX_LINE, ascii_address, bare_address
 from ..mime.outgoing import OutgoingMail
-from ..mime.writer import write
+from ..mime.writer import Rendered, write
 from .substitution import BRACES, Skeleton
 
 #: Recipients of one transmission: SparkPost takes more, and asks for no more at once ("SMTP and REST API Injection Best

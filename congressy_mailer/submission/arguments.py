@@ -7,7 +7,6 @@ Each takes what was given and returns it as it is stored. What is wrong is an
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from zoneinfo import ZoneInfo
 
 import django
@@ -119,19 +118,3 @@ def alias_of(using: str | None) -> str:
             f"using={using!r} is not a mail backend. Known: {', '.join(sorted(known)) or 'none but the default one'}."
         )
     return using
-
-
-def list_of(list_id: str | None, transactional: bool) -> str:
-    """One of the ``LISTS``; empty for none."""
-    if not list_id:
-        return ""
-    known = mailer_settings().LISTS
-    if list_id not in known:
-        near = get_close_matches(str(list_id), known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known) or 'none'}."
-        raise InvalidOption(f"list_id={list_id!r} is not one of CONGRESSY_MAILER['LISTS'].{hint}")
-    if transactional:
-        raise InvalidOption(
-            f"list_id={list_id!r} is for mail that a recipient may leave: it goes with transactional=False."
-        )
-    return list_id

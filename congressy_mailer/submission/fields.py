@@ -20,17 +20,8 @@ from ..mime.attachments import ReadAttachment, read_attachments
 from ..models import Priority
 from ..redaction import without_repeating
 from ..sparkpost.options import sparkpost_fields
-from .arguments import (
-    alias_of,
-    aware_time,
-    check_times,
-    flag,
-    language_of,
-    list_of,
-    priority_of,
-    ready_text,
-    timezone_of,
-)
+from ..suppressions.lists import list_of
+from .arguments import alias_of, aware_time, check_times, flag, language_of, priority_of, ready_text, timezone_of
 
 
 @sensitive_variables()

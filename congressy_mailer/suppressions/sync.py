@@ -23,12 +23,12 @@ from django.utils import timezone
 from .. import periodic, suppressions
 from ..exceptions import SparkPostError
 from ..models import Listing, Suppression
-from ..outbox import database
-from ..outbox.rows import without_conflicts
+from ..models.transactions import database, without_conflicts
 from ..sparkpost import suppression_list
 from ..sparkpost.client import Client, api_client
 from ..sparkpost.suppression_list import MAX_ENTRIES, RemoteEntry
-from . import Entry, Source
+from .entries import Entry
+from .rules import Source
 
 #: How long one run may take, in seconds, before it leaves the rest to the next.
 LONGEST = 20.0

@@ -11,8 +11,9 @@ from datetime import timedelta
 from threading import Lock
 
 from ..conf import mailer_settings
+from ..conf.validation import parse_rate
 from ..replies import Reply, says_too_fast
-from .rates import HALVING_INTERVAL, LONGEST_HELD, SlowDown, batch, burst, parse_rate, rate_in_force, slowed
+from .rates import HALVING_INTERVAL, LONGEST_HELD, SlowDown, batch, burst, rate_in_force, slowed
 from .store import Ledger, Seen
 from .stores import ledgers
 

@@ -6,12 +6,7 @@ All rates are mails per second; all times are seconds since some moment that one
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
-from functools import lru_cache
-
-_PERIODS = {"s": 1, "m": 60, "h": 3600}
-_RATE = re.compile(r"\s*([1-9][0-9]{0,8})\s*/\s*([smh])\s*", re.ASCII)
 
 #: However often a server says that it is too fast: without any mail nobody would notice that it takes some again.
 SLOWEST = 1.0
@@ -30,19 +25,6 @@ _AHEAD = 0.02
 
 #: Permits that were not used within this time are not used any more: other workers were given theirs meanwhile.
 LONGEST_HELD = 0.1
-
-
-@lru_cache(maxsize=16)
-def parse_rate(text: str) -> float:
-    """Mails per second of a text such as ``"100/s"``, ``"1000/m"`` or ``"20000/h"``.
-
-    Raises:
-        ValueError: it is no such text; the message says what it must be.
-    """
-    found = _RATE.fullmatch(text)
-    if found is None:
-        raise ValueError('a whole number for each second, minute or hour, such as "100/s", "1000/m" or "20000/h"')
-    return int(found[1]) / _PERIODS[found[2]]
 
 
 @dataclass(frozen=True, slots=True)

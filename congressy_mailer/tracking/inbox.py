@@ -11,16 +11,18 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from uuid import UUID
 
-from django.db import DatabaseError, IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, connections, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
+from ..broker import sending
 from ..conf import mailer_settings
 from ..models import WebhookBatch
-from ..outbox.rows import database, without_conflicts
+from ..models.transactions import commits_by_hand, database, without_conflicts
 from ..replies import readable
 
 #: What a task is published with: the batch, and the ``due_at`` that it has.
@@ -126,3 +128,26 @@ def _batches(key: UUID) -> QuerySet[WebhookBatch]:
 
 def _held(batch: WebhookBatch) -> QuerySet[WebhookBatch]:
     return _batches(batch.pk).filter(due_at=batch.due_at)
+
+
+def publish_webhook_on_commit(ticket: Ticket) -> None:
+    """Have a batch of SparkPost's events processed once the transaction that stored it has committed."""
+    connection = connections[database()]
+    if commits_by_hand(connection):
+        unpublished([ticket])
+        return
+    transaction.on_commit(partial(publish_webhooks, [ticket]), using=connection.alias, robust=True)
+
+
+def publish_webhooks(tickets: Sequence[Ticket]) -> bool:
+    """Have these batches of SparkPost's events processed, each by a task of its own. Never raises.
+
+    Returns:
+        Whether the broker took them. If not, the next sweep publishes what it did not.
+    """
+    queue = mailer_settings().BULK_QUEUE
+    for position, (key, due_at) in enumerate(tickets):
+        if not sending.send(sending.PROCESS_WEBHOOKS, str(key), due_at.isoformat(), queue=queue):
+            unpublished(tickets[position:])
+            return False
+    return True

@@ -8,7 +8,7 @@ changes any of it holds the lock on the message, so that several workers may be 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial, wraps
@@ -16,23 +16,18 @@ from typing import ParamSpec, TypeVar
 from uuid import UUID
 
 from django.db import IntegrityError, connections, transaction
-from django.db.models import Q
 from django.utils import timezone
 
 from .. import suppressions
 from ..mime.addresses import comparable_address
-from ..models import BounceCategory, DeliveryStatus, Event, Message, RecipientStatus
-from ..outbox import database
-from ..outbox.rows import rows, without_conflicts
+from ..models import DeliveryStatus, Event, Message, RecipientStatus
+from ..models.transactions import database, without_conflicts
+from ..outbox.rows import rows
 from ..signals import TrackedEvent, tracked
-from ..sparkpost.events import Told
-from ..suppressions import SOFT_BOUNCES_WITHIN, Entry, Scope, Source
+from ..sparkpost.events import _ANSWERS, Told
+from .bounces import Type, _is_soft, _reasons, _too_often
 
-Type = Event.Type
 Arrival = RecipientStatus.Arrival
-
-# Classes of what comes back although the mail has arrived: an automatic answer ("Bounce Classification Codes").
-_ANSWERS = {60}
 
 _ARRIVALS: Mapping[str, Arrival] = {
     Type.DELAYED: Arrival.DELAYED,
@@ -56,7 +51,6 @@ _ATTENTION = [
     "", DeliveryStatus.DELIVERED, DeliveryStatus.OPENED, DeliveryStatus.CLICKED, DeliveryStatus.DELAYED,
     DeliveryStatus.UNSUBSCRIBED, DeliveryStatus.REJECTED, DeliveryStatus.BOUNCED, DeliveryStatus.COMPLAINED,
 ]  # fmt: skip
-_SUPPRESSING = {BounceCategory.HARD: "hard", BounceCategory.ADMIN: "admin"}
 _TRIES = 8
 
 _P = ParamSpec("_P")
@@ -231,62 +225,6 @@ def _save(changed: Iterable[RecipientStatus]) -> None:
     by_key = connections[database()].features.supports_update_conflicts_with_target
     unique = ["id"] if by_key else None
     statuses.bulk_create(known, update_conflicts=True, update_fields=_CHANGING, unique_fields=unique)
-
-
-def _reasons(messages: Mapping[UUID, Message], new: Sequence[Told]) -> Iterator[Entry]:
-    """Why addresses are not to be written to any more. Mails of others through the same account count, too."""
-    for told in new:
-        event = told.event
-        if "@" not in told.address:
-            continue
-        if event.type == Type.COMPLAINED:
-            yield from _entries(told, Source.COMPLAINT, "complaint")
-        elif event.type == Type.UNSUBSCRIBED:
-            message = messages.get(event.message) if event.message else None
-            yield from _entries(told, Source.UNSUBSCRIBE, "unsubscribe", message.list_id if message else "")
-        elif event.type == Type.BOUNCED and event.bounce_category in _SUPPRESSING:
-            yield from _entries(told, Source.BOUNCE, _SUPPRESSING[BounceCategory(event.bounce_category)])
-
-
-def _entries(told: Told, source: Source, rule: str, list_id: str = "") -> Iterator[Entry]:
-    scopes = suppressions.scopes(rule)
-    if list_id and scopes:
-        # Who leaves a list leaves that list alone.
-        scopes = (Scope.LIST,)
-    for scope in scopes:
-        yield Entry(
-            at=told.event.at, source=source, reason=told.event.reason, address=told.address, scope=scope,
-            list_id=list_id if scope == Scope.LIST else "",
-        )  # fmt: skip
-
-
-def _is_soft(told: Told) -> bool:
-    event = told.event
-    return "@" in told.address and event.bounce_category == BounceCategory.SOFT and event.bounce_class not in _ANSWERS
-
-
-def _too_often(soft: Iterable[Told], limit: int) -> Iterator[Entry]:
-    """Of each address every moment at which it had bounced too often, of those that these bounces belong to."""
-    these = [(told.address, told.event.at) for told in soft]
-    if not these:
-        return
-    addresses, times = zip(*these, strict=True)
-    bounces = Event.objects.using(database()).filter(
-        Q(bounce_class=None) | ~Q(bounce_class__in=_ANSWERS),
-        recipient__in=sorted(set(addresses)), type=Type.BOUNCED, bounce_category=BounceCategory.SOFT,
-        at__gte=min(times) - SOFT_BOUNCES_WITHIN, at__lte=max(times) + SOFT_BOUNCES_WITHIN,
-    )  # fmt: skip
-    known: dict[str, list[datetime]] = defaultdict(list)
-    for address, at in bounces.order_by("at").values_list("recipient", "at"):
-        known[address].append(at)
-    for address, moments in known.items():
-        for first, last in zip(moments, moments[limit - 1 :], strict=False):
-            if last - first <= SOFT_BOUNCES_WITHIN:
-                for scope in suppressions.scopes("hard"):
-                    yield Entry(
-                        at=last, since=first, source=Source.BOUNCE, address=address, scope=scope,
-                        reason=f"{limit} soft bounces within {SOFT_BOUNCES_WITHIN.days} days",
-                    )  # fmt: skip
 
 
 def _tell(new: Iterable[Told]) -> None:

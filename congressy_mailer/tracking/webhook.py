@@ -21,7 +21,6 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_POST
 
-from ..broker import publisher
 from ..conf import mailer_settings
 from ..sparkpost import TOKEN_HEADER
 from ..sparkpost.events import found_in
@@ -66,7 +65,7 @@ def receive(request: HttpRequest) -> HttpResponse:
     if events:
         ticket = inbox.store(request.headers.get(_BATCH_ID, ""), body, events)
         if ticket is not None:
-            publisher.publish_webhook_on_commit(ticket)
+            inbox.publish_webhook_on_commit(ticket)
     return HttpResponse()
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
-from ..exceptions import TransportUnavailable
+from ..exceptions import account_refused
 from ..mime.outgoing import OutgoingMail
-from ..replies import Reply, Stage, Verdict, classify
+from ..replies import Outcome, Reply, Stage, Verdict, classify
 
 
 def always() -> bool:
@@ -27,27 +27,6 @@ class Composed:
     mail: OutgoingMail
     #: Whether it may still be begun, for a transport that has others to see to after it was pulled.
     may_begin: Callable[[], bool] = always
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one mail, recipient by recipient: every envelope recipient is in exactly one of the three."""
-
-    #: Key of the message.
-    key: UUID
-    #: Recipients that the server took the mail for.
-    accepted: tuple[str, ...] = ()
-    #: Recipients to be tried again, with the reason.
-    deferred: Mapping[str, Reply] = field(default_factory=dict)
-    #: Recipients never to be tried again, with the reason.
-    rejected: Mapping[str, Reply] = field(default_factory=dict)
-    #: The server's last word about the mail as a whole.
-    reply: Reply = field(default_factory=lambda: Reply(None, ""))
-    #: The account may not send for the sender's domain: the fault of the configuration, and no mail's attempt. The
-    #: recipients are in none of the three.
-    sender_refused: bool = False
-    #: The server may have taken the mail although no reply said so.
-    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,27 +80,6 @@ def outcome_of(composed: Composed, answer: Answer) -> Outcome:
         rejected={recipient: said[recipient] for recipient, verdict in verdicts.items() if verdict is Verdict.REJECTED},
         reply=answer.reply,
         in_doubt=answer.in_doubt,
-    )
-
-
-def account_refused(reply: Reply) -> TransportUnavailable:
-    """The error for what a server said to a mail, and means for all of the account's."""
-    error = TransportUnavailable(f"The mail server refuses this account: {reply}")
-    error.reply = reply
-    return error
-
-
-def in_ascii(outcome: Outcome) -> Outcome:
-    """The same with every character of the replies that is not ASCII written as an escape."""
-
-    def escaped(reply: Reply) -> Reply:
-        return replace(reply, text=reply.text.encode("ascii", "backslashreplace").decode())
-
-    return replace(
-        outcome,
-        deferred={recipient: escaped(reply) for recipient, reply in outcome.deferred.items()},
-        rejected={recipient: escaped(reply) for recipient, reply in outcome.rejected.items()},
-        reply=escaped(outcome.reply),
     )
 
 

@@ -14,9 +14,9 @@ from django.utils.module_loading import import_string
 
 from ..conf import mailer_settings
 from ..exceptions import TransportUnavailable
-from ..replies import Reply, Stage, readable
+from ..replies import Outcome, Reply, Stage, readable
 from ..sparkpost import headers
-from .base import Answer, Composed, Outcome, nothing, outcome_of
+from .base import Answer, Composed, nothing, outcome_of
 from .smtp.replies import LONGEST_REPLY, NotAReply, ReplyParser
 
 # RFC 5321 §4.5.3.2 and SparkPost's "SMTP and REST API Injection Best Practices" ask for at least a minute.

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import email
-import email.policy
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.generator import BytesGenerator
-from io import BytesIO
-from typing import Any
-
-from django.core.mail import EmailMessage
 
 from ..mime.addresses import ascii_address, bare_address
 from ..mime.headers import further_field
+from ..mime.writer import written
 from ..replies import Reply
 from ..sparkpost import headers
 from .base import Composed
 
 #: Content that goes to nobody: what RFC 2920 §3.1 has a client send when no recipient was accepted, but DATA was.
 LONE_DOT = b".\r\n"
-
-_SEVEN_BIT = email.policy.compat32.clone(cte_type="7bit")
-
-_LINE_BREAK = re.compile(rb"\r\n|\r|\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +69,6 @@ def address(composed: Composed, *, for_sparkpost: bool = False) -> Letter:
     return Letter(composed, sender, recipients, refused, first_field=first_field)
 
 
-def written(mail: EmailMessage, *, eight_bit: bool) -> bytes:
-    """A mail with CRLF line breaks, as it arrives: dots are not doubled.
-
-    Args:
-        mail: one of ours, or any of Django's.
-        eight_bit: it may have characters that are not ASCII.
-    """
-    content: bytes | None = getattr(mail, "wire", None)
-    if content is not None:
-        return content
-    content = _written(mail.message())
-    if not eight_bit and not content.isascii():
-        # As it was read back, since the message classes of Django before 6.0 cannot be written so.
-        content = _written(email.message_from_bytes(content, policy=_SEVEN_BIT))
-    return _in_pairs(content)
-
-
 def _sparkpost_field(composed: Composed) -> bytes:
     keys = composed.mail.sparkpost
     return further_field(headers.NAME, headers.header_value(keys)).encode("ascii") if keys else b""
@@ -114,20 +86,6 @@ def _path(address: str) -> str:
         # A line break would end the command, and begin another.
         raise ValueError(f"{address!r} has control characters")
     return address
-
-
-def _written(message: Any) -> bytes:
-    buffer = BytesIO()
-    BytesGenerator(buffer, mangle_from_=False).flatten(message, linesep="\r\n")
-    return buffer.getvalue()
-
-
-def _in_pairs(content: bytes) -> bytes:
-    if not content.count(b"\r\n") == content.count(b"\r") == content.count(b"\n"):
-        # RFC 5321 §2.3.8 allows CR and LF in pairs only: where servers differ about a single one, one mail can
-        # pass for two.
-        content = _LINE_BREAK.sub(b"\r\n", content)
-    return content
 
 
 def _closed(content: bytes) -> bytes:

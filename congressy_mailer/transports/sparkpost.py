@@ -10,13 +10,14 @@ from typing import Any
 
 from django.views.decorators.debug import sensitive_variables
 
-from ..exceptions import SparkPostError, TransportUnavailable
-from ..replies import Reply, Verdict
+from ..exceptions import SparkPostError, TransportUnavailable, account_refused
+from ..mime.writer import written
+from ..replies import Outcome, Reply, Verdict
 from ..sparkpost.answers import created, refusal
 from ..sparkpost.client import Client
 from ..sparkpost.transmissions import MAX_RECIPIENTS, ToSend, encoded, likeness, many, one, to_of
-from .base import Composed, Outcome, account_refused, nothing
-from .envelope import Letter, address, written
+from .base import Composed, nothing
+from .envelope import Letter, address
 
 # What is taken at once, for those that are alike among it: bytes of mail, and seconds of composing.
 _MOST_BYTES = 8_000_000

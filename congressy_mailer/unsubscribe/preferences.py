@@ -9,7 +9,8 @@ from django.utils import timezone
 from .. import suppressions
 from ..conf import mailer_settings
 from ..mime.addresses import comparable_address
-from ..suppressions import Entry, Scope, Source
+from ..suppressions.entries import Entry
+from ..suppressions.rules import Scope, Source
 
 
 def leave(address: str, list_id: str, reason: str) -> None:

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods
 
 from ..conf import mailer_settings
 from ..models import Message
-from ..outbox import database
+from ..models.transactions import database
 from ..tracking.recording import left
 from . import preferences
 from .links import BadLink, Link, read

@@ -62,7 +62,7 @@ def settings_reference() -> str:
     """Every key of ``CONGRESSY_MAILER``."""
     from congressy_mailer.conf import MailerSettings
 
-    meanings = comments("congressy_mailer.conf", "MailerSettings")
+    meanings = comments("congressy_mailer.conf.settings", "MailerSettings")
     entries = []
     for field in fields(MailerSettings):
         default = field.default if field.default is not MISSING else field.default_factory()  # type: ignore[misc]

@@ -10,7 +10,8 @@ from typing import Any
 
 import redis
 
-from testbed.processes import Process, ProcessError, Startable, free_port
+from congressy_mailer.testing.local_sparkpost.startable import Startable
+from testbed.processes import Process, ProcessError, free_port
 from testbed.redis_server import EmbeddedRedis, find_redis_server
 from testbed.servers.server import HOST
 

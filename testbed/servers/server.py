@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from testbed.processes import Process, ProcessError, Startable, free_port
+from congressy_mailer.testing.local_sparkpost.startable import Startable
+from testbed.processes import Process, ProcessError, free_port
 
 HOST = "127.0.0.1"
 #: A RabbitMQ on two busy cores needs 10 s; this is for much slower machines.

@@ -20,7 +20,10 @@ from pathlib import Path
 
 from congressy_mailer.testing.local_sparkpost import lifetime
 from testbed.redis_server import EmbeddedRedis
-from testbed.servers import MariaDB, PostgreSQL, RabbitMQ, Server
+from testbed.servers.mariadb import MariaDB
+from testbed.servers.postgresql import PostgreSQL
+from testbed.servers.rabbitmq import RabbitMQ
+from testbed.servers.server import Server
 
 _DATABASES: dict[str, type[Server] | None] = {"sqlite": None, "postgresql": PostgreSQL, "mariadb": MariaDB}
 _ALL = [

@@ -12,7 +12,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import Count
 
 from congressy_mailer.models import Message
-from congressy_mailer.outbox import FINAL
+from congressy_mailer.models.choices import FINAL
 from testbed.processes import ProcessError
 from tests.chaos.faults import Course, Fault, deck
 from tests.chaos.stage import Stage

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from congressy_mailer.mime.addresses import bare_address
 from congressy_mailer.models import Message, State
-from congressy_mailer.outbox import FINAL
+from congressy_mailer.models.choices import FINAL
 from tests.chaos.journal import JournalReader
 from tests.chaos.mails import make_mail
 from tests.chaos.stage import Kill

@@ -24,7 +24,7 @@ from django.utils import timezone
 from kombu import Producer
 
 from congressy_mailer import outbox, periodic, send_mail
-from congressy_mailer.broker import publisher
+from congressy_mailer.broker import publisher, sending
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
@@ -307,7 +307,7 @@ def test_a_child_process_finds_out_for_itself(broker: str, redis_server: Embedde
     with breaker.lock:
         child = os.fork()
         if child == 0:  # pragma: no cover
-            os._exit(0 if publisher._publisher.breaker.lets_through() and publisher.publish_sweep() else 1)
+            os._exit(0 if publisher._publisher.breaker.lets_through() and sending.publish_sweep() else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 

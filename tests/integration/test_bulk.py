@@ -18,8 +18,8 @@ from django.test import RequestFactory, override_settings
 from django.utils import timezone
 from django.views.debug import ExceptionReporter
 
-from congressy_mailer import Attachment, Priority, Recipient, asend_bulk, bulk, outbox, send_bulk, send_mail, tasks
-from congressy_mailer.broker import publisher
+from congressy_mailer import Attachment, Priority, Recipient, asend_bulk, outbox, send_bulk, send_mail, tasks
+from congressy_mailer.broker import sending
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import (
     InvalidAddress,
@@ -30,10 +30,11 @@ from congressy_mailer.exceptions import (
 )
 from congressy_mailer.models import Attachment as StoredAttachment
 from congressy_mailer.models import Batch, Message, State
+from congressy_mailer.models.progress import Progress
 from congressy_mailer.outbox import batches
-from congressy_mailer.replies import Reply
+from congressy_mailer.replies import Outcome, Reply
+from congressy_mailer.submission import batch_writer
 from congressy_mailer.submission.recipients import Reader
-from congressy_mailer.transports.base import Outcome
 from tests.conftest import at_once
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
@@ -45,11 +46,11 @@ def tasks_of_batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     sent: list[tuple[int, bool]] = []
 
     def send(task: str, *arguments: Any, **options: Any) -> bool:
-        if task == publisher.DELIVER_BATCH:
+        if task == sending.DELIVER_BATCH:
             sent.append(arguments[1:])
         return True
 
-    monkeypatch.setattr("congressy_mailer.broker.publisher._send", send)
+    monkeypatch.setattr("congressy_mailer.broker.sending.send", send)
     return sent
 
 
@@ -91,7 +92,7 @@ def test_each_recipient_gets_a_mail_of_its_own() -> None:
         subject="Olá",
         language="pt-br",
     )
-    assert batch.progress() == bulk.Progress({State.QUEUED: 250}, 0, True)
+    assert batch.progress() == Progress({State.QUEUED: 250}, 0, True)
     work(batch)
     progress = batch.progress()
     assert (progress.total, progress.sent, progress.finished, progress.done) == (250, 250, 250, True)
@@ -157,7 +158,7 @@ def test_recipients_that_are_wrong_are_left_out_and_reported() -> None:
 
 def test_no_more_problems_are_kept_than_people_read() -> None:
     batch = send_bulk(["x"] * 300, subject="x", message="y", on_invalid="skip")
-    assert (batch.skipped, len(batch.problems)) == (300, bulk.PROBLEMS_KEPT)
+    assert (batch.skipped, len(batch.problems)) == (300, batch_writer.PROBLEMS_KEPT)
 
 
 class Broken(Exception):
@@ -170,7 +171,7 @@ def interrupted(count: int) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_the_same_key_goes_on_where_the_caller_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK", 10)
+    monkeypatch.setattr(batch_writer, "_CHUNK", 10)
     options: dict[str, Any] = {"template": "mail/hello", "subject": "x", "key": "newsletter 7", "on_invalid": "skip"}
     with pytest.raises(Broken):
         send_bulk(interrupted(25), **options)
@@ -194,7 +195,7 @@ def test_an_interrupted_caller_has_sent_nothing_where_all_or_nothing_is_asked_fo
 def test_nobody_gets_two_mails_of_a_batch_with_a_key_unless_they_are_told_apart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK", 2)
+    monkeypatch.setattr(batch_writer, "_CHUNK", 2)
     recipients = ["ana@example.com", "bia@example.com", "ANA@example.com", "bia@example.com"]
     batch = send_bulk(recipients, subject="x", message="y", key="k")
     assert addresses(batch) == ["ana@example.com", "bia@example.com"]
@@ -209,7 +210,7 @@ def test_nobody_gets_two_mails_of_a_batch_with_a_key_unless_they_are_told_apart(
 def test_callers_with_the_same_key_at_the_same_moment_store_each_recipient_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK", 7)
+    monkeypatch.setattr(batch_writer, "_CHUNK", 7)
 
     def send(_: int) -> UUID | None:
         try:
@@ -246,7 +247,7 @@ def test_cancelling_takes_back_what_has_not_been_sent(monkeypatch: pytest.Monkey
 
 
 def test_a_batch_that_is_cancelled_while_it_is_stored_ends_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK", 10)
+    monkeypatch.setattr(batch_writer, "_CHUNK", 10)
 
     def some() -> Iterator[Any]:
         yield from people(15)
@@ -452,8 +453,8 @@ def test_where_the_host_commits_by_hand_a_sweep_finds_the_batch(way: Any) -> Non
 def test_the_storer_does_not_publish_a_round_that_is_over(
     tasks_of_batches: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK", 10)
-    monkeypatch.setattr(bulk, "_PUBLISH_AGAIN", 0.0)
+    monkeypatch.setattr(batch_writer, "_CHUNK", 10)
+    monkeypatch.setattr(batch_writer, "_PUBLISH_AGAIN", 0.0)
 
     def some() -> Iterator[Any]:
         yield from people(11)
@@ -470,7 +471,7 @@ def test_the_storer_does_not_publish_a_round_that_is_over(
 def test_no_more_tasks_work_at_a_batch_than_there_may_be(
     tasks_of_batches: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "_PUBLISH_AGAIN", 0.0)
+    monkeypatch.setattr(batch_writer, "_PUBLISH_AGAIN", 0.0)
     batch = send_bulk(people(5000), template="mail/hello", subject="x", on_invalid="skip")
     at_work = [lead for round, lead in tasks_of_batches if outbox.keep_watch(batch.pk, round)]
     # One, which sees to the others.
@@ -489,7 +490,7 @@ def test_no_more_tasks_work_at_a_batch_than_there_may_be(
 
 
 def test_the_same_addresses_are_the_same_recipient_whatever_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK", 1)
+    monkeypatch.setattr(batch_writer, "_CHUNK", 1)
 
     def first() -> Iterator[Recipient]:
         yield Recipient(to="Ana <ana@example.com>")
@@ -537,7 +538,7 @@ def test_what_a_person_queues_again_has_left_its_batch(end: str) -> None:
 def test_a_sensitive_batch_that_was_cancelled_while_it_was_stored_says_nothing_any_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bulk, "_CHUNK", 10)
+    monkeypatch.setattr(batch_writer, "_CHUNK", 10)
 
     def some() -> Iterator[Any]:
         yield from people(15)

@@ -18,7 +18,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from congressy_mailer import outbox, send_mail
-from congressy_mailer.broker import celery_app, publisher
+from congressy_mailer.broker import celery_app, publisher, sending
 from congressy_mailer.models import Message, State
 from testbed.redis_server import EmbeddedRedis
 
@@ -160,7 +160,7 @@ def test_what_the_host_says_of_its_own_tasks_is_not_about_mail(
 ) -> None:
     host = Celery("host", set_as_current=False)
     host.conf.update(broker_url=queue.server.url, **values)
-    monkeypatch.setattr(publisher, "find_celery_app", lambda: host)
+    monkeypatch.setattr(sending, "find_celery_app", lambda: host)
     keys = [send(), send()]
     assert queue.published() == [[key] for key in keys]
 

@@ -12,13 +12,15 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.test import override_settings
 from django.utils import timezone
 
-from congressy_mailer.content.templates import Rendered
+from congressy_mailer.delivery.composing import compose
 from congressy_mailer.exceptions import TransportUnavailable
-from congressy_mailer.mime.outgoing import OutgoingMail, compose
+from congressy_mailer.mime.outgoing import OutgoingMail
+from congressy_mailer.mime.writer import Rendered
 from congressy_mailer.models import Message
-from congressy_mailer.replies import Reply
-from congressy_mailer.testing.local_sparkpost import HANG_UP, KEEP_AND_HANG_UP, LocalSparkPost, Stage
-from congressy_mailer.transports.base import Composed, Outcome
+from congressy_mailer.replies import Outcome, Reply
+from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, KEEP_AND_HANG_UP, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from congressy_mailer.transports.base import Composed
 from congressy_mailer.transports.django_backend import DjangoTransport, open_backend
 
 pytestmark = pytest.mark.email_settings

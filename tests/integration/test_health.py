@@ -21,7 +21,7 @@ from django.test import override_settings
 from django.utils import timezone, translation
 
 from congressy_mailer import outbox, periodic, send_mail, tasks
-from congressy_mailer.broker.publisher import publish_sweep
+from congressy_mailer.broker.sending import publish_sweep
 from congressy_mailer.health import check_health
 from congressy_mailer.management.commands.mailer import Command
 from congressy_mailer.models import Duty, Message, State, TransportStatus
@@ -315,7 +315,7 @@ def test_sweeps_at_the_same_time_publish_each_message_once(monkeypatch: pytest.M
         found.extend(some)
         return True
 
-    monkeypatch.setattr("congressy_mailer.broker.publisher.publish", publish)
+    monkeypatch.setattr("congressy_mailer.outbox.publishing.publish", publish)
     periodic.done(periodic.PURGE)
     outbox.unpublished(ids)
     at_once(lambda worker: tasks.sweep(time.time() + 1), 6)

@@ -21,8 +21,7 @@ from congressy_mailer import outbox, send_mail
 from congressy_mailer.broker.processes import is_gone, this_host
 from congressy_mailer.exceptions import InvalidTransition
 from congressy_mailer.models import Event, Message, State
-from congressy_mailer.replies import Reply
-from congressy_mailer.transports.base import Outcome
+from congressy_mailer.replies import Outcome, Reply
 from tests.conftest import at_once
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]

@@ -24,18 +24,12 @@ from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.mime.outgoing import OutgoingMail
 from congressy_mailer.models import Message, State, TransportStatus
-from congressy_mailer.replies import FLOOR, Reply
-from congressy_mailer.testing.local_sparkpost import (
-    HANG_UP,
-    KEEP_AND_HANG_UP,
-    SILENCE,
-    Exchange,
-    LocalSparkPost,
-    Raw,
-    Stage,
-)
+from congressy_mailer.outbox.backoff import FLOOR
+from congressy_mailer.replies import Outcome, Reply
+from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, Raw, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.transports import pool
-from congressy_mailer.transports.base import Composed, Outcome, Transport
+from congressy_mailer.transports.base import Composed, Transport
 from congressy_mailer.transports.django_backend import DjangoTransport, open_backend
 from congressy_mailer.transports.smtp.transport import SmtpTransport
 

@@ -19,12 +19,11 @@ from congressy_mailer.delivery import composing, recording
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State
-from congressy_mailer.replies import Reply
+from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.signals import transport_unavailable
 from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.throttling import Pace
-from congressy_mailer.transports.base import Outcome
 from tests.conftest import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]

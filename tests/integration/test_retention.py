@@ -18,8 +18,7 @@ from congressy_mailer import cancel, outbox, periodic, send_mail, tasks
 from congressy_mailer.exceptions import InvalidTransition
 from congressy_mailer.models import ATTACHMENT_FOLDER, Attachment, Batch, Event, Message, State, attachment_storage
 from congressy_mailer.outbox import retention
-from congressy_mailer.replies import Reply
-from congressy_mailer.transports.base import Outcome
+from congressy_mailer.replies import Outcome, Reply
 from tests.conftest import at_once
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]

@@ -24,10 +24,11 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 from django.utils import translation
 
-from congressy_mailer import bulk, outbox
+from congressy_mailer import outbox
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.management import bulk_progress, bulk_send
 from congressy_mailer.models import Attachment, Batch, Message, State
+from congressy_mailer.submission import batch_writer
 from tests.conftest import database_url, wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
@@ -164,7 +165,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
 def test_the_same_command_goes_on_after_an_interruption(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     people.write_text("E-mail\n" + "".join(f"ana{number}@example.com\n" for number in range(9)))
-    monkeypatch.setattr(bulk, "_CHUNK", 4)
+    monkeypatch.setattr(batch_writer, "_CHUNK", 4)
     with monkeypatch.context() as context:
         interrupt(context, 0)
         done = send(people)

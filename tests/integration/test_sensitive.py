@@ -21,8 +21,8 @@ from django.utils.functional import lazy
 from django.views.debug import ExceptionReporter
 
 from congressy_mailer import MailerError, asend_mail, outbox, send_mail
-from congressy_mailer.broker import publisher
 from congressy_mailer.content.templates import ready_content
+from congressy_mailer.delivery.composing import compose
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import (
     AttachmentTooLarge,
@@ -32,8 +32,8 @@ from congressy_mailer.exceptions import (
     InvalidOption,
     TransportUnavailable,
 )
-from congressy_mailer.mime.outgoing import compose
 from congressy_mailer.models import Attachment, Event, Message, State, TransportStatus
+from congressy_mailer.outbox import publishing
 from testbed.processes import Process
 from tests.conftest import wait_for
 
@@ -361,7 +361,7 @@ def test_a_real_worker_that_logs_everything_does_not_log_it(
 ) -> None:
     worker = start_worker("-l", "DEBUG")
     good, missing, wrong = queue(**READY), with_code("part"), with_code("link")
-    publisher.publish([good.pk, missing.pk, wrong.pk])
+    publishing.publish([good.pk, missing.pk, wrong.pk])
     wait_for(lambda: Message.objects.filter(attempts=1).count() == 2, what="an attempt")
     wait_for(lambda: Message.objects.filter(state=State.FAILED).exists(), what="the failure")
     good.refresh_from_db()

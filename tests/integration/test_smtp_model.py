@@ -14,11 +14,12 @@ from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer.content.templates import Rendered
+from congressy_mailer.delivery.composing import compose
 from congressy_mailer.exceptions import TransportUnavailable
-from congressy_mailer.mime.outgoing import compose
+from congressy_mailer.mime.writer import Rendered
 from congressy_mailer.models import Message
-from congressy_mailer.transports.base import Composed, Outcome
+from congressy_mailer.replies import Outcome
+from congressy_mailer.transports.base import Composed
 from congressy_mailer.transports.django_backend import open_backend
 from congressy_mailer.transports.smtp.transport import SmtpTransport
 from tests.support.scripted_smtp import YES, ScriptedServer, Step

@@ -17,21 +17,22 @@ from django.core.mail.backends import smtp as django_smtp
 from django.test import override_settings
 from django.utils import timezone
 
-from congressy_mailer.content.templates import Rendered
+from congressy_mailer.delivery.composing import compose
 from congressy_mailer.exceptions import TransportUnavailable
-from congressy_mailer.mime.outgoing import compose
+from congressy_mailer.mime.writer import Rendered
 from congressy_mailer.models import Message
-from congressy_mailer.replies import Reply
-from congressy_mailer.testing.local_sparkpost import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, LocalSparkPost, Stage
-from congressy_mailer.transports.base import Composed, Outcome
+from congressy_mailer.replies import Outcome, Reply
+from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from congressy_mailer.transports.base import Composed
 from congressy_mailer.transports.django_backend import DjangoTransport, open_backend
 from congressy_mailer.transports.pool import transport_for
 from congressy_mailer.transports.smtp import session
 from congressy_mailer.transports.smtp.transport import SmtpTransport, sends_as_django_does
+from tests.support.scripted_smtp import YES, ScriptedServer, Step
+from tests.support.tcp_relay import Relay
 
 from ..conftest import wait_for
-from ..support.scripted_smtp import YES, ScriptedServer, Step
-from ..support.tcp_relay import Relay
 from .test_smtp_model import mail as model_mail
 from .test_smtp_model import transport_to
 

@@ -12,7 +12,8 @@ from django.test import Client, override_settings
 from django.urls import clear_url_caches
 from django.utils import timezone, translation
 
-from congressy_mailer import checks, send_mail
+from congressy_mailer import send_mail
+from congressy_mailer.checks import web
 from congressy_mailer.models import WebhookBatch
 from congressy_mailer.sparkpost.events import read
 from congressy_mailer.tracking.recording import track
@@ -117,18 +118,18 @@ def found(check: Any) -> list[str]:
 
 
 def test_checks_of_the_webhook() -> None:
-    assert found(checks.check_webhook) == []
+    assert found(web.check_webhook) == []
     with override_settings(CONGRESSY_MAILER={"SPARKPOST_API_KEY": "key"}):
-        assert found(checks.check_webhook) == ["congressy_mailer.W006"]
+        assert found(web.check_webhook) == ["congressy_mailer.W006"]
     with override_settings(CONGRESSY_MAILER={"WEBHOOK_SECRETS": ["bearer 12345"], "SPARKPOST_API_KEY": "key"}):
-        assert found(checks.check_webhook) == []
-        assert found(checks.check_webhook_secrets) == ["congressy_mailer.W007"]
+        assert found(web.check_webhook) == []
+        assert found(web.check_webhook_secrets) == ["congressy_mailer.W007"]
         with override_settings(ROOT_URLCONF="django.contrib.auth.urls"):
             clear_url_caches()
-            assert found(checks.check_webhook) == ["congressy_mailer.E019"]
+            assert found(web.check_webhook) == ["congressy_mailer.E019"]
         clear_url_caches()
     with override_settings(CONGRESSY_MAILER={"WEBHOOK_SECRETS": [f"basic a:{SECRET}", f"token {SECRET}"]}):
-        assert found(checks.check_webhook_secrets) == []
+        assert found(web.check_webhook_secrets) == []
 
 
 @pytest.mark.django_db

@@ -19,11 +19,12 @@ from congressy_mailer import outbox, send_bulk, send_mail, suppressions
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import InvalidAddress, InvalidOption, InvalidTransition
 from congressy_mailer.models import Attachment, Event, Message, State, Suppression
-from congressy_mailer.replies import Reply
-from congressy_mailer.suppressions import Entry, Scope, Source, is_suppressed, suppress, unsuppress
+from congressy_mailer.replies import Outcome, Reply
+from congressy_mailer.suppressions import is_suppressed, suppress, unsuppress
+from congressy_mailer.suppressions.entries import Entry
 from congressy_mailer.suppressions.lookup import listed_recipients
+from congressy_mailer.suppressions.rules import Scope, Source
 from congressy_mailer.testing import deliver_all
-from congressy_mailer.transports.base import Outcome
 from tests.conftest import at_once
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("published")]

@@ -10,7 +10,9 @@ from django.utils import timezone
 
 from congressy_mailer import suppressions
 from congressy_mailer.models import Suppression
-from congressy_mailer.suppressions import Entry, Scope, Source, is_suppressed, suppress, unsuppress
+from congressy_mailer.suppressions import is_suppressed, suppress, unsuppress
+from congressy_mailer.suppressions.entries import Entry
+from congressy_mailer.suppressions.rules import Scope, Source
 
 pytestmark = pytest.mark.django_db
 

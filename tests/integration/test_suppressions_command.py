@@ -15,7 +15,9 @@ from django.utils import timezone, translation
 
 from congressy_mailer import suppressions, tasks
 from congressy_mailer.models import Suppression
-from congressy_mailer.suppressions import Entry, Scope, Source, is_suppressed, suppress, unsuppress
+from congressy_mailer.suppressions import is_suppressed, suppress, unsuppress
+from congressy_mailer.suppressions.entries import Entry
+from congressy_mailer.suppressions.rules import Scope, Source
 from tests.support.scripted_https import Answer, ScriptedHttps
 from tests.support.scripted_suppression_list import SparkPostList
 

@@ -12,10 +12,12 @@ from django.db import connection
 from django.utils import timezone
 
 from congressy_mailer import periodic, suppressions, tasks
-from congressy_mailer.broker import publisher
+from congressy_mailer.broker import sending
 from congressy_mailer.exceptions import SparkPostError
 from congressy_mailer.models import Duty, Listing, Suppression
-from congressy_mailer.suppressions import Entry, Scope, Source, is_suppressed, suppress, unsuppress
+from congressy_mailer.suppressions import is_suppressed, suppress, unsuppress
+from congressy_mailer.suppressions.entries import Entry
+from congressy_mailer.suppressions.rules import Scope, Source
 from congressy_mailer.suppressions.sync import Synced, sync
 from congressy_mailer.unsubscribe import preferences
 from tests.conftest import at_once
@@ -397,7 +399,7 @@ def test_the_task_asks_for_another_where_something_is_left(
         theirs.have(f"p{number}@example.com")
     theirs.per_page = 2
     tasks.sync_suppressions()
-    assert published == [publisher.SYNC_SUPPRESSIONS.rpartition(".")[2]]
+    assert published == [sending.SYNC_SUPPRESSIONS.rpartition(".")[2]]
     tasks.sync_suppressions()
     assert len(published) == 1
     theirs.interruptions = [Answer(429, {}, {"Retry-After": "3"})]

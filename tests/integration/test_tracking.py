@@ -17,7 +17,9 @@ from congressy_mailer import outbox, send_bulk, send_mail, suppressions
 from congressy_mailer.models import Event, Message, RecipientStatus, Suppression
 from congressy_mailer.signals import TrackedEvent, tracked
 from congressy_mailer.sparkpost.events import read
-from congressy_mailer.suppressions import Entry, Scope, Source, add, purge, remove, suppressed
+from congressy_mailer.suppressions.entries import Entry, add, purge, remove
+from congressy_mailer.suppressions.lookup import suppressed
+from congressy_mailer.suppressions.rules import Scope, Source
 from congressy_mailer.tracking.recording import track
 from tests.conftest import at_once, wait_for
 from tests.support.sparkpost_events import START, end_state, event, forget, history, moment, shuffled

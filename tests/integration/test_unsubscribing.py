@@ -20,7 +20,7 @@ from congressy_mailer.delivery.composing import Composer
 from congressy_mailer.exceptions import ContentError, ContentNotReady
 from congressy_mailer.mime.outgoing import OutgoingMail
 from congressy_mailer.models import Message, Suppression
-from congressy_mailer.suppressions import suppressed
+from congressy_mailer.suppressions.lookup import suppressed
 from congressy_mailer.unsubscribe import preferences
 from congressy_mailer.unsubscribe.links import BadLink, Link, read, token_of
 

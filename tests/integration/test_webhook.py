@@ -202,7 +202,7 @@ def test_a_real_worker_processes_it(start_worker: Callable[..., Any]) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_with_the_broker_down_it_is_stored_and_the_sweep_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[Any, ...]] = []
-    monkeypatch.setattr("congressy_mailer.broker.publisher._send", lambda *arguments, **options: False)
+    monkeypatch.setattr("congressy_mailer.broker.sending.send", lambda *arguments, **options: False)
     message = mail()
     assert post(posted(event("delivery", message))) == 200
     assert WebhookBatch.objects.get().due_at <= timezone.now()
@@ -211,7 +211,7 @@ def test_with_the_broker_down_it_is_stored_and_the_sweep_finds_it(monkeypatch: p
         sent.append(arguments)
         return True
 
-    monkeypatch.setattr("congressy_mailer.broker.publisher._send", send)
+    monkeypatch.setattr("congressy_mailer.broker.sending.send", send)
     tasks.sweep(timezone.now().timestamp())
     (ticket,) = [arguments[1:] for arguments in sent if arguments[0] == "congressy_mailer.process_webhooks"]
     # What was published before counts no more.

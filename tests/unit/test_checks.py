@@ -19,7 +19,7 @@ from django.test import override_settings
 from django.utils import translation
 
 from congressy_mailer.broker import celery_app
-from tests.project import app
+from tests.project.celery import app
 
 # EMAIL_* are checked on every Django, also where they are deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:The EMAIL_")

@@ -12,11 +12,12 @@ from django.utils import timezone
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer.content.templates import Rendered
+from congressy_mailer.delivery.composing import compose
 from congressy_mailer.exceptions import InvalidHeader
 from congressy_mailer.mime.addresses import check_header_text
 from congressy_mailer.mime.attachments import ReadAttachment
-from congressy_mailer.mime.outgoing import OutgoingMail, compose
+from congressy_mailer.mime.outgoing import OutgoingMail
+from congressy_mailer.mime.writer import Rendered
 from congressy_mailer.models import Message
 from congressy_mailer.replies import Reply
 from congressy_mailer.transports import envelope

@@ -19,13 +19,14 @@ from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer.content.templates import Rendered
+from congressy_mailer.delivery.composing import compose
 from congressy_mailer.exceptions import ContentError, MailerError
 from congressy_mailer.mime import attachments as attachments_module
 from congressy_mailer.mime.addresses import bare_address, check_header_text, normalise_address, normalise_headers
 from congressy_mailer.mime.attachments import Attachment, ReadAttachment, read_attachments
 from congressy_mailer.mime.headers import address_field
-from congressy_mailer.mime.outgoing import OutgoingMail, compose
+from congressy_mailer.mime.outgoing import OutgoingMail
+from congressy_mailer.mime.writer import Rendered
 from congressy_mailer.models import Message
 from congressy_mailer.transports import envelope
 from congressy_mailer.transports.base import Composed

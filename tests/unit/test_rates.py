@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from congressy_mailer.conf.validation import parse_rate
 from congressy_mailer.throttling.rates import (
     HALVING_INTERVAL,
     SLOWEST,
@@ -16,7 +17,6 @@ from congressy_mailer.throttling.rates import (
     batch,
     burst,
     measured_rate,
-    parse_rate,
     rate_in_force,
     slowed,
 )

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from congressy_mailer.replies import FLOOR, Reply, Stage, Verdict, classify, delay, says_too_fast
+from congressy_mailer.outbox.backoff import FLOOR, delay
+from congressy_mailer.replies import Reply, Stage, Verdict, classify, says_too_fast
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,12 @@ import tempfile
 import threading
 from pathlib import Path
 
-from testbed.processes import Startable
-
 from .account import Account
 from .certificate import Certificate, make_certificate
 from .mailbox import Mailbox
 from .replies import Script
 from .smtp import USER, Rules, SparkPostSession
+from .startable import Startable
 
 
 class LocalSparkPost(Startable):

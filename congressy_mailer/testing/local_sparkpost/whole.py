@@ -7,8 +7,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from testbed.processes import Startable
-
 from .account import Account
 from .api import Api
 from .certificate import Certificate, make_certificate
@@ -16,6 +14,7 @@ from .mailbox import Mailbox
 from .posting import Habits, Poster
 from .resources import Resources
 from .server import LocalSparkPost
+from .startable import Startable
 from .webhooks import Webhooks
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ...replies import Reply, Stage
-from ..base import Answer, Outcome, outcome_of
+from ...replies import Outcome, Reply, Stage
+from ..base import Answer, outcome_of
 from ..envelope import LONE_DOT, Letter
 from .stream import ConnectionLost, Stream
 

@@ -16,9 +16,10 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend
 
 from ...exceptions import NoFreeConnection, TransportUnavailable
+from ...replies import Outcome
 from ...sparkpost import headers
 from ...throttling import ConnectionSlot, connection_slot
-from ..base import Composed, Outcome, nothing
+from ..base import Composed, nothing
 from ..django_backend import describe_open_error
 from ..envelope import Letter, address
 from .session import Attempt, Session

@@ -16,8 +16,9 @@ from django.utils import timezone, translation
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
 
-from congressy_mailer.content.templates import Rendered, check, ready_content, render
+from congressy_mailer.content.templates import check, ready_content, render
 from congressy_mailer.exceptions import ContentError, ContentNotReady, MailerError, TemplateNotFound
+from congressy_mailer.mime.writer import Rendered
 
 Write = Callable[..., None]
 

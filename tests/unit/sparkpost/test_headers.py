@@ -17,9 +17,10 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from congressy_mailer.content.templates import Rendered
+from congressy_mailer.delivery.composing import compose
 from congressy_mailer.mime.addresses import CONTROL, MAX_LINE
-from congressy_mailer.mime.outgoing import OutgoingMail, compose
+from congressy_mailer.mime.outgoing import OutgoingMail
+from congressy_mailer.mime.writer import Rendered
 from congressy_mailer.models import Message
 from congressy_mailer.sparkpost import MESSAGE_KEY, headers
 from congressy_mailer.sparkpost.options import sparkpost_fields

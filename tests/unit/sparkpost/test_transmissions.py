@@ -11,15 +11,15 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer.content.templates import Rendered
+from congressy_mailer.delivery.composing import compose
 from congressy_mailer.mime.attachments import ReadAttachment
-from congressy_mailer.mime.outgoing import OutgoingMail, compose
+from congressy_mailer.mime.outgoing import OutgoingMail
+from congressy_mailer.mime.writer import Rendered, written
 from congressy_mailer.models import Message
 from congressy_mailer.sparkpost import MESSAGE_KEY
 from congressy_mailer.sparkpost.headers import told
 from congressy_mailer.sparkpost.substitution import Skeleton
 from congressy_mailer.sparkpost.transmissions import ToSend, encoded, likeness, many, one
-from congressy_mailer.transports.envelope import written
 
 from .substituting import Received, received, render
 

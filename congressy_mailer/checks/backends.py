@@ -1,0 +1,190 @@
+"""Checks of the mail backends: SMTP servers, failover, and the lease that must outlast them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import django
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
+
+from ..conf import settings_if_valid
+from ..sparkpost import headers
+from .mail_backends import mail_backends, smtp_servers
+from .settings import Apps
+
+# How often a client waits for a server while it hands over a mail to one recipient on a new connection: connecting,
+# the greeting, EHLO, STARTTLS, the TLS handshake, EHLO, AUTH LOGIN (3), MAIL, RCPT, DATA, the content, its reply.
+_WAITS = 14
+_HTTP_BACKEND = "congressy_mailer.sparkpost.backend.EmailBackend"
+
+
+@register("congressy_mailer")
+def check_backends(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.E014``: a mail backend cannot be made as it is configured.
+
+    ``congressy_mailer.E015``: ``MAILERS`` has no ``"default"``.
+    """
+    errors: list[CheckMessage] = []
+    if django.VERSION >= (6, 1) and "default" not in getattr(settings, "MAILERS", ["default"]):
+        errors.append(
+            Error(
+                _('MAILERS has no "default": mail that is sent without using= would wait for ever.'),
+                hint=_('Add "default" to MAILERS.'),
+                id="congressy_mailer.E015",
+            )
+        )
+    for backend in mail_backends():
+        try:
+            import_string(backend.path)
+        except Exception as error:
+            errors.append(
+                Error(
+                    _("%(name)s is %(path)r, which cannot be imported: %(error)s")
+                    % {"name": backend.name, "path": backend.path, "error": error},
+                    id="congressy_mailer.E014",
+                )
+            )
+        if not isinstance(backend.options, Mapping):
+            errors.append(
+                Error(
+                    _("%(name)s must be a dict, not %(value)r.")
+                    % {"name": backend.options_name, "value": backend.options},
+                    id="congressy_mailer.E014",
+                )
+            )
+    errors += [
+        Error(
+            _("%(name)s must be a number of seconds above zero, not %(value)r.")
+            % {"name": server.names["timeout"], "value": server.timeout},
+            id="congressy_mailer.E014",
+        )
+        for server in smtp_servers()
+        if not server.has_timeout
+    ]
+    return errors
+
+
+@register("congressy_mailer")
+def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.E006``: TLS and SSL. ``congressy_mailer.E007``/``E008``: SparkPost without key, or TLS."""
+    errors: list[CheckMessage] = []
+    for server in smtp_servers():
+        names, values = server.names, server.values
+        if values["use_tls"] and values["use_ssl"]:
+            errors.append(
+                Error(
+                    _("%(use_tls)s and %(use_ssl)s are both set: Django refuses to connect.") % names,
+                    hint=_("SparkPost speaks STARTTLS on ports 587 and 2525: keep %(use_tls)s.") % names,
+                    id="congressy_mailer.E006",
+                )
+            )
+        if not headers.HOST.search(str(values["host"])):
+            continue
+        if not (values["username"] and values["password"]):
+            errors.append(
+                Error(
+                    _("%(host)s is SparkPost's, but %(username)s or %(password)s is empty.") % names,
+                    hint=_('The user is SMTP_Injection, the password an API key with "Send via SMTP".'),
+                    id="congressy_mailer.E007",
+                )
+            )
+        if not values["use_tls"]:
+            errors.append(
+                Error(
+                    _(
+                        "%(host)s is SparkPost's, but %(use_tls)s is not set: the API key would travel in the clear, "
+                        "and SparkPost refuses the login."
+                    )
+                    % names,
+                    hint=_("Set %(use_tls)s to True.") % names,
+                    id="congressy_mailer.E008",
+                )
+            )
+    return errors
+
+
+@register("congressy_mailer")
+def check_failover(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.E017``: ``FAILOVER`` names a mail backend that there is not."""
+    conf = settings_if_valid()
+    if conf is None:
+        return []
+    known = set(conf.TRANSPORTS)
+    if django.VERSION >= (6, 1):
+        known |= set(getattr(settings, "MAILERS", ()))
+    return [
+        Error(
+            _("CONGRESSY_MAILER['FAILOVER'] names %(alias)r, which is no mail backend beside the default one.")
+            % {"alias": alias},
+            hint=_("Name aliases of %(where)s.")
+            % {"where": "MAILERS" if django.VERSION >= (6, 1) else "CONGRESSY_MAILER['TRANSPORTS']"},
+            id="congressy_mailer.E017",
+        )
+        for alias in conf.FAILOVER
+        if alias not in known or alias == "default"
+    ]
+
+
+@register("congressy_mailer")
+def check_api_key(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.E018``: a mail backend over SparkPost's HTTP API has no API key."""
+    conf = settings_if_valid()
+    if conf is None or conf.SPARKPOST_API_KEY is not None:
+        return []
+    return [
+        Error(
+            _("%(name)s sends over SparkPost's HTTP API, and there is no API key.") % {"name": backend.name},
+            hint=_("Set CONGRESSY_MAILER['SPARKPOST_API_KEY'], or api_key in the OPTIONS of the backend."),
+            id="congressy_mailer.E018",
+        )
+        for backend in mail_backends()
+        if backend.path == _HTTP_BACKEND and isinstance(backend.options, Mapping) and not backend.options.get("api_key")
+    ]
+
+
+@register("congressy_mailer")
+def check_lease(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.E012``: a message could be given to another worker while the first is still sending it."""
+    conf = settings_if_valid()
+    if conf is None:
+        return []
+    if conf.LEASE <= conf.TIME_LIMIT:
+        return [
+            Error(
+                _(
+                    "LEASE (%(lease)s) is not longer than TIME_LIMIT (%(limit)s): a message that takes long to be "
+                    "composed would be given to another worker meanwhile."
+                )
+                % {"lease": conf.LEASE, "limit": conf.TIME_LIMIT},
+                hint=_("Make LEASE longer, or TIME_LIMIT shorter, in CONGRESSY_MAILER."),
+                id="congressy_mailer.E012",
+            )
+        ]
+    errors: list[CheckMessage] = []
+    for server in smtp_servers():
+        if not server.has_timeout:
+            continue
+        longest = conf.TIME_SLICE + timedelta(seconds=server.timeout * _WAITS)
+        if longest >= conf.LEASE:
+            told = {
+                "lease": conf.LEASE, "longest": longest, "timeout": f"{server.timeout:g}",
+                "setting": server.names["timeout"],
+            }  # fmt: skip
+            errors.append(
+                Error(
+                    _(
+                        "LEASE (%(lease)s) is not longer than an exchange with a slow mail server can take "
+                        "(%(longest)s, with %(timeout)s s in %(setting)s): another worker could send the same message "
+                        "a second time."
+                    )
+                    % told,
+                    hint=_('Set CONGRESSY_MAILER["LEASE"] to more than %(longest)s, or shorten %(setting)s.') % told,
+                    id="congressy_mailer.E012",
+                )
+            )
+    return errors

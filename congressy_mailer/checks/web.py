@@ -1,0 +1,119 @@
+"""Checks of what the site serves: the unsubscribe pages and SparkPost's webhook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.urls import NoReverseMatch, reverse
+from django.utils.translation import gettext as _
+
+from ..conf import settings_if_valid
+from .settings import Apps
+
+# Whoever guesses one decides who gets no more mail.
+_SHORTEST_SECRET = 16
+
+
+@register("congressy_mailer")
+def check_links_to_leave(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.W002``: ``SITE_URL`` without our URLs. ``congressy_mailer.W003``: ``LISTS`` without it."""
+    conf = settings_if_valid()
+    if conf is None:
+        return []
+    if conf.SITE_URL is None:
+        if not conf.LISTS:
+            return []
+        return [
+            Warning(
+                _("Mail of LISTS has no link to unsubscribe, since nobody says where the site is."),
+                hint=_('Set CONGRESSY_MAILER["SITE_URL"] = "https://www.example.com".'),
+                id="congressy_mailer.W003",
+            )
+        ]
+    try:
+        reverse("congressy_mailer:unsubscribe", args=["token"])
+    except NoReverseMatch:
+        return [
+            Warning(
+                _("Mail has no link to unsubscribe: SITE_URL is set, and the pages that links lead to are missing."),
+                hint=_('Add path("mailer/", include("congressy_mailer.urls")) to the URLs.'),
+                id="congressy_mailer.W002",
+            )
+        ]
+    except Exception:
+        # The URLs cannot be loaded, which Django has checks of its own for.
+        return []
+    return []
+
+
+@register("congressy_mailer", deploy=True)
+def check_site_is_secure(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.W004`` (``check --deploy``): ``SITE_URL`` is not https, as RFC 8058 §3.1 asks of the link."""
+    conf = settings_if_valid()
+    if conf is None or conf.SITE_URL is None or conf.SITE_URL.startswith("https:"):
+        return []
+    return [
+        Warning(
+            _("SITE_URL does not begin with https: mail programs offer no way to unsubscribe in one click then."),
+            hint=_('Set CONGRESSY_MAILER["SITE_URL"] = "https://www.example.com".'),
+            id="congressy_mailer.W004",
+        )
+    ]
+
+
+@register("congressy_mailer")
+def check_webhook(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.E019``: ``WEBHOOK_SECRETS`` without our URLs.
+
+    ``congressy_mailer.W006``: our URLs and an API key without ``WEBHOOK_SECRETS``.
+    """
+    conf = settings_if_valid()
+    if conf is None:
+        return []
+    try:
+        reverse("congressy_mailer:sparkpost-events")
+        included = True
+    except NoReverseMatch:
+        included = False
+    except Exception:
+        # The URLs cannot be loaded, which Django has checks of its own for.
+        return []
+    if conf.WEBHOOK_SECRETS and not included:
+        return [
+            Error(
+                _("WEBHOOK_SECRETS are set, and the URL is missing that SparkPost would post its events to."),
+                hint=_('Add path("mailer/", include("congressy_mailer.urls")) to the URLs.'),
+                id="congressy_mailer.E019",
+            )
+        ]
+    if included and conf.SPARKPOST_API_KEY is not None and not conf.WEBHOOK_SECRETS:
+        return [
+            Warning(
+                _("SparkPost's events are refused, since no WEBHOOK_SECRETS are set: nobody learns of bounces."),
+                hint=_('Set CONGRESSY_MAILER["WEBHOOK_SECRETS"] = ["basic sparkpost:A-LONG-PASSWORD"].'),
+                id="congressy_mailer.W006",
+            )
+        ]
+    return []
+
+
+@register("congressy_mailer", deploy=True)
+def check_webhook_secrets(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.W007`` (``check --deploy``): one of ``WEBHOOK_SECRETS`` is so short that it can be guessed."""
+    conf = settings_if_valid()
+    if conf is None or all(len(_secret_part(secret)) >= _SHORTEST_SECRET for secret in conf.WEBHOOK_SECRETS):
+        return []
+    return [
+        Warning(
+            _("One of WEBHOOK_SECRETS has fewer than %(length)d characters: it could be guessed.")
+            % {"length": _SHORTEST_SECRET},
+            hint=_('Make one with: python -c "import secrets; print(secrets.token_urlsafe())"'),
+            id="congressy_mailer.W007",
+        )
+    ]
+
+
+def _secret_part(secret: str) -> str:
+    kind, _separator, value = secret.partition(" ")
+    return value.partition(":")[2] if kind == "basic" else value

@@ -1,0 +1,132 @@
+"""Every key of ``CONGRESSY_MAILER``, with its default and its meaning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailerSettings:
+    """The values of ``CONGRESSY_MAILER``, checked, with defaults for what the host leaves out."""
+
+    #: Dotted path to the host's Celery app (``"project.celery:app"``). ``None``: ``app`` in the ``celery``
+    #: module beside the settings, else the app that Celery takes for the default or current one.
+    CELERY_APP: str | None = None
+    #: Celery queue of transactional mail and of the sweep.
+    QUEUE: str = "mailer"
+    #: Celery queue of bulk mail.
+    BULK_QUEUE: str = "mailer.bulk"
+    #: Longest time that publishing may keep the caller of ``send_mail()`` when the broker does not answer.
+    PUBLISH_TIMEOUT: timedelta = timedelta(milliseconds=500)
+    #: How long publishing is left alone after the broker failed; doubles with each further failure, up to
+    #: a minute. Meanwhile ``send_mail()`` only stores, and the sweep publishes afterwards.
+    BREAKER_TIME: timedelta = timedelta(seconds=5)
+    #: Most messages in one ``deliver`` task.
+    SLICE_SIZE: int = 100
+    #: After this time a ``deliver`` task puts what it has not begun back on the queue, so that a worker stops
+    #: quickly and one batch does not hold up the rest.
+    TIME_SLICE: timedelta = timedelta(seconds=1)
+    #: How long a worker may hold a message before another may take it. It must be longer than ``TIME_LIMIT``, and
+    #: longer than the longest exchange with the mail server; check ``congressy_mailer.E012`` says how long that is.
+    LEASE: timedelta = timedelta(minutes=15)
+    #: What becomes of a message whose worker died while holding it: ``"resend"`` sends it (perhaps a second
+    #: time), ``"hold"`` sets it aside for a person to decide (never a second time).
+    ON_CRASH: Literal["resend", "hold"] = "resend"
+    #: A message whose worker died this often while holding it is set aside as ``held``, so that one which makes
+    #: workers crash or hang does not stop the others. So is one whose mail server took the content this often and
+    #: did not say in time what became of it: it may have arrived each time.
+    MAX_CRASHES: int = 3
+    #: A ``deliver`` task that takes longer is interrupted, and killed when its ``LEASE`` is over (both under Celery's
+    #: prefork pool): a template that never ends holds a worker no longer than this.
+    TIME_LIMIT: timedelta = timedelta(minutes=5)
+    #: A published message counts as lost by the broker, and is published again, when this time is over and a sweep
+    #: that was published later has come through the queue. It leaves room for the tasks that a worker has fetched
+    #: and not begun.
+    LOST_AFTER: timedelta = timedelta(minutes=1)
+    #: How often each worker publishes a sweep, which dispatches whatever is due and not moving.
+    SWEEP_INTERVAL: timedelta = timedelta(seconds=15)
+    #: How long a message that is refused temporarily is tried again, from the moment it was queued.
+    RETRY_FOR: timedelta = timedelta(hours=48)
+    #: First step of the exponential backoff between the attempts of one message; never less than 5 seconds
+    #: pass (SparkPost, "SMTP and REST API Injection Best Practices").
+    RETRY_BACKOFF: timedelta = timedelta(seconds=30)
+    #: Longest wait between two attempts of one message.
+    RETRY_BACKOFF_MAX: timedelta = timedelta(hours=2)
+    #: First step of the backoff while the mail server cannot be used, and the least that is ever waited.
+    UNAVAILABLE_BACKOFF: timedelta = timedelta(seconds=5)
+    #: Longest time until a mail server that cannot be used is tried again.
+    UNAVAILABLE_BACKOFF_MAX: timedelta = timedelta(minutes=10)
+    #: Most mails that all workers together hand to one mail backend, spread evenly: ``"100/s"``, ``"1000/m"`` or
+    #: ``"20000/h"``. Each alias has a count of its own. ``None``: as fast as it goes. They are counted in the Redis
+    #: that is Celery's broker; with another broker each process counts for itself.
+    RATE_LIMIT: str | None = None
+    #: Most SMTP connections that all workers together have open for one mail backend, each alias for itself, counted
+    #: where ``RATE_LIMIT`` is. SparkPost allows 10 ("SMTP and REST API Injection Best Practices"). ``None``: as many as
+    #: there are worker processes and threads.
+    MAX_CONNECTIONS: int | None = 10
+    #: How long the subject, text, context and attachments of a message are kept after its end; ``None``: as long
+    #: as the message. What is ``sensitive`` goes as soon as it is sent.
+    KEEP_CONTENT: timedelta | None = timedelta(days=30)
+    #: How long a message is kept after its end, with its recipients, state and events; ``None``: for ever.
+    #: Its ``idempotency_key`` is known for as long.
+    KEEP_MESSAGES: timedelta | None = timedelta(days=365)
+    #: Most bytes of all attachments of one message together, before encoding. The default leaves room for
+    #: Base64 below the 20 MB that SparkPost asks to stay under.
+    MAX_ATTACHMENT_BYTES: int = 14_000_000
+    #: Alias in ``STORAGES`` where attachments wait for the worker. It must be the same place for the web
+    #: processes and the workers, and should not be served to the public.
+    ATTACHMENT_STORAGE: str = "default"
+    #: Mail backends for ``using=`` on Django before 6.1, in the shape of Django 6.1's ``MAILERS``:
+    #: ``{"alias": {"BACKEND": "dotted.path", "OPTIONS": {…}}}``.
+    TRANSPORTS: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: Aliases of mail backends that take over, the first that can be used, while the default one is unavailable, for
+    #: mail that names none with ``using=``.
+    FAILOVER: Sequence[str] = ()
+    #: Whether mail carries SparkPost's ``X-MSYS-API`` header, which its own servers take away again: ``"auto"`` where
+    #: the SMTP host is one of SparkPost's, ``"always"`` with every SMTP backend, or ``"never"``.
+    SPARKPOST_HEADER: Literal["auto", "always", "never"] = "auto"
+    #: SparkPost's API key for what is not sent by SMTP: the HTTP backend, the suppression list, the webhook. ``None``:
+    #: none of that is used.
+    SPARKPOST_API_KEY: str | None = field(default=None, repr=False)
+    #: Host of SparkPost's HTTP API, with its port where it is not 443; ``"api.eu.sparkpost.com"`` for EU accounts.
+    SPARKPOST_API_HOST: str = "api.sparkpost.com"
+    #: How long SparkPost's HTTP API may take to connect, and may be silent.
+    SPARKPOST_API_TIMEOUT: timedelta = timedelta(seconds=30)
+    #: What a caller of the webhook has to show, any of these: ``"basic user:password"``, ``"bearer TOKEN"``, or
+    #: ``"token SECRET"`` for the old ``X-MessageSystems-Webhook-Token`` header. Several at once while one is replaced
+    #: by another. Without any, everybody is refused.
+    WEBHOOK_SECRETS: Sequence[str] = field(default=(), repr=False)
+    #: Most bytes of one batch of events. SparkPost's have a few hundred kilobytes.
+    WEBHOOK_MAX_BYTES: int = 20_000_000
+    #: How long it is known which batches of events have come, so that none is processed twice.
+    KEEP_WEBHOOKS: timedelta = timedelta(days=7)
+    #: What puts an address on the suppression list, and for which mail: ``"hard"``, ``"admin"``, ``"complaint"`` and
+    #: ``"unsubscribe"`` each with ``"all"``, ``"transactional"``, ``"non_transactional"`` or ``None``; and ``"soft"``
+    #: with a number of soft bounces within 30 days, after which the address counts as a hard bounce, or ``None``. What
+    #: is left out stays as it is by default. What a recipient unsubscribes from is that list alone, where it is one.
+    SUPPRESSION: Mapping[str, Any] = field(default_factory=dict)
+    #: How often the suppression list is brought together with SparkPost's, where there is a ``SPARKPOST_API_KEY``;
+    #: ``None``: by command only.
+    SUPPRESSION_SYNC: timedelta | None = timedelta(hours=1)
+    #: Where the host's site is, such as ``"https://www.congressy.com"``: for links in mails, which workers write.
+    #: ``None``: mail has no link to unsubscribe.
+    SITE_URL: str | None = None
+    #: Lists that a recipient may leave one by one: their ids for ``list_id=`` (letters, digits, - and _), and their
+    #: names for people.
+    LISTS: Mapping[str, Any] = field(default_factory=dict)
+
+
+#: What puts an address on the suppression list, and for which mail, unless ``SUPPRESSION`` says otherwise.
+SUPPRESSION_RULES: Mapping[str, Any] = {
+    "hard": "all",
+    "admin": "all",
+    "complaint": "non_transactional",
+    "unsubscribe": "non_transactional",
+    "soft": None,
+}
+#: Those of SparkPost's suppression list (API reference, "Suppression List").
+ID_OF_LIST = re.compile(r"[\w-]{1,64}", re.ASCII)

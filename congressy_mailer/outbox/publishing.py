@@ -1,0 +1,100 @@
+"""Publishing messages and batches once the caller's transaction has committed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.db import connections, transaction
+
+from ..broker import sending
+from ..conf import mailer_settings
+from ..models.transactions import commits_by_hand, database
+from .batches import unpublished_batch
+from .claiming import unpublished
+
+
+def publish_on_commit(ids: Sequence[UUID]) -> None:
+    """Publish these messages once the transaction that stored them has committed, all of its messages together."""
+    connection = connections[database()]
+    if commits_by_hand(connection):
+        unpublished(ids)
+        return
+    hooks: list[Any] = connection.run_on_commit
+    last = next((hook for _, hook, _ in reversed(hooks) if isinstance(hook, _PublishHook)), None)
+    pending = _Pending() if last is None or last.pending.published else last.pending
+    pending.ids.extend(ids)
+    # Each call has its hook: a savepoint may be rolled back without the others, and a test may run only the hooks of
+    # one part of it. The first to run publishes for all; ids of messages that were rolled back find nothing.
+    transaction.on_commit(_PublishHook(pending), using=connection.alias, robust=True)
+
+
+@dataclass
+class _Pending:
+    """The messages of one transaction."""
+
+    ids: list[UUID] = field(default_factory=list)
+    published: bool = False
+
+
+class _PublishHook:
+    """What runs after the commit."""
+
+    def __init__(self, pending: _Pending) -> None:
+        self.pending = pending
+
+    def __call__(self) -> None:
+        if not self.pending.published:
+            self.pending.published = True
+            publish(self.pending.ids)
+
+
+def publish(ids: Sequence[UUID], *, countdown: float | None = None) -> bool:
+    """Tell the workers of messages. Never raises, and never takes long.
+
+    Args:
+        ids: of messages that are stored.
+        countdown: seconds until they are to be looked at; at once where it is ``None``.
+
+    Returns:
+        Whether the broker took them. If not, the next sweep publishes them.
+    """
+    conf = mailer_settings()
+    published = True
+    for start in range(0, len(ids), conf.SLICE_SIZE):
+        part = ids[start : start + conf.SLICE_SIZE]
+        if not (published and sending.send(sending.DELIVER, [str(key) for key in part], countdown=countdown)):
+            published = False
+            unpublished(part)
+    return published
+
+
+def publish_batch_on_commit(key: UUID, round: int) -> None:
+    """The same for a batch, whose first task sees to it that there are as many as it needs: :func:`publish_batch`."""
+    connection = connections[database()]
+    if commits_by_hand(connection):
+        unpublished_batch(key)
+        return
+    transaction.on_commit(partial(publish_batch, key, round, lead=True), using=connection.alias, robust=True)
+
+
+def publish_batch(key: UUID, round: int, *, lead: bool = False, countdown: float | None = None) -> bool:
+    """Ask for a task that works at a batch. Never raises, and never takes long.
+
+    Args:
+        key: of a batch that is stored.
+        round: the batch's round that it belongs to.
+        lead: it sees to it that there are as many as the batch needs.
+        countdown: seconds until it begins; at once where it is ``None``.
+
+    Returns:
+        Whether the broker took it. If not, the sweep finds the batch.
+    """
+    queue = mailer_settings().BULK_QUEUE
+    published = sending.send(sending.DELIVER_BATCH, str(key), round, lead, queue=queue, countdown=countdown)
+    if not published:
+        unpublished_batch(key)
+    return published
