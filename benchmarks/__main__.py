@@ -36,7 +36,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
 }
 _RESULTS = Path("build/bench/results.json")
 #: Of all measurements together.
-_MOST_SECONDS = 570
+_MAX_SECONDS = 570
 
 
 class OutOfTimeError(Exception):
@@ -86,14 +86,14 @@ def _measure(bench: Bench, names: list[str]) -> None:
         raise OutOfTimeError
 
     signal.signal(signal.SIGALRM, over)
-    signal.alarm(_MOST_SECONDS)
+    signal.alarm(_MAX_SECONDS)
     for name in names:
         _say(f"\n── {name} ──")
         began = time.monotonic()
         try:
             MEASUREMENTS[name](bench)
         except OutOfTimeError:
-            bench.report.miss(f"{', '.join(names[names.index(name) :])}: {_MOST_SECONDS} s were over")
+            bench.report.miss(f"{', '.join(names[names.index(name) :])}: {_MAX_SECONDS} s were over")
             break
         except (AgentError, MissingServerError) as error:
             bench.report.miss(f"{name}: {error}")

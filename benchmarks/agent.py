@@ -55,7 +55,7 @@ class Agent(Startable):
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=self._environment, cwd=_ROOT,
                 start_new_session=True,
             )  # fmt: skip
-        self.order("nothing", seconds=_START_SECONDS)
+        self.order("no_operation", seconds=_START_SECONDS)
 
     def order(self, do: str, *, seconds: float = 120, **arguments: Any) -> Any:
         """Have something done, and return what came of it.

@@ -35,7 +35,7 @@ def _callers(bench: Bench, place: Place) -> None:
             agent.order(order, count=_FEW)
             cost = float(agent.order(order, count=count, seconds=200))
             memory[key + order, count] = agent.order("memory")
-            agent.order("forget")
+            agent.order("clear")
         place.drop_queue(key)
         return cost
 
@@ -73,7 +73,7 @@ def _memory_of_worker(bench: Bench, place: Place) -> None:
             sink.wait_for(base + count, _DELIVERY_SECONDS)
             most.append(max(_most_of_children(pid) for pid in workers.pids))
         sink.settle()
-        agent.order("forget")
+        agent.order("clear")
     what = f"Memory of a worker's process after {many:,}, more than after {few:,}"
     bench.report.add(Line("bulk", what, (most[1] - most[0]) / _MEGABYTE, "", None, "MB", Goal("ours", at_most=30.0)))
     bench.report.note(f"A worker's process had {most[1] / _MEGABYTE:.0f} MB at the most, after {many:,} mails.")

@@ -26,7 +26,7 @@ def measure(bench: Bench) -> None:
         alternate(1, measured)
         runs = alternate(bench.sizes.runs * 2, measured)
         for key, agent in agents.items():
-            agent.order("forget")
+            agent.order("clear")
             place.drop_queue(key)
     found = medians(runs)
     goals = {_INSERT: Goal("ratio", at_most=1.3)}

@@ -57,7 +57,7 @@ def _measure(bench: Bench, python: Python, vendor: str) -> None:
             bench.report.miss(f"{what}: {error}")
             return
         for agent in agents.values():
-            agent.order("forget")
+            agent.order("clear")
     found = medians(runs)
     peers = {key: found[key] for key in PEERS if key in found}
     if OURS not in found or not peers:

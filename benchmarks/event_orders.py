@@ -20,16 +20,16 @@ _SECRET = "a-secret"
 _LARGEST_BATCH = 350
 _SEED = 20
 
-_told: list[dict[str, Any]] = []
-_mixed: list[dict[str, Any]] = []
-_ends: list[Any] = []
+_events: list[dict[str, Any]] = []
+_shuffled_events: list[dict[str, Any]] = []
+_end_states: list[Any] = []
 
 
 def make_history(events: int) -> dict[str, int]:
     """Store mails that were sent, and think of so many events of theirs."""
     draw = random.Random(_SEED)  # noqa: S311
     number = 0
-    while len(_told) < events:
+    while len(_events) < events:
         messages = []
         for _ in range(1000):
             number += 1
@@ -41,30 +41,30 @@ def make_history(events: int) -> dict[str, int]:
                 )
             )  # fmt: skip
         Message.objects.bulk_create(messages)
-        _told.extend(made.history(messages, draw))
-    del _told[events:]
-    _mixed.extend(made.shuffled(_told, draw))
-    return {"events": len(_told), "messages": number, "repeats": len(_mixed) - len(_told)}
+        _events.extend(made.history(messages, draw))
+    del _events[events:]
+    _shuffled_events.extend(made.shuffled(_events, draw))
+    return {"events": len(_events), "messages": number, "repeats": len(_shuffled_events) - len(_events)}
 
 
 def process_in_order() -> float:
     """Process them in order; returns how many in a second."""
-    speed = _process(_told)
-    _ends.append(made.end_state())
-    _forget()
+    speed = _process(_events)
+    _end_states.append(made.end_state())
+    _delete_events()
     return speed
 
 
-def process_in_any_order() -> float:
+def process_shuffled() -> float:
     """The same with the repeated ones, in any order."""
-    speed = _process(_mixed)
-    _ends.append(made.end_state())
+    speed = _process(_shuffled_events)
+    _end_states.append(made.end_state())
     return speed
 
 
-def same_end() -> bool:
+def same_end_state() -> bool:
     """Whether both have led to the same."""
-    return bool(_ends[0]["statuses"]) and _ends[0] == _ends[1]
+    return bool(_end_states[0]["statuses"]) and _end_states[0] == _end_states[1]
 
 
 def answer_webhook(events: int, posts: int) -> list[float]:
@@ -72,7 +72,7 @@ def answer_webhook(events: int, posts: int) -> list[float]:
     seconds = []
     with override_settings(CONGRESSY_MAILER={"WEBHOOK_SECRETS": [f"bearer {_SECRET}"]}):
         for number in range(posts):
-            body = made.posted(*(_told * (1 + events // len(_told)))[number : number + events])
+            body = made.batch_body(*(_events * (1 + events // len(_events)))[number : number + events])
             request = RequestFactory().post(
                 "/", body, content_type="application/json", HTTP_AUTHORIZATION=f"Bearer {_SECRET}"
             )
@@ -84,9 +84,9 @@ def answer_webhook(events: int, posts: int) -> list[float]:
     return seconds
 
 
-def forget_events() -> None:
+def delete_events() -> None:
     """Drop all of it."""
-    _forget()
+    _delete_events()
     Message.objects.all()._raw_delete("default")
 
 
@@ -95,9 +95,9 @@ def _process(events: Sequence[dict[str, Any]]) -> float:
     tickets = []
     start = 0
     while start < len(events):
-        some = events[start : start + draw.randint(1, _LARGEST_BATCH)]
-        start += len(some)
-        ticket = inbox.store("", made.posted(*some), len(some))
+        batch = events[start : start + draw.randint(1, _LARGEST_BATCH)]
+        start += len(batch)
+        ticket = inbox.store("", made.batch_body(*batch), len(batch))
         if ticket is not None:
             tickets.append(ticket)
     began = time.perf_counter()
@@ -106,7 +106,7 @@ def _process(events: Sequence[dict[str, Any]]) -> float:
     return len(events) / (time.perf_counter() - began)
 
 
-def _forget() -> None:
+def _delete_events() -> None:
     for model in (RecipientStatus, Event, Suppression, WebhookBatch):
         model.objects.all()._raw_delete("default")
     Message.objects.update(delivery="")

@@ -19,10 +19,10 @@ def measure(bench: Bench) -> None:
     with bench.place("postgresql").agent(OURS) as agent:
         told = agent.order("make_history", events=sizes.events, seconds=300)
         ordered = agent.order("process_in_order", seconds=300)
-        mixed = agent.order("process_in_any_order", seconds=300)
-        same = agent.order("same_end", seconds=120)
+        mixed = agent.order("process_shuffled", seconds=300)
+        same = agent.order("same_end_state", seconds=120)
         answers = agent.order("answer_webhook", events=1000, posts=sizes.posts)
-        agent.order("forget_events")
+        agent.order("delete_events")
     bench.report.note(
         f"Events: {told['events']:,} of {told['messages']:,} mails, and {told['repeats']:,} of them twice, in batches "
         f"of 1 to 350; in order, and once each, {ordered:,.0f} events a second."

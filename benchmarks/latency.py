@@ -21,7 +21,7 @@ _PAUSE_IDLE = 0.05
 _PAUSE_LOADED = 0.2
 
 
-class _Patient:
+class _LatencyProbe:
     """Sends single mails, and waits for them."""
 
     def __init__(self, watch: Watch, agent: Agent) -> None:
@@ -66,8 +66,8 @@ def measure(bench: Bench) -> None:
                 link = stack.enter_context(Link(bench.stage.sink.port, watch=watch))
                 place = bench.place("postgresql").towards(link.port)
                 agent = stack.enter_context(place.agent(key))
-                patient = _Patient(watch, agent)
-                idle[key], loaded[key] = _latencies(bench, place, key, agent, patient)
+                probe = _LatencyProbe(watch, agent)
+                idle[key], loaded[key] = _latencies(bench, place, key, agent, probe)
         except (AgentError, ProcessError) as error:
             bench.report.miss(f"From the call to acceptance of one mail, {system(key).name}: {error}")
         bench.stage.sink.settle()
@@ -93,16 +93,16 @@ def _report(bench: Bench, idle: dict[str, float], loaded: dict[str, float]) -> N
         goal = None
 
 
-def _latencies(bench: Bench, place: Place, key: str, agent: Agent, patient: _Patient) -> tuple[float, float]:
+def _latencies(bench: Bench, place: Place, key: str, agent: Agent, probe: _LatencyProbe) -> tuple[float, float]:
     sizes = bench.sizes
     with place.workers(key, _PROCESSES) as workers:
         workers.wait()
-        patient.seconds(3, _PAUSE_IDLE, sizes.patience, one_by_one=True)
-        idle = median(patient.seconds(sizes.idle_mails, _PAUSE_IDLE, sizes.patience, one_by_one=True))
+        probe.seconds(3, _PAUSE_IDLE, sizes.patience, one_by_one=True)
+        idle = median(probe.seconds(sizes.idle_mails, _PAUSE_IDLE, sizes.patience, one_by_one=True))
         queued = sizes.queued if key == OURS else sizes.queued_with_peers
         agent.order("fill", count=queued, seconds=120)
-        loaded = patient.seconds(sizes.urgent_mails, _PAUSE_LOADED, sizes.patience, one_by_one=False)
+        loaded = probe.seconds(sizes.urgent_mails, _PAUSE_LOADED, sizes.patience, one_by_one=False)
     # What is left is not waited for.
     place.drop_queue(key)
-    agent.order("forget")
+    agent.order("clear")
     return idle, percentile(loaded, 0.95)

@@ -14,7 +14,7 @@ from .loop import LoopThread
 
 _READ = 256 * 1024
 #: What may be on its way in one direction; there is to be no limit that anybody meets.
-_MOST_AT_ONCE = 64 * 1024 * 1024
+_MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
 
 
 class Watch:
@@ -69,21 +69,26 @@ class Link(LoopThread):
         except OSError:
             writer.close()
             return
-        way = _Way(self, self._watch)
+        observer = _ConnectionObserver(self, self._watch)
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._carry(reader, server_writer, way, from_client=True))
-                both.create_task(self._carry(server_reader, writer, way, from_client=False))
+                both.create_task(self._carry(reader, server_writer, observer, from_client=True))
+                both.create_task(self._carry(server_reader, writer, observer, from_client=False))
         finally:
             for side in (writer, server_writer):
                 side.close()
 
     async def _carry(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: _Way, *, from_client: bool
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        observer: _ConnectionObserver,
+        *,
+        from_client: bool,
     ) -> None:
         """Read at once, and write what was read in the same order, each part half a round trip later."""
         on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
-        room = asyncio.Semaphore(_MOST_AT_ONCE // _READ)
+        room = asyncio.Semaphore(_MAX_BYTES_IN_FLIGHT // _READ)
         delivery = asyncio.create_task(self._deliver(on_the_way, room, writer))
         try:
             while True:
@@ -92,7 +97,7 @@ class Link(LoopThread):
                     data = await reader.read(_READ)
                 due = time.monotonic() + self.round_trip / 2
                 if data:
-                    way.saw(data, from_client=from_client)
+                    observer.observe(data, from_client=from_client)
                 await room.acquire()
                 on_the_way.put_nowait((due, data))
                 if not data:
@@ -117,7 +122,7 @@ class Link(LoopThread):
                 await writer.drain()
 
 
-class _Way:
+class _ConnectionObserver:
     """What has been seen of one connection."""
 
     #: What of a mark may have come before.
@@ -130,7 +135,7 @@ class _Way:
         self._seen: set[int] = set()
         self._end = b""
 
-    def saw(self, data: bytes, *, from_client: bool) -> None:
+    def observe(self, data: bytes, *, from_client: bool) -> None:
         if from_client and not self._client_speaks:
             self._link.turns += 1
         self._client_speaks = from_client

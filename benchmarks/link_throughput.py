@@ -18,7 +18,7 @@ from .systems import ALL, OURS, PEERS, system
 from .tls_front import TlsFront
 
 #: Round trips, in seconds.
-WAYS = (0.04, 0.12)
+ROUND_TRIPS = (0.04, 0.12)
 _SECONDS = 60.0
 
 
@@ -27,7 +27,7 @@ def measure(bench: Bench) -> None:
     stage, sizes = bench.stage, bench.sizes
     with ExitStack() as stack:
         front = stack.enter_context(TlsFront(stage.sink.port, stage.directory))
-        link = stack.enter_context(Link(front.port, WAYS[0]))
+        link = stack.enter_context(Link(front.port, ROUND_TRIPS[0]))
         place = replace(bench.place("postgresql").towards(link.port, front), connections=1)
         agents: dict[str, Agent] = {}
         workers = {key: stack.enter_context(place.workers(key, 1)) for key in ALL}
@@ -43,8 +43,8 @@ def measure(bench: Bench) -> None:
                 bench.report.miss(f"{system(key).name} over a long way: {error}")
         if OURS not in agents:
             return
-        for way, ours, others in zip(WAYS, sizes.link_mails, sizes.link_mails_of_peers, strict=True):
-            link.round_trip = way
+        for round_trip, ours, others in zip(ROUND_TRIPS, sizes.link_mails, sizes.link_mails_of_peers, strict=True):
+            link.round_trip = round_trip
             measured: dict[str, Callable[[], float]] = {}
             for key, agent in agents.items():
                 measured[key] = partial(_rate, stage.sink, agent, ours if key == OURS else others)
@@ -53,9 +53,9 @@ def measure(bench: Bench) -> None:
             try:
                 runs = alternate(sizes.runs, measured)
             except (AgentError, NotAcceptedError) as error:
-                bench.report.miss(f"Mails per second over {way * 1000:.0f} ms: {error}")
+                bench.report.miss(f"Mails per second over {round_trip * 1000:.0f} ms: {error}")
                 continue
-            _report(bench, way, runs)
+            _report(bench, round_trip, runs)
 
 
 def _rate(sink: Sink, agent: Agent, mails: int) -> float:
@@ -69,9 +69,9 @@ def _rate(sink: Sink, agent: Agent, mails: int) -> float:
     return (mails - first) / (times[mails] - times[first])
 
 
-def _report(bench: Bench, way: float, runs: dict[str, list[float]]) -> None:
+def _report(bench: Bench, round_trip: float, runs: dict[str, list[float]]) -> None:
     found = medians(runs)
-    what = f"Mails per second and connection, {way * 1000:.0f} ms, TLS"
+    what = f"Mails per second and connection, {round_trip * 1000:.0f} ms, TLS"
     ours = found[OURS]
 
     def line(other: str, value: float, goal: Goal | None = None) -> None:

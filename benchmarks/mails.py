@@ -36,16 +36,16 @@ class Mail:
         return f"{self.word}{self.number}@example.com"
 
     @property
-    def own(self) -> dict[str, Any]:
+    def own_context(self) -> dict[str, Any]:
         """What the template sees that is this recipient's alone."""
         return {"name": f"Pessoa de número {self.number}", "code": f"{self.word}-{self.number:08}-"}
 
     @property
     def context(self) -> dict[str, Any]:
         """All that the template sees: JSON, since not all systems take more."""
-        return SHARED | self.own
+        return SHARED | self.own_context
 
-    def rendered(self) -> tuple[str, str, str]:
+    def render(self) -> tuple[str, str, str]:
         """Subject, text and HTML, rendered where this is called: what callers do who have no worker for it."""
         from django.template.loader import render_to_string
 
@@ -56,11 +56,11 @@ class Mail:
             render_to_string(f"{TEMPLATE}.html", context),
         )
 
-    def as_django_has_it(self) -> Any:
+    def django_message(self) -> Any:
         """The same as Django's own object."""
         from django.core.mail import EmailMultiAlternatives
 
-        subject, text, html = self.rendered()
+        subject, text, html = self.render()
         mail = EmailMultiAlternatives(subject, text, SENDER, [self.address])
         mail.attach_alternative(html, "text/html")
         return mail
@@ -72,7 +72,7 @@ class ReadyMail(Mail):
 
     content: list[tuple[str, str, str]] = field(default_factory=list)
 
-    def rendered(self) -> tuple[str, str, str]:
+    def render(self) -> tuple[str, str, str]:
         if not self.content:
-            self.content.append(super().rendered())
+            self.content.append(super().render())
         return self.content[0]

@@ -17,7 +17,7 @@ from .systems import system
 from .systems.base import System
 
 
-def nothing() -> None:
+def no_operation() -> None:
     """Answer."""
 
 
@@ -26,11 +26,11 @@ def prepare() -> None:
     _system().prepare()
 
 
-def forget() -> None:
+def clear() -> None:
     """Drop all mail from the database, and what it has cost there."""
     from django.db import connection
 
-    _system().forget()
+    _system().clear()
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             # Now, and not in the midst of the next measurement.
@@ -92,7 +92,7 @@ def deliver_django(count: int) -> int:
     if _backend is None:
         _backend = get_connection("django.core.mail.backends.smtp.EmailBackend")
         _backend.open()
-    return int(_backend.send_messages([Mail(number).as_django_has_it() for number in range(count)]))
+    return int(_backend.send_messages([Mail(number).django_message() for number in range(count)]))
 
 
 _backend: Any = None
@@ -113,7 +113,7 @@ def rate_of_smtplib(count: int) -> float:
 
 
 def _wire_bytes() -> bytes:
-    return bytes(Mail(1).as_django_has_it().message().as_bytes())
+    return bytes(Mail(1).django_message().message().as_bytes())
 
 
 # Composing
@@ -122,15 +122,15 @@ def _wire_bytes() -> bytes:
 def compose_ours(count: int) -> list[float]:
     """Milliseconds for each mail, from rendered content to the bytes that go over the wire; and their number."""
     from congressy_mailer.delivery.composing import compose
-    from congressy_mailer.transports.base import Composed
-    from congressy_mailer.transports.envelope import address
+    from congressy_mailer.transports.base import ComposedMail
+    from congressy_mailer.transports.envelope import envelope_for
 
     messages = [_message(number) for number in range(count)]
     rendered = _rendered()
     key = uuid4()
     began = time.perf_counter()
     for message in messages:
-        content = address(Composed(key, compose(message, rendered, []))).write_out(eight_bit=True)
+        content = envelope_for(ComposedMail(key, compose(message, rendered, []))).write_out(eight_bit=True)
     return [(time.perf_counter() - began) * 1000 / count, len(content)]
 
 
@@ -138,7 +138,7 @@ def compose_django(count: int) -> list[float]:
     """The same with Django's own classes."""
     from django.core.mail import EmailMultiAlternatives
 
-    subject, text, html = Mail(1).rendered()
+    subject, text, html = Mail(1).render()
     messages = [_message(number) for number in range(count)]
     began = time.perf_counter()
     for message in messages:
@@ -244,7 +244,7 @@ def _message(number: int, *, alone: bool = True) -> Any:
         to=[mail.address],
         from_email=SENDER,
         template=TEMPLATE,
-        context=encode(mail.context if alone else mail.own, language="pt-br"),
+        context=encode(mail.context if alone else mail.own_context, language="pt-br"),
         language="pt-br",
         timezone="America/Sao_Paulo",
         message_id=f"<{uuid4()}@congressy.net>",
@@ -255,19 +255,19 @@ def _message(number: int, *, alone: bool = True) -> Any:
 
 
 def _rendered() -> Any:
-    from congressy_mailer.mime.writer import Rendered
+    from congressy_mailer.mime.writer import MailContent
 
-    return Rendered(*Mail(1).rendered())
+    return MailContent(*Mail(1).render())
 
 
 def _composed(count: int) -> Iterator[Any]:
     from congressy_mailer.delivery.composing import compose
-    from congressy_mailer.transports.base import Composed
+    from congressy_mailer.transports.base import ComposedMail
 
     rendered = _rendered()
     for number in range(count):
         message = _message(number)
-        yield Composed(message.pk, compose(message, rendered, []))
+        yield ComposedMail(message.pk, compose(message, rendered, []))
 
 
 # SparkPost's events
@@ -286,16 +286,16 @@ def process_in_order() -> float:
     return event_orders.process_in_order()
 
 
-def process_in_any_order() -> float:
+def process_shuffled() -> float:
     from . import event_orders
 
-    return event_orders.process_in_any_order()
+    return event_orders.process_shuffled()
 
 
-def same_end() -> bool:
+def same_end_state() -> bool:
     from . import event_orders
 
-    return event_orders.same_end()
+    return event_orders.same_end_state()
 
 
 def answer_webhook(events: int, posts: int) -> list[float]:
@@ -304,7 +304,7 @@ def answer_webhook(events: int, posts: int) -> list[float]:
     return event_orders.answer_webhook(events, posts)
 
 
-def forget_events() -> None:
+def delete_events() -> None:
     from . import event_orders
 
-    event_orders.forget_events()
+    event_orders.delete_events()

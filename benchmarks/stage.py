@@ -220,7 +220,7 @@ class Stage(Startable):
 
     def _new_database(self, name: str) -> str:
         if self._postgresql is None:
-            if not PostgreSQL.found():
+            if not PostgreSQL.is_installed():
                 raise MissingServerError(f"PostgreSQL was not found: apt install {PostgreSQL.package}")
             # As it comes: what is committed is on the disk.
             self._postgresql = self._stack.enter_context(PostgreSQL(durable=True))

@@ -1,4 +1,4 @@
-"""The Django application: registers the checks and, where Celery runs, the tasks and the worker's duties."""
+"""The Django application: registers the checks and, where Celery runs, the tasks and the worker's periodic tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CongressyMailerConfig(AppConfig):
         from . import bulk, checks, mail, tasks, worker  # noqa: F401
         from .models import actions
 
-        actions.bind(_Actions(mail, bulk))
+        actions.register(_Actions(mail, bulk))
 
 
 class _Actions:

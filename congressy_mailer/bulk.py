@@ -17,9 +17,9 @@ from . import outbox
 from .exceptions import InvalidOption
 from .models import Batch, Priority
 from .models.progress import Progress
-from .submission.arguments import idempotency_key_of
-from .submission.batch_writer import _opened, _Storing
-from .submission.fields import draft
+from .submission.arguments import clean_idempotency_key
+from .submission.batch_writer import BatchWriter, open_or_find_batch
+from .submission.fields import mail_fields
 
 
 @sensitive_variables()
@@ -104,21 +104,21 @@ def send_bulk(
         raise InvalidOption(f"on_invalid must be 'raise' or 'skip', not {on_invalid!r}.")
     if isinstance(recipients, str | bytes | Mapping) or not isinstance(recipients, Iterable):
         raise InvalidOption(f"recipients must be a list or another iterable, not {type(recipients).__name__}.")
-    mail, read = draft(
+    fields, files = mail_fields(
         subject=subject, message=message, html_message=html_message, from_email=from_email, reply_to=reply_to,
         headers=headers, attachments=attachments, template=template, context=context, language=language,
         timezone=timezone, transactional=transactional, send_at=send_at, expires_at=expires_at, priority=priority,
         sensitive=sensitive, using=using, list_id=list_id, campaign=campaign, tags=tags, metadata=metadata,
         track_opens=track_opens, track_clicks=track_clicks, sparkpost=sparkpost,
     )  # fmt: skip
-    if any(name.lower() == "message-id" for name in mail["headers"]):
+    if any(name.lower() == "message-id" for name in fields["headers"]):
         raise InvalidOption("headers: each mail of a batch has a Message-ID of its own.")
-    wanted = Batch(**mail, key=idempotency_key_of(key), created_at=django_timezone.now())
+    new_batch = Batch(**fields, key=clean_idempotency_key(key), created_at=django_timezone.now())
     all_or_nothing = transaction.atomic(using=outbox.database()) if on_invalid == "raise" else nullcontext()
     with all_or_nothing:
-        batch, is_new = _opened(wanted, read)
+        batch, is_new = open_or_find_batch(new_batch, files)
         if batch.stored_at is None and batch.cancelled_at is None:
-            _Storing(batch, is_new, on_invalid == "skip").store(recipients)
+            BatchWriter(batch, is_new, on_invalid == "skip").store(recipients)
     return batch
 
 
@@ -138,7 +138,7 @@ def progress(batch: Batch) -> Progress:
     """How far a batch is: one query over its messages."""
     batch.refresh_from_db(using=outbox.database(), fields=["stored_at", "cancelled_at", "skipped"])
     stored = batch.stored_at is not None or batch.cancelled_at is not None
-    return Progress(outbox.counts(batch.pk), batch.skipped, stored)
+    return Progress(outbox.state_counts(batch.pk), batch.skipped, stored)
 
 
 def cancel(batch: Batch) -> int:

@@ -128,7 +128,7 @@ class NoFreeConnection(MailerError):
         self.retry_in = retry_in
 
 
-def account_refused(reply: Reply) -> TransportUnavailable:
+def account_refused_error(reply: Reply) -> TransportUnavailable:
     """The error for what a server said to a mail, and means for all of the account's."""
     error = TransportUnavailable(f"The mail server refuses this account: {reply}")
     error.reply = reply

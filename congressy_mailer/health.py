@@ -46,21 +46,21 @@ def check_health() -> Health:
     Raises:
         django.db.OperationalError: the database is away.
     """
-    patience = mailer_settings().SWEEP_INTERVAL * _MISSED_SWEEPS
-    last_sweep = periodic.last(periodic.SWEEP)
-    overdue = outbox.overdue(patience)
-    overdue_batches = outbox.overdue_batches(patience)
-    unavailable = availability.unavailable()
+    tolerance = mailer_settings().SWEEP_INTERVAL * _MISSED_SWEEPS
+    last_sweep = periodic.last_run(periodic.SWEEP)
+    overdue = outbox.count_overdue(tolerance)
+    overdue_batches = outbox.count_overdue_batches(tolerance)
+    unavailable = availability.unavailable_backends()
     problems = []
     if last_sweep is None:
         problems.append(_("No worker has ever swept: start one with celery -A project worker."))
-    elif timezone.now() - last_sweep > patience:
+    elif timezone.now() - last_sweep > tolerance:
         problems.append(
             _(
                 "No worker has swept since %(since)s: none runs, none serves the queue %(queue)r, or none reaches the "
                 "broker."
             )
-            % {"since": _moment(last_sweep), "queue": mailer_settings().QUEUE}
+            % {"since": _format_time(last_sweep), "queue": mailer_settings().QUEUE}
         )
     if overdue:
         problems.append(
@@ -69,7 +69,7 @@ def check_health() -> Health:
                 "%(count)d messages are due and have not been looked at for %(seconds)d seconds.",
                 overdue,
             )
-            % {"count": overdue, "seconds": patience.total_seconds()}
+            % {"count": overdue, "seconds": tolerance.total_seconds()}
         )
     if overdue_batches:
         problems.append(
@@ -78,19 +78,19 @@ def check_health() -> Health:
                 "%(count)d batches have something left to send, and no task has worked at them for %(seconds)d s.",
                 overdue_batches,
             )
-            % {"count": overdue_batches, "seconds": patience.total_seconds()}
+            % {"count": overdue_batches, "seconds": tolerance.total_seconds()}
         )
-    problems += [_outage(status) for status in unavailable]
+    problems += [_outage_problem(status) for status in unavailable]
     return Health(last_sweep, overdue, overdue_batches, unavailable, problems)
 
 
-def _outage(status: TransportStatus) -> str:
-    told = {
+def _outage_problem(status: TransportStatus) -> str:
+    values = {
         "backend": status.using or "default",
         "domain": status.sender_domain,
-        "since": _moment(status.unavailable_since),
+        "since": _format_time(status.unavailable_since),
         "count": status.failures,
-        "next": _moment(status.next_try_at),
+        "next": _format_time(status.next_try_at),
         "reason": status.reason,
     }
     if status.sender_domain:
@@ -108,8 +108,8 @@ def _outage(status: TransportStatus) -> str:
             "%(reason)s",
             status.failures,
         )
-    return text % told
+    return text % values
 
 
-def _moment(when: datetime) -> str:
+def _format_time(when: datetime) -> str:
     return f"{when:%Y-%m-%d %H:%M:%S %Z}".strip()

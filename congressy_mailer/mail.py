@@ -15,13 +15,13 @@ from django.views.decorators.debug import sensitive_variables
 from . import outbox
 from .exceptions import IdempotencyConflict, InvalidOption, NoRecipient
 from .mime.addresses import normalise_addresses
-from .mime.attachments import ReadAttachment
+from .mime.attachments import LoadedAttachment
 from .models import Message, Priority, State
 from .outbox.publishing import publish_on_commit
-from .submission.arguments import idempotency_key_of
-from .submission.attachments import file_attachment, forget_files
-from .submission.fields import draft, message_id
-from .suppressions.lookup import listed_recipients
+from .submission.arguments import clean_idempotency_key
+from .submission.attachments import delete_files, store_attachment
+from .submission.fields import mail_fields, message_id
+from .suppressions.lookup import suppressed_recipients
 
 
 @sensitive_variables()
@@ -131,7 +131,7 @@ def send_mail(
     """
     if recipient_list is not None and to is not None:
         raise InvalidOption("Give the recipients as recipient_list or as to, not as both.")
-    mail, read = draft(
+    fields, files = mail_fields(
         subject=subject, message=message, html_message=html_message, from_email=from_email, reply_to=reply_to,
         headers=headers, attachments=attachments, template=template, context=context, language=language,
         timezone=timezone, transactional=transactional, send_at=send_at, expires_at=expires_at, priority=priority,
@@ -139,18 +139,18 @@ def send_mail(
         track_opens=track_opens, track_clicks=track_clicks, sparkpost=sparkpost,
     )  # fmt: skip
     # Lazy text becomes text here, in the language that a template would be rendered in.
-    with translation.override(mail["language"] or None):
-        stored = Message(
-            **mail,
+    with translation.override(fields["language"] or None):
+        new_message = Message(
+            **fields,
             to=normalise_addresses(recipient_list if to is None else to, "to"),
             cc=normalise_addresses(cc, "cc"),
             bcc=normalise_addresses(bcc, "bcc"),
-            idempotency_key=idempotency_key_of(idempotency_key),
+            idempotency_key=clean_idempotency_key(idempotency_key),
         )
-    if not stored.recipients:
+    if not new_message.recipients:
         raise NoRecipient("The mail has no recipient: to, cc and bcc are all empty.")
-    stored.message_id = message_id(mail, stored.pk)
-    return _store(stored, read)
+    new_message.message_id = message_id(fields, new_message.pk)
+    return _store(new_message, files)
 
 
 @sensitive_variables()
@@ -200,34 +200,34 @@ def resend(message: Message) -> None:
     message.refresh_from_db(using=outbox.database())
 
 
-def _store(mail: Message, read: Sequence[ReadAttachment]) -> Message:
-    if mail.idempotency_key and (first := _find(mail.idempotency_key)):
-        return first
-    left_out = listed_recipients([mail]).get(mail.pk)
-    attachments = [file_attachment(one, message=mail) for one in read]
+def _store(mail: Message, files: Sequence[LoadedAttachment]) -> Message:
+    if mail.idempotency_key and (existing := _find(mail.idempotency_key)):
+        return existing
+    suppressed = suppressed_recipients([mail]).get(mail.pk)
+    attachments = [store_attachment(one, message=mail) for one in files]
     try:
-        outbox.add(mail, attachments, left_out)
+        outbox.add(mail, attachments, suppressed)
     except IntegrityError as error:
         # Another caller with the same key came first. Its files are stored already; ours are not needed.
-        forget_files(attachments)
+        delete_files(attachments)
         if not mail.idempotency_key:
             raise
-        first = _find(mail.idempotency_key)
-        if first is None:
+        existing = _find(mail.idempotency_key)
+        if existing is None:
             # REPEATABLE READ shows what there was when this transaction began.
             raise IdempotencyConflict(
                 f"Another transaction has just used idempotency_key={mail.idempotency_key!r}, and its message cannot "
                 "be seen in this one. Try again in a new transaction: that returns it."
             ) from error
-        return first
+        return existing
     if mail.state == State.QUEUED:
         publish_on_commit([mail.pk])
     return mail
 
 
 def _find(idempotency_key: str) -> Message | None:
-    first = Message.objects.using(outbox.database()).filter(idempotency_key=idempotency_key).first()
-    if first is not None and first.idempotency_key != idempotency_key:
+    existing = Message.objects.using(outbox.database()).filter(idempotency_key=idempotency_key).first()
+    if existing is not None and existing.idempotency_key != idempotency_key:
         # MariaDB and MySQL compare without case by default. Somebody else's mail must not pass for this one.
         raise InvalidOption(f"idempotency_key={idempotency_key!r} differs only in case from one that exists.")
-    return first
+    return existing

@@ -12,17 +12,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from traceback import walk_tb
 
-from .exceptions import MailerError, TransportUnavailable, account_refused
+from .exceptions import MailerError, TransportUnavailable, account_refused_error
 from .models import Message
-from .replies import Outcome, Reply, readable
+from .replies import Outcome, Reply, printable_text
 
-_NOT_KEPT = "what else was said is not kept, because the message is sensitive"
+_REDACTED = "what else was said is not kept, because the message is sensitive"
 # RFC 3463: class, subject and detail.
 _ENHANCED_CODE = re.compile(r"\d\.\d{1,3}\.\d{1,3}\b")
 
 
 @contextmanager
-def without_repeating(sensitive: bool, instead: str) -> Iterator[None]:
+def hiding_content(sensitive: bool, instead: str) -> Iterator[None]:
     """Have an error say what is wrong with the content of a sensitive mail without repeating the content."""
     try:
         yield
@@ -32,50 +32,50 @@ def without_repeating(sensitive: bool, instead: str) -> Iterator[None]:
         raise type(error)(f"{instead} More is not said, because the mail is sensitive.") from None
 
 
-def told(message: Message, error: BaseException) -> str:
+def redact_error(message: Message, error: BaseException) -> str:
     """An error that came up while a message was composed, as it may be stored and logged."""
-    return f"{described(error)} ({_NOT_KEPT})" if message.sensitive else readable(str(error))
+    return f"{error_summary(error)} ({_REDACTED})" if message.sensitive else printable_text(str(error))
 
 
-def described(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """An exception without its words: the type of what it goes back to, and where that was raised."""
     while error.__cause__ is not None:
         error = error.__cause__
-    place = ""
+    location = ""
     for frame, line in walk_tb(error.__traceback__):
-        place = f" in {frame.f_globals.get('__name__')}, line {line}"
-    return f"{type(error).__name__}{place}"
+        location = f" in {frame.f_globals.get('__name__')}, line {line}"
+    return f"{type(error).__name__}{location}"
 
 
-def discreet(message: Message, outcome: Outcome) -> Outcome:
+def redact_outcome(message: Message, outcome: Outcome) -> Outcome:
     """What became of a mail, as it may be stored: where the message is sensitive, refusals by their codes only."""
     if not message.sensitive:
         return outcome
     last = outcome.reply
     return replace(
         outcome,
-        deferred=_codes(outcome.deferred),
-        rejected=_codes(outcome.rejected),
+        deferred=_redact_replies(outcome.deferred),
+        rejected=_redact_replies(outcome.rejected),
         # Where the mail was taken this is the server's own id of it.
-        reply=last if last.code is not None and 200 <= last.code < 300 else _code(last),
+        reply=last if last.code is not None and 200 <= last.code < 300 else _redact_reply(last),
     )
 
 
-def discreet_error(messages: Iterable[Message], error: TransportUnavailable) -> TransportUnavailable:
+def redact_unavailable(messages: Iterable[Message], error: TransportUnavailable) -> TransportUnavailable:
     """Why a server cannot be used, as it may be stored and logged where it was found out with one of these messages."""
     if error.reply is None or not any(message.sensitive for message in messages):
         return error
-    return account_refused(_code(error.reply))
+    return account_refused_error(_redact_reply(error.reply))
 
 
-def _codes(replies: Mapping[str, Reply]) -> dict[str, Reply]:
-    return {recipient: _code(reply) for recipient, reply in replies.items()}
+def _redact_replies(replies: Mapping[str, Reply]) -> dict[str, Reply]:
+    return {recipient: _redact_reply(reply) for recipient, reply in replies.items()}
 
 
-def _code(reply: Reply) -> Reply:
+def _redact_reply(reply: Reply) -> Reply:
     if reply.code is None:
-        # In place of a reply stands an exception, its type first.
+        # An exception stands in place of the reply, its type first.
         kind = reply.text.partition(":")[0]
-        return Reply(None, f"{kind} ({_NOT_KEPT})" if kind.isidentifier() else f"no reply ({_NOT_KEPT})")
+        return Reply(None, f"{kind} ({_REDACTED})" if kind.isidentifier() else f"no reply ({_REDACTED})")
     enhanced = _ENHANCED_CODE.match(reply.text)
-    return Reply(reply.code, f"{enhanced.group()} ({_NOT_KEPT})" if enhanced else f"({_NOT_KEPT})")
+    return Reply(reply.code, f"{enhanced.group()} ({_REDACTED})" if enhanced else f"({_REDACTED})")

@@ -55,13 +55,13 @@ class Reply:
 
     def __post_init__(self) -> None:
         # Here, so that no transport can forget it.
-        object.__setattr__(self, "text", readable(self.text))
+        object.__setattr__(self, "text", printable_text(self.text))
 
     def __str__(self) -> str:
         return f"{self.code} {self.text}".rstrip() if self.code is not None else self.text
 
 
-def readable(text: bytes | str) -> str:
+def printable_text(text: bytes | str) -> str:
     """A server's words as people can read them and every database stores them.
 
     PostgreSQL takes no NUL: a mail could not be recorded as accepted, and would be sent again.
@@ -77,7 +77,7 @@ _ACCOUNT_CODES = frozenset({530, 534, 535, 538})
 
 # RFC 5321 §4.5.3.1.10: where it stands for too many recipients, a client should take it for 452. The others are sent
 # to first, and this one alone.
-_EXHAUSTED = 552
+_STORAGE_EXCEEDED = 552
 
 # SparkPost, "Error messages when using SMTP": the domain of the From header is not set up in the account.
 _SENDING_DOMAIN = re.compile(r"unconfigured sending domain", re.IGNORECASE)
@@ -108,7 +108,7 @@ _TOO_FAST = re.compile(
 _NOT_OUR_SPEED = re.compile(r"gr[ae]y.?list|user you are trying to contact|mailbox", re.IGNORECASE)
 
 
-def says_too_fast(reply: Reply) -> bool:
+def asks_to_slow_down(reply: Reply) -> bool:
     """Whether a temporary refusal is for the speed or the number of connections that mail is sent with.
 
     SMTP has no code for that (RFC 5321 §4.2.3, RFC 3463 §3): servers use 421, 432, 450, 451, 452 and 454, and tell the
@@ -137,7 +137,7 @@ def classify(code: int | None, text: str, stage: Stage) -> Verdict:
         return Verdict.SENDER_REFUSED
     if code // 100 == (3 if stage is Stage.DATA else 2):
         return Verdict.ACCEPTED
-    if code == _EXHAUSTED and stage is Stage.RCPT:
+    if code == _STORAGE_EXCEEDED and stage is Stage.RCPT:
         return Verdict.DEFERRED
     if 500 <= code < 600:
         return Verdict.REJECTED
@@ -167,15 +167,15 @@ class Outcome:
     in_doubt: bool = False
 
 
-def in_ascii(outcome: Outcome) -> Outcome:
+def with_ascii_replies(outcome: Outcome) -> Outcome:
     """The same with every character of the replies that is not ASCII written as an escape."""
 
-    def escaped(reply: Reply) -> Reply:
+    def escape(reply: Reply) -> Reply:
         return replace(reply, text=reply.text.encode("ascii", "backslashreplace").decode())
 
     return replace(
         outcome,
-        deferred={recipient: escaped(reply) for recipient, reply in outcome.deferred.items()},
-        rejected={recipient: escaped(reply) for recipient, reply in outcome.rejected.items()},
-        reply=escaped(outcome.reply),
+        deferred={recipient: escape(reply) for recipient, reply in outcome.deferred.items()},
+        rejected={recipient: escape(reply) for recipient, reply in outcome.rejected.items()},
+        reply=escape(outcome.reply),
     )

@@ -16,18 +16,18 @@ from django.utils import timezone
 from . import outbox, periodic, suppressions
 from .broker import sending
 from .conf import mailer_settings
-from .delivery.slice import Delivery, Slice
+from .delivery.slice import Delivery, SliceResult
 from .exceptions import SparkPostError, TransportUnavailable
 from .outbox import publishing
 from .outbox.backoff import FLOOR
 from .suppressions.sync import sync
 from .tracking import inbox
-from .tracking.processing import AWAY, process
+from .tracking.processing import DATABASE_ERRORS, process
 
-logger = logging.getLogger("congressy_mailer.syncing")
+logger = logging.getLogger("congressy_mailer.suppressions")
 
 _PURGE_INTERVAL = timedelta(hours=1)
-_LONGEST_PURGE = 10.0
+_PURGE_TIME = 10.0
 
 
 class DeliveryTask(Task):  # type: ignore[type-arg]
@@ -45,7 +45,7 @@ class DeliveryTask(Task):  # type: ignore[type-arg]
 
 
 # Of both tasks that deliver.
-_DELIVERING: dict[str, Any] = {
+_DELIVERY_OPTIONS: dict[str, Any] = {
     "bind": True,
     "base": DeliveryTask,
     "acks_late": True,
@@ -59,11 +59,11 @@ _DELIVERING: dict[str, Any] = {
 }
 
 
-@shared_task(name=sending.DELIVER, **_DELIVERING)
+@shared_task(name=sending.DELIVER, **_DELIVERY_OPTIONS)
 def deliver(self: DeliveryTask, ids: Sequence[str]) -> None:
     """Deliver these messages, as far as they are still to be delivered and one time slice reaches."""
     request = self.request
-    token = outbox.new_token(str(request.id))
+    token = outbox.new_claim_token(str(request.id))
     redelivered = bool((request.delivery_info or {}).get("redelivered"))
     try:
         result = Delivery(token).run([UUID(key) for key in ids], redelivered=redelivered)
@@ -72,59 +72,59 @@ def deliver(self: DeliveryTask, ids: Sequence[str]) -> None:
             # Retrying an eager task runs it again at once, without end, in the caller's own process.
             return
         raise
-    _publish_again(result)
+    _publish_unfinished(result)
     if not request.is_eager:
-        _sweep_beside_a_long_queue()
+        _sweep_if_overdue()
 
 
-@shared_task(name=sending.DELIVER_BATCH, **_DELIVERING)
-def deliver_batch(self: DeliveryTask, key: str, round: int, lead: bool) -> None:
+@shared_task(name=sending.DELIVER_BATCH, **_DELIVERY_OPTIONS)
+def deliver_batch(self: DeliveryTask, key: str, generation: int, starts_others: bool) -> None:
     """Deliver what comes next of a batch, as far as one time slice reaches, and ask for the next such task.
 
     Args:
         key: of the batch.
-        round: of the tasks for it; where another has begun since, this one is not needed any more.
-        lead: see to it that as many of them work at the batch as it needs.
+        generation: of the tasks for it; where a newer one has begun since, this task is not needed any more.
+        starts_others: publish as many further tasks of this generation as the batch needs.
     """
     request = self.request
     batch = UUID(key)
-    if not outbox.keep_watch(batch, round):
+    if not outbox.heartbeat(batch, generation):
         return
-    again = request.retries or (request.delivery_info or {}).get("redelivered")
-    if lead and not again and not request.is_eager:
-        for _ in range(outbox.lanes(batch, round) - 1):
-            publishing.publish_batch(batch, round)
-    go_on = True
-    while go_on:
-        token = outbox.new_token(str(request.id))
+    is_repeated = request.retries or (request.delivery_info or {}).get("redelivered")
+    if starts_others and not is_repeated and not request.is_eager:
+        for _ in range(outbox.concurrency(batch, generation) - 1):
+            publishing.publish_batch(batch, generation)
+    continue_now = True
+    while continue_now:
+        token = outbox.new_claim_token(str(request.id))
         try:
-            result = Delivery(token).run_batch(batch, round)
+            result = Delivery(token).run_batch(batch, generation)
         except (TransportUnavailable, DatabaseError, InterfaceError):
             if request.is_eager:
                 return
             raise
-        _publish_again(result)
+        _publish_unfinished(result)
         # Without a broker the next task would begin within this one.
-        go_on = request.is_eager and result.go_on_at is not None and result.go_on_at <= timezone.now()
+        continue_now = request.is_eager and result.continue_at is not None and result.continue_at <= timezone.now()
     if request.is_eager:
         return
-    if result.go_on_at is not None:
-        wait = (result.go_on_at - timezone.now()).total_seconds()
-        publishing.publish_batch(batch, round, countdown=wait if wait > 0 else None)
-    _sweep_beside_a_long_queue()
+    if result.continue_at is not None:
+        wait = (result.continue_at - timezone.now()).total_seconds()
+        publishing.publish_batch(batch, generation, countdown=wait if wait > 0 else None)
+    _sweep_if_overdue()
 
 
-def _publish_again(result: Slice) -> None:
-    publishing.publish(result.left)
-    for key in result.alone:
+def _publish_unfinished(result: SliceResult) -> None:
+    publishing.publish(result.unfinished)
+    for key in result.solo:
         publishing.publish([key])
-    for seconds, waiting in result.waiting.items():
+    for seconds, waiting in result.retries.items():
         publishing.publish(waiting, countdown=seconds)
 
 
-def _sweep_beside_a_long_queue() -> None:
+def _sweep_if_overdue() -> None:
     """The sweep itself is held up by a long queue; what has become due need not wait for it."""
-    if periodic.take(periodic.SWEEP, mailer_settings().SWEEP_INTERVAL * 2):
+    if periodic.claim_run(periodic.SWEEP, mailer_settings().SWEEP_INTERVAL * 2):
         _publish_due(None)
 
 
@@ -136,27 +136,27 @@ def sweep(published_at: float) -> None:
         published_at: when this task was published, in seconds since the epoch.
     """
     _publish_due(datetime.fromtimestamp(published_at, UTC))
-    periodic.done(periodic.SWEEP)
-    if periodic.take(periodic.PURGE, _PURGE_INTERVAL):
+    periodic.mark_run(periodic.SWEEP)
+    if periodic.claim_run(periodic.PURGE, _PURGE_INTERVAL):
         sending.publish_purge()
     conf = mailer_settings()
     every = conf.SUPPRESSION_SYNC
-    if every is not None and conf.SPARKPOST_API_KEY is not None and periodic.take(periodic.SYNC, every):
+    if every is not None and conf.SPARKPOST_API_KEY is not None and periodic.claim_run(periodic.SYNC, every):
         sending.publish_sync()
 
 
-def _publish_due(passed_the_queue: datetime | None) -> None:
-    for key, round in outbox.due_batches():
-        publishing.publish_batch(key, round, lead=True)
-    while ready := outbox.sweep(passed_the_queue):
+def _publish_due(drained_until: datetime | None) -> None:
+    for key, generation in outbox.claim_due_batches():
+        publishing.publish_batch(key, generation, starts_others=True)
+    while ready := outbox.sweep(drained_until):
         if not publishing.publish(ready):
             return
-    while due := inbox.due():
+    while due := inbox.due_batches():
         if not inbox.publish_webhooks(due):
             return
 
 
-@shared_task(name=sending.PROCESS_WEBHOOKS, acks_late=True, ignore_result=True, throws=AWAY)
+@shared_task(name=sending.PROCESS_WEBHOOKS, acks_late=True, ignore_result=True, throws=DATABASE_ERRORS)
 def process_webhooks(key: str, due_at: str) -> None:
     """Process a batch of SparkPost's events. What the database does not take now comes with a later sweep.
 
@@ -170,14 +170,14 @@ def process_webhooks(key: str, due_at: str) -> None:
 @shared_task(name=sending.PURGE, ignore_result=True, throws=(OperationalError, InterfaceError))
 def purge() -> None:
     """Drop what is older than ``KEEP_CONTENT`` and ``KEEP_MESSAGES``, for at most ten seconds at a time."""
-    until = time.monotonic() + _LONGEST_PURGE
+    until = time.monotonic() + _PURGE_TIME
     while outbox.purge() or suppressions.purge():
         if time.monotonic() > until:
             sending.publish_purge()
             return
-    day = periodic.last(periodic.ORPHANS)
-    looked_through = outbox.remove_orphans(day.date() if day else None)
-    periodic.done(periodic.ORPHANS, datetime.combine(looked_through, datetime.min.time(), UTC))
+    day = periodic.last_run(periodic.ORPHANS)
+    checked_until = outbox.remove_orphans(day.date() if day else None)
+    periodic.mark_run(periodic.ORPHANS, datetime.combine(checked_until, datetime.min.time(), UTC))
 
 
 @shared_task(name=sending.SYNC_SUPPRESSIONS, ignore_result=True, throws=(OperationalError, InterfaceError))
@@ -187,9 +187,9 @@ def sync_suppressions() -> None:
     Where SparkPost says no or cannot be asked, it goes on after ``SUPPRESSION_SYNC``.
     """
     try:
-        synced = sync()
+        result = sync()
     except SparkPostError as error:
         logger.warning("The suppression list is brought together with SparkPost's later: %s", error)
         return
-    if not synced.done:
+    if not result.complete:
         sending.publish_sync()

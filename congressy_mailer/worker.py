@@ -27,7 +27,7 @@ def consume_our_queues(sender: str, instance: Any, options: dict[str, Any], **kw
 
 
 @celeryd_init.connect(dispatch_uid="congressy_mailer.reconnect")
-def outlive_the_broker(sender: str, conf: Any, **kwargs: Any) -> None:
+def keep_reconnecting(sender: str, conf: Any, **kwargs: Any) -> None:
     """Let a worker connect again whatever its broker goes through, unless the host has decided otherwise.
 
     By default a worker ends when Redis answers with an error, as one does that is read-only or full; and Celery 5.7
@@ -36,7 +36,7 @@ def outlive_the_broker(sender: str, conf: Any, **kwargs: Any) -> None:
     if not conf.value_set_for("broker_channel_error_retry"):
         conf.broker_channel_error_retry = True
     if not conf.value_set_for("worker_consumer"):
-        conf.worker_consumer = "congressy_mailer.broker.consumer:LastingConsumer"
+        conf.worker_consumer = "congressy_mailer.broker.consumer:ReconnectingConsumer"
 
 
 @worker_ready.connect(dispatch_uid="congressy_mailer.sweep")

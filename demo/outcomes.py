@@ -23,7 +23,7 @@ def outcomes() -> Mapping[str, int]:
         "opened": known.exclude(opened_at=None).count(),
         "clicked": known.exclude(clicked_at=None).count(),
         "complained": known.exclude(complained_at=None).count(),
-        "unsubscribed": left_the_list().count(),
+        "unsubscribed": unsubscribed_from_news().count(),
         "suppressed": Message.objects.filter(state=State.SUPPRESSED).count(),
     }
 
@@ -33,7 +33,7 @@ def suppressed_by_bounce() -> bool:
     return suppressions.active().filter(address=BOUNCING, source=Suppression.Source.BOUNCE).exists()
 
 
-def left_the_list() -> QuerySet[Suppression]:
+def unsubscribed_from_news() -> QuerySet[Suppression]:
     """Whoever has left the news in one click."""
     return suppressions.active().filter(list_id="novidades", source=Suppression.Source.UNSUBSCRIBE)
 
@@ -48,7 +48,7 @@ def missing() -> list[str]:
         f"{COMPLAINING} complained": known.filter(recipient=COMPLAINING).exclude(complained_at=None).exists(),
         f"{READER} opened the news": known.filter(recipient=READER).exclude(opened_at=None).exists(),
         f"{READER} followed a link": known.filter(recipient=READER).exclude(clicked_at=None).exists(),
-        f"{READER} unsubscribed": left_the_list().filter(address=READER).exists(),
+        f"{READER} unsubscribed": unsubscribed_from_news().filter(address=READER).exists(),
         f"no news was sent to {BOUNCING}": Message.objects.filter(to=[BOUNCING], state=State.SUPPRESSED).exists(),
     }
     return [what for what, happened in expected.items() if not happened]

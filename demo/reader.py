@@ -14,7 +14,7 @@ from .visitors import PageError
 _ONE_CLICK = ("List-Unsubscribe", "One-Click")
 
 
-def leave_in_one_click(mails: Path, recipient: str) -> bool:
+def unsubscribe_in_one_click(mails: Path, recipient: str) -> bool:
     """Post what the headers of the last mail that offers it say, without looking at any page.
 
     Returns:

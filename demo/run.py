@@ -21,7 +21,7 @@ from .events.models import Event
 from .events.seed import ADMIN, FORGETFUL
 from .inbox.pages import write_pages
 from .outcomes import missing, outcomes, suppressed_by_bounce
-from .reader import leave_in_one_click
+from .reader import unsubscribe_in_one_click
 from .services import Services
 from .tally import states, take_tally
 from .visitors import BOUNCING, DELAYED, READER, REFUSED, Visitor, people
@@ -70,7 +70,7 @@ def run_demo(services: Services, people_count: int) -> bool:
     terminal.say(f"{BOUNCING} bounced, and is on the suppression list.")
     terminal.say(f"Everybody who has registered gets the news: {_send_news(services)} mails.")
     _wait_for_mails(report)
-    if leave_in_one_click(services.mails, READER):
+    if unsubscribe_in_one_click(services.mails, READER):
         terminal.say(f"{READER} leaves the list in one click.")
     _wait_until(lambda: not missing())
     return _conclude(services)
@@ -85,7 +85,7 @@ def use_site(services: Services) -> None:
     _wait_until(suppressed_by_bounce)
     _send_news(services)
     _wait_for_mails(_troubles_reporter())
-    leave_in_one_click(services.mails, READER)
+    unsubscribe_in_one_click(services.mails, READER)
 
 
 def _wait_until(happened: Callable[[], bool]) -> bool:

@@ -18,7 +18,7 @@ from django.db import connection
 from congressy_mailer import throttling
 from congressy_mailer.broker import publisher
 from congressy_mailer.testing.local_sparkpost.certificate import Certificate, make_certificate
-from congressy_mailer.testing.local_sparkpost.posting import Habits
+from congressy_mailer.testing.local_sparkpost.posting import PostingOptions
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.testing.local_sparkpost.whole import WholeSparkPost
 from congressy_mailer.transports import pool
@@ -40,7 +40,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30, what: str = "the
     return value
 
 
-def at_once(work: Callable[[int], _R], workers: int = 4) -> list[_R]:
+def run_concurrently(work: Callable[[int], _R], workers: int = 4) -> list[_R]:
     """Do something in several threads at the same moment, each with a database connection of its own.
 
     Args:
@@ -119,14 +119,14 @@ def broker(broker_url: str, celery_settings: Callable[..., None], monkeypatch: p
     """Have this process publish to the test's broker."""
     celery_settings(broker_url=broker_url, broker_write_url=broker_url, broker_read_url=broker_url)
     monkeypatch.setattr(publisher, "_publisher", publisher._Publisher())
-    forget_pacing()
+    reset_throttling()
     return broker_url
 
 
-def forget_pacing() -> None:
+def reset_throttling() -> None:
     """As in a process that has just begun: what it has agreed on with others was agreed on over another broker."""
-    throttling.stores.ledgers._begin()
-    throttling.limiter._paces.clear()
+    throttling.stores.limit_stores._reset()
+    throttling.limiter._rate_limiters.clear()
     throttling.connections._refused_until.clear()
 
 
@@ -164,7 +164,7 @@ def local_sparkpost(
     certificate: Certificate, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[WholeSparkPost]:
     """A whole SparkPost, of which the settings know: SMTP relay, HTTP API, and events once a webhook is registered."""
-    with WholeSparkPost(certificate=certificate, habits=Habits(every=0.05, retry_after=0.05)) as server:
+    with WholeSparkPost(certificate=certificate, posting=PostingOptions(every=0.05, retry_after=0.05)) as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         smtp = {

@@ -125,7 +125,7 @@ def _on(service: Service, directory: Path, for_pytest: Sequence[str]) -> Counter
     if url := os.environ.get(service.given_in):
         _say(f"{server.name} of {service.given_in}")
         return _pytest(directory, {service.variable: url}, marked)
-    if not server.found():
+    if not server.is_installed():
         _say(f"{server.name} was not found: apt install {server.package}, or set {service.given_in}")
         return Counter(failed=1 if os.environ.get("CI") else 0)
     _say(server.name)

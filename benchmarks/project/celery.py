@@ -16,6 +16,6 @@ app.autodiscover_tasks()
 
 
 @worker_ready.connect
-def say_so(**kwargs: Any) -> None:
+def report_ready(**kwargs: Any) -> None:
     """Whoever has started this worker waits for it."""
     print("The worker is ready.", flush=True)

@@ -53,7 +53,7 @@ class System(ABC):
         self.send(mail)
 
     @abstractmethod
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drop all mail from the database."""
 
 

@@ -29,17 +29,17 @@ class CeleryEmail(System):
         }
 
     def send(self, mail: Mail) -> None:
-        mail.as_django_has_it().send()
+        mail.django_message().send()
 
     def send_many(self, mails: Iterable[Mail]) -> None:
         from django.core.mail import get_connection
 
         connection = get_connection()
         remaining = iter(mails)
-        while part := [mail.as_django_has_it() for mail in islice(remaining, 100)]:
+        while part := [mail.django_message() for mail in islice(remaining, 100)]:
             connection.send_messages(part)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """It has no tables."""
 
 

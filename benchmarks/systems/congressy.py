@@ -25,9 +25,9 @@ class Congressy(System):
     def send_many(self, mails: Iterable[Mail]) -> None:
         from congressy_mailer import send_bulk
 
-        send_bulk(template=TEMPLATE, context=SHARED, recipients=((mail.address, mail.own) for mail in mails))
+        send_bulk(template=TEMPLATE, context=SHARED, recipients=((mail.address, mail.own_context) for mail in mails))
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         from congressy_mailer.models import Batch, Event, Message
 
         empty(Event, Message, Batch)

@@ -35,7 +35,7 @@ class DjangoMailer(System):
     def send(self, mail: Mail) -> None:
         from mailer import send_html_mail
 
-        subject, text, html = mail.rendered()
+        subject, text, html = mail.render()
         send_html_mail(subject, text, html, SENDER, [mail.address])
 
     def send_many(self, mails: Iterable[Mail]) -> None:
@@ -43,17 +43,17 @@ class DjangoMailer(System):
 
         connection = get_connection()
         remaining = iter(mails)
-        while part := [mail.as_django_has_it() for mail in islice(remaining, 1000)]:
+        while part := [mail.django_message() for mail in islice(remaining, 1000)]:
             connection.send_messages(part)
 
     def send_urgent(self, mail: Mail) -> None:
         from mailer import send_html_mail
         from mailer.models import PRIORITY_HIGH
 
-        subject, text, html = mail.rendered()
+        subject, text, html = mail.render()
         send_html_mail(subject, text, html, SENDER, [mail.address], priority=PRIORITY_HIGH)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         from mailer.models import Message, MessageLog
 
         empty(MessageLog, Message)

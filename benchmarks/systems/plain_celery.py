@@ -34,12 +34,12 @@ class PlainCelery(System):
         return [[*arguments, "-Q", f"celery,{_URGENT}"] for arguments in super().workers(vendor, processes)]
 
     def send(self, mail: Mail) -> None:
-        deliver.delay(*mail.rendered(), mail.address)
+        deliver.delay(*mail.render(), mail.address)
 
     def send_urgent(self, mail: Mail) -> None:
-        deliver.apply_async((*mail.rendered(), mail.address), queue=_URGENT)
+        deliver.apply_async((*mail.render(), mail.address), queue=_URGENT)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """It has no tables."""
 
 

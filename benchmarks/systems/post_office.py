@@ -65,7 +65,7 @@ class PostOffice(System):
             "render_on_delivery": True,
         }
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         from post_office.lockfile import default_lockfile
         from post_office.models import Email, Log
 

@@ -26,22 +26,22 @@ class ReadOnly:
         return False
 
 
-def shown(mail: Mail, text: str) -> str:
-    """What a mail says, unless it is nobody's business."""
+def hide_sensitive(mail: Mail, text: str) -> str:
+    """The text, or a placeholder where the mail is sensitive."""
     return str(_("(confidential)")) if mail.sensitive else text
 
 
 class AttachmentInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
     model = Attachment
-    fields = ("shown_filename", "mimetype", "size")
-    readonly_fields = ("shown_filename",)
+    fields = ("display_filename", "mimetype", "size")
+    readonly_fields = ("display_filename",)
     extra = 0
 
     @admin.display(description=_("file name"))
-    def shown_filename(self, attachment: Attachment) -> str:
+    def display_filename(self, attachment: Attachment) -> str:
         mail = attachment.message or attachment.batch
         assert mail is not None
-        return shown(mail, attachment.filename)
+        return hide_sensitive(mail, attachment.filename)
 
 
 class EventInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
@@ -62,7 +62,7 @@ class StatusInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
 class MessageAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     """List and page of messages."""
 
-    list_display = ("created_at", "recipient_list", "state", "delivery", "what", "attempts", "sent_at")
+    list_display = ("created_at", "recipient_list", "state", "delivery", "content_summary", "attempts", "sent_at")
     list_filter = ("state", "delivery", "transactional", "created_at")
     search_fields = ("to", "message_id", "template")
     ordering = ("-created_at",)
@@ -71,8 +71,8 @@ class MessageAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     inlines = (StatusInline, AttachmentInline, EventInline)
     fieldsets = (
         (None, {"fields": ("state", "delivery", "reason", "reply", "attempts", "due_at")}),
-        (_("Envelope"), {"fields": ("from_email", "to", "cc", "bcc", "reply_to", "message_id", "shown_headers")}),
-        (_("Content"), {"fields": ("shown_subject", "template", "shown_text", "language", "timezone")}),
+        (_("Envelope"), {"fields": ("from_email", "to", "cc", "bcc", "reply_to", "message_id", "display_headers")}),
+        (_("Content"), {"fields": ("display_subject", "template", "display_text", "language", "timezone")}),
         (_("Times"), {"fields": ("created_at", "queued_at", "send_at", "expires_at", "sent_at", "finished_at")}),
         (
             _("Options"),
@@ -81,56 +81,56 @@ class MessageAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
-        unseen = ("context", "html", "batch__context", "batch__html")
-        return super().get_queryset(request).select_related("batch").defer("mime", *unseen)
+        large_fields = ("context", "html", "batch__context", "batch__html")
+        return super().get_queryset(request).select_related("batch").defer("mime", *large_fields)
 
     @admin.display(description=_("recipients"))
     def recipient_list(self, message: Message) -> str:
         return ", ".join(message.recipients)
 
     @admin.display(description=_("content"))
-    def what(self, message: Message) -> str:
-        return message.content.template or self.shown_subject(message)
+    def content_summary(self, message: Message) -> str:
+        return message.content.template or self.display_subject(message)
 
     @admin.display(description=_("subject"))
-    def shown_subject(self, message: Message) -> str:
-        return shown(message, message.content.subject)
+    def display_subject(self, message: Message) -> str:
+        return hide_sensitive(message, message.content.subject)
 
     @admin.display(description=_("headers"))
-    def shown_headers(self, message: Message) -> str:
-        return shown(message, "\n".join(f"{name}: {value}" for name, value in message.headers.items()))
+    def display_headers(self, message: Message) -> str:
+        return hide_sensitive(message, "\n".join(f"{name}: {value}" for name, value in message.headers.items()))
 
     @admin.display(description=_("text"))
-    def shown_text(self, message: Message) -> str:
-        return shown(message, message.content.text)
+    def display_text(self, message: Message) -> str:
+        return hide_sensitive(message, message.content.text)
 
 
 @admin.register(Batch)
 class BatchAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     """List and page of batches."""
 
-    list_display = ("created_at", "what", "key", "stored_at", "cancelled_at", "skipped")
+    list_display = ("created_at", "content_summary", "key", "stored_at", "cancelled_at", "skipped")
     list_filter = ("created_at",)
     search_fields = ("key", "template")
     ordering = ("-created_at",)
     show_full_result_count = False
     inlines = (AttachmentInline,)
     fieldsets = (
-        (None, {"fields": ("how_far", "stored_at", "cancelled_at", "due_at", "skipped", "problems")}),
-        (_("Content"), {"fields": ("shown_subject", "template", "from_email", "reply_to", "language", "timezone")}),
+        (None, {"fields": ("progress_summary", "stored_at", "cancelled_at", "due_at", "skipped", "problems")}),
+        (_("Content"), {"fields": ("display_subject", "template", "from_email", "reply_to", "language", "timezone")}),
         (_("Options"), {"fields": ("key", "send_at", "expires_at", "priority", "transactional", "sensitive", "using")}),
     )
 
     @admin.display(description=_("content"))
-    def what(self, batch: Batch) -> str:
-        return batch.template or self.shown_subject(batch)
+    def content_summary(self, batch: Batch) -> str:
+        return batch.template or self.display_subject(batch)
 
     @admin.display(description=_("subject"))
-    def shown_subject(self, batch: Batch) -> str:
-        return shown(batch, batch.subject)
+    def display_subject(self, batch: Batch) -> str:
+        return hide_sensitive(batch, batch.subject)
 
     @admin.display(description=_("messages"))
-    def how_far(self, batch: Batch) -> str:
+    def progress_summary(self, batch: Batch) -> str:
         states = batch.progress().states
         return ", ".join(f"{state.label}: {count}" for state, count in states.items())
 

@@ -17,7 +17,7 @@ from ..exceptions import InvalidAddress, InvalidOption
 from ..mime.addresses import comparable_address, normalise_address
 from ..models import Suppression
 from ..suppressions.entries import Entry
-from ..suppressions.lists import list_of
+from ..suppressions.lists import check_list_id
 from ..suppressions.rules import Scope, Source
 
 
@@ -43,7 +43,7 @@ class SuppressionForm(forms.ModelForm):  # type: ignore[type-arg]
             self.add_error("list_id", _("Only where it is about mail of one list."))
         elif list_id:
             try:
-                list_of(list_id, transactional=False)
+                check_list_id(list_id, transactional=False)
             except InvalidOption as error:
                 self.add_error("list_id", str(error))
         return data
@@ -100,12 +100,12 @@ class SuppressionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Suppression | None = None) -> bool:
-        mine = obj is None or obj.source != Source.COMPLIANCE
-        return mine and super().has_delete_permission(request, obj)
+        deletable = obj is None or obj.source != Source.COMPLIANCE
+        return deletable and super().has_delete_permission(request, obj)
 
     def save_model(self, request: HttpRequest, obj: Suppression, form: Any, change: bool) -> None:
         """Put it there as everybody does, so that what is there already, or was, is known."""
-        where = {"address": obj.address, "scope": obj.scope, "list_id": obj.list_id}
+        lookup = {"address": obj.address, "scope": obj.scope, "list_id": obj.list_id}
         obj.created_at = timezone.now()
         suppressions.add(
             [
@@ -119,7 +119,7 @@ class SuppressionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
                 )
             ]
         )
-        obj.pk = suppressions.active().get(**where).pk
+        obj.pk = suppressions.active().get(**lookup).pk
 
     def delete_model(self, request: HttpRequest, obj: Suppression) -> None:
         """Take it off as everybody does: SparkPost's list is still to be told."""

@@ -13,7 +13,7 @@ def driver(app: Celery) -> str:
     return str(app.connection_for_write().get_transport_cls().driver_type)
 
 
-def impatient_connection(app: Celery, timeout: float, **options: Any) -> Connection:
+def connection_with_timeout(app: Celery, timeout: float, **options: Any) -> Connection:
     """A new connection that is not opened yet.
 
     Args:
@@ -22,12 +22,12 @@ def impatient_connection(app: Celery, timeout: float, **options: Any) -> Connect
             together.
         options: further transport options.
     """
-    plan = app.connection_for_write()
-    addresses = max(len(plan.alt), 1)
-    given: dict[str, Any] = plan.transport_options or {}
+    host_connection = app.connection_for_write()
+    addresses = max(len(host_connection.alt), 1)
+    configured: dict[str, Any] = host_connection.transport_options or {}
     kind = driver(app)
     # Sentinel's addresses are tried by redis-py, the others by kombu, which without max_retries would go on and on.
-    sentinel = kind == "redis" and "master_name" in given
+    sentinel = kind == "redis" and "master_name" in configured
     if not sentinel:
         timeout /= addresses
     options |= {"max_retries": 0 if sentinel else addresses - 1, "connect_retries_timeout": None}
@@ -37,13 +37,13 @@ def impatient_connection(app: Celery, timeout: float, **options: Any) -> Connect
         options |= {"read_timeout": timeout, "write_timeout": timeout, "confirm_publish": True}
     if sentinel:
         options["sentinel_kwargs"] = {
-            **(given.get("sentinel_kwargs") or {}),
-            **_impatience_with_sentinel(timeout / addresses),
+            **(configured.get("sentinel_kwargs") or {}),
+            **_sentinel_timeouts(timeout / addresses),
         }
     return app.connection_for_write(connect_timeout=timeout, transport_options=options)
 
 
-def _impatience_with_sentinel(timeout: float) -> dict[str, Any]:
+def _sentinel_timeouts(timeout: float) -> dict[str, Any]:
     """By default redis-py asks each Sentinel again and again, for ten seconds and more."""
     # Imported already where this is called, and not needed with other brokers.
     from redis.backoff import NoBackoff

@@ -8,7 +8,7 @@ from typing import Any
 from celery.worker.consumer import Consumer
 
 
-class LastingConsumer(Consumer):
+class ReconnectingConsumer(Consumer):
     """Celery's own, but for what it does first when its connection is lost.
 
     kombu gives what is not acknowledged back to Redis while it closes a channel. Where that fails because Redis is

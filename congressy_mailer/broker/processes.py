@@ -18,35 +18,35 @@ from uuid import uuid4
 _TOKEN = re.compile(r".*:(?P<host>[0-9a-f]{8})-(?P<process>\d+)-(?P<started>\d+):[0-9a-f]{8}", re.DOTALL)
 
 
-def new_token(owner: str) -> str:
+def new_claim_token(owner: str) -> str:
     """A token for one claim by this process.
 
     Args:
         owner: for people who look at the row: the Celery task's id. At most 50 characters of it are kept.
     """
     process = os.getpid()
-    return f"{owner[:50]}:{this_host()}-{process}-{_started(process) or 0}:{uuid4().hex[:8]}"
+    return f"{owner[:50]}:{host_id()}-{process}-{_start_time(process) or 0}:{uuid4().hex[:8]}"
 
 
-def is_gone(token: str) -> bool:
+def owner_is_gone(token: str) -> bool:
     """Whether the process that made the token has ended. ``False`` where that cannot be known, as on another host."""
-    found = _TOKEN.fullmatch(token)
-    if found is None or found["host"] != this_host():
+    match = _TOKEN.fullmatch(token)
+    if match is None or match["host"] != host_id():
         return False
-    process = int(found["process"])
+    process = int(match["process"])
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
         pass
-    started = _started(process)
+    started = _start_time(process)
     # Its number is another process's by now.
-    return started is not None and found["started"] != "0" and started != int(found["started"])
+    return started is not None and match["started"] != "0" and started != int(match["started"])
 
 
 @lru_cache(maxsize=1)
-def this_host() -> str:
+def host_id() -> str:
     """What tells this host from others: process numbers mean something only within it, and until it starts anew."""
     parts = [socket.gethostname()]
     for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
@@ -58,7 +58,7 @@ def this_host() -> str:
     return blake2s("|".join(parts).encode(), digest_size=4).hexdigest()
 
 
-def _started(process: int) -> int | None:
+def _start_time(process: int) -> int | None:
     """When a process began, in ticks since the system did; ``None`` where the system does not tell."""
     try:
         # The second field is the program's name, which may hold anything.

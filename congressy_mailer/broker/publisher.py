@@ -20,9 +20,9 @@ from celery import Celery
 from kombu import Connection, Producer
 
 from ..conf import mailer_settings
-from .connections import impatient_connection
+from .connections import connection_with_timeout
 
-logger = logging.getLogger("congressy_mailer.dispatch")
+logger = logging.getLogger("congressy_mailer.broker")
 
 _LONGEST_BREAK = 60.0
 
@@ -36,13 +36,13 @@ class _Breaker:
 
     failures: int = 0
     failed_at: float = 0.0
-    closed_at: float = 0.0
+    open_until: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def is_open(self) -> bool:
-        return time.monotonic() < self.closed_at
+        return time.monotonic() < self.open_until
 
-    def lets_through(self) -> bool:
+    def allows_call(self) -> bool:
         """Whether the caller may try."""
         if not self.failures:
             return True
@@ -50,18 +50,18 @@ class _Breaker:
             if self.is_open():
                 return False
             # The break goes on for everybody else, until this one has failed or succeeded.
-            self.closed_at = time.monotonic() + self._break()
+            self.open_until = time.monotonic() + self._break_time()
             return True
 
-    def failed(self, error: Exception, began: float) -> None:
+    def record_failure(self, error: Exception, began: float) -> None:
         with self.lock:
             if began < self.failed_at:
                 # One failure that several callers have met at the same time is no reason for a longer break.
                 return
             self.failures += 1
             self.failed_at = time.monotonic()
-            wait = self._break()
-            self.closed_at = self.failed_at + wait
+            wait = self._break_time()
+            self.open_until = self.failed_at + wait
             first = self.failures == 1
         logger.log(
             logging.ERROR if first else logging.DEBUG,
@@ -70,16 +70,16 @@ class _Breaker:
             type(error).__name__, error, wait,
         )  # fmt: skip
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         if not self.failures:
             return
         with self.lock:
             recovered = self.failures > 0
-            self.failures, self.closed_at = 0, 0.0
+            self.failures, self.open_until = 0, 0.0
         if recovered:
             logger.warning("The broker takes messages again.")
 
-    def _break(self) -> float:
+    def _break_time(self) -> float:
         first = mailer_settings().BREAKER_TIME.total_seconds()
         return min(math.ldexp(first, min(self.failures - 1, 10)), _LONGEST_BREAK)
 
@@ -91,16 +91,16 @@ class _Publisher:
         self.breaker = _Breaker()
         self._idle: deque[tuple[Celery, Producer]] = deque()
         self._inherited: list[object] = []
-        os.register_at_fork(after_in_child=self._forked)
+        os.register_at_fork(after_in_child=self._reset_after_fork)
 
-    def _forked(self) -> None:
+    def _reset_after_fork(self) -> None:
         # The sockets are the parent's. They must not be used here, nor closed: closing says goodbye on them.
         self._inherited.extend(self._idle)
         self._idle = deque()
         self.breaker = _Breaker()
 
     def send(self, app: Celery, task: str, **options: Any) -> bool:
-        if not self.breaker.lets_through():
+        if not self.breaker.allows_call():
             return False
         timeout = mailer_settings().PUBLISH_TIMEOUT.total_seconds()
         began = time.monotonic()
@@ -108,9 +108,9 @@ class _Publisher:
             if not self._send_over_idle(app, task, timeout, began, options):
                 self._send_over(_connect(app, timeout), app, task, options)
         except Exception as error:
-            self.breaker.failed(error, began)
+            self.breaker.record_failure(error, began)
             return False
-        self.breaker.succeeded()
+        self.breaker.record_success()
         return True
 
     def _send_over_idle(self, app: Celery, task: str, timeout: float, began: float, options: dict[str, Any]) -> bool:
@@ -144,7 +144,7 @@ class _Publisher:
 
 def _connect(app: Celery, timeout: float) -> Producer:
     """A new connection, whose every wait is shorter than ``timeout``."""
-    connection = impatient_connection(app, timeout)
+    connection = connection_with_timeout(app, timeout)
     try:
         return app.amqp.Producer(connection.default_channel)
     except BaseException:

@@ -23,29 +23,29 @@ PROCESS_WEBHOOKS = "congressy_mailer.process_webhooks"
 
 #: Seconds after which a sweep or purge that nobody has taken from the broker is not worth doing any more. A queue may
 #: be hours long, and only what comes through it tells how far it has moved.
-_STALE = 86_400.0
+_EXPIRES = 86_400.0
 
 
 def publish_sweep() -> bool:
     """Ask for a sweep. It tells when it was published, and so how far the queue has moved when it comes through."""
-    return send(SWEEP, time.time(), expires=_STALE)
+    return send(SWEEP, time.time(), expires=_EXPIRES)
 
 
 def publish_purge() -> bool:
     """Ask for a purge."""
-    return send(PURGE, expires=_STALE)
+    return send(PURGE, expires=_EXPIRES)
 
 
 def publish_sync() -> bool:
     """Ask for the suppression list to be brought together with SparkPost's."""
-    return send(SYNC_SUPPRESSIONS, queue=mailer_settings().BULK_QUEUE, expires=_STALE)
+    return send(SYNC_SUPPRESSIONS, queue=mailer_settings().BULK_QUEUE, expires=_EXPIRES)
 
 
 def send(task: str, *arguments: Any, queue: str | None = None, **options: Any) -> bool:
     try:
         app = find_celery_app()
         if app.conf.task_always_eager:
-            return _run_here(app, task, arguments, **options)
+            return _run_eagerly(app, task, arguments, **options)
         conf = mailer_settings()
         return publisher._publisher.send(
             app,
@@ -77,7 +77,7 @@ def _queue(app: Celery, name: str) -> Queue:
     return queues[name]
 
 
-def _run_here(
+def _run_eagerly(
     app: Celery, task: str, arguments: tuple[Any, ...], *, countdown: float | None = None, **options: Any
 ) -> bool:
     """Celery's own ``task_always_eager``, which ``send_task()`` does not know. What is to wait stays deferred."""

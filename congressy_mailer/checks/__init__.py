@@ -4,7 +4,7 @@ from .backends import check_api_key, check_backends, check_failover, check_lease
 from .celery import check_broker, check_eager
 from .content import check_attachment_storage, check_humanize, check_public_attachments
 from .settings import check_addresses, check_settings, check_time_zones
-from .web import check_links_to_leave, check_site_is_secure, check_webhook, check_webhook_secrets
+from .web import check_site_is_secure, check_unsubscribe_links, check_webhook, check_webhook_secrets
 
 __all__ = [
     "check_addresses",
@@ -16,7 +16,7 @@ __all__ = [
     "check_failover",
     "check_humanize",
     "check_lease",
-    "check_links_to_leave",
+    "check_unsubscribe_links",
     "check_public_attachments",
     "check_settings",
     "check_site_is_secure",

@@ -19,7 +19,7 @@ from .settings import Apps
 
 # How often a client waits for a server while it hands over a mail to one recipient on a new connection: connecting,
 # the greeting, EHLO, STARTTLS, the TLS handshake, EHLO, AUTH LOGIN (3), MAIL, RCPT, DATA, the content, its reply.
-_WAITS = 14
+_ROUND_TRIPS = 14
 _HTTP_BACKEND = "congressy_mailer.sparkpost.backend.EmailBackend"
 
 
@@ -169,9 +169,9 @@ def check_lease(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     for server in smtp_servers():
         if not server.has_timeout:
             continue
-        longest = conf.TIME_SLICE + timedelta(seconds=server.timeout * _WAITS)
+        longest = conf.TIME_SLICE + timedelta(seconds=server.timeout * _ROUND_TRIPS)
         if longest >= conf.LEASE:
-            told = {
+            values = {
                 "lease": conf.LEASE, "longest": longest, "timeout": f"{server.timeout:g}",
                 "setting": server.names["timeout"],
             }  # fmt: skip
@@ -182,8 +182,8 @@ def check_lease(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
                         "(%(longest)s, with %(timeout)s s in %(setting)s): another worker could send the same message "
                         "a second time."
                     )
-                    % told,
-                    hint=_('Set CONGRESSY_MAILER["LEASE"] to more than %(longest)s, or shorten %(setting)s.') % told,
+                    % values,
+                    hint=_('Set CONGRESSY_MAILER["LEASE"] to more than %(longest)s, or shorten %(setting)s.') % values,
                     id="congressy_mailer.E012",
                 )
             )

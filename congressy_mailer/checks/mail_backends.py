@@ -37,8 +37,8 @@ class MailBackend:
     #: Name of the setting that holds its options, where there is one.
     options_name: str
     options: Any
-    #: What an option is that is not given is told by ``EMAIL_*``.
-    falls_back: bool
+    #: Whether options that are left out come from ``EMAIL_*``.
+    uses_email_settings: bool
 
 
 def mail_backends() -> Iterator[MailBackend]:
@@ -46,19 +46,21 @@ def mail_backends() -> Iterator[MailBackend]:
     knows_mailers = django.VERSION >= (6, 1)
     mailers = getattr(settings, "MAILERS", None) if knows_mailers else None
     if mailers is None:
-        yield MailBackend("EMAIL_BACKEND", settings.EMAIL_BACKEND, "", {}, falls_back=True)
+        yield MailBackend("EMAIL_BACKEND", settings.EMAIL_BACKEND, "", {}, uses_email_settings=True)
     else:
-        yield from _backends_of("MAILERS", mailers, falls_back=False)
+        yield from _backends_of("MAILERS", mailers, uses_email_settings=False)
     if conf := settings_if_valid():
-        yield from _backends_of("CONGRESSY_MAILER['TRANSPORTS']", conf.TRANSPORTS, falls_back=not knows_mailers)
+        yield from _backends_of(
+            "CONGRESSY_MAILER['TRANSPORTS']", conf.TRANSPORTS, uses_email_settings=not knows_mailers
+        )
 
 
-def _backends_of(setting: str, configured: Mapping[str, Any], *, falls_back: bool) -> Iterator[MailBackend]:
-    for alias, one in configured.items():
+def _backends_of(setting: str, configured: Mapping[str, Any], *, uses_email_settings: bool) -> Iterator[MailBackend]:
+    for alias, backend in configured.items():
         name = f"{setting}[{alias!r}]"
         yield MailBackend(
-            f"{name}['BACKEND']", one.get("BACKEND", _SMTP_BACKEND),
-            f"{name}['OPTIONS']", one.get("OPTIONS", {}), falls_back,
+            f"{name}['BACKEND']", backend.get("BACKEND", _SMTP_BACKEND),
+            f"{name}['OPTIONS']", backend.get("OPTIONS", {}), uses_email_settings,
         )  # fmt: skip
 
 
@@ -73,8 +75,8 @@ class SMTPServer:
     @property
     def timeout(self) -> Any:
         """Seconds that it may be silent."""
-        given = self.values["timeout"]
-        return DEFAULT_TIMEOUT if given is None else given
+        timeout = self.values["timeout"]
+        return DEFAULT_TIMEOUT if timeout is None else timeout
 
     @property
     def has_timeout(self) -> bool:
@@ -85,11 +87,11 @@ class SMTPServer:
 def smtp_servers() -> Iterator[SMTPServer]:
     """Every SMTP server in ``MAILERS`` (Django 6.1 and later), or the one of ``EMAIL_*``, and in ``TRANSPORTS``."""
     for backend in mail_backends():
-        if not isinstance(backend.options, Mapping) or not _speaks_smtp(backend.path):
+        if not isinstance(backend.options, Mapping) or not _is_smtp_backend(backend.path):
             continue
         names = {option: f"{backend.options_name}[{option!r}]" for option in _OPTIONS}
         values = {option: backend.options.get(option) for option in _OPTIONS}
-        for option, setting in _OPTIONS.items() if backend.falls_back else ():
+        for option, setting in _OPTIONS.items() if backend.uses_email_settings else ():
             if values[option] is None:
                 values[option] = getattr(settings, setting)
                 if values[option] or not backend.options_name:
@@ -97,7 +99,7 @@ def smtp_servers() -> Iterator[SMTPServer]:
         yield SMTPServer(names, values)
 
 
-def _speaks_smtp(path: Any) -> bool:
+def _is_smtp_backend(path: Any) -> bool:
     try:
         backend = import_string(path)
     except Exception:

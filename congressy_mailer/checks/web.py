@@ -12,11 +12,11 @@ from ..conf import settings_if_valid
 from .settings import Apps
 
 # Whoever guesses one decides who gets no more mail.
-_SHORTEST_SECRET = 16
+_MIN_SECRET_LENGTH = 16
 
 
 @register("congressy_mailer")
-def check_links_to_leave(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+def check_unsubscribe_links(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """``congressy_mailer.W002``: ``SITE_URL`` without our URLs. ``congressy_mailer.W003``: ``LISTS`` without it."""
     conf = settings_if_valid()
     if conf is None:
@@ -102,12 +102,12 @@ def check_webhook(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 def check_webhook_secrets(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """``congressy_mailer.W007`` (``check --deploy``): one of ``WEBHOOK_SECRETS`` is so short that it can be guessed."""
     conf = settings_if_valid()
-    if conf is None or all(len(_secret_part(secret)) >= _SHORTEST_SECRET for secret in conf.WEBHOOK_SECRETS):
+    if conf is None or all(len(_secret_part(secret)) >= _MIN_SECRET_LENGTH for secret in conf.WEBHOOK_SECRETS):
         return []
     return [
         Warning(
             _("One of WEBHOOK_SECRETS has fewer than %(length)d characters: it could be guessed.")
-            % {"length": _SHORTEST_SECRET},
+            % {"length": _MIN_SECRET_LENGTH},
             hint=_('Make one with: python -c "import secrets; print(secrets.token_urlsafe())"'),
             id="congressy_mailer.W007",
         )

@@ -11,8 +11,8 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from .settings import ID_OF_LIST, SUPPRESSION_RULES, MailerSettings
-from .validation import _read
+from .settings import LIST_ID, SUPPRESSION_RULES, MailerSettings
+from .validation import read_settings
 
 _cached: MailerSettings | None = None
 
@@ -26,7 +26,7 @@ def mailer_settings() -> MailerSettings:
     """
     global _cached
     if _cached is None:
-        _cached = _read(getattr(django_settings, "CONGRESSY_MAILER", {}))
+        _cached = read_settings(getattr(django_settings, "CONGRESSY_MAILER", {}))
     return _cached
 
 
@@ -51,17 +51,17 @@ def default_reply_to() -> list[str]:
     return [configured] if isinstance(configured, str) else list(configured)
 
 
-def _forget(*, setting: str, **kwargs: Any) -> None:
+def _clear_cache(*, setting: str, **kwargs: Any) -> None:
     global _cached
     if setting == "CONGRESSY_MAILER":
         _cached = None
 
 
-setting_changed.connect(_forget, dispatch_uid="congressy_mailer.conf")
+setting_changed.connect(_clear_cache, dispatch_uid="congressy_mailer.conf")
 
 
 __all__ = [
-    "ID_OF_LIST",
+    "LIST_ID",
     "SUPPRESSION_RULES",
     "MailerSettings",
     "default_reply_to",

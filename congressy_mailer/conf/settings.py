@@ -129,4 +129,4 @@ SUPPRESSION_RULES: Mapping[str, Any] = {
     "soft": None,
 }
 #: Those of SparkPost's suppression list (API reference, "Suppression List").
-ID_OF_LIST = re.compile(r"[\w-]{1,64}", re.ASCII)
+LIST_ID = re.compile(r"[\w-]{1,64}", re.ASCII)

@@ -12,34 +12,34 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-from .settings import ID_OF_LIST, SUPPRESSION_RULES, MailerSettings
+from .settings import LIST_ID, SUPPRESSION_RULES, MailerSettings
 
-_MAY_BE_NONE = {
+_NULLABLE = {
     "CELERY_APP", "RATE_LIMIT", "MAX_CONNECTIONS", "KEEP_CONTENT", "KEEP_MESSAGES", "SPARKPOST_API_KEY",
     "SUPPRESSION_SYNC", "SITE_URL",
 }  # fmt: skip
 _CHOICES = {"ON_CRASH": ("resend", "hold"), "SPARKPOST_HEADER": ("auto", "always", "never")}
-_SUPPRESSED_MAIL = ("all", "transactional", "non_transactional", None)
+_SUPPRESSION_SCOPES = ("all", "transactional", "non_transactional", None)
 _SECRET = re.compile(r"basic [^\s:]+:\S.*|bearer \S+|token \S+")
-_names = [setting.name for setting in fields(MailerSettings)]
+_KEYS = [setting.name for setting in fields(MailerSettings)]
 
 
-def _read(given: object) -> MailerSettings:
-    if not isinstance(given, Mapping):
-        raise ImproperlyConfigured(f"CONGRESSY_MAILER must be a dict, not {type(given).__name__}.")
-    for key in given:
-        if key not in _names:
-            near = get_close_matches(str(key).upper(), _names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" Known keys: {', '.join(_names)}."
+def read_settings(configured: object) -> MailerSettings:
+    if not isinstance(configured, Mapping):
+        raise ImproperlyConfigured(f"CONGRESSY_MAILER must be a dict, not {type(configured).__name__}.")
+    for key in configured:
+        if key not in _KEYS:
+            near = get_close_matches(str(key).upper(), _KEYS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known keys: {', '.join(_KEYS)}."
             raise ImproperlyConfigured(f"CONGRESSY_MAILER has an unknown key {key!r}.{hint}")
-    for key, value in given.items():
+    for key, value in configured.items():
         _check_value(key, value)
-    return MailerSettings(**given)
+    return MailerSettings(**configured)
 
 
 def _check_value(key: str, value: object) -> None:
-    default = getattr(_defaults, key)
-    if value is None and key in _MAY_BE_NONE:
+    default = getattr(_DEFAULTS, key)
+    if value is None and key in _NULLABLE:
         return
     if isinstance(default, timedelta):
         if not isinstance(value, timedelta) or value <= timedelta(0):
@@ -93,7 +93,7 @@ def _check_failover(value: object) -> None:
 
 def _check_secrets(value: object) -> None:
     # Whatever is wrong with it is not repeated.
-    if not _is_list_of_text(value) or not all(_SECRET.fullmatch(one) for one in value):  # type: ignore[attr-defined]
+    if not _is_list_of_text(value) or not all(_SECRET.fullmatch(secret) for secret in value):  # type: ignore[attr-defined]
         raise ImproperlyConfigured(
             "CONGRESSY_MAILER['WEBHOOK_SECRETS'] must be a list of 'basic user:password', 'bearer TOKEN' or "
             "'token SECRET'."
@@ -103,39 +103,39 @@ def _check_secrets(value: object) -> None:
 def _check_suppression(value: object) -> None:
     if not isinstance(value, Mapping):
         raise ImproperlyConfigured(f"CONGRESSY_MAILER['SUPPRESSION'] must be a dict, not {value!r}.")
-    for rule, what in value.items():
+    for rule, scope in value.items():
         name = f"CONGRESSY_MAILER['SUPPRESSION'][{rule!r}]"
         if rule not in SUPPRESSION_RULES:
             raise ImproperlyConfigured(f"{name} is not a rule: known are {', '.join(SUPPRESSION_RULES)}.")
         if rule == "soft":
-            if what is not None and (not isinstance(what, int) or isinstance(what, bool) or what < 1):
-                raise ImproperlyConfigured(f"{name} must be a whole number from 1, or None, not {what!r}.")
-        elif what not in _SUPPRESSED_MAIL:
+            if scope is not None and (not isinstance(scope, int) or isinstance(scope, bool) or scope < 1):
+                raise ImproperlyConfigured(f"{name} must be a whole number from 1, or None, not {scope!r}.")
+        elif scope not in _SUPPRESSION_SCOPES:
             raise ImproperlyConfigured(
-                f"{name} must be 'all', 'transactional', 'non_transactional' or None, not {what!r}."
+                f"{name} must be 'all', 'transactional', 'non_transactional' or None, not {scope!r}."
             )
 
 
 def _check_site(value: object) -> None:
     try:
         site = urlsplit(value if isinstance(value, str) else "")
-        right = site.scheme in ("http", "https") and bool(site.hostname) and not (site.query or site.fragment)
+        valid = site.scheme in ("http", "https") and bool(site.hostname) and not (site.query or site.fragment)
         # A domain of other letters is written in punycode.
-        right = right and str(value).isascii() and str(value).isprintable() and " " not in str(value)
+        valid = valid and str(value).isascii() and str(value).isprintable() and " " not in str(value)
     except ValueError:
-        right = False
-    if not right:
+        valid = False
+    if not valid:
         raise ImproperlyConfigured(
             f"CONGRESSY_MAILER['SITE_URL'] must be a URL such as 'https://www.congressy.com', not {value!r}."
         )
 
 
 def _check_lists(value: object) -> None:
-    if not isinstance(value, Mapping) or not all(isinstance(one, str) and ID_OF_LIST.fullmatch(one) for one in value):
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) and LIST_ID.fullmatch(key) for key in value):
         raise ImproperlyConfigured(
             "CONGRESSY_MAILER['LISTS'] must be a dict of names by ids, and an id at most 64 letters, digits, - and _."
         )
-    if len({one.lower() for one in value}) < len(value):
+    if len({key.lower() for key in value}) < len(value):
         # Some databases take them for the same.
         raise ImproperlyConfigured("CONGRESSY_MAILER['LISTS'] has two ids that differ only in case.")
 
@@ -143,7 +143,7 @@ def _check_lists(value: object) -> None:
 def _is_list_of_text(value: object) -> bool:
     if isinstance(value, str) or not isinstance(value, Sequence):
         return False
-    return all(isinstance(one, str) and one for one in value)
+    return all(isinstance(item, str) and item for item in value)
 
 
 _CHECKS: Mapping[str, Callable[[object], None]] = {
@@ -156,9 +156,9 @@ _CHECKS: Mapping[str, Callable[[object], None]] = {
     "LISTS": _check_lists,
 }
 
-_defaults = MailerSettings()
+_DEFAULTS = MailerSettings()
 
-_PERIODS = {"s": 1, "m": 60, "h": 3600}
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
 _RATE = re.compile(r"\s*([1-9][0-9]{0,8})\s*/\s*([smh])\s*", re.ASCII)
 
 
@@ -169,7 +169,7 @@ def parse_rate(text: str) -> float:
     Raises:
         ValueError: it is no such text; the message says what it must be.
     """
-    found = _RATE.fullmatch(text)
-    if found is None:
+    match = _RATE.fullmatch(text)
+    if match is None:
         raise ValueError('a whole number for each second, minute or hour, such as "100/s", "1000/m" or "20000/h"')
-    return int(found[1]) / _PERIODS[found[2]]
+    return int(match[1]) / _SECONDS[match[2]]

@@ -28,13 +28,13 @@ from .references import RowReference, Rows
 from .values import TYPE, UNSTORABLE, Json, decode_object, encode_object, plain_number, storable_text
 
 #: Levels of JSON that every database takes: MariaDB calls what has 32 or more invalid.
-_DEEPEST = 31
+_MAX_DEPTH = 31
 # Each of which becomes an object without looking any further.
 _VALUE_TYPES = frozenset({date, datetime, time, timedelta, Decimal, UUID})
 _KEY_TYPES = (str, int, float, type(None), date, time, timedelta, Decimal, UUID, enum.Enum)
 #: Lazy functions that are stored with their arguments and called when the mail is rendered: what a lazy value of
 #: theirs calls, and what makes such a value.
-_LAZY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+_LAZY_FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "gettext": (translation.gettext, translation.gettext_lazy),
     "pgettext": (translation.pgettext, translation.pgettext_lazy),
     "ngettext": (translation.ngettext, translation.ngettext_lazy),
@@ -67,9 +67,9 @@ def encode(context: Mapping[str, Any], *, language: str | None, sensitive: bool 
             raise ContextNotSerializable(f"context has the key {key}: names of variables must be strings.")
         key = storable_text(name, "A key of context")
         try:
-            encoded[key] = _encode_plain(value, 1)
-        except (_NotPlain, ContextNotSerializable):
-            encoded[key] = encoder.encode(value, f"context[{_quoted(name)}]", 1)
+            encoded[key] = _encode_fast(value, 1)
+        except (_NeedsEncoder, ContextNotSerializable):
+            encoded[key] = encoder.encode(value, f"context[{_quote(name)}]", 1)
     return encoded
 
 
@@ -89,53 +89,53 @@ def decode_many(contexts: Sequence[Json]) -> list[dict[str, Any] | ContentError 
         django.db.OperationalError: the database cannot be asked.
     """
     # What messages of a batch have in common is one object.
-    times: Counter[int] = Counter()
+    occurrences: Counter[int] = Counter()
     distinct: dict[int, Json] = {}
     for context in contexts:
         for value in context.values() if isinstance(context, dict) else ():
             if isinstance(value, dict | list):
-                times[id(value)] += 1
+                occurrences[id(value)] += 1
                 distinct[id(value)] = value
     rows = Rows(reference for value in distinct.values() for reference in _references(value))
-    written = {key: json.dumps(distinct[key]) for key, count in times.items() if count > 1}
-    return [_Decoder(rows, written).context(context) for context in contexts]
+    shared_json = {key: json.dumps(distinct[key]) for key, count in occurrences.items() if count > 1}
+    return [_Decoder(rows, shared_json).decode(context) for context in contexts]
 
 
-class _NotPlain(Exception):
+class _NeedsEncoder(Exception):
     """It takes an :class:`_Encoder`, or there is something to be said about it."""
 
 
-def _encode_plain(value: Any, depth: int) -> Json:
+def _encode_fast(value: Any, depth: int) -> Json:
     """The same for what most contexts are made of, in a small part of the time: no place has to be named.
 
     Raises:
-        _NotPlain: it is something else.
+        _NeedsEncoder: it is something else.
         ContextNotSerializable: it cannot be stored, and where it stands is not said.
     """
     kind = type(value)
     if kind is str:
         if UNSTORABLE.search(value):
-            raise _NotPlain
+            raise _NeedsEncoder
         return value
     if value is None or kind is bool:
         return value
     if kind is int or kind is float:
         plain = plain_number(value, "")
         if plain is None:
-            raise _NotPlain
+            raise _NeedsEncoder
         return plain
-    if kind is list and depth < _DEEPEST:
-        return [_encode_plain(one, depth + 1) for one in value]
-    if kind is dict and depth + 1 < _DEEPEST:
+    if kind is list and depth < _MAX_DEPTH:
+        return [_encode_fast(one, depth + 1) for one in value]
+    if kind is dict and depth + 1 < _MAX_DEPTH:
         items: list[Json] = []
         for key, one in value.items():
             if type(key) is not str or UNSTORABLE.search(key):
-                raise _NotPlain
-            items += (key, _encode_plain(one, depth + 2))
+                raise _NeedsEncoder
+            items += (key, _encode_fast(one, depth + 2))
         return {TYPE: "dict", "items": items}
-    if kind in _VALUE_TYPES and depth < _DEEPEST:
+    if kind in _VALUE_TYPES and depth < _MAX_DEPTH:
         return encode_object(value, "")
-    raise _NotPlain
+    raise _NeedsEncoder
 
 
 class _Encoder:
@@ -143,12 +143,12 @@ class _Encoder:
         self._language = language
         self._sensitive = sensitive
         #: Identities of the containers around the current value.
-        self._open: set[int] = set()
+        self._ancestors: set[int] = set()
 
     def encode(self, value: Any, path: str, depth: int) -> Json:
         """Encode a value whose place is inside ``depth`` levels of JSON."""
         if isinstance(value, LazyObject):
-            value = _unwrapped(value)
+            value = _unwrap(value)
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str) and not isinstance(value, enum.Enum) and not hasattr(value, "__html__"):
@@ -158,70 +158,70 @@ class _Encoder:
             if plain is not None:
                 return plain
         if isinstance(value, Promise):
-            return self._lazy(value, path, depth)
+            return self._encode_lazy(value, path, depth)
         if isinstance(value, Mapping | list | tuple | set | frozenset) and not hasattr(value, "_fields"):
-            return self._container(value, path, depth)
+            return self._encode_container(value, path, depth)
         _check_depth(path, depth + 1)
         return encode_object(value, path)
 
-    def _container(self, value: Any, path: str, depth: int) -> Json:
-        if id(value) in self._open:
+    def _encode_container(self, value: Any, path: str, depth: int) -> Json:
+        if id(value) in self._ancestors:
             raise ContextNotSerializable(f"{path} contains itself: leave that reference out.")
-        self._open.add(id(value))
+        self._ancestors.add(id(value))
         try:
             if isinstance(value, Mapping):
-                return self._mapping(value, path, depth)
+                return self._encode_mapping(value, path, depth)
             if isinstance(value, list | tuple):
                 items = [(f"{path}[{index}]", one) for index, one in enumerate(value)]
                 name = "tuple" if isinstance(value, tuple) else ""
-                return self._items(name, items, path, depth)
+                return self._encode_items(name, items, path, depth)
             for one in value:
                 _check_key(one, f"{path} has an element")
             name = "frozenset" if isinstance(value, frozenset) else "set"
-            return self._items(name, [(f"an element of {path}", one) for one in value], path, depth)
+            return self._encode_items(name, [(f"an element of {path}", one) for one in value], path, depth)
         finally:
-            self._open.discard(id(value))
+            self._ancestors.discard(id(value))
 
-    def _mapping(self, value: Mapping[Any, Any], path: str, depth: int) -> Json:
+    def _encode_mapping(self, value: Mapping[Any, Any], path: str, depth: int) -> Json:
         items: list[tuple[str, Any]] = []
         for key, one in value.items():
             _check_key(key, f"{path} has a key")
-            items += ((f"a key of {path}", key), (f"{path}[{_quoted(key)}]", one))
-        return self._items("dict", items, path, depth)
+            items += ((f"a key of {path}", key), (f"{path}[{_quote(key)}]", one))
+        return self._encode_items("dict", items, path, depth)
 
-    def _items(self, name: str, items: Iterable[tuple[str, Any]], path: str, depth: int) -> Json:
-        inside = depth + (2 if name else 1)
-        _check_depth(path, inside)
-        encoded = [self.encode(one, where, inside) for where, one in items]
+    def _encode_items(self, name: str, items: Iterable[tuple[str, Any]], path: str, depth: int) -> Json:
+        inner_depth = depth + (2 if name else 1)
+        _check_depth(path, inner_depth)
+        encoded = [self.encode(one, where, inner_depth) for where, one in items]
         return {TYPE: name, "items": encoded} if name else encoded
 
-    def _lazy(self, value: Promise, path: str, depth: int) -> Json:
-        function, positional, named = _lazy_call(value)
-        for name, (called, _) in _LAZY.items():
-            if function is called:
+    def _encode_lazy(self, value: Promise, path: str, depth: int) -> Json:
+        function, args, kwargs = _lazy_call(value)
+        for name, (implementation, _) in _LAZY_FUNCTIONS.items():
+            if function is implementation:
                 _check_depth(path, depth + 1)
-                arguments = [(path, one) for one in positional]
+                arguments = [(path, one) for one in args]
                 return {
                     TYPE: "lazy",
                     "function": name,
-                    "args": self._items("", arguments, path, depth + 1),
-                    "kwargs": self._mapping(named, path, depth + 1),
+                    "args": self._encode_items("", arguments, path, depth + 1),
+                    "kwargs": self._encode_mapping(kwargs, path, depth + 1),
                 }
         with translation.override(self._language) if self._language else nullcontext():
             try:
-                evaluated = function(*positional, **named)
+                evaluated = function(*args, **kwargs)
             except Exception as error:
-                said = type(error).__name__ if self._sensitive else f"{type(error).__name__}: {error}"
-                raise ContextNotSerializable(f"{path} is a lazy value that cannot be evaluated: {said}") from (
+                reason = type(error).__name__ if self._sensitive else f"{type(error).__name__}: {error}"
+                raise ContextNotSerializable(f"{path} is a lazy value that cannot be evaluated: {reason}") from (
                     None if self._sensitive else error
                 )
         return self.encode(evaluated, path, depth)
 
 
 def _check_depth(path: str, depth: int) -> None:
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise ContextNotSerializable(
-            f"{path} is nested too deeply: databases store {_DEEPEST} levels of JSON, of which a list takes one and "
+            f"{path} is nested too deeply: databases store {_MAX_DEPTH} levels of JSON, of which a list takes one and "
             f"a dict two. Pass only what the template shows."
         )
 
@@ -233,14 +233,14 @@ def _check_key(key: Any, subject: str) -> None:
         )
 
 
-def _quoted(key: object) -> str:
+def _quote(key: object) -> str:
     if isinstance(key, str):
         return json.dumps(key, ensure_ascii=False)
     # repr() refuses integers of more than 4,300 digits.
     return hex(key) if type(key) is int and key.bit_length() > 64 else repr(key)
 
 
-def _unwrapped(value: LazyObject[Any]) -> Any:
+def _unwrap(value: LazyObject[Any]) -> Any:
     if value._wrapped is empty:
         value._setup()
     return value._wrapped
@@ -261,32 +261,32 @@ def _references(value: Json) -> Iterator[RowReference]:
             yield from _references(one)
     elif isinstance(value, dict):
         if value.get(TYPE) == "model":
-            yield _row_reference(value)
+            yield _decode_reference(value)
         for one in value.values():
             yield from _references(one)
 
 
-def _row_reference(stored: Mapping[str, Json]) -> RowReference:
+def _decode_reference(stored: Mapping[str, Json]) -> RowReference:
     return RowReference(*(str(stored.get(field)) for field in RowReference._fields))
 
 
 class _Decoder:
     """Decodes one context."""
 
-    def __init__(self, rows: Rows, written: Mapping[int, str]) -> None:
+    def __init__(self, rows: Rows, shared_json: Mapping[int, str]) -> None:
         """
         Args:
             rows: what the contexts refer to.
-            written: what several contexts have in common, by identity, as JSON text. Reading that again is the fastest
-                way to have it once more.
+            shared_json: what several contexts have in common, by identity, as JSON text. Reading that again is
+                the fastest way to have it once more.
         """
         self._rows = rows
-        self._written = written
+        self._shared_json = shared_json
         self._instances: dict[RowReference, models.Model] = {}
 
-    def context(self, stored: Json) -> dict[str, Any] | ContentError | ContentNotReady:
+    def decode(self, stored: Json) -> dict[str, Any] | ContentError | ContentNotReady:
         try:
-            return {name: self._variable(value) for name, value in (stored or {}).items()}
+            return {name: self._decode_variable(value) for name, value in (stored or {}).items()}
         except (ContentError, ContentNotReady) as error:
             return error
         except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
@@ -294,39 +294,39 @@ class _Decoder:
             damaged.__cause__ = error
             return damaged
 
-    def _variable(self, stored: Json) -> Any:
-        if written := self._written.get(id(stored)):
-            return json.loads(written, object_hook=self._object)
-        return self._value(stored)
+    def _decode_variable(self, stored: Json) -> Any:
+        if text := self._shared_json.get(id(stored)):
+            return json.loads(text, object_hook=self._decode_object)
+        return self._decode_value(stored)
 
-    def _value(self, stored: Json) -> Any:
+    def _decode_value(self, stored: Json) -> Any:
         if not isinstance(stored, dict | list):
             return stored
         if isinstance(stored, list):
-            return [self._value(one) for one in stored]
-        return self._object({key: self._value(one) for key, one in stored.items()})
+            return [self._decode_value(one) for one in stored]
+        return self._decode_object({key: self._decode_value(one) for key, one in stored.items()})
 
-    def _object(self, stored: dict[str, Any]) -> Any:
+    def _decode_object(self, stored: dict[str, Any]) -> Any:
         """What an object stands for whose values are decoded."""
         kind = stored[TYPE]
-        if kind in _READ_ITEMS:
-            return _READ_ITEMS[kind](stored["items"])
+        if kind in _ITEM_DECODERS:
+            return _ITEM_DECODERS[kind](stored["items"])
         if kind == "lazy":
-            return _LAZY[stored["function"]][1](*stored["args"], **stored["kwargs"])
+            return _LAZY_FUNCTIONS[stored["function"]][1](*stored["args"], **stored["kwargs"])
         if kind == "model":
-            reference = _row_reference(stored)
+            reference = _decode_reference(stored)
             if reference not in self._instances:
                 self._instances[reference] = self._rows.get(reference)
             return self._instances[reference]
         return decode_object(stored)
 
 
-def _read_dict(items: list[Any]) -> dict[Any, Any]:
+def _decode_dict(items: list[Any]) -> dict[Any, Any]:
     return dict(zip(items[::2], items[1::2], strict=True))
 
 
-_READ_ITEMS: dict[str, Callable[[list[Any]], Any]] = {
-    "dict": _read_dict,
+_ITEM_DECODERS: dict[str, Callable[[list[Any]], Any]] = {
+    "dict": _decode_dict,
     "tuple": tuple,
     "set": set,
     "frozenset": frozenset,

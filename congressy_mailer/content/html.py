@@ -17,15 +17,15 @@ _OPTIONS = ConversionOptions(
 )
 #: Characters of HTML that are read. Mail programs clip a mail long before (Gmail at 102 kB), and broken HTML costs
 #: the library time that grows with the square of the length: 4 s at this one, in the worst case that was found.
-_LONGEST_HTML = 1_000_000
+_MAX_HTML_LENGTH = 1_000_000
 
-_UNREADABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
+_BINARY_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 # Every alternative fails at the next "<" at the latest, or runs to the end of the text and matches there: the time
 # stays proportional to the length, whatever the HTML is.
 _TOKEN = re.compile(
     r"""
       (?P<dropped>  <!--.*?(?:-->|\Z) | <(?P<name>style|script|title)\b.*?(?:</(?P=name)\b[^<>]*+>|\Z) )
-    | (?P<kept>     <pre\b.*?(?:</pre\b|\Z) )
+    | (?P<pre>      <pre\b.*?(?:</pre\b|\Z) )
     | (?P<opening>  <a(?=[\s/>]) (?: [^<>"'] | "[^"<]*+" | '[^'<]*+' )*+ > )
     | (?P<closing>  </a\b[^<>]*+> )
     | (?P<block>    </?(?:br|center|div|h[1-6]|li|ol|p|t[dhr]|table|tbody|ul)\b[^<>]*+> ) \s*+
@@ -35,10 +35,10 @@ _TOKEN = re.compile(
 )
 _HREF = re.compile(r"""[\s"']href\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*+>")
-_SHOWABLE = ("http://", "https://", "mailto:")
+_SHOWN_SCHEMES = ("http://", "https://", "mailto:")
 _BLANK_LINES = re.compile(r"\n{3,}")
 #: A column wider than this, in characters, belongs to a layout and not to a list of figures: it is not padded.
-_WIDEST_COLUMN = 48
+_MAX_COLUMN_WIDTH = 48
 
 
 def text_from_html(html: str) -> str:
@@ -50,16 +50,16 @@ def text_from_html(html: str) -> str:
     shows it.
     """
     # The library refuses what it takes for a binary file: control characters, lone surrogates, and "%PDF" in front.
-    source = "<!DOCTYPE html>" + _UNREADABLE.sub("", html[:_LONGEST_HTML])
-    plain = convert(_with_addresses(source), _OPTIONS).content or ""
-    lines = _align(plain.split("\n"))
+    source = "<!DOCTYPE html>" + _BINARY_CHARACTERS.sub("", html[:_MAX_HTML_LENGTH])
+    text = convert(_append_link_addresses(source), _OPTIONS).content or ""
+    lines = _align(text.split("\n"))
     return _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip() for line in lines)).strip()
 
 
-def _with_addresses(html: str) -> str:
+def _append_link_addresses(html: str) -> str:
     """The HTML on one line outside of ``<pre>``, with the address of each link written behind what it shows."""
     pieces: list[str] = []
-    address, shown_from, position = "", 0, 0
+    address, label_start, position = "", 0, 0
     for token in _TOKEN.finditer(html):
         pieces.append(html[position : token.start()])
         position = token.end()
@@ -68,13 +68,13 @@ def _with_addresses(html: str) -> str:
         elif token["block"]:
             # Spaces behind it are no text, and the library would begin the next line with one.
             pieces.append(token["block"])
-        elif token["kept"]:
-            pieces.append(token["kept"])
+        elif token["pre"]:
+            pieces.append(token["pre"])
         elif token["opening"]:
             pieces.append(token["opening"])
-            address, shown_from = _address(token["opening"]), len(pieces)
+            address, label_start = _link_address(token["opening"]), len(pieces)
         elif token["closing"]:
-            if address and not _shows(unescape(_TAG.sub("", "".join(pieces[shown_from:]))), address):
+            if address and not _shows(unescape(_TAG.sub("", "".join(pieces[label_start:]))), address):
                 pieces.append(f" &lt;{_escape(address)}&gt;")
             pieces.append(token["closing"])
             address = ""
@@ -82,10 +82,10 @@ def _with_addresses(html: str) -> str:
     return "".join(pieces)
 
 
-def _address(opening: str) -> str:
-    found = _HREF.search(opening)
-    address = unescape(next(filter(None, found.groups()), "")).strip() if found else ""
-    if not address.lower().startswith(_SHOWABLE):
+def _link_address(opening: str) -> str:
+    href = _HREF.search(opening)
+    address = unescape(next(filter(None, href.groups()), "")).strip() if href else ""
+    if not address.lower().startswith(_SHOWN_SCHEMES):
         return ""
     if address.lower().startswith("mailto:"):
         return address[len("mailto:") :].partition("?")[0]
@@ -93,10 +93,10 @@ def _address(opening: str) -> str:
 
 
 def _shows(label: str, address: str) -> bool:
-    return _bare(address) in _bare(label)
+    return _without_scheme(address) in _without_scheme(label)
 
 
-def _bare(address: str) -> str:
+def _without_scheme(address: str) -> str:
     return re.sub(r"^https?://", "", address.strip().lower()).removesuffix("/")
 
 
@@ -122,7 +122,7 @@ def _columns(rows: list[list[str]]) -> list[str]:
     widths: dict[int, int] = {}
     for row in rows:
         for column, cell in enumerate(row[:-1]):
-            if len(cell) <= _WIDEST_COLUMN:
+            if len(cell) <= _MAX_COLUMN_WIDTH:
                 widths[column] = max(widths.get(column, 0), len(cell))
     return [
         "  ".join([*(cell.ljust(widths.get(column, 0)) for column, cell in enumerate(row[:-1])), *row[-1:]])

@@ -63,13 +63,13 @@ class Rows:
             except (ContentError, ContentNotReady):
                 continue  # Said again by get(), to the one context that it concerns.
             wanted.setdefault((reference.model, reference.using), set()).add(key)
-        self._found: dict[tuple[str, str], dict[Any, models.Model] | ContentNotReady] = {}
+        self._rows: dict[tuple[str, str], dict[Any, models.Model] | ContentNotReady] = {}
         for (label, using), keys in wanted.items():
             try:
-                self._found[label, using] = apps.get_model(label)._base_manager.using(using).in_bulk(keys)
+                self._rows[label, using] = apps.get_model(label)._base_manager.using(using).in_bulk(keys)
             except ProgrammingError as error:
                 # A table or column of a newer deployment, whose migration has not run yet.
-                self._found[label, using] = ContentNotReady(f"{label} cannot be read from {using!r}: {error}")
+                self._rows[label, using] = ContentNotReady(f"{label} cannot be read from {using!r}: {error}")
 
     def get(self, reference: RowReference) -> models.Model:
         """A new copy of the row, so that what one mail's template does to it is not seen in the next mail.
@@ -80,12 +80,12 @@ class Rows:
         """
         model = _model(reference)
         key = _primary_key(model, reference)
-        found = self._found[reference.model, reference.using]
-        if isinstance(found, ContentNotReady):
-            raise found
-        if key not in found:
+        rows = self._rows[reference.model, reference.using]
+        if isinstance(rows, ContentNotReady):
+            raise rows
+        if key not in rows:
             raise ContentError(f"{model._meta.label} pk={reference.pk} no longer exists.")
-        return copy.copy(found[key])
+        return copy.copy(rows[key])
 
 
 def enum_reference(member: enum.Enum) -> tuple[str, str]:
@@ -117,19 +117,19 @@ def enum_member(reference: str, name: str) -> enum.Enum:
     """
     module_name, _, qualified_name = reference.partition(":")
     try:
-        if not _is_of_host(module_name):
+        if not _is_importable(module_name):
             raise LookupError("it is in no installed app")
-        found: Any = sys.modules.get(module_name) or import_module(module_name)
+        target: Any = sys.modules.get(module_name) or import_module(module_name)
         for part in qualified_name.split("."):
-            found = vars(found)[part]
-        if not isinstance(found, enum.EnumType):
+            target = vars(target)[part]
+        if not isinstance(target, enum.EnumType):
             raise LookupError("it is not an enum")
-        return found.__members__[name]
+        return target.__members__[name]
     except (ImportError, LookupError, TypeError) as error:
         raise ContentNotReady(f"{name!r} of the enum {reference} is not known here: {error}") from None
 
 
-def _is_of_host(module_name: str) -> bool:
+def _is_importable(module_name: str) -> bool:
     packages = {config.name for config in apps.get_app_configs()}
     # Absent where the settings were given by settings.configure().
     if settings_module := getattr(settings, "SETTINGS_MODULE", ""):

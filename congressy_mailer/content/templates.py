@@ -24,7 +24,7 @@ from django.utils import timezone as django_timezone
 from django.utils import translation
 
 from ..exceptions import ContentError, ContentNotReady, TemplateNotFound, TemplateUnreadable
-from ..mime.writer import Rendered
+from ..mime.writer import MailContent
 from .html import text_from_html
 
 try:
@@ -37,9 +37,9 @@ UNSUBSCRIBE_URL = "mailer_unsubscribe_url"
 
 _HTML, _TEXT, _SUBJECT = ".html", ".txt", "_subject.txt"
 #: Characters of another library's error that are kept: enough to understand it, too few to repeat a mail's content.
-_LONGEST_ERROR = 200
+_MAX_ERROR_LENGTH = 200
 # Not the template's fault: the task is tried again, or ends.
-_NOT_OURS = (OperationalError, InterfaceError, MemoryError, SoftTimeLimitExceeded)
+_NOT_TEMPLATE_ERRORS = (OperationalError, InterfaceError, MemoryError, SoftTimeLimitExceeded)
 
 
 def check(template: str, *, subject_given: bool, language: str) -> None:
@@ -56,10 +56,10 @@ def check(template: str, *, subject_given: bool, language: str) -> None:
         django.template.TemplateSyntaxError: a file exists, but cannot be compiled.
     """
     _check_name(template)
-    html, text = _names(template, _HTML, language), _names(template, _TEXT, language)
+    html, text = _candidates(template, _HTML, language), _candidates(template, _TEXT, language)
     if _find(html + text) is None:
         raise TemplateNotFound(f"There is no template {template!r}. Looked for: {', '.join(html + text)}.")
-    subject = _names(template, _SUBJECT, language)
+    subject = _candidates(template, _SUBJECT, language)
     if not subject_given and _find(subject) is None:
         raise TemplateNotFound(
             f"The template {template!r} has no subject: pass subject=, or add one of {', '.join(subject)}."
@@ -74,7 +74,7 @@ def render(
     language: str,
     timezone: str,
     unsubscribe_url: Callable[[], str] | None = None,
-) -> Rendered:
+) -> MailContent:
     """Render a mail in its language and time zone.
 
     Values are escaped in HTML and nowhere else: text and subject say ``Ana & Zé``, in Django's engine as in Jinja2.
@@ -97,21 +97,21 @@ def render(
     context = {UNSUBSCRIBE_URL: unsubscribe_url, **context}
     with ExitStack() as settings:
         settings.enter_context(translation.override(language or None))
-        settings.enter_context(django_timezone.override(_zone(timezone)))
+        settings.enter_context(django_timezone.override(_load_zone(timezone)))
         html = _render_part(template, _HTML, context, language)
         text = _render_part(template, _TEXT, context, language)
         if html is None and text is None:
             raise ContentNotReady(f"There is no template {template!r} here, neither in HTML nor in text.")
         if not subject:
-            title = _render_part(template, _SUBJECT, context, language)
-            if title is None:
+            rendered_subject = _render_part(template, _SUBJECT, context, language)
+            if rendered_subject is None:
                 raise ContentNotReady(f"There is no subject here for the template {template!r}.")
             # Line ends would end the header; a template's file has at least one.
-            subject = " ".join(title.split())
-    return ready_content(subject, text, html or "")
+            subject = " ".join(rendered_subject.split())
+    return build_content(subject, text, html or "")
 
 
-def ready_content(subject: str, text: str | None, html: str) -> Rendered:
+def build_content(subject: str, text: str | None, html: str) -> MailContent:
     """The content of a mail that needs no rendering; its text is made from its HTML where it has none.
 
     Raises:
@@ -120,28 +120,28 @@ def ready_content(subject: str, text: str | None, html: str) -> Rendered:
     if not text and html:
         try:
             text = text_from_html(html)
-        except _NOT_OURS:
+        except _NOT_TEMPLATE_ERRORS:
             raise
         except Exception as error:
-            raise ContentError(f"No plain text can be made from the HTML: {_said(error)}") from error
-    return Rendered(subject, text or "", html)
+            raise ContentError(f"No plain text can be made from the HTML: {_describe_error(error)}") from error
+    return MailContent(subject, text or "", html)
 
 
 def _check_name(template: str) -> None:
-    wrong = ""
+    problem = ""
     if not isinstance(template, str) or not template or template != template.strip():
-        wrong = "it must be a text such as 'subscription/paid'"
+        problem = "it must be a text such as 'subscription/paid'"
     elif len(template) > 255 or not template.isprintable():
-        wrong = "it must be at most 255 printable characters"
+        problem = "it must be at most 255 printable characters"
     elif template.endswith((".html", ".htm", ".txt")):
-        wrong = f"leave the extension out: {template.rpartition('.')[0].removesuffix('_subject')!r}"
+        problem = f"leave the extension out: {template.rpartition('.')[0].removesuffix('_subject')!r}"
     elif "\\" in template or not all(part.strip(".") for part in template.split("/")):
-        wrong = "it must be relative to a directory of templates, without '..' and backslashes"
-    if wrong:
-        raise TemplateNotFound(f"template={template!r} is not a template's name: {wrong}.")
+        problem = "it must be relative to a directory of templates, without '..' and backslashes"
+    if problem:
+        raise TemplateNotFound(f"template={template!r} is not a template's name: {problem}.")
 
 
-def _names(template: str, part: str, language: str) -> list[str]:
+def _candidates(template: str, part: str, language: str) -> list[str]:
     """Files that may be this part of the template, best first."""
     names = []
     code = language.lower().replace("_", "-")
@@ -165,60 +165,60 @@ def _find(names: list[str]) -> Any:
 
 def _render_part(template: str, part: str, context: Mapping[str, Any], language: str) -> str | None:
     try:
-        found = _find(_names(template, part, language))
-        if found is None:
+        compiled = _find(_candidates(template, part, language))
+        if compiled is None:
             return None
-        return _render_html(found, context) if part == _HTML else _render_text(found, context)
-    except (*_NOT_OURS, ContentError, ContentNotReady):
+        return _render_html(compiled, context) if part == _HTML else _render_text(compiled, context)
+    except (*_NOT_TEMPLATE_ERRORS, ContentError, ContentNotReady):
         raise
     except (TemplateDoesNotExist, Jinja2TemplateNotFound) as error:
         # One that is extended or included.
         raise ContentNotReady(f"The template {template}{part} needs {str(error)!r}, which is not here.") from error
     except Exception as error:
-        raise ContentError(f"{_place(error) or f'{template}{part}'}: {_said(error)}") from error
+        raise ContentError(f"{_error_location(error) or f'{template}{part}'}: {_describe_error(error)}") from error
 
 
-def _render_html(found: Any, context: Mapping[str, Any]) -> str:
-    return str(found.render(dict(context)))
+def _render_html(compiled: Any, context: Mapping[str, Any]) -> str:
+    return str(compiled.render(dict(context)))
 
 
-def _render_text(found: Any, context: Mapping[str, Any]) -> str:
-    if isinstance(found, DjangoTemplate):
-        return str(found.template.render(Context(dict(context), autoescape=False)))
-    environment = getattr(found.backend, "env", None)
+def _render_text(compiled: Any, context: Mapping[str, Any]) -> str:
+    if isinstance(compiled, DjangoTemplate):
+        return str(compiled.template.render(Context(dict(context), autoescape=False)))
+    environment = getattr(compiled.backend, "env", None)
     # A Jinja2 environment that decides by a template's name is left to decide.
     if getattr(environment, "autoescape", None) is True:
-        return str(_unescaping(environment).get_template(found.template.name).render(dict(context)))
-    return str(found.render(dict(context)))
+        return str(_without_autoescape(environment).get_template(compiled.template.name).render(dict(context)))
+    return str(compiled.render(dict(context)))
 
 
 @cache
-def _unescaping(environment: Any) -> Any:
+def _without_autoescape(environment: Any) -> Any:
     """The same Jinja2 environment for plain text. It has a cache of its own, since escaping is compiled in."""
     return environment.overlay(autoescape=False, bytecode_cache=None)
 
 
-def _zone(timezone: str) -> ZoneInfo | None:
+def _load_zone(timezone: str) -> ZoneInfo | None:
     try:
         return ZoneInfo(timezone) if timezone else None
     except (LookupError, ValueError, OSError):
         raise ContentNotReady(f"The time zone {timezone!r} is not known here.") from None
 
 
-def _place(error: Exception) -> str:
+def _error_location(error: Exception) -> str:
     """File and line of the innermost template that failed, where Django's engine can tell."""
-    place = ""
+    location = ""
     traceback = error.__traceback__
     while traceback is not None:
         node = traceback.tb_frame.f_locals.get("self")
         if traceback.tb_frame.f_code.co_name == "render_annotated" and isinstance(node, Node) and node.token:
-            place = f"{str(node.origin.template_name)}, line {node.token.lineno}"
+            location = f"{str(node.origin.template_name)}, line {node.token.lineno}"
         traceback = traceback.tb_next
-    return place
+    return location
 
 
-def _said(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     # Django's own text for a variable that is missing repeats the whole context.
-    said = f"no variable {error.params[0]!r}" if isinstance(error, VariableDoesNotExist) else str(error)
-    said = " ".join(said.split())
-    return f"{type(error).__name__}: {said[:_LONGEST_ERROR]}{'…' if len(said) > _LONGEST_ERROR else ''}"
+    text = f"no variable {error.params[0]!r}" if isinstance(error, VariableDoesNotExist) else str(error)
+    text = " ".join(text.split())
+    return f"{type(error).__name__}: {text[:_MAX_ERROR_LENGTH]}{'…' if len(text) > _MAX_ERROR_LENGTH else ''}"

@@ -35,20 +35,20 @@ def plain_number(value: int | float, path: str) -> Json:
     """The number as JSON has it, or ``None`` where a database would change it."""
     if isinstance(value, int):
         # Not a range: it would be searched number by number for a subclass of int.
-        least, most = _EXACT_INTEGERS
-        return int(value) if least <= value <= most else None
+        lowest, highest = _EXACT_INTEGERS
+        return int(value) if lowest <= value <= highest else None
     if not math.isfinite(value):
         raise ContextNotSerializable(f"{path} is {value}, which JSON has no number for.")
     # jsonb makes an integer of 1e16, and 0.0 of -0.0.
-    written = repr(float(value))
-    return None if "e" in written or written == "-0.0" else float(value)
+    text = repr(float(value))
+    return None if "e" in text or text == "-0.0" else float(value)
 
 
 def storable_text(value: str, path: str) -> str:
-    found = UNSTORABLE.search(value)
-    if found:
+    match = UNSTORABLE.search(value)
+    if match:
         raise ContextNotSerializable(
-            f"{path} holds the character {found.group()!r} at position {found.start()}, which databases do not store: "
+            f"{path} holds the character {match.group()!r} at position {match.start()}, which databases do not store: "
             f"remove it."
         )
     return str.__str__(value)
@@ -83,10 +83,10 @@ def encode_object(value: Any, path: str) -> Json:
         return {TYPE: name, "value": value.isoformat(), "zone": zone, "fold": value.fold}
     if isinstance(value, date):
         return {TYPE: "date", "value": value.isoformat()}
-    raise ContextNotSerializable(f"{path} is {_refusal(value)}.")
+    raise ContextNotSerializable(f"{path} is {_why_not_storable(value)}.")
 
 
-def _refusal(value: Any) -> str:
+def _why_not_storable(value: Any) -> str:
     """What a value is that cannot be stored, and what to do."""
     kind = f"of type {type(value).__name__}"
     if isinstance(value, models.QuerySet):
@@ -110,7 +110,7 @@ def _refusal(value: Any) -> str:
     return f"{kind}, which cannot be stored: pass the strings, numbers and dates of it that the template shows"
 
 
-def _read_moment(stored: Mapping[str, Json]) -> datetime | time:
+def _decode_time(stored: Mapping[str, Json]) -> datetime | time:
     kind: type[datetime] | type[time] = datetime if stored[TYPE] == "datetime" else time
     moment = kind.fromisoformat(stored["value"])
     if stored["zone"] is None:
@@ -121,15 +121,15 @@ def _read_moment(stored: Mapping[str, Json]) -> datetime | time:
         return moment  # It has its offset still.
 
 
-_READ: dict[str, Callable[[Mapping[str, Json]], Any]] = {
+_DECODERS: dict[str, Callable[[Mapping[str, Json]], Any]] = {
     "safe": lambda stored: SafeString(stored["value"]),
     "int": lambda stored: int(stored["value"], 16),
     "float": lambda stored: float.fromhex(stored["value"]),
     "decimal": lambda stored: Decimal(stored["value"]),
     "uuid": lambda stored: UUID(stored["value"]),
     "date": lambda stored: date.fromisoformat(stored["value"]),
-    "datetime": _read_moment,
-    "time": _read_moment,
+    "datetime": _decode_time,
+    "time": _decode_time,
     "timedelta": lambda stored: timedelta(stored["days"], stored["seconds"], stored["microseconds"]),
     "enum": lambda stored: enum_member(stored["enum"], stored["member"]),
 }
@@ -142,4 +142,4 @@ def decode_object(stored: Mapping[str, Json]) -> Any:
         ContentNotReady: an enum that is not known here.
         LookupError, TypeError, ValueError, ArithmeticError: it is damaged.
     """
-    return _READ[stored[TYPE]](stored)
+    return _DECODERS[stored[TYPE]](stored)

@@ -23,93 +23,93 @@ from ..signals import transport_available, transport_unavailable
 logger = logging.getLogger("congressy_mailer.availability")
 
 #: A try that has said nothing for this long counts as failed: its worker has died, or the server is silent.
-_TRY_TIME = timedelta(seconds=90)
+_PROBE_TIME = timedelta(seconds=90)
 
 
-class Gate:
-    """What one slice may send over one mail backend."""
+class CircuitBreaker:
+    """The circuit breakers of one mail backend, as one slice uses them: for the backend, and for each sender domain."""
 
     def __init__(
-        self, using: str, sender_domains: Iterable[str], before_telling: Callable[[], None] = lambda: None
+        self, using: str, sender_domains: Iterable[str], before_update: Callable[[], None] = lambda: None
     ) -> None:
-        """Look up what is closed, and take on whatever is due to be tried again.
+        """Look up which breakers are open, and take on the probes that are due.
 
         Args:
             using: alias of the mail backend.
             sender_domains: domains of the senders of the slice.
-            before_telling: called before anything is written down or told here: the host's receivers of signals may
+            before_update: called before anything is written down or told here: the host's receivers of signals may
                 take any time.
         """
         self._using = using
-        self._before_telling = before_telling
-        #: When what is closed may be looked at again, by sender domain; ``""`` stands for the backend as a whole.
-        self.closed: dict[str, datetime] = {}
-        #: What this slice is to try, and until when the others leave that to it.
-        self._trying: dict[str, datetime] = {}
+        self._before_update = before_update
+        #: Until when nothing is sent, by sender domain; ``""`` stands for the backend as a whole.
+        self.open_until: dict[str, datetime] = {}
+        #: What this slice is to probe, by sender domain, and until when other slices leave that to it.
+        self._probes: dict[str, datetime] = {}
         statuses = _statuses(using).filter(sender_domain__in={"", *sender_domains})
         for status in statuses.order_by("sender_domain"):
-            if "" in self.closed:
+            if "" in self.open_until:
                 # With no server there is nothing to be learnt about a domain.
                 break
-            self._look_at(status)
+            self._check(status)
 
-    def _look_at(self, status: TransportStatus) -> None:
+    def _check(self, status: TransportStatus) -> None:
         now = timezone.now()
-        until = now + min(_TRY_TIME, mailer_settings().UNAVAILABLE_BACKOFF_MAX)
-        mine = status.next_try_at <= now and _statuses(self._using).filter(
+        until = now + min(_PROBE_TIME, mailer_settings().UNAVAILABLE_BACKOFF_MAX)
+        claimed = status.next_try_at <= now and _statuses(self._using).filter(
             pk=status.pk, next_try_at=status.next_try_at
         ).update(next_try_at=until)
-        if mine:
-            self._trying[status.sender_domain] = until
+        if claimed:
+            self._probes[status.sender_domain] = until
         else:
             # One that is being tried at this moment will be known about soon.
-            self.closed[status.sender_domain] = max(status.next_try_at, now + FLOOR)
+            self.open_until[status.sender_domain] = max(status.next_try_at, now + FLOOR)
 
-    def failed(self, sender_domain: str, reason: str, at_least: timedelta | None = None) -> timedelta:
+    def record_failure(self, sender_domain: str, reason: str, minimum_wait: timedelta | None = None) -> timedelta:
         """It could not be used. Returns how long to leave it alone.
 
         Args:
             sender_domain: whose mail; empty: everybody's.
             reason: for people.
-            at_least: how long the server itself has asked for; ``UNAVAILABLE_BACKOFF_MAX`` is the most that it gets.
+            minimum_wait: how long the server itself has asked for; at most ``UNAVAILABLE_BACKOFF_MAX`` is granted.
         """
-        self._before_telling()
+        self._before_update()
         conf = mailer_settings()
         now = timezone.now()
-        asked_for = min(at_least or timedelta(0), conf.UNAVAILABLE_BACKOFF_MAX)
-        known = _statuses(self._using).filter(sender_domain=sender_domain)
-        status = known.first()
+        requested = min(minimum_wait or timedelta(0), conf.UNAVAILABLE_BACKOFF_MAX)
+        statuses = _statuses(self._using).filter(sender_domain=sender_domain)
+        status = statuses.first()
         if status is None:
-            wait = max(asked_for, delay(1, conf.UNAVAILABLE_BACKOFF, conf.UNAVAILABLE_BACKOFF_MAX))
-            _begin(self._using, sender_domain, reason, now, now + wait)
-        elif sender_domain in self._trying:
-            wait = max(asked_for, delay(status.failures + 1, conf.UNAVAILABLE_BACKOFF, conf.UNAVAILABLE_BACKOFF_MAX))
-            known.update(failures=F("failures") + 1, next_try_at=now + wait, reason=reason)
+            wait = max(requested, delay(1, conf.UNAVAILABLE_BACKOFF, conf.UNAVAILABLE_BACKOFF_MAX))
+            _record_outage(self._using, sender_domain, reason, now, now + wait)
+        elif sender_domain in self._probes:
+            wait = max(requested, delay(status.failures + 1, conf.UNAVAILABLE_BACKOFF, conf.UNAVAILABLE_BACKOFF_MAX))
+            statuses.update(failures=F("failures") + 1, next_try_at=now + wait, reason=reason)
         else:
             # Found out by several at once: that is one failure.
             wait = max(FLOOR, status.next_try_at - now)
-        self._trying.pop(sender_domain, None)
-        self.closed[sender_domain] = now + wait
+        self._probes.pop(sender_domain, None)
+        self.open_until[sender_domain] = now + wait
         return wait
 
-    def succeeded(self, sender_domain: str = "") -> None:
+    def record_success(self, sender_domain: str = "") -> None:
         """It can be used: with a domain, a mail of such a sender was taken; without, the server has answered."""
-        until = self._trying.pop(sender_domain, None)
+        until = self._probes.pop(sender_domain, None)
         if until is not None:
-            self._before_telling()
-            _end(self._using, sender_domain)
-            outbox.hasten(until)
+            self._before_update()
+            _record_recovery(self._using, sender_domain)
+            outbox.make_due_now(until)
 
-    def leave(self) -> None:
-        """Whatever this slice was to try and did not come to is left to the next one, at once."""
-        for sender_domain, until in self._trying.items():
+    def release_probes(self) -> None:
+        """Let the next slice probe at once what this one was to probe and did not come to."""
+        for sender_domain, until in self._probes.items():
             tried = _statuses(self._using).filter(sender_domain=sender_domain, next_try_at=until)
             if tried.update(next_try_at=timezone.now()):
-                outbox.hasten(until)
-        self._trying.clear()
+                outbox.make_due_now(until)
+        self._probes.clear()
 
 
-def _begin(using: str, sender_domain: str, reason: str, now: datetime, next_try_at: datetime) -> None:
+def _record_outage(using: str, sender_domain: str, reason: str, now: datetime, next_try_at: datetime) -> None:
     try:
         with transaction.atomic(using=outbox.database()):
             TransportStatus.objects.using(outbox.database()).create(
@@ -124,7 +124,7 @@ def _begin(using: str, sender_domain: str, reason: str, now: datetime, next_try_
     transport_unavailable.send_robust(TransportStatus, using=using, sender_domain=sender_domain, reason=reason)
 
 
-def _end(using: str, sender_domain: str) -> None:
+def _record_recovery(using: str, sender_domain: str) -> None:
     status = _statuses(using).filter(sender_domain=sender_domain).first()
     if status is None or not _statuses(using).filter(pk=status.pk).delete()[0]:
         return
@@ -133,17 +133,17 @@ def _end(using: str, sender_domain: str) -> None:
     transport_available.send_robust(TransportStatus, using=using, sender_domain=sender_domain, unavailable_for=duration)
 
 
-def unavailable() -> list[TransportStatus]:
+def unavailable_backends() -> list[TransportStatus]:
     """Everything that cannot be used now and that mail waits for.
 
     Without mail nothing is tried: that it could not be used once, perhaps for mail that was cancelled since, says
     nothing of now.
     """
     statuses = TransportStatus.objects.using(outbox.database()).order_by("unavailable_since")
-    return [status for status in statuses if _mail_of(status).exists()]
+    return [status for status in statuses if _waiting_mail(status).exists()]
 
 
-def _mail_of(status: TransportStatus) -> QuerySet[Message]:
+def _waiting_mail(status: TransportStatus) -> QuerySet[Message]:
     # Mail that names no backend may go over those of FAILOVER too.
     named = {status.using, ""} if status.using in mailer_settings().FAILOVER else {status.using}
     waiting = Message.objects.using(outbox.database()).filter(

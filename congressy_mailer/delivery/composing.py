@@ -15,15 +15,15 @@ from django.conf import settings
 from django.views.decorators.debug import sensitive_variables
 
 from ..content.context import decode_many
-from ..content.templates import ready_content, render
+from ..content.templates import build_content, render
 from ..exceptions import ContentError, ContentNotReady
-from ..mime.attachments import ReadAttachment
-from ..mime.headers import LOOKS_ENCODED, encoded_words
-from ..mime.outgoing import _MODERN, OutgoingMail
-from ..mime.writer import Rendered, write
+from ..mime.attachments import LoadedAttachment
+from ..mime.headers import ENCODED_WORD_START, encoded_words
+from ..mime.outgoing import HAS_MODERN_EMAIL, OutgoingMail
+from ..mime.writer import MailContent, write
 from ..models import Attachment, Batch, Message
-from ..sparkpost.headers import told
-from ..unsubscribe.links import headers_to_leave, unsubscribe_url
+from ..sparkpost.headers import sparkpost_keys
+from ..unsubscribe.links import unsubscribe_headers, unsubscribe_url
 
 
 class Composer:
@@ -33,7 +33,7 @@ class Composer:
         #: What templates see, by message; kept here because a local variable is shown in reports of errors.
         self._contexts: dict[UUID, Mapping[str, object] | Exception] = {}
         #: Attachments that messages of a batch share, once read.
-        self._shared: dict[UUID, list[ReadAttachment]] = {}
+        self._attachments_of_batches: dict[UUID, list[LoadedAttachment]] = {}
 
     # Django finds the mark of whoever calls this from no frame below a generator.
     @sensitive_variables()
@@ -43,7 +43,7 @@ class Composer:
         Raises:
             django.db.OperationalError: the database cannot be asked.
         """
-        decoded = decode_many([_context(message) for message in messages])
+        decoded = decode_many([_encoded_context(message) for message in messages])
         self._contexts = {message.id: context for message, context in zip(messages, decoded, strict=True)}
 
     @sensitive_variables()
@@ -58,35 +58,35 @@ class Composer:
         mail = compose(
             message,
             _render(message, context),
-            [*self._of_batch(message), *_read_all(message)],
-            headers_to_leave(message),
+            [*self._batch_attachments(message), *_read_attachments(message)],
+            unsubscribe_headers(message),
         )
-        mail.sparkpost = told(message)
+        mail.sparkpost = sparkpost_keys(message)
         mail.batch = message.batch_id if message.waits_with_batch else None
         return mail
 
-    def _of_batch(self, message: Message) -> list[ReadAttachment]:
+    def _batch_attachments(self, message: Message) -> list[LoadedAttachment]:
         """The same objects for each message, which are written out once."""
         if message.batch is None:
             return []
-        if message.batch.id not in self._shared:
-            self._shared[message.batch.id] = _read_all(message.batch)
-        return self._shared[message.batch.id]
+        if message.batch.id not in self._attachments_of_batches:
+            self._attachments_of_batches[message.batch.id] = _read_attachments(message.batch)
+        return self._attachments_of_batches[message.batch.id]
 
 
-def _context(message: Message) -> Any:
+def _encoded_context(message: Message) -> Any:
     """Encoded: what the batch says to all, and what is said to this one."""
     if message.batch is None:
         return message.context
     return {**(message.batch.context or {}), **(message.context or {})}
 
 
-def _render(message: Message, context: Mapping[str, object] | Exception) -> Rendered:
+def _render(message: Message, context: Mapping[str, object] | Exception) -> MailContent:
     if isinstance(context, Exception):
         raise context
     content = message.content
     if not content.template:
-        return ready_content(content.subject, content.text, content.html)
+        return build_content(content.subject, content.text, content.html)
     return render(
         content.template,
         context,
@@ -97,11 +97,11 @@ def _render(message: Message, context: Mapping[str, object] | Exception) -> Rend
     )
 
 
-def _read_all(mail: Message | Batch) -> list[ReadAttachment]:
+def _read_attachments(mail: Message | Batch) -> list[LoadedAttachment]:
     return [_read(attachment) for attachment in mail.attachments.all()]
 
 
-def _read(attachment: Attachment) -> ReadAttachment:
+def _read(attachment: Attachment) -> LoadedAttachment:
     try:
         with attachment.file.open("rb") as file:
             # One byte more than it should have tells that it is another file, without reading all of that.
@@ -115,13 +115,13 @@ def _read(attachment: Attachment) -> ReadAttachment:
         ) from error
     if hashlib.sha256(content).hexdigest() != attachment.sha256:
         raise ContentError(f"The attachment {attachment.filename!r} is not what was stored: its SHA-256 differs.")
-    return ReadAttachment(attachment.filename, content, attachment.mimetype, attachment.content_id)
+    return LoadedAttachment(attachment.filename, content, attachment.mimetype, attachment.content_id)
 
 
 def compose(
     message: Message,
-    rendered: Rendered,
-    attachments: Sequence[ReadAttachment],
+    rendered: MailContent,
+    attachments: Sequence[LoadedAttachment],
     further_headers: Mapping[str, str] = MappingProxyType({}),
 ) -> OutgoingMail:
     """Build the mail.
@@ -145,20 +145,20 @@ def compose(
 
 def _compose(
     message: Message,
-    rendered: Rendered,
-    attachments: Sequence[ReadAttachment],
+    rendered: MailContent,
+    attachments: Sequence[LoadedAttachment],
     further_headers: Mapping[str, str],
 ) -> OutgoingMail:
     headers = {"Message-ID": message.message_id, "Date": format_datetime(message.queued_at or message.created_at)}
-    given = {name.lower() for name in message.headers}
+    own_names = {name.lower() for name in message.headers}
     # Names are the same in any case (RFC 5322 §1.2.2), and neither of the two may stand twice (§3.6).
     headers = (
-        {name: value for name, value in headers.items() if name.lower() not in given}
+        {name: value for name, value in headers.items() if name.lower() not in own_names}
         | message.headers
         | dict(further_headers)
     )
     mail = OutgoingMail(
-        subject=_for_django(rendered.subject),
+        subject=_django_subject(rendered.subject),
         body=rendered.text,
         from_email=message.from_email,
         to=message.to,
@@ -168,27 +168,27 @@ def _compose(
     )
     if rendered.html:
         mail.attach_alternative(rendered.html, "text/html")
-    mail.attach_later(attachments)
+    mail.attach_lazily(attachments)
     mail.envelope = message.envelope
-    mail.wire = _wire(mail, rendered, attachments)
-    mail.rendered, mail.files = rendered, attachments
+    mail.wire = _wire_content(mail, rendered, attachments)
+    mail.content, mail.files = rendered, attachments
     if mail.wire is None:
         # Built here, so that an error is this message's and not the transport's.
         mail.message()
     return mail
 
 
-def _for_django(subject: str) -> str:
+def _django_subject(subject: str) -> str:
     """A subject that Django writes so that readers see it as it is, also where it looks encoded."""
-    if LOOKS_ENCODED not in subject:
+    if ENCODED_WORD_START not in subject:
         return subject
     # Once for the reader, and once for the modern interface, which reads what it is given before it writes.
-    for _ in range(2 if _MODERN else 1):
+    for _ in range(2 if HAS_MODERN_EMAIL else 1):
         subject = " ".join(encoded_words(subject.strip()))
     return subject
 
 
-def _wire(mail: OutgoingMail, rendered: Rendered, attachments: Sequence[ReadAttachment]) -> bytes | None:
+def _wire_content(mail: OutgoingMail, rendered: MailContent, attachments: Sequence[LoadedAttachment]) -> bytes | None:
     if settings.DEFAULT_CHARSET != "utf-8":
         # Django would write it so.
         return None

@@ -14,7 +14,7 @@ from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, 
 
 from .. import outbox
 from ..models import Message
-from ..replies import Outcome, Reply, in_ascii
+from ..replies import Outcome, Reply, with_ascii_replies
 
 # As delivery's: it is one story.
 logger = logging.getLogger("congressy_mailer.delivery")
@@ -30,22 +30,24 @@ LONGEST_PENDING = 0.05
 class Recorder:
     """Writes down outcomes for one claim."""
 
-    def __init__(self, token: str, *, lease_ends: float, together: bool, interrupted: Callable[[], None]) -> None:
+    def __init__(
+        self, token: str, *, lease_ends: float, batch_accepted: bool, on_interrupt: Callable[[], None]
+    ) -> None:
         """
         Args:
             token: of the claim.
             lease_ends: by :func:`time.monotonic`, when another worker may take what this one holds.
-            together: whether what was accepted may wait for what comes next.
-            interrupted: called when the time that Celery allows is over. Writing down comes first.
+            batch_accepted: whether what was accepted may wait for what comes next.
+            on_interrupt: called when the time that Celery allows is over. Writing down comes first.
         """
         self._token = token
         self._lease_ends = lease_ends
-        self._together = together
-        self._interrupted = interrupted
+        self._batch_accepted = batch_accepted
+        self._on_interrupt = on_interrupt
         #: Accepted, and not written down.
-        self._accepted: list[tuple[Message, Reply]] = []
+        self._pending: list[tuple[Message, Reply]] = []
         #: Since when the first of them waits.
-        self._since = 0.0
+        self._pending_since = 0.0
 
     def record(self, message: Message, outcome: Outcome) -> timedelta | None:
         """Write down what became of a message, now or within :data:`LONGEST_PENDING`.
@@ -56,15 +58,15 @@ class Recorder:
         Raises:
             django.db.OperationalError: the database is away, and the lease is about to end.
         """
-        simply_accepted = outcome.accepted and not (outcome.deferred or outcome.rejected or outcome.in_doubt)
-        if not (self._together and simply_accepted) or message.sensitive:
+        only_accepted = outcome.accepted and not (outcome.deferred or outcome.rejected or outcome.in_doubt)
+        if not (self._batch_accepted and only_accepted) or message.sensitive:
             # What is to be written down now may have to wait for another's lock.
             self.flush()
             return self._record_one(message, outcome)
-        if not self._accepted:
-            self._since = time.monotonic()
-        self._accepted.append((message, outcome.reply))
-        if time.monotonic() - self._since >= LONGEST_PENDING:
+        if not self._pending:
+            self._pending_since = time.monotonic()
+        self._pending.append((message, outcome.reply))
+        if time.monotonic() - self._pending_since >= LONGEST_PENDING:
             self.flush()
         return None
 
@@ -74,25 +76,25 @@ class Recorder:
         Raises:
             django.db.OperationalError: the database is away, and the lease is about to end.
         """
-        if not self._accepted:
+        if not self._pending:
             return
-        accepted = self._accepted
+        accepted = self._pending
         try:
-            self.insist(partial(outbox.record_accepted, self._token, accepted))
+            self.retry_until_recorded(partial(outbox.record_accepted, self._token, accepted))
         except (DataError, UnicodeError):
             # That a mail was accepted must not depend on words which the database cannot hold.
             for message, reply in accepted:
                 self._record_one(message, Outcome(message.id, accepted=tuple(message.recipients), reply=reply))
         # Not before: what could not be written down is tried again on the way out.
-        self._accepted = []
+        self._pending = []
 
     def _record_one(self, message: Message, outcome: Outcome) -> timedelta | None:
         try:
-            return self.insist(partial(outbox.record, self._token, message, outcome))
+            return self.retry_until_recorded(partial(outbox.record, self._token, message, outcome))
         except (DataError, UnicodeError):
-            return self.insist(partial(outbox.record, self._token, message, in_ascii(outcome)))
+            return self.retry_until_recorded(partial(outbox.record, self._token, message, with_ascii_replies(outcome)))
 
-    def insist(self, change: Callable[[], _R]) -> _R:
+    def retry_until_recorded(self, change: Callable[[], _R]) -> _R:
         """What the server has taken must be written down, also where the database is away for a while.
 
         Raises:
@@ -116,11 +118,11 @@ class Recorder:
                 wait = min(wait * 2, _LONGEST_WAIT_FOR_DATABASE)
             except SoftTimeLimitExceeded:
                 # Raised once. The record matters more, for as long as the lease holds.
-                self._interrupted()
+                self._on_interrupt()
 
     def sleep(self, seconds: float) -> None:
         """Wait, unless the time that Celery allows is over."""
         try:
             time.sleep(seconds)
         except SoftTimeLimitExceeded:
-            self._interrupted()
+            self._on_interrupt()

@@ -21,7 +21,7 @@ def routes(using: str, messages: Iterable[Message] = ()) -> list[str]:
     """
     if using:
         return [using]
-    bound = [message.via for message in messages if is_bound(message)]
+    bound = [message.route for message in messages if is_bound(message)]
     return list(dict.fromkeys(["", *mailer_settings().FAILOVER, *bound]))
 
 
@@ -30,11 +30,11 @@ def is_bound(message: Message) -> bool:
     return message.crashes > 0
 
 
-def may_go(message: Message, route: str) -> bool:
+def may_use(message: Message, route: str) -> bool:
     """Whether a message may go over this backend.
 
     Args:
         message: as it was claimed.
         route: an alias out of :func:`routes`.
     """
-    return bool(message.using) or not is_bound(message) or message.via == route
+    return bool(message.using) or not is_bound(message) or message.route == route

@@ -11,7 +11,7 @@ from types import FrameType
 
 
 @contextmanager
-def sigterm_waits(asked: Callable[[], None]) -> Iterator[None]:
+def deferred_sigterm(on_signal: Callable[[], None]) -> Iterator[None]:
     """Have SIGTERM only ask to come to an end; what it does otherwise, it does when the ``with`` block is left.
 
     A worker's pool processes get it from whoever ends a whole group of processes, as systemd does by default. There
@@ -19,22 +19,22 @@ def sigterm_waits(asked: Callable[[], None]) -> Iterator[None]:
     record of it.
 
     Args:
-        asked: called when it comes. Only Python's main thread gets signals; in another thread nothing changes.
+        on_signal: called when it comes. Only Python's main thread gets signals; in another thread nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came = False
+    received = False
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal came
-        came = True
-        asked()
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        received = True
+        on_signal()
 
-    before = signal.signal(signal.SIGTERM, note)
+    previous_handler = signal.signal(signal.SIGTERM, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
-        if came:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous_handler is None else previous_handler)
+        if received:
             os.kill(os.getpid(), signal.SIGTERM)

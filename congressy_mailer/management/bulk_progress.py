@@ -10,13 +10,13 @@ from django.utils.translation import gettext as _
 from ..health import check_health
 from ..models import Batch, State
 from ..models.progress import Progress
-from .console import bar, number, say, warn
+from .console import format_number, progress_bar, say, warn
 
 # Seconds between two looks.
-_LOOK_AGAIN = 0.5
+_POLL_SECONDS = 0.5
 
 
-def watch(command: BaseCommand, batch: Batch) -> None:
+def show_progress(command: BaseCommand, batch: Batch) -> None:
     """Show how far a batch is until nothing of it is left to be sent, or somebody presses Ctrl-C.
 
     Raises:
@@ -28,25 +28,25 @@ def watch(command: BaseCommand, batch: Batch) -> None:
         for problem in check_health().problems:
             warn(command, problem)
     try:
-        with bar(command, _("Sending"), progress.total) as advance:
+        with progress_bar(command, _("Sending"), progress.total) as advance:
             advance(progress.finished)
             while not progress.done:
-                time.sleep(_LOOK_AGAIN)
+                time.sleep(_POLL_SECONDS)
                 before, progress = progress, batch.progress()
                 advance(progress.finished - before.finished)
     except KeyboardInterrupt:
         say(command, _("The mails go on being sent. The same command with --wait shows them again."))
         return
-    _tell(command, progress)
+    _report(command, progress)
 
 
-def _tell(command: BaseCommand, progress: Progress) -> None:
+def _report(command: BaseCommand, progress: Progress) -> None:
     """What became of it."""
     states = [State(state) for state in State if state in progress.states]
-    told = ", ".join(f"{state.label}: {number(progress.states[state])}" for state in states)
+    summary = ", ".join(f"{state.label}: {format_number(progress.states[state])}" for state in states)
     if progress.sent == progress.total:
-        say(command, told, command.style.SUCCESS)
+        say(command, summary, command.style.SUCCESS)
     elif progress.sent:
-        warn(command, told)
+        warn(command, summary)
     else:
-        raise CommandError(told)
+        raise CommandError(summary)

@@ -10,62 +10,66 @@ from django.core.management.base import BaseCommand
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ..mime.writer import Rendered
+from ..mime.writer import MailContent
 from ..models import Batch
-from .console import date_of, number, say, warn
+from .console import format_date, format_number, say, warn
 from .spreadsheet import ENCODINGS, Row, Spreadsheet
 
 # Rows that are left out of which each is explained.
-_EXPLAINED = 20
+_MAX_EXPLAINED = 20
 
 
 @dataclass(slots=True)
-class Found:
+class SheetSummary:
     """What the file holds."""
 
     #: Rows that a mail can be made of.
-    good: int = 0
+    valid: int = 0
     #: Rows that none can be made of.
-    bad: int = 0
+    invalid: int = 0
     #: The first that one can be made of.
-    first: Row | None = None
+    first_valid: Row | None = None
     #: The first that none can be made of.
     explained: list[Row] = field(default_factory=list)
 
 
-def looked_through(sheet: Spreadsheet) -> Found:
+def summarise(sheet: Spreadsheet) -> SheetSummary:
     """Read the whole file.
 
     Raises:
         SpreadsheetError: the table is broken somewhere.
     """
-    found = Found()
+    summary = SheetSummary()
     for row in sheet.rows():
         if not row.problem:
-            found.good += 1
-            found.first = found.first or row
+            summary.valid += 1
+            summary.first_valid = summary.first_valid or row
         else:
-            found.bad += 1
-            if found.bad <= _EXPLAINED:
-                found.explained.append(row)
-    return found
+            summary.invalid += 1
+            if summary.invalid <= _MAX_EXPLAINED:
+                summary.explained.append(row)
+    return summary
 
 
-def described(sheet: Spreadsheet, found: Found) -> str:
+def summary_line(sheet: Spreadsheet, summary: SheetSummary) -> str:
     """The file in a line, so that people see whether it was understood."""
-    rows = found.good + found.bad
+    rows = summary.valid + summary.invalid
     delimiters = {";": _("separated by semicolons"), ",": _("separated by commas"), "\t": _("separated by tabs")}
-    wrong = ngettext("%(count)s of them wrong", "%(count)s of them wrong", found.bad) % {"count": number(found.bad)}
-    told = [
-        ngettext("%(count)s row", "%(count)s rows", rows) % {"count": number(rows)},
-        *([wrong] if found.bad else []),
+    invalid = ngettext("%(count)s of them wrong", "%(count)s of them wrong", summary.invalid) % {
+        "count": format_number(summary.invalid)
+    }
+    parts = [
+        ngettext("%(count)s row", "%(count)s rows", rows) % {"count": format_number(rows)},
+        *([invalid] if summary.invalid else []),
         ENCODINGS[sheet.encoding],
         delimiters.get(sheet.delimiter, _("one column")),
     ]
-    return f"{sheet.path.name}: {', '.join(told)}."
+    return f"{sheet.path.name}: {', '.join(parts)}."
 
 
-def show_first(command: BaseCommand, sheet: Spreadsheet, mail: Mapping[str, Any], rendered: Rendered, to: str) -> None:
+def show_preview(
+    command: BaseCommand, sheet: Spreadsheet, mail: Mapping[str, Any], rendered: MailContent, to: str
+) -> None:
     """The variables that the template has, and one of the mails."""
     heading = command.style.MIGRATE_HEADING
     say(command, _("Variables of the template:"), heading)
@@ -80,23 +84,23 @@ def show_first(command: BaseCommand, sheet: Spreadsheet, mail: Mapping[str, Any]
     command.stdout.write(f"\n{rendered.text.strip()}\n")
 
 
-def tell_not_stored(command: BaseCommand, found: Found) -> None:
+def report_dry_run(command: BaseCommand, summary: SheetSummary) -> None:
     """What would become of the file."""
-    would = ngettext(
+    text = ngettext(
         "Nothing was stored. %(count)s mail would be sent.",
         "Nothing was stored. %(count)s mails would be sent.",
-        found.good,
+        summary.valid,
     )
-    say(command, would % {"count": number(found.good)})
+    say(command, text % {"count": format_number(summary.valid)})
 
 
-def tell_continued(command: BaseCommand, batch: Batch) -> None:
+def report_resumed(command: BaseCommand, batch: Batch) -> None:
     """That some of it is done."""
-    stored = {"stored": number(batch.progress().total)}
+    stored = {"stored": format_number(batch.progress().total)}
     say(command, _("An earlier run was interrupted after %(stored)s mails. This goes on with the rest.") % stored)
 
 
-def tell_done(command: BaseCommand, batch: Batch) -> None:
+def report_already_stored(command: BaseCommand, batch: Batch) -> None:
     """That there is nothing left to do."""
     assert batch.stored_at is not None
     total = batch.progress().total
@@ -107,30 +111,30 @@ def tell_done(command: BaseCommand, batch: Batch) -> None:
             "This was stored on %(date)s, %(count)s mails. Nothing is sent again; for that, add --key with a new key.",
             total,
         )
-        % {"date": date_of(batch.stored_at), "count": number(total)},
+        % {"date": format_date(batch.stored_at), "count": format_number(total)},
     )
 
 
-def tell_left_out(command: BaseCommand, found: Found) -> None:
+def report_invalid_rows(command: BaseCommand, summary: SheetSummary) -> None:
     """Rows that no mail could be made of."""
-    if found.bad:
-        head = ngettext("%(count)s row is left out:", "%(count)s rows are left out:", found.bad)
+    if summary.invalid:
+        head = ngettext("%(count)s row is left out:", "%(count)s rows are left out:", summary.invalid)
         lines = [
-            _("  row %(row)d, %(problem)s") % {"row": row.number, "problem": row.problem} for row in found.explained
+            _("  row %(row)d, %(problem)s") % {"row": row.number, "problem": row.problem} for row in summary.explained
         ]
-        _tell_rows(command, head, lines, found.bad)
+        _report_rows(command, head, lines, summary.invalid)
 
 
-def tell_repeated(command: BaseCommand, sheet: Spreadsheet, batch: Batch) -> None:
+def report_duplicates(command: BaseCommand, sheet: Spreadsheet, batch: Batch) -> None:
     """Rows that were left out since their address has a mail already."""
-    repeated = "\n".join(str(problem["recipient"]) for problem in batch.problems).casefold()
+    duplicates = "\n".join(str(problem["recipient"]) for problem in batch.problems).casefold()
     seen: set[str] = set()
     lines: list[str] = []
     for row in sheet.rows():
         # Few rows are looked at more closely, so that few addresses are remembered, however many there are.
-        if row.problem or row.address not in repeated:
+        if row.problem or row.address not in duplicates:
             continue
-        if row.address in seen and len(lines) < _EXPLAINED:
+        if row.address in seen and len(lines) < _MAX_EXPLAINED:
             lines.append(_("  row %(row)d, %(address)s") % {"row": row.number, "address": row.address})
         seen.add(row.address)
     head = ngettext(
@@ -138,12 +142,12 @@ def tell_repeated(command: BaseCommand, sheet: Spreadsheet, batch: Batch) -> Non
         "%(count)s rows have an address that another row has, and are left out:",
         batch.skipped,
     )
-    _tell_rows(command, head, lines, batch.skipped)
+    _report_rows(command, head, lines, batch.skipped)
 
 
-def _tell_rows(command: BaseCommand, head: str, lines: Sequence[str], total: int) -> None:
-    warn(command, head % {"count": number(total)})
+def _report_rows(command: BaseCommand, head: str, lines: Sequence[str], total: int) -> None:
+    warn(command, head % {"count": format_number(total)})
     for line in lines:
         warn(command, line)
     if more := total - len(lines):
-        warn(command, ngettext("  and %(count)s more", "  and %(count)s more", more) % {"count": number(more)})
+        warn(command, ngettext("  and %(count)s more", "  and %(count)s more", more) % {"count": format_number(more)})

@@ -20,24 +20,24 @@ from .. import outbox
 from ..bulk import send_bulk
 from ..content.templates import render
 from ..exceptions import MailerError
-from ..mime.attachments import ReadAttachment
-from ..mime.writer import Rendered
+from ..mime.attachments import LoadedAttachment
+from ..mime.writer import MailContent
 from ..models import Batch, Priority
-from ..submission.fields import draft
+from ..submission.fields import mail_fields
 from ..submission.recipients import Recipient
-from .bulk_progress import watch
+from .bulk_progress import show_progress
 from .bulk_report import (
-    Found,
-    described,
-    looked_through,
-    show_first,
-    tell_continued,
-    tell_done,
-    tell_left_out,
-    tell_not_stored,
-    tell_repeated,
+    SheetSummary,
+    report_already_stored,
+    report_dry_run,
+    report_duplicates,
+    report_invalid_rows,
+    report_resumed,
+    show_preview,
+    summarise,
+    summary_line,
 )
-from .console import INTERRUPTED, bar, date_of, number, say, warn, wrapped
+from .console import EXIT_INTERRUPTED, format_date, format_number, progress_bar, say, warn, wrap
 from .spreadsheet import Row, Spreadsheet
 
 
@@ -63,7 +63,7 @@ def add_arguments(parser: CommandParser) -> None:
         "--context",
         action="append",
         default=[],
-        type=_variable,
+        type=_parse_variable,
         metavar=_("NAME=VALUE"),
         help=_("A variable with the same value in all mails. May be repeated."),
     )
@@ -109,10 +109,10 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("--wait", action="store_true", help=_("Watch until the mails are sent. Ctrl-C ends only that."))
 
 
-def _variable(given: str) -> tuple[str, str]:
-    name, equals, value = given.partition("=")
+def _parse_variable(argument: str) -> tuple[str, str]:
+    name, equals, value = argument.partition("=")
     if not equals or not name.isidentifier() or name.startswith("_"):
-        raise ArgumentTypeError(_('"%(given)s" is not of the form NAME=VALUE.') % {"given": given})
+        raise ArgumentTypeError(_('"%(given)s" is not of the form NAME=VALUE.') % {"given": argument})
     return name, value
 
 
@@ -137,43 +137,43 @@ def run(command: BaseCommand, options: Mapping[str, Any]) -> None:
         "list_id": options["list_id"],
         "campaign": options["campaign"],
     }
-    drafted, attachments = _drafted(mail)
-    found = looked_through(sheet)
-    say(command, described(sheet, found))
-    if found.first is None:
-        tell_left_out(command, found)
-        if found.bad:
+    fields, attachments = _check_mail(mail)
+    summary = summarise(sheet)
+    say(command, summary_line(sheet, summary))
+    if summary.first_valid is None:
+        report_invalid_rows(command, summary)
+        if summary.invalid:
             raise CommandError(_("No mail can be sent: every row is left out."))
         raise CommandError(_("No mail can be sent: there is no row with an address."))
     if options["dry_run"]:
-        show_first(command, sheet, mail, _rendered(mail, drafted, found.first), found.first.to)
-        tell_left_out(command, found)
-        tell_not_stored(command, found)
+        show_preview(command, sheet, mail, _render_row(mail, fields, summary.first_valid), summary.first_valid.to)
+        report_invalid_rows(command, summary)
+        report_dry_run(command, summary)
         return
-    key = options["key"] if options["key"] is not None else _key(mail, sheet, attachments)
-    batch = _begun(mail, key)
+    key = options["key"] if options["key"] is not None else _default_key(mail, sheet, attachments)
+    batch = _find_batch(mail, key)
     if batch is not None and batch.stored_at is not None:
-        tell_done(command, batch)
+        report_already_stored(command, batch)
     else:
         if batch is not None:
-            tell_continued(command, batch)
-        if options["ask"] and sys.stdin.isatty() and not _confirmed(command, mail, found):
+            report_resumed(command, batch)
+        if options["ask"] and sys.stdin.isatty() and not _confirm(command, mail, summary):
             say(command, _("Nothing was sent."))
             return
-        batch = _stored(command, sheet, found, mail, key)
-        tell_left_out(command, found)
-        if found.bad:
+        batch = _store(command, sheet, summary, mail, key)
+        report_invalid_rows(command, summary)
+        if summary.invalid:
             warn(
                 command,
                 _("Send them in a file of their own, once they are right: another file goes to all who are in it."),
             )
     if options["wait"]:
-        watch(command, batch)
+        show_progress(command, batch)
 
 
-def _shared_context(given: Sequence[tuple[str, str]], sheet: Spreadsheet) -> dict[str, str]:
+def _shared_context(variables: Sequence[tuple[str, str]], sheet: Spreadsheet) -> dict[str, str]:
     context: dict[str, str] = {}
-    for name, value in given:
+    for name, value in variables:
         if name in context:
             raise CommandError(_("--context %(name)s is given twice.") % {"name": name})
         if name in sheet.variables:
@@ -185,10 +185,10 @@ def _shared_context(given: Sequence[tuple[str, str]], sheet: Spreadsheet) -> dic
     return context
 
 
-def _drafted(mail: Mapping[str, Any]) -> tuple[dict[str, Any], list[ReadAttachment]]:
+def _check_mail(mail: Mapping[str, Any]) -> tuple[dict[str, Any], list[LoadedAttachment]]:
     """What send_bulk() will make of it; now, so that what is wrong is told before anything is asked."""
     try:
-        return draft(
+        return mail_fields(
             **mail, message="", html_message="", headers=None, timezone=None, send_at=None, expires_at=None,
             priority=Priority.NORMAL, sensitive=False, using=None, tags=(), metadata=None, track_opens=None,
             track_clicks=None, sparkpost=None,
@@ -197,20 +197,20 @@ def _drafted(mail: Mapping[str, Any]) -> tuple[dict[str, Any], list[ReadAttachme
         raise CommandError(str(error)) from error
 
 
-def _key(mail: Mapping[str, Any], sheet: Spreadsheet, attachments: Sequence[ReadAttachment]) -> str:
+def _default_key(mail: Mapping[str, Any], sheet: Spreadsheet, attachments: Sequence[LoadedAttachment]) -> str:
     """The same where the same is said to the same people."""
-    said = [
+    identity = [
         *(mail[name] for name in ("template", "subject", "context", "language", "from_email", "reply_to")),
         [(one.filename, one.sha256) for one in attachments],
         sheet.sha256,
         sheet.email_column,
         sheet.name_column,
     ]
-    digest = sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    digest = sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return f"{mail['template'][:150]} {digest[:32]}"
 
 
-def _begun(mail: Mapping[str, Any], key: str) -> Batch | None:
+def _find_batch(mail: Mapping[str, Any], key: str) -> Batch | None:
     """What an earlier run with this key has stored.
 
     Raises:
@@ -227,20 +227,20 @@ def _begun(mail: Mapping[str, Any], key: str) -> Batch | None:
     if batch.cancelled_at is not None:
         raise CommandError(
             _("This was cancelled on %(date)s. To send it all the same, give it a new key, with --key.")
-            % {"date": date_of(batch.cancelled_at)}
+            % {"date": format_date(batch.cancelled_at)}
         )
     return batch
 
 
-def _confirmed(command: BaseCommand, mail: Mapping[str, Any], found: Found) -> bool:
+def _confirm(command: BaseCommand, mail: Mapping[str, Any], summary: SheetSummary) -> bool:
     question = ngettext(
         "Send '%(template)s' to %(count)s recipient? [y/N]",
         "Send '%(template)s' to %(count)s recipients? [y/N]",
-        found.good,
+        summary.valid,
     )
-    question %= {"template": mail["template"], "count": number(found.good)}
+    question %= {"template": mail["template"], "count": format_number(summary.valid)}
     try:
-        answer = input(f"{wrapped(command.stdout, question)} ")
+        answer = input(f"{wrap(command.stdout, question)} ")
     except (EOFError, KeyboardInterrupt):
         # The question has no line end of its own.
         print()
@@ -248,7 +248,7 @@ def _confirmed(command: BaseCommand, mail: Mapping[str, Any], found: Found) -> b
     return answer.strip().lower() in {"y", "yes", _("y"), _("yes")}
 
 
-def _stored(command: BaseCommand, sheet: Spreadsheet, found: Found, mail: Mapping[str, Any], key: str) -> Batch:
+def _store(command: BaseCommand, sheet: Spreadsheet, summary: SheetSummary, mail: Mapping[str, Any], key: str) -> Batch:
     """Store what no earlier run has stored.
 
     Raises:
@@ -256,24 +256,24 @@ def _stored(command: BaseCommand, sheet: Spreadsheet, found: Found, mail: Mappin
         SystemExit: somebody has pressed Ctrl-C.
     """
     try:
-        with bar(command, _("Storing"), found.good) as advance:
+        with progress_bar(command, _("Storing"), summary.valid) as advance:
             batch = send_bulk(_recipients(sheet, advance), **mail, key=key, on_invalid="skip")
     except MailerError as error:
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
         # Its answer may still be on the way, and would be taken for that to the next question.
         connections[outbox.database()].close()
-        warn(command, _interrupted(key, found))
-        sys.exit(INTERRUPTED)
+        warn(command, _interruption_message(key, summary))
+        sys.exit(EXIT_INTERRUPTED)
     if batch.cancelled_at is not None:
         raise CommandError(_("This was cancelled while it was being stored."))
     total = batch.progress().total
     stored = ngettext("%(count)s mail is on its way.", "%(count)s mails are on their way.", total)
-    say(command, stored % {"count": number(total)}, command.style.SUCCESS)
+    say(command, stored % {"count": format_number(total)}, command.style.SUCCESS)
     say(command, _("The same command sends nobody a second mail. To send all of it again, add --key with a new key."))
     say(command, _("Key: %(key)s") % {"key": key})
     if batch.skipped:
-        tell_repeated(command, sheet, batch)
+        report_duplicates(command, sheet, batch)
     return batch
 
 
@@ -286,7 +286,7 @@ def _recipients(sheet: Spreadsheet, advance: Callable[[int], None]) -> Iterator[
             advance(1)
 
 
-def _interrupted(key: str, found: Found) -> str:
+def _interruption_message(key: str, summary: SheetSummary) -> str:
     batch = Batch.objects.using(outbox.database()).filter(key=key).first()
     stored = batch.progress().total if batch else 0
     if not stored:
@@ -294,10 +294,10 @@ def _interrupted(key: str, found: Found) -> str:
     return _(
         "Interrupted. %(stored)s of %(total)s mails are stored, and will be sent. The same command goes on with the "
         "rest."
-    ) % {"stored": number(stored), "total": number(found.good)}
+    ) % {"stored": format_number(stored), "total": format_number(summary.valid)}
 
 
-def _rendered(mail: Mapping[str, Any], drafted: Mapping[str, Any], row: Row) -> Rendered:
+def _render_row(mail: Mapping[str, Any], fields: Mapping[str, Any], row: Row) -> MailContent:
     """The mail for one row.
 
     Raises:
@@ -307,9 +307,9 @@ def _rendered(mail: Mapping[str, Any], drafted: Mapping[str, Any], row: Row) -> 
         return render(
             mail["template"],
             {**mail["context"], **row.variables},
-            subject=drafted["subject"],
-            language=drafted["language"],
-            timezone=drafted["timezone"],
+            subject=fields["subject"],
+            language=fields["language"],
+            timezone=fields["timezone"],
         )
     except MailerError as error:
         raise CommandError(_("Row %(row)d: %(error)s") % {"row": row.number, "error": error}) from error

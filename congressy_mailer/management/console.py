@@ -15,33 +15,33 @@ from django.utils.formats import date_format, number_format
 from django.utils.timezone import localtime
 
 #: Exit status after Ctrl-C, as a shell tells of it: 128 and the number of SIGINT.
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
 # Times that a bar is drawn again while it fills, so that drawing takes no time worth mentioning.
 _STEPS = 500
 
 
-def number(value: int) -> str:
+def format_number(value: int) -> str:
     """1,234 or 1.234, as the active language has it."""
     return number_format(value, force_grouping=True)
 
 
-def date_of(moment: datetime) -> str:
+def format_date(moment: datetime) -> str:
     """A moment as the active language and the current time zone have it."""
     return date_format(localtime(moment), "SHORT_DATETIME_FORMAT")
 
 
 def say(command: BaseCommand, text: str, style: Callable[[str], str] | None = None) -> None:
     """A result."""
-    command.stdout.write(wrapped(command.stdout, text), style)
+    command.stdout.write(wrap(command.stdout, text), style)
 
 
 def warn(command: BaseCommand, text: str) -> None:
     """A warning, apart from the results."""
-    command.stderr.write(wrapped(command.stderr, text), command.style.WARNING)
+    command.stderr.write(wrap(command.stderr, text), command.style.WARNING)
 
 
-def wrapped(stream: OutputWrapper, text: str) -> str:
+def wrap(stream: OutputWrapper, text: str) -> str:
     """A line of text in as many as the terminal needs, so that no word is cut; as it is where there is no terminal."""
     if not stream.isatty():
         return text
@@ -53,7 +53,7 @@ def wrapped(stream: OutputWrapper, text: str) -> str:
 
 
 @contextmanager
-def bar(command: BaseCommand, label: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(command: BaseCommand, label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on the terminal that the errors go to; nothing where that is none.
 
     Args:
@@ -79,5 +79,5 @@ def bar(command: BaseCommand, label: str, total: int) -> Iterator[Callable[[int]
         # Whatever the terminal has left.
         width=0,
         update_min_steps=max(1, total // _STEPS),
-    ) as drawn:
-        yield drawn.update
+    ) as progress:
+        yield progress.update

@@ -34,17 +34,17 @@ _NO_DELIMITER = "\x1f"
 _SEPARATOR_LINE = re.compile("sep=(.)[\r\n]*", re.IGNORECASE)
 
 # What xlsx and ods files begin with (they are ZIP archives), and xls.
-_WORKBOOK = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-_BLOCK = 1 << 16
+_WORKBOOK_SIGNATURES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+_BLOCK_BYTES = 1 << 16
 
 # Columns of addresses, as variables.
-_EMAIL = {
+_ADDRESS_COLUMN_NAMES = {
     "email", "e_mail", "mail", "email_address", "e_mail_address", "endereco_de_email", "endereco_de_e_mail",
     "endereco_eletronico", "correio_eletronico",
 }  # fmt: skip
 
 # Enough to recognise a value by.
-_LONGEST_SHOWN = 60
+_MAX_SHOWN_LENGTH = 60
 
 
 class SpreadsheetError(CommandError):
@@ -85,21 +85,21 @@ class Spreadsheet:
     def __init__(self, path: Path, *, email_column: str = "", name_column: str = "") -> None:
         self.path = path
         #: One of :data:`ENCODINGS`.
-        self.encoding, self.sha256 = _inspected(path)
-        self.delimiter, self._header_row, self._header = self._recognised(email_column)
-        self._variables = self._named_variables()
-        self._email = self._position_of(email_column) if email_column else self._only_address()
-        self._name = self._position_of(name_column) if name_column else None
+        self.encoding, self.sha256 = _inspect(path)
+        self.delimiter, self._header_row, self._header = self._detect_format(email_column)
+        self._variables = self._map_variables()
+        self._address_index = self._column_index(email_column) if email_column else self._find_address_column()
+        self._name_index = self._column_index(name_column) if name_column else None
 
     @property
     def email_column(self) -> str:
         """Name of the column of addresses."""
-        return self._header[self._email]
+        return self._header[self._address_index]
 
     @property
     def name_column(self) -> str:
         """Name of the column of names; empty where there is none."""
-        return "" if self._name is None else self._header[self._name]
+        return "" if self._name_index is None else self._header[self._name_index]
 
     @property
     def variables(self) -> dict[str, str]:
@@ -116,7 +116,7 @@ class Spreadsheet:
             if number > self._header_row:
                 yield self._row(number, cells)
 
-    def _recognised(self, email_column: str) -> tuple[str, int, list[str]]:
+    def _detect_format(self, email_column: str) -> tuple[str, int, list[str]]:
         """Delimiter, and the row of the header with its number: with the right delimiter one of them is the address."""
         headers = dict(_headers(self.path, self.encoding))
         if not headers:
@@ -124,63 +124,63 @@ class Spreadsheet:
                 _("%(file)s is empty: its first row must name the columns.") % {"file": self.path.name}
             )
 
-        def likely(delimiter: str) -> tuple[bool, int]:
+        def likelihood(delimiter: str) -> tuple[bool, int]:
             cells = headers[delimiter][1]
-            return bool(_positions(cells, email_column)), len(cells)
+            return bool(_matching_columns(cells, email_column)), len(cells)
 
-        delimiter = max(headers, key=likely)
+        delimiter = max(headers, key=likelihood)
         number, header = headers[delimiter]
         return delimiter if len(header) > 1 else _NO_DELIMITER, number, header
 
-    def _named_variables(self) -> dict[str, int]:
+    def _map_variables(self) -> dict[str, int]:
         positions: dict[str, int] = {}
         for position, column in enumerate(self._header):
             variable = variable_name(column)
             if variable in positions:
-                told = {"first": self._header[positions[variable]], "second": column, "variable": variable}
+                details = {"first": self._header[positions[variable]], "second": column, "variable": variable}
                 raise self._error(
                     _(
                         'the columns "%(first)s" and "%(second)s" would both be the variable %(variable)s. Rename one '
                         "of them."
                     )
-                    % told
+                    % details
                 )
             if variable:
                 positions[variable] = position
         return positions
 
-    def _only_address(self) -> int:
-        positions = _positions(self._header, "")
+    def _find_address_column(self) -> int:
+        positions = _matching_columns(self._header, "")
         if len(positions) == 1:
             return positions[0]
-        told = {"columns": self._named(positions or range(len(self._header)))}
+        details = {"columns": self._quote_columns(positions or range(len(self._header)))}
         if positions:
             raise self._error(
-                _("several columns may be the address: %(columns)s. Say which, with --email-column.") % told
+                _("several columns may be the address: %(columns)s. Say which, with --email-column.") % details
             )
         raise self._error(
             _(
                 'no column is named as addresses are, such as "E-mail". The columns are %(columns)s. Say which it is, '
                 "with --email-column; if the names of the columns are missing, add them as the first row."
             )
-            % told
+            % details
         )
 
-    def _position_of(self, column: str) -> int:
-        positions = _positions(self._header, column)
+    def _column_index(self, column: str) -> int:
+        positions = _matching_columns(self._header, column)
         if not positions:
             raise self._error(
                 _('there is no column "%(column)s". The columns are %(columns)s.')
-                % {"column": column, "columns": self._named(range(len(self._header)))}
+                % {"column": column, "columns": self._quote_columns(range(len(self._header)))}
             )
         return positions[0]
 
-    def _named(self, positions: Sequence[int]) -> str:
-        return ", ".join(f'"{shortened(self._header[position])}"' for position in positions if self._header[position])
+    def _quote_columns(self, positions: Sequence[int]) -> str:
+        return ", ".join(f'"{truncate(self._header[position])}"' for position in positions if self._header[position])
 
-    def _error(self, what: str) -> SpreadsheetError:
-        where = {"file": self.path.name, "row": self._header_row, "what": what}
-        return SpreadsheetError(_("%(file)s, row %(row)d: %(what)s") % where)
+    def _error(self, problem: str) -> SpreadsheetError:
+        details = {"file": self.path.name, "row": self._header_row, "what": problem}
+        return SpreadsheetError(_("%(file)s, row %(row)d: %(what)s") % details)
 
     def _row(self, number: int, cells: Sequence[str]) -> Row:
         cells = [*cells, *[""] * (len(self._header) - len(cells))]
@@ -191,17 +191,17 @@ class Spreadsheet:
                 "quotation marks."
             ) % {"cells": len(cells), "columns": len(self._header)}
             return Row(number, "", variables, problem)
-        address = cells[self._email]
+        address = cells[self._address_index]
         try:
             to = normalise_address(address, self.email_column)
         except InvalidAddress:
-            return Row(number, "", variables, _in_column(self.email_column, _why_no_address(address)))
-        name = "" if self._name is None else " ".join(cells[self._name].split())
+            return Row(number, "", variables, _in_column(self.email_column, _address_problem(address)))
+        name = "" if self._name_index is None else " ".join(cells[self._name_index].split())
         try:
             return Row(number, _with_name(name, to) if name else to, variables)
         except InvalidAddress:
-            column = self._header[self._name or 0]
-            problem = _("%(value)r cannot be the name of an address") % {"value": shortened(name)}
+            column = self._header[self._name_index or 0]
+            problem = _("%(value)r cannot be the name of an address") % {"value": truncate(name)}
             return Row(number, "", variables, _in_column(column, problem))
 
 
@@ -214,12 +214,12 @@ def variable_name(column: str) -> str:
     return f"column_{name}" if name[:1].isnumeric() else name
 
 
-def shortened(value: str) -> str:
+def truncate(value: str) -> str:
     """Enough of a value to recognise it by."""
-    return value if len(value) <= _LONGEST_SHOWN else f"{value[: _LONGEST_SHOWN - 1]}…"
+    return value if len(value) <= _MAX_SHOWN_LENGTH else f"{value[: _MAX_SHOWN_LENGTH - 1]}…"
 
 
-def _inspected(path: Path) -> tuple[str, str]:
+def _inspect(path: Path) -> tuple[str, str]:
     """Encoding and SHA-256 of a file."""
     if path.exists() and not path.is_file():
         raise SpreadsheetError(_("%(file)s is not a file; it is read more than once.") % {"file": path})
@@ -228,10 +228,10 @@ def _inspected(path: Path) -> tuple[str, str]:
         with path.open("rb") as file:
             start = file.read(4)
             file.seek(0)
-            wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-            names = ["utf-16"] if wide else ["utf-8-sig", "cp1252"]
+            is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            names = ["utf-16"] if is_utf16 else ["utf-8-sig", "cp1252"]
             decoders = {name: codecs.getincrementaldecoder(name)() for name in names}
-            for block in chain(iter(lambda: file.read(_BLOCK), b""), [b""]):
+            for block in chain(iter(lambda: file.read(_BLOCK_BYTES), b""), [b""]):
                 digest.update(block)
                 for name, decoder in list(decoders.items()):
                     try:
@@ -245,7 +245,7 @@ def _inspected(path: Path) -> tuple[str, str]:
         raise SpreadsheetError(
             _("%(file)s cannot be read: %(error)s") % {"file": path, "error": error.strerror or error}
         ) from error
-    if decoders and not start.startswith(_WORKBOOK):
+    if decoders and not start.startswith(_WORKBOOK_SIGNATURES):
         return next(iter(decoders)), digest.hexdigest()
     raise SpreadsheetError(
         _(
@@ -259,20 +259,20 @@ def _inspected(path: Path) -> tuple[str, str]:
 def _headers(path: Path, encoding: str) -> Iterator[tuple[str, tuple[int, list[str]]]]:
     """For each delimiter that the file may have, its first row with a name in it, and that row's number."""
     with path.open(encoding=encoding, newline="") as file:
-        told = _SEPARATOR_LINE.fullmatch(file.readline(_LONGEST_SHOWN))
-    failed: SpreadsheetError | None = None
-    found = False
-    for delimiter in told[1] if told else _DELIMITERS:
+        separator = _SEPARATOR_LINE.fullmatch(file.readline(_MAX_SHOWN_LENGTH))
+    failure: SpreadsheetError | None = None
+    any_header = False
+    for delimiter in separator[1] if separator else _DELIMITERS:
         with closing(_table(path, encoding, delimiter)) as table:
             try:
-                named = next((row for row in table if any(map(variable_name, row[1]))), None)
-                if named:
-                    found = True
-                    yield delimiter, named
+                header = next((row for row in table if any(map(variable_name, row[1]))), None)
+                if header:
+                    any_header = True
+                    yield delimiter, header
             except SpreadsheetError as error:
-                failed = error
-    if failed and not found:
-        raise failed
+                failure = error
+    if failure and not any_header:
+        raise failure
 
 
 def _table(path: Path, encoding: str, delimiter: str) -> Generator[tuple[int, list[str]], None, None]:
@@ -296,12 +296,12 @@ def _table(path: Path, encoding: str, delimiter: str) -> Generator[tuple[int, li
             ) from error
 
 
-def _positions(header: Sequence[str], column: str) -> list[int]:
+def _matching_columns(header: Sequence[str], column: str) -> list[int]:
     """Columns of this name; without one, columns that are named as addresses are."""
     if column and column in header:
         return [header.index(column)]
-    wanted = {variable_name(column)} - {""} if column else _EMAIL
-    return [position for position, name in enumerate(header) if variable_name(name) in wanted]
+    names = {variable_name(column)} - {""} if column else _ADDRESS_COLUMN_NAMES
+    return [position for position, name in enumerate(header) if variable_name(name) in names]
 
 
 def _with_name(name: str, to: str) -> str:
@@ -312,10 +312,10 @@ def _in_column(column: str, problem: str) -> str:
     return _('column "%(column)s": %(problem)s') % {"column": column, "problem": problem}
 
 
-def _why_no_address(value: str) -> str:
+def _address_problem(value: str) -> str:
     if not value:
         return _("it is empty")
-    told = {"value": shortened(value)}
+    details = {"value": truncate(value)}
     if value.count("@") == 1 and not value.partition("@")[0].isascii():
-        return _("%(value)r has a letter before the @ that no address may have, such as one with an accent") % told
-    return _("%(value)r is not one mail address") % told
+        return _("%(value)r has a letter before the @ that no address may have, such as one with an accent") % details
+    return _("%(value)r is not one mail address") % details

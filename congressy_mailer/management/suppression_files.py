@@ -17,9 +17,9 @@ from .. import suppressions
 from ..exceptions import InvalidOption
 from ..mime.addresses import comparable_address
 from ..suppressions.entries import Entry
-from ..suppressions.lists import list_of
+from ..suppressions.lists import check_list_id
 from ..suppressions.rules import Scope, Source, scopes_of
-from .console import number, say, warn
+from .console import format_number, say, warn
 from .spreadsheet import Row, Spreadsheet
 
 #: Columns of an export; an import reads the address and whatever it finds of the next three.
@@ -29,10 +29,10 @@ COLUMNS = ("email", "scope", "list_id", "reason", "source", "created_at")
 _CHUNK = 1000
 
 # Rows that are left out of which each is explained.
-_EXPLAINED = 20
+_MAX_EXPLAINED = 20
 
 
-def import_from(command: BaseCommand, options: Mapping[str, Any]) -> None:
+def import_csv(command: BaseCommand, options: Mapping[str, Any]) -> None:
     """Put the addresses in a file on the list. What is wrong is told row by row, and the others go on it.
 
     Raises:
@@ -54,14 +54,14 @@ def import_from(command: BaseCommand, options: Mapping[str, Any]) -> None:
             added += len(suppressions.add(entries))
             entries.clear()
     added += len(suppressions.add(entries))
-    read = ngettext("%(count)s row read.", "%(count)s rows read.", rows) % {"count": number(rows)}
-    new = ngettext("%(count)s entry is new.", "%(count)s entries are new.", added) % {"count": number(added)}
+    read = ngettext("%(count)s row read.", "%(count)s rows read.", rows) % {"count": format_number(rows)}
+    new = ngettext("%(count)s entry is new.", "%(count)s entries are new.", added) % {"count": format_number(added)}
     say(command, f"{read} {new}", command.style.SUCCESS)
     if problems:
-        for problem in problems[:_EXPLAINED]:
+        for problem in problems[:_MAX_EXPLAINED]:
             warn(command, problem)
         head = ngettext("%(count)s row is left out.", "%(count)s rows are left out.", len(problems))
-        raise CommandError(head % {"count": number(len(problems))})
+        raise CommandError(head % {"count": format_number(len(problems))})
 
 
 def _entries(row: Row, options: Mapping[str, Any]) -> list[Entry]:
@@ -82,10 +82,10 @@ def _entries(row: Row, options: Mapping[str, Any]) -> list[Entry]:
 
 
 def _scopes(scope: str | None, list_id: str) -> tuple[Scope, ...]:
-    return scopes_of(scope, list_of(list_id, transactional=False))
+    return scopes_of(scope, check_list_id(list_id, transactional=False))
 
 
-def export_to(command: BaseCommand, path: str) -> None:
+def export_csv(command: BaseCommand, path: str) -> None:
     """Write the list as CSV.
 
     Args:
@@ -113,7 +113,7 @@ def export_to(command: BaseCommand, path: str) -> None:
             _("%(file)s cannot be written: %(error)s") % {"file": path, "error": error.strerror or error}
         ) from error
     written = ngettext("%(count)s entry written.", "%(count)s entries written.", count)
-    say(command, written % {"count": number(count)}, command.style.SUCCESS)
+    say(command, written % {"count": format_number(count)}, command.style.SUCCESS)
 
 
 def _write(file: TextIO, end: str) -> int:
@@ -128,9 +128,9 @@ def _write(file: TextIO, end: str) -> int:
 
 def _cells() -> Iterator[list[str]]:
     for row in suppressions.active().order_by("address", "scope", "list_id").iterator(_CHUNK):
-        yield [row.address, row.scope, row.list_id, _harmless(row.reason), row.source, row.created_at.isoformat()]
+        yield [row.address, row.scope, row.list_id, _escape_formula(row.reason), row.source, row.created_at.isoformat()]
 
 
-def _harmless(text: str) -> str:
+def _escape_formula(text: str) -> str:
     """A spreadsheet program would take what begins so for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -16,53 +16,55 @@ from ..mime.addresses import comparable_address, normalise_address
 from ..models import Suppression
 from ..suppressions import suppress, unsuppress
 from ..suppressions.rules import Scope
-from ..suppressions.sync import Synced, sync
-from .console import date_of, number, say
-from .suppression_files import export_to, import_from
+from ..suppressions.sync import SyncResult, sync
+from .console import format_date, format_number, say
+from .suppression_files import export_csv, import_csv
 
 # Seconds of one part of a run, so that people see that something happens.
-_PART = 5.0
+_PART_SECONDS = 5.0
 
 
 def add_arguments(parser: CommandParser) -> None:
     """What may be asked for."""
     actions = parser.add_subparsers(dest="action", required=True, title=_("actions"))
-    shown = actions.add_parser("list", help=_("Show who is on it."))
-    shown.add_argument("address", nargs="?", metavar=_("ADDRESS"), help=_("Only what is there of this address."))
-    shown.add_argument("--limit", type=int, default=50, metavar=_("NUMBER"), help=_("The most that is shown."))
-    added = actions.add_parser("add", help=_("Put an address on it."))
-    added.add_argument("address", metavar=_("ADDRESS"))
-    _add_scope(added)
-    added.add_argument("--reason", default="", metavar=_("TEXT"), help=_("Why, for people."))
-    removed = actions.add_parser("remove", help=_("Take an address off it. Exit status 1 where nothing was there."))
-    removed.add_argument("address", metavar=_("ADDRESS"))
-    _add_scope(removed)
-    imported = actions.add_parser("import", help=_("Put the addresses in a CSV file on it."))
-    imported.add_argument(
+    list_parser = actions.add_parser("list", help=_("Show who is on it."))
+    list_parser.add_argument("address", nargs="?", metavar=_("ADDRESS"), help=_("Only what is there of this address."))
+    list_parser.add_argument("--limit", type=int, default=50, metavar=_("NUMBER"), help=_("The most that is shown."))
+    add_parser = actions.add_parser("add", help=_("Put an address on it."))
+    add_parser.add_argument("address", metavar=_("ADDRESS"))
+    _add_scope_arguments(add_parser)
+    add_parser.add_argument("--reason", default="", metavar=_("TEXT"), help=_("Why, for people."))
+    remove_parser = actions.add_parser(
+        "remove", help=_("Take an address off it. Exit status 1 where nothing was there.")
+    )
+    remove_parser.add_argument("address", metavar=_("ADDRESS"))
+    _add_scope_arguments(remove_parser)
+    import_parser = actions.add_parser("import", help=_("Put the addresses in a CSV file on it."))
+    import_parser.add_argument(
         "file",
         type=Path,
         metavar=_("FILE"),
         help=_("Its first row names the columns; those called scope, list_id and reason are read too."),
     )
-    _add_scope(imported)
-    imported.add_argument("--reason", default="", metavar=_("TEXT"), help=_("Why, where no column says so."))
-    imported.add_argument(
+    _add_scope_arguments(import_parser)
+    import_parser.add_argument("--reason", default="", metavar=_("TEXT"), help=_("Why, where no column says so."))
+    import_parser.add_argument(
         "--email-column",
         default="",
         metavar=_("COLUMN"),
         help=_("Column of the addresses, if it is not found by name."),
     )
-    exported = actions.add_parser("export", help=_("Write it as CSV, as it can be imported."))
-    exported.add_argument("file", metavar=_("FILE"), help=_("Where to; - is the standard output."))
-    brought = actions.add_parser(
+    export_parser = actions.add_parser("export", help=_("Write it as CSV, as it can be imported."))
+    export_parser.add_argument("file", metavar=_("FILE"), help=_("Where to; - is the standard output."))
+    sync_parser = actions.add_parser(
         "sync", help=_("Bring it together with SparkPost's now. The workers do it by themselves.")
     )
-    brought.add_argument(
+    sync_parser.add_argument(
         "--full", action="store_true", help=_("Have SparkPost list everything, and not only what has changed.")
     )
 
 
-def _add_scope(parser: CommandParser) -> None:
+def _add_scope_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--scope",
         choices=[Scope.TRANSACTIONAL.value, Scope.NON_TRANSACTIONAL.value],
@@ -86,9 +88,9 @@ def run(command: BaseCommand, options: Mapping[str, Any]) -> None:
             case "remove":
                 _remove(command, options)
             case "import":
-                import_from(command, options)
+                import_csv(command, options)
             case "export":
-                export_to(command, options["file"])
+                export_csv(command, options["file"])
             case _:
                 _sync(command, options["full"])
     except MailerError as error:
@@ -96,20 +98,20 @@ def run(command: BaseCommand, options: Mapping[str, Any]) -> None:
 
 
 def _list(command: BaseCommand, address: str | None, limit: int) -> None:
-    listed = suppressions.active()
+    entries = suppressions.active()
     if address is not None:
-        listed = listed.filter(address=comparable_address(normalise_address(address, _("ADDRESS"))))
-    total = listed.count()
-    for row in listed.order_by("-created_at", "id")[: max(limit, 0)]:
+        entries = entries.filter(address=comparable_address(normalise_address(address, _("ADDRESS"))))
+    total = entries.count()
+    for row in entries.order_by("-created_at", "id")[: max(limit, 0)]:
         say(command, _line(row))
-    entries = ngettext("%(count)s entry.", "%(count)s entries.", total)
-    say(command, entries % {"count": number(total)})
+    text = ngettext("%(count)s entry.", "%(count)s entries.", total)
+    say(command, text % {"count": format_number(total)})
 
 
 def _line(row: Suppression) -> str:
     where = f"{row.get_scope_display()} {row.list_id}".strip()
     reason = f": {row.reason}" if row.reason else ""
-    return f"{row.address}  {where}  {date_of(row.created_at)}  {row.get_source_display()}{reason}"
+    return f"{row.address}  {where}  {format_date(row.created_at)}  {row.get_source_display()}{reason}"
 
 
 def _add(command: BaseCommand, options: Mapping[str, Any]) -> None:
@@ -134,27 +136,27 @@ def _remove(command: BaseCommand, options: Mapping[str, Any]) -> None:
 
 
 def _sync(command: BaseCommand, full: bool) -> None:
-    total = Synced()
-    while not total.done:
+    total = SyncResult()
+    while not total.complete:
         try:
-            part = sync(full=full, seconds=_PART)
+            result = sync(full=full, seconds=_PART_SECONDS)
         except SparkPostError as error:
-            _tell(command, total)
+            _report(command, total)
             raise CommandError(
                 _("%(error)s What is done is done; the next run goes on there.") % {"error": f"{error} "}
             ) from error
         full = False
-        for name in ("listed", "taken_over", "gone", "told", "deleted", "refused"):
-            setattr(total, name, getattr(total, name) + getattr(part, name))
-        total.done = part.done
-    _tell(command, total)
+        for name in ("fetched", "imported", "removed", "exported", "deleted", "refused"):
+            setattr(total, name, getattr(total, name) + getattr(result, name))
+        total.complete = result.complete
+    _report(command, total)
     say(command, _("The two lists say the same."), command.style.SUCCESS)
 
 
-def _tell(command: BaseCommand, synced: Synced) -> None:
-    told = _(
-        "Of SparkPost's list: %(listed)s looked at, %(taken_over)s taken over, %(gone)s gone. Told SparkPost: "
-        "%(told)s added, %(deleted)s deleted, %(refused)s refused."
+def _report(command: BaseCommand, result: SyncResult) -> None:
+    summary = _(
+        "Of SparkPost's list: %(fetched)s looked at, %(imported)s taken over, %(removed)s gone. Told SparkPost: "
+        "%(exported)s added, %(deleted)s deleted, %(refused)s refused."
     )
-    names = ("listed", "taken_over", "gone", "told", "deleted", "refused")
-    say(command, told % {name: number(getattr(synced, name)) for name in names})
+    names = ("fetched", "imported", "removed", "exported", "deleted", "refused")
+    say(command, summary % {name: format_number(getattr(result, name)) for name in names})

@@ -10,27 +10,27 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
 from ..exceptions import SparkPostError
-from ..replies import readable
+from ..replies import printable_text
 from ..sparkpost.webhook_api import Webhooks, check_target, current_secret, own_target, webhooks
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """What can be said behind ``mailer sparkpost webhook``."""
-    orders = parser.add_subparsers(dest="order", required=True, title=_("commands"))
-    create = orders.add_parser("create", help=_("Have SparkPost post its events, with the first of WEBHOOK_SECRETS."))
+    actions = parser.add_subparsers(dest="action", required=True, title=_("commands"))
+    create = actions.add_parser("create", help=_("Have SparkPost post its events, with the first of WEBHOOK_SECRETS."))
     create.add_argument("url", nargs="?", help=_("Where to; by default to SITE_URL."))
     create.add_argument("--name", default="congressy-mailer", help=_("Name for people (default: %(default)s)."))
     create.add_argument("--any-url", action="store_true", help=_("Also to a URL that is not https on port 443."))
-    orders.add_parser("list", help=_("List the webhooks of the account."))
-    update = orders.add_parser("update", help=_("Have a webhook show the first of WEBHOOK_SECRETS from now on."))
+    actions.add_parser("list", help=_("List the webhooks of the account."))
+    update = actions.add_parser("update", help=_("Have a webhook show the first of WEBHOOK_SECRETS from now on."))
     update.add_argument("id")
     update.add_argument("--url", help=_("Post there from now on."))
     update.add_argument("--any-url", action="store_true", help=_("Also to a URL that is not https on port 443."))
-    for order, told in (
+    for action, help_text in (
         ("test", _("Have SparkPost post an example to a webhook, and say what was answered.")),
         ("delete", _("Have SparkPost post to a webhook no more.")),
     ):
-        orders.add_parser(order, help=told).add_argument("id")
+        actions.add_parser(action, help=help_text).add_argument("id")
 
 
 def run(command: BaseCommand, options: Mapping[str, Any]) -> None:
@@ -46,31 +46,31 @@ def run(command: BaseCommand, options: Mapping[str, Any]) -> None:
 
 
 def _run(command: BaseCommand, api: Webhooks, options: Mapping[str, Any]) -> None:
-    order = options["order"]
-    said = ""
-    if order == "create":
+    action = options["action"]
+    message = ""
+    if action == "create":
         target = options["url"] or own_target()
         _check(target, options)
         key = api.create(options["name"], target, current_secret()).get("id", "")
-        said = _("Webhook %(id)s posts to %(target)s.") % {"id": _shown(key), "target": target}
-    elif order == "list":
+        message = _("Webhook %(id)s posts to %(target)s.") % {"id": _readable(key), "target": target}
+    elif action == "list":
         _list(command, api)
         return
-    elif order == "update":
+    elif action == "update":
         if options["url"]:
             _check(options["url"], options)
         api.update(options["id"], options["url"], current_secret())
-        said = _("Webhook %(id)s shows the first of WEBHOOK_SECRETS from now on.") % {"id": options["id"]}
-    elif order == "test":
+        message = _("Webhook %(id)s shows the first of WEBHOOK_SECRETS from now on.") % {"id": options["id"]}
+    elif action == "test":
         answer = api.validate(options["id"]).get("response")
-        status = _shown(answer.get("status", "")) if isinstance(answer, dict) else ""
+        status = _readable(answer.get("status", "")) if isinstance(answer, dict) else ""
         if status and not status.startswith("2"):
             raise CommandError(_("The webhook has answered %(status)s.") % {"status": status})
-        said = _("SparkPost has posted an example, and the webhook has answered well.")
+        message = _("SparkPost has posted an example, and the webhook has answered well.")
     else:
         api.delete(options["id"])
-        said = _("Webhook %(id)s is deleted.") % {"id": options["id"]}
-    command.stdout.write(command.style.SUCCESS(said))
+        message = _("Webhook %(id)s is deleted.") % {"id": options["id"]}
+    command.stdout.write(command.style.SUCCESS(message))
 
 
 def _check(target: str, options: Mapping[str, Any]) -> None:
@@ -79,18 +79,18 @@ def _check(target: str, options: Mapping[str, Any]) -> None:
 
 
 def _list(command: BaseCommand, api: Webhooks) -> None:
-    found = api.list()
-    for webhook in found:
-        parts = [_shown(webhook.get(name, "")) for name in ("id", "target", "name", "auth_type")]
+    registered = api.list()
+    for webhook in registered:
+        parts = [_readable(webhook.get(name, "")) for name in ("id", "target", "name", "auth_type")]
         parts += [
-            f"{label}: {_shown(webhook[name])}"
+            f"{label}: {_readable(webhook[name])}"
             for name, label in (("last_successful", _("last success")), ("last_failure", _("last failure")))
             if webhook.get(name)
         ]
         command.stdout.write("  ".join(parts))
-    if not found:
+    if not registered:
         command.stdout.write(_("SparkPost has no webhook."))
 
 
-def _shown(value: object) -> str:
-    return readable(str(value))
+def _readable(value: object) -> str:
+    return printable_text(str(value))

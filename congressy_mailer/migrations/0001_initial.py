@@ -15,27 +15,27 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Duty',
+            name='PeriodicTask',
             fields=[
                 ('name', models.CharField(max_length=100, primary_key=True, serialize=False, verbose_name='name')),
-                ('at', models.DateTimeField(verbose_name='at')),
+                ('last_run_at', models.DateTimeField(verbose_name='last run at')),
             ],
             options={
-                'verbose_name': 'duty',
-                'verbose_name_plural': 'duties',
+                'verbose_name': 'periodic task',
+                'verbose_name_plural': 'periodic tasks',
             },
         ),
         migrations.CreateModel(
-            name='Listing',
+            name='SyncCursor',
             fields=[
                 ('name', models.CharField(max_length=100, primary_key=True, serialize=False, verbose_name='name')),
                 ('since', models.DateTimeField(blank=True, null=True, verbose_name='since')),
                 ('started_at', models.DateTimeField(verbose_name='started at')),
-                ('place', models.TextField(blank=True, default='', verbose_name='place')),
+                ('cursor', models.TextField(blank=True, default='', verbose_name='cursor')),
             ],
             options={
-                'verbose_name': 'open listing',
-                'verbose_name_plural': 'open listings',
+                'verbose_name': 'sync cursor',
+                'verbose_name_plural': 'sync cursors',
             },
         ),
         migrations.CreateModel(
@@ -71,7 +71,7 @@ class Migration(migrations.Migration):
                 ('skipped', models.PositiveIntegerField(default=0, verbose_name='skipped recipients')),
                 ('problems', models.JSONField(blank=True, default=list, verbose_name='problems')),
                 ('due_at', models.DateTimeField(blank=True, null=True, verbose_name='due at')),
-                ('round', models.PositiveIntegerField(default=0, verbose_name='round')),
+                ('generation', models.PositiveIntegerField(default=0, verbose_name='generation')),
             ],
             options={
                 'verbose_name': 'batch',
@@ -110,10 +110,10 @@ class Migration(migrations.Migration):
                 ('due_at', models.DateTimeField(blank=True, null=True, verbose_name='due at')),
                 ('token', models.CharField(blank=True, default='', max_length=100, verbose_name='token')),
                 ('attempts', models.PositiveIntegerField(default=0, verbose_name='attempts')),
-                ('begun_at', models.DateTimeField(blank=True, null=True, verbose_name='begun at')),
+                ('handover_started_at', models.DateTimeField(blank=True, null=True, verbose_name='handover started at')),
                 ('crashes', models.PositiveSmallIntegerField(default=0, verbose_name='crashes')),
-                ('via', models.CharField(blank=True, default='', max_length=100, verbose_name='sent over')),
-                ('alone', models.BooleanField(default=False, verbose_name='alone')),
+                ('route', models.CharField(blank=True, default='', max_length=100, verbose_name='route')),
+                ('detached', models.BooleanField(default=False, verbose_name='detached')),
                 ('remaining', models.JSONField(blank=True, null=True, verbose_name='remaining recipients')),
                 ('reply', models.TextField(blank=True, default='', verbose_name='last reply')),
                 ('reason', models.TextField(blank=True, default='', verbose_name='reason')),
@@ -213,7 +213,7 @@ class Migration(migrations.Migration):
                 'verbose_name': 'suppression',
                 'verbose_name_plural': 'suppressions',
                 'indexes': [models.Index(fields=['synced_at'], name='mailer_suppression_synced')],
-                'constraints': [models.UniqueConstraint(fields=('address', 'scope', 'list_id'), name='mailer_suppression_once'), models.CheckConstraint(condition=models.Q(('scope', 'list'), ('list_id', ''), _connector='XOR'), name='mailer_suppression_list_named')],
+                'constraints': [models.UniqueConstraint(fields=('address', 'scope', 'list_id'), name='mailer_suppression_unique'), models.CheckConstraint(condition=models.Q(('scope', 'list'), ('list_id', ''), _connector='XOR'), name='mailer_suppression_list_named')],
             },
         ),
         migrations.CreateModel(
@@ -230,7 +230,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name': 'unavailable transport',
                 'verbose_name_plural': 'unavailable transports',
-                'constraints': [models.UniqueConstraint(fields=('using', 'sender_domain'), name='mailer_transport_once')],
+                'constraints': [models.UniqueConstraint(fields=('using', 'sender_domain'), name='mailer_transport_unique')],
             },
         ),
         migrations.CreateModel(
@@ -269,15 +269,15 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='message',
-            index=models.Index(fields=['batch', 'state', 'priority', 'id'], name='mailer_message_next'),
+            index=models.Index(fields=['batch', 'state', 'priority', 'id'], name='mailer_message_batch_order'),
         ),
         migrations.AddConstraint(
             model_name='message',
-            constraint=models.UniqueConstraint(fields=('idempotency_key',), name='mailer_message_once'),
+            constraint=models.UniqueConstraint(fields=('idempotency_key',), name='mailer_message_unique_key'),
         ),
         migrations.AddConstraint(
             model_name='message',
-            constraint=models.CheckConstraint(condition=models.Q(('mime__isnull', True), models.Q(('context__isnull', True), ('html', ''), ('subject', ''), ('template', ''), ('text', '')), _connector='OR'), name='mailer_message_mime_alone'),
+            constraint=models.CheckConstraint(condition=models.Q(('mime__isnull', True), models.Q(('context__isnull', True), ('html', ''), ('subject', ''), ('template', ''), ('text', '')), _connector='OR'), name='mailer_message_mime_only'),
         ),
         migrations.AddConstraint(
             model_name='message',
@@ -293,7 +293,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='attachment',
-            constraint=models.CheckConstraint(condition=models.Q(('message__isnull', True), ('batch__isnull', True), _connector='XOR'), name='mailer_attachment_of_one'),
+            constraint=models.CheckConstraint(condition=models.Q(('message__isnull', True), ('batch__isnull', True), _connector='XOR'), name='mailer_attachment_one_owner'),
         ),
         migrations.AddIndex(
             model_name='recipientstatus',
@@ -301,6 +301,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='recipientstatus',
-            constraint=models.UniqueConstraint(fields=('message', 'recipient'), name='mailer_status_once'),
+            constraint=models.UniqueConstraint(fields=('message', 'recipient'), name='mailer_status_unique'),
         ),
     ]

@@ -22,7 +22,7 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 HEADER_NAME = re.compile(r"[!-9;-~]{1,76}")
 
 # Headers that come from an argument of their own, or that say how the content is built (RFC 2045).
-_OWN_ARGUMENT = {
+_HEADER_ARGUMENTS = {
     "from": "from_email",
     "to": "to",
     "cc": "cc",
@@ -31,7 +31,7 @@ _OWN_ARGUMENT = {
     "subject": "subject",
     "x-msys-api": "sparkpost",
 }
-_STRUCTURE = {"mime-version", "content-type", "content-transfer-encoding", "content-disposition", "content-id"}
+_MIME_HEADERS = {"mime-version", "content-type", "content-transfer-encoding", "content-disposition", "content-id"}
 
 # RFC 5321 §4.5.3.1: octets of an address in a path, without its angle brackets.
 MAX_ADDRESS = 254
@@ -51,7 +51,7 @@ _UNFOLDABLE = re.compile(" *[^ ]+(?: *$)?|^ *$")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _BARE = rf"{_ATOM}(?:\.{_ATOM})*@[\w-]+(?:\.[\w-]+)*"
 _QUOTED_PAIR = re.compile(r"\\(.)")
-_PLAIN = re.compile(rf'(?:("(?:[^"\\]|\\["\\])+"|[^()<>@,:;."\[\]\\]+) <({_BARE})>|({_BARE}))')
+_SIMPLE_ADDRESS = re.compile(rf'(?:("(?:[^"\\]|\\["\\])+"|[^()<>@,:;."\[\]\\]+) <({_BARE})>|({_BARE}))')
 
 #: A Message-ID of printable ASCII (RFC 5322 §3.6.4).
 MESSAGE_ID = re.compile(r"<[!-;=?A-~]+@[!-;=?A-~]+>")
@@ -61,9 +61,9 @@ MESSAGE_ID = re.compile(r"<[!-;=?A-~]+@[!-;=?A-~]+>")
 # digits behind (RFC 1035 §2.3.1). The parser takes a hundred times as long to say so.
 _WORD = r"[A-Za-z0-9_+-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_ORDINARY_ADDRESS = rf"(?=[^@]{{1,64}}@){_WORD}(?:\.{_WORD})*@(?:{_LABEL}\.){{1,8}}[A-Za-z]{{2,63}}"
+_COMMON_BARE_ADDRESS = rf"(?=[^@]{{1,64}}@){_WORD}(?:\.{_WORD})*@(?:{_LABEL}\.){{1,8}}[A-Za-z]{{2,63}}"
 _NAME = "[A-Za-z0-9\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f]+"
-_ORDINARY = re.compile(rf"{_NAME}(?: {_NAME}){{0,9}} <{_ORDINARY_ADDRESS}>|{_ORDINARY_ADDRESS}")
+_COMMON_ADDRESS = re.compile(rf"{_NAME}(?: {_NAME}){{0,9}} <{_COMMON_BARE_ADDRESS}>|{_COMMON_BARE_ADDRESS}")
 
 
 def normalise_address(value: object, argument: str) -> str:
@@ -78,13 +78,13 @@ def normalise_address(value: object, argument: str) -> str:
             ASCII (RFC 6531 would need ``SMTPUTF8``, which SparkPost does not offer).
     """
     text = str(value).strip() if value is not None else ""
-    if len(text) <= MAX_ADDRESS and _ORDINARY.fullmatch(text):
+    if len(text) <= MAX_ADDRESS and _COMMON_ADDRESS.fullmatch(text):
         return text
     if not text:
         raise InvalidAddress(f"{argument} is empty: give an address such as ana@example.com.")
     if CONTROL.search(text):
         raise InvalidAddress(f"{argument} holds a line break or control character: {text!r}.")
-    name, address = _split(text, argument)
+    name, address = _parse_address(text, argument)
     if len(name) > MAX_NAME:
         raise InvalidAddress(f"{argument}: the name before {address!r} is longer than {MAX_NAME} characters.")
     if not address.rpartition("@")[0].isascii():
@@ -99,7 +99,7 @@ def normalise_address(value: object, argument: str) -> str:
     return str(Address(display_name=name, addr_spec=address))
 
 
-def _split(text: str, argument: str) -> tuple[str, str]:
+def _parse_address(text: str, argument: str) -> tuple[str, str]:
     """Name and address of a text that must be one mailbox, read by the parser that will write it too."""
     try:
         parsed = AddressHeader.value_parser(text)
@@ -117,8 +117,8 @@ def _split(text: str, argument: str) -> tuple[str, str]:
     if CONTROL.search(name) or CONTROL.search(address):
         raise InvalidAddress(f"{argument} holds a line break or control character: {text!r}.")
     # What is written must be read back as the same mailbox, or somebody else might get the mail.
-    again = AddressHeader.value_parser(str(Address(display_name=name, addr_spec=address))).all_mailboxes
-    if len(again) != 1 or again[0].addr_spec != address or (again[0].display_name or "") != name:
+    reparsed = AddressHeader.value_parser(str(Address(display_name=name, addr_spec=address))).all_mailboxes
+    if len(reparsed) != 1 or reparsed[0].addr_spec != address or (reparsed[0].display_name or "") != name:
         raise InvalidAddress(f"{argument} is not a mail address that can be written in a header: {text!r}.")
     return name, address
 
@@ -140,28 +140,28 @@ def normalise_addresses(values: object, argument: str) -> list[str]:
 
 def bare_address(address: str) -> str:
     """The ``local@domain`` of a normal address, as the envelope carries it, the domain in ASCII (RFC 5891)."""
-    plain = split_plain(address)
-    if plain is not None:
-        return ascii_address(plain[1])
+    parts = split_address(address)
+    if parts is not None:
+        return ascii_address(parts[1])
     mailbox = AddressHeader.value_parser(address).all_mailboxes[0]
     return ascii_address(mailbox.addr_spec)
 
 
-def split_plain(address: str) -> tuple[str, str] | None:
+def split_address(address: str) -> tuple[str, str] | None:
     """Name and ``local@domain`` of a normal address, a hundred times faster than a parser can tell.
 
     Returns:
         ``None`` where it takes a parser.
     """
-    found = _PLAIN.fullmatch(address)
-    if found is None or "=?" in address or "  " in address or CONTROL.search(address):
+    match = _SIMPLE_ADDRESS.fullmatch(address)
+    if match is None or "=?" in address or "  " in address or CONTROL.search(address):
         return None
-    name, named, alone = found.groups(default="")
+    name, bracketed, bare = match.groups(default="")
     if name.startswith('"'):
         name = _QUOTED_PAIR.sub(r"\1", name[1:-1])
     if name != name.strip():
         return None
-    return name, named or alone
+    return name, bracketed or bare
 
 
 def comparable_address(address: str) -> str:
@@ -184,12 +184,12 @@ def ascii_address(address: str) -> str:
     return address if domain.isascii() else f"{local}@{punycode(domain)}"
 
 
-def check_header_text(value: object, what: str, name: str) -> str:
+def check_header_text(value: object, label: str, name: str) -> str:
     """A header's value as one line of text, which may be lazy; ``None`` is empty.
 
     Args:
         value: what the caller gave.
-        what: how to call it in an error.
+        label: how to call it in an error.
         name: the header's name.
 
     Raises:
@@ -197,14 +197,15 @@ def check_header_text(value: object, what: str, name: str) -> str:
             that a server takes.
     """
     if isinstance(value, bytes | bytearray | memoryview):
-        raise InvalidHeader(f"{what} must be text, not {type(value).__name__}: decode it first.")
+        raise InvalidHeader(f"{label} must be text, not {type(value).__name__}: decode it first.")
     text = "" if value is None else str(value)
     if CONTROL.search(text):
-        raise InvalidHeader(f"{what} must not hold line breaks or control characters: {text!r}.")
+        raise InvalidHeader(f"{label} must not hold line breaks or control characters: {text!r}.")
     # Anything but ASCII is encoded (RFC 2047), which can be folded everywhere.
     if text.isascii() and len(name) + 2 + max(map(len, _UNFOLDABLE.findall(text))) > MAX_LINE:
         raise InvalidHeader(
-            f"{what} has a word that is too long for a line of a mail, which may have {MAX_LINE} characters (RFC 5322)."
+            f"{label} has a word that is too long for a line of a mail, "
+            f"which may have {MAX_LINE} characters (RFC 5322)."
         )
     return text
 
@@ -219,15 +220,15 @@ def normalise_headers(headers: Mapping[str, Any] | None) -> dict[str, str]:
     """
     if headers and not isinstance(headers, Mapping):
         raise InvalidHeader(f"headers must be a dict of values by name, not {type(headers).__name__}.")
-    checked: dict[str, str] = {}
+    normalised: dict[str, str] = {}
     seen: set[str] = set()
     for name, value in (headers or {}).items():
         if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
             raise InvalidHeader(f"headers: {name!r} is not the name of a mail header.")
         lower = name.lower()
-        if lower in _OWN_ARGUMENT:
-            raise InvalidHeader(f"headers: give {name} as {_OWN_ARGUMENT[lower]}=, not as a header.")
-        if lower in _STRUCTURE:
+        if lower in _HEADER_ARGUMENTS:
+            raise InvalidHeader(f"headers: give {name} as {_HEADER_ARGUMENTS[lower]}=, not as a header.")
+        if lower in _MIME_HEADERS:
             raise InvalidHeader(f"headers: {name} follows from the content and cannot be set.")
         if lower in seen:
             raise InvalidHeader(f"headers: {name} is given twice.")
@@ -237,5 +238,5 @@ def normalise_headers(headers: Mapping[str, Any] | None) -> dict[str, str]:
         if lower == "message-id" and not (MESSAGE_ID.fullmatch(text) and len(text) <= 255):
             raise InvalidHeader(f"headers[{name!r}] must look like <unique@example.com>: {text!r}.")
         seen.add(lower)
-        checked[name] = text
-    return checked
+        normalised[name] = text
+    return normalised

@@ -25,7 +25,7 @@ _PARAMETER = rf'({_NAME})[ \t]*=[ \t]*("[ !#-\[\]-~]*"|{_NAME})'
 _MIMETYPE = re.compile(rf"({_NAME}/{_NAME})((?:[ \t]*;[ \t]*{_PARAMETER})*)[ \t]*;?[ \t]*")
 #: RFC 2392 §2, without what would have to be escaped in the HTML.
 CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]+")
-_UNKNOWN = "application/octet-stream"
+_DEFAULT_MIMETYPE = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Attachment:
 
 
 @dataclass(frozen=True)
-class ReadAttachment:
+class LoadedAttachment:
     """An attachment whose content is in hand. What mails need of it is worked out once, for all that it goes with."""
 
     filename: str = field(repr=False)
@@ -66,7 +66,7 @@ class ReadAttachment:
         return base64_lines(self.content)
 
     @cached_property
-    def written_type(self) -> tuple[str, dict[str, str]]:
+    def content_type(self) -> tuple[str, dict[str, str]]:
         """Its media type and the parameters of it as a mail names them, an encoding of text among them.
 
         Raises:
@@ -78,11 +78,11 @@ class ReadAttachment:
         return kind, parameters
 
 
-def read_attachments(given: object, limit: int) -> list[ReadAttachment]:
+def read_attachments(sources: object, limit: int) -> list[LoadedAttachment]:
     """Read every attachment.
 
     Args:
-        given: a list of :class:`Attachment`, paths, open files, the ``(filename, content, mimetype)`` of Django's
+        sources: a list of :class:`Attachment`, paths, open files, the ``(filename, content, mimetype)`` of Django's
             ``EmailMessage.attach()``, or MIME parts.
         limit: most bytes of all of them together.
 
@@ -90,12 +90,12 @@ def read_attachments(given: object, limit: int) -> list[ReadAttachment]:
         AttachmentUnreadable: one cannot be read or has none of these shapes.
         AttachmentTooLarge: together they are larger than ``limit``.
     """
-    if isinstance(given, (str, bytes, PathLike)) or not isinstance(given, Iterable):
-        raise AttachmentUnreadable(f"attachments must be a list, not {type(given).__name__}.")
+    if isinstance(sources, (str, bytes, PathLike)) or not isinstance(sources, Iterable):
+        raise AttachmentUnreadable(f"attachments must be a list, not {type(sources).__name__}.")
     attachments = []
     total = 0
-    for position, one in enumerate(given):
-        attachment = _read_any(one, f"attachments[{position}]", limit)
+    for position, source in enumerate(sources):
+        attachment = _load(source, f"attachments[{position}]", limit)
         total += len(attachment.content)
         if total > limit:
             raise AttachmentTooLarge(
@@ -112,12 +112,12 @@ def media_type(text: str) -> tuple[str, dict[str, str]]:
     Raises:
         ValueError: it is not one, or names a parameter twice.
     """
-    found = _MIMETYPE.fullmatch(text)
-    pairs = re.findall(_PARAMETER, found[2]) if found else []
+    match = _MIMETYPE.fullmatch(text)
+    pairs = re.findall(_PARAMETER, match[2]) if match else []
     parameters = {name.lower(): value.strip('"') for name, value in pairs}
-    if not found or len(parameters) < len(pairs):
+    if not match or len(parameters) < len(pairs):
         raise ValueError(f"{text!r} is not a media type")
-    return found[1], parameters
+    return match[1], parameters
 
 
 def base64_lines(content: bytes) -> bytes:
@@ -139,41 +139,41 @@ def _is_utf8(content: bytes) -> bool:
     return True
 
 
-def _read_any(given: object, where: str, limit: int) -> ReadAttachment:
+def _load(source: object, where: str, limit: int) -> LoadedAttachment:
     try:
-        return _read(given, where, limit)
+        return _load_source(source, where, limit)
     except (MailerError, MemoryError, SoftTimeLimitExceeded):
         raise
     except Exception as error:
         # Files come from any storage, each with errors of its own; a FieldFile is opened by being looked at.
-        said = f"{type(error).__name__}: {error}".rstrip(".: ")
-        raise AttachmentUnreadable(f"{where}: it cannot be read: {said}.") from error
+        reason = f"{type(error).__name__}: {error}".rstrip(".: ")
+        raise AttachmentUnreadable(f"{where}: it cannot be read: {reason}.") from error
 
 
-def _read(given: object, where: str, limit: int) -> ReadAttachment:
-    if isinstance(given, Attachment):
-        return _build(given.filename, given.content, given.mimetype, given.content_id, where, limit)
-    if isinstance(given, MIMEPart):
-        return _read_part(given, where)
-    if isinstance(given, tuple | list) and 2 <= len(given) <= 3:
-        filename, content, *rest = given
+def _load_source(source: object, where: str, limit: int) -> LoadedAttachment:
+    if isinstance(source, Attachment):
+        return _build(source.filename, source.content, source.mimetype, source.content_id, where, limit)
+    if isinstance(source, MIMEPart):
+        return _load_part(source, where)
+    if isinstance(source, tuple | list) and 2 <= len(source) <= 3:
+        filename, content, *rest = source
         return _build(filename, content, rest[0] if rest else "", "", where, limit)
-    if isinstance(given, (str, PathLike)):
-        path = Path(given)
+    if isinstance(source, (str, PathLike)):
+        path = Path(source)
         with path.open("rb") as file:
             return _build(path.name, file, "", "", where, limit)
-    if hasattr(given, "read"):
-        name = Path(str(getattr(given, "name", "") or "")).name
-        return _build(name, given, getattr(given, "content_type", "") or "", "", where, limit)
+    if hasattr(source, "read"):
+        name = Path(str(getattr(source, "name", "") or "")).name
+        return _build(name, source, getattr(source, "content_type", "") or "", "", where, limit)
     raise AttachmentUnreadable(
-        f"{where} is a {type(given).__name__}; give an Attachment, a path, an open file or "
+        f"{where} is a {type(source).__name__}; give an Attachment, a path, an open file or "
         "(filename, content, mimetype)."
     )
 
 
 def _build(
     filename: object, content: Any, mimetype: object, content_id: object, where: str, limit: int
-) -> ReadAttachment:
+) -> LoadedAttachment:
     if isinstance(filename, bytes):
         raise AttachmentUnreadable(f"{where}: the file name is bytes: decode it first.")
     name = str(filename or "")
@@ -181,16 +181,16 @@ def _build(
         raise AttachmentUnreadable(f"{where}: the file name holds a line break or control character: {name!r}.")
     if len(name) > 255:
         raise AttachmentUnreadable(f"{where}: the file name is longer than 255 characters.")
-    kind = str(mimetype or "") or _guess(name)
+    kind = str(mimetype or "") or _guess_mimetype(name)
     charset = _charset(kind, where)
     if content_id and not (isinstance(content_id, str) and CONTENT_ID.fullmatch(content_id)):
         raise AttachmentUnreadable(f"{where}: {content_id!r} is not a content id (RFC 2392).")
-    return ReadAttachment(name, _read_content(content, charset, where, limit), kind, str(content_id or ""))
+    return LoadedAttachment(name, _load_content(content, charset, where, limit), kind, str(content_id or ""))
 
 
-def _guess(name: str) -> str:
-    guessed = mimetypes.guess_type(name)[0] or _UNKNOWN
-    return _UNKNOWN if is_composite(guessed) else guessed
+def _guess_mimetype(name: str) -> str:
+    guessed = mimetypes.guess_type(name)[0] or _DEFAULT_MIMETYPE
+    return _DEFAULT_MIMETYPE if is_composite(guessed) else guessed
 
 
 def _charset(kind: str, where: str) -> str:
@@ -202,14 +202,14 @@ def _charset(kind: str, where: str) -> str:
     if is_composite(kind):
         raise AttachmentUnreadable(
             f"{where}: {kind!r} is not the media type of a file but of a mail's part, which must go as it is "
-            f"(RFC 2046 §5.2.1) and would not survive it. Attach a mail as {_UNKNOWN!r}."
+            f"(RFC 2046 §5.2.1) and would not survive it. Attach a mail as {_DEFAULT_MIMETYPE!r}."
         )
     if len(kind) > 255:
         raise AttachmentUnreadable(f"{where}: the media type is longer than 255 characters.")
     return parameters.get("charset") or "utf-8"
 
 
-def _read_content(content: Any, charset: str, where: str, limit: int) -> bytes:
+def _load_content(content: Any, charset: str, where: str, limit: int) -> bytes:
     if hasattr(content, "read"):
         if hasattr(content, "seek") and getattr(content, "seekable", lambda: True)():
             content.seek(0)
@@ -227,30 +227,35 @@ def _read_content(content: Any, charset: str, where: str, limit: int) -> bytes:
 def _read_file(file: Any, limit: int) -> bytes | str:
     """All of a file, or enough to tell that it is too large: one byte more than is allowed."""
     chunks = []
-    left = limit + 1
+    remaining = limit + 1
     chunk: Any = b""
     # A raw stream gives what it has at the moment, and nothing only at its end.
-    while left > 0 and (chunk := file.read(left)):
+    while remaining > 0 and (chunk := file.read(remaining)):
         chunks.append(chunk)
-        left -= len(chunk)
+        remaining -= len(chunk)
     if chunk is None:
         raise BlockingIOError("it has nothing to read yet, and does not wait")
     return "".join(chunks) if isinstance(chunk, str) else b"".join(chunks)
 
 
-def _read_part(part: MIMEPart, where: str) -> ReadAttachment:
+def _load_part(part: MIMEPart, where: str) -> LoadedAttachment:
     payload = part.get_payload(decode=True)
     if part.is_multipart() or not isinstance(payload, bytes):
         raise AttachmentUnreadable(f"{where} is a MIME part with parts of its own; attach each file by itself.")
     content_id = str(part.get("Content-ID") or "").strip().strip("<>")
-    return _build(part.get_filename() or "", payload, _type_of(part), content_id, where, len(payload))
+    return _build(part.get_filename() or "", payload, _part_mimetype(part), content_id, where, len(payload))
 
 
-def _type_of(part: MIMEPart) -> str:
+def _part_mimetype(part: MIMEPart) -> str:
     """The media type of a part with those of its parameters that can be kept as they are; the name is kept apart."""
     kind = part.get_content_type()
     for name, value in (part.get_params() or [])[1:]:
-        written = f'{kind}; {name}="{value}"'
-        if isinstance(value, str) and name.lower() != "name" and len(written) <= 255 and _MIMETYPE.fullmatch(written):
-            kind = written
+        candidate = f'{kind}; {name}="{value}"'
+        if (
+            isinstance(value, str)
+            and name.lower() != "name"
+            and len(candidate) <= 255
+            and _MIMETYPE.fullmatch(candidate)
+        ):
+            kind = candidate
     return kind

@@ -10,18 +10,18 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from .addresses import CONTROL, HEADER_NAME, MAX_LINE, MESSAGE_ID, ascii_address, split_plain
+from .addresses import CONTROL, HEADER_NAME, MAX_LINE, MESSAGE_ID, ascii_address, split_address
 
 # RFC 2047 §2: a line with an encoded word in it. RFC 5322 §2.1.1 recommends little more for any other.
-_GOOD_LINE = 76
+_RECOMMENDED_LINE = 76
 
-_LONGEST_NAME_BESIDE_AN_ENCODED_WORD = 17
+_MAX_NAME_BEFORE_ENCODED_WORD = 17
 
 # Words of printable ASCII with single spaces between them: unfolding gives them back as they were.
 _PLAIN = re.compile("[!-~]+(?: [!-~]+)*")
 _DATE = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} [+-][0-9]{4}")
 #: What looks like an encoded word is taken for one by some readers, and not by others. In encoded words it is none.
-LOOKS_ENCODED = "=?"
+ENCODED_WORD_START = "=?"
 
 # Those with a grammar of their own, and those that must not stand twice.
 _STRUCTURED = frozenset(
@@ -32,7 +32,7 @@ _STRUCTURED = frozenset(
 
 # RFC 2047 §5 (3): what may stand for itself in an encoded word wherever that is.
 _UNESCAPED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!*+-/")
-_Q = {octet: chr(octet) if octet in _UNESCAPED else f"={octet:02X}" for octet in range(256)} | {ord(" "): "_"}
+_Q_ENCODING = {octet: chr(octet) if octet in _UNESCAPED else f"={octet:02X}" for octet in range(256)} | {ord(" "): "_"}
 # RFC 2047 §2 allows 63 octets; fewer leave room for the name of the field. §5 forbids to break within a character,
 # whose octets after the first begin with 8, 9, A or B in UTF-8.
 _PIECE = re.compile("(?s).{1,45}(?<!=)(?<!=[0-9A-F])(?!=[89AB])")
@@ -44,15 +44,15 @@ def text_field(name: str, value: str) -> str:
     Raises:
         ValueError: its text could be read in more than one way.
     """
-    if value.isascii() and LOOKS_ENCODED not in value:
+    if value.isascii() and ENCODED_WORD_START not in value:
         if not _PLAIN.fullmatch(value):
             raise ValueError(f"{name} is not plain text")
-        if len(name) + 2 + len(value) <= _GOOD_LINE:
+        if len(name) + 2 + len(value) <= _RECOMMENDED_LINE:
             return f"{name}: {value}\r\n"
-        return _folded(name, value.split(" "))
-    if len(name) > _LONGEST_NAME_BESIDE_AN_ENCODED_WORD:
+        return _fold(name, value.split(" "))
+    if len(name) > _MAX_NAME_BEFORE_ENCODED_WORD:
         raise ValueError(f"no room for an encoded word beside {name}")
-    return _folded(name, encoded_words(value))
+    return _fold(name, encoded_words(value))
 
 
 def address_field(name: str, addresses: Iterable[str]) -> str:
@@ -63,19 +63,19 @@ def address_field(name: str, addresses: Iterable[str]) -> str:
     """
     words: list[str] = []
     for address in addresses:
-        words += _mailbox(address)
+        words += _mailbox_words(address)
         words[-1] += ","
     if not words:
         raise ValueError(f"{name} has no address")
     words[-1] = words[-1][:-1]
-    return _folded(name, words)
+    return _fold(name, words)
 
 
 #: The same for those that most mails have in common.
-repeated_address_field = lru_cache(maxsize=256)(address_field)
+cached_address_field = lru_cache(maxsize=256)(address_field)
 
 
-def further_field(name: str, value: str) -> str:
+def extra_field(name: str, value: str) -> str:
     """A field that is neither text nor addresses of ours, with its line break.
 
     Raises:
@@ -89,16 +89,16 @@ def further_field(name: str, value: str) -> str:
     return text_field(name, value)
 
 
-def _mailbox(address: str) -> list[str]:
+def _mailbox_words(address: str) -> list[str]:
     """An address as words between which the field may be folded."""
-    parts = split_plain(address)
-    if parts is None or LOOKS_ENCODED in address:
+    parts = split_address(address)
+    if parts is None or ENCODED_WORD_START in address:
         raise ValueError(f"{address!r} takes a parser")
     name, bare = parts
     if not bare.isascii():
         bare = ascii_address(bare)
         # Some characters have an ASCII form that is special in a header: ⑴ is (1).
-        if split_plain(bare) != ("", bare) or not bare.isascii():
+        if split_address(bare) != ("", bare) or not bare.isascii():
             raise ValueError(f"the domain of {bare!r} takes a parser")
     if not name:
         return [bare]
@@ -118,14 +118,14 @@ def encoded_words(text: str) -> list[str]:
     """
     if CONTROL.search(text) or text != text.strip():
         raise ValueError("text that has control characters, or spaces around it")
-    return [f"=?utf-8?q?{piece}?=" for piece in _PIECE.findall(text.encode().decode("latin-1").translate(_Q))]
+    return [f"=?utf-8?q?{piece}?=" for piece in _PIECE.findall(text.encode().decode("latin-1").translate(_Q_ENCODING))]
 
 
-def _folded(name: str, words: list[str]) -> str:
+def _fold(name: str, words: list[str]) -> str:
     lines = []
     line = f"{name}: {words[0]}"
     for word in words[1:]:
-        if len(line) + 1 + len(word) > _GOOD_LINE:
+        if len(line) + 1 + len(word) > _RECOMMENDED_LINE:
             lines.append(line)
             line = ""
         line += f" {word}"

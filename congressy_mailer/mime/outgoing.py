@@ -13,12 +13,12 @@ from uuid import UUID
 import django
 from django.core.mail import EmailMultiAlternatives
 
-from .attachments import ReadAttachment
-from .headers import further_field
-from .writer import Rendered
+from .attachments import LoadedAttachment
+from .headers import extra_field
+from .writer import MailContent
 
 # Django 6.0 moved its mail to the standard library's modern interface.
-_MODERN = django.VERSION >= (6, 0)
+HAS_MODERN_EMAIL = django.VERSION >= (6, 0)
 
 
 class _Policy(email.policy.EmailPolicy):
@@ -30,13 +30,13 @@ class _Policy(email.policy.EmailPolicy):
 
     def fold(self, name: str, value: Any) -> str:
         try:
-            return further_field(name, str(value))
+            return extra_field(name, str(value))
         except ValueError:
             return str(super().fold(name, value))
 
     def fold_binary(self, name: str, value: Any) -> bytes:
         try:
-            return further_field(name, str(value)).encode("ascii")
+            return extra_field(name, str(value)).encode("ascii")
         except ValueError:
             return bytes(super().fold_binary(name, value))
 
@@ -52,27 +52,27 @@ class OutgoingMail(EmailMultiAlternatives):
     envelope: list[str]
     #: What goes over the wire but for doubled dots; ``None`` for a mail that Django has to write.
     wire: bytes | None = None
-    #: What SparkPost is told of it, as :func:`congressy_mailer.sparkpost.headers.told` has it. Transports put it where
-    #: it belongs.
+    #: Keys for SparkPost, built by :func:`congressy_mailer.sparkpost.headers.sparkpost_keys`; each transport puts them
+    #: where they belong.
     sparkpost: Mapping[str, Any] = {}
     #: What it says.
-    rendered: Rendered | None = None
+    content: MailContent | None = None
     #: The files that go with it, as they were read.
-    files: Sequence[ReadAttachment] = ()
+    files: Sequence[LoadedAttachment] = ()
     #: The batch that it goes with; ``None``: it goes alone.
     batch: UUID | None = None
-    _built: Any = None
+    _mime_message: Any = None
     _attachments: list[Any]
-    _unattached: Sequence[ReadAttachment] = ()
+    _pending_attachments: Sequence[LoadedAttachment] = ()
 
     def recipients(self) -> list[str]:
         return self.envelope
 
     def message(self, *args: Any, **options: Any) -> Any:
-        if self._built is None:
+        if self._mime_message is None:
             # Whoever asks, so that what compose() has tried is what a backend gets.
-            self._built = super().message(policy=_POLICY) if _MODERN else super().message()
-        return self._built
+            self._mime_message = super().message(policy=_POLICY) if HAS_MODERN_EMAIL else super().message()
+        return self._mime_message
 
     def add_header(self, name: str, value: str) -> None:
         """Add a header to what a backend gets that has the mail written by Django.
@@ -82,19 +82,19 @@ class OutgoingMail(EmailMultiAlternatives):
             value: plain ASCII.
         """
         self.extra_headers = {**self.extra_headers, name: value}
-        self._built = None
+        self._mime_message = None
 
-    def attach_later(self, attachments: Sequence[ReadAttachment]) -> None:
+    def attach_lazily(self, attachments: Sequence[LoadedAttachment]) -> None:
         """Attach these when somebody wants to see them."""
-        self._unattached = attachments
+        self._pending_attachments = attachments
 
     @property
     def attachments(self) -> list[Any]:
         """As Django has them: MIME parts."""
-        if self._unattached:
+        if self._pending_attachments:
             # A new list, since a backend may have made a copy of the mail.
-            self._attachments = [*self._attachments, *map(_attachment_part, self._unattached)]
-            self._unattached = ()
+            self._attachments = [*self._attachments, *map(_attachment_part, self._pending_attachments)]
+            self._pending_attachments = ()
         return self._attachments
 
     @attachments.setter
@@ -102,12 +102,12 @@ class OutgoingMail(EmailMultiAlternatives):
         self._attachments = attachments
 
 
-def _attachment_part(attachment: ReadAttachment) -> Any:
+def _attachment_part(attachment: LoadedAttachment) -> Any:
     """The attachment as Base64, whatever its type: text would have its line ends changed on the way."""
     disposition = "inline" if attachment.content_id else "attachment"
-    kind, parameters = attachment.written_type
+    kind, parameters = attachment.content_type
     maintype, _, subtype = kind.partition("/")
-    if _MODERN:
+    if HAS_MODERN_EMAIL:
         part = MIMEPart(policy=email.policy.SMTP)
         part.set_content(
             attachment.content,

@@ -24,8 +24,8 @@ from urllib.parse import quote
 from django.core.mail import EmailMessage
 
 from .addresses import CONTROL, MAX_LINE
-from .attachments import CONTENT_ID, ReadAttachment, base64_lines, is_composite
-from .headers import LOOKS_ENCODED, address_field, further_field, repeated_address_field, text_field
+from .attachments import CONTENT_ID, LoadedAttachment, base64_lines, is_composite
+from .headers import ENCODED_WORD_START, address_field, cached_address_field, extra_field, text_field
 
 # Quoted-Printable is the shorter one while at most one in so many octets is a character's second or a later one.
 _OCTETS_TO_A_LATER_ONE = 6
@@ -36,14 +36,14 @@ _PERCENT_PIECE = re.compile("(?s).{1,45}(?<!%)(?<!%[0-9A-F])(?!%[89AB])")
 
 
 def write(
-    rendered: Rendered,
+    rendered: MailContent,
     *,
     from_email: str,
     to: Sequence[str],
     cc: Sequence[str],
     reply_to: Sequence[str],
     headers: Mapping[str, str],
-    attachments: Sequence[ReadAttachment],
+    attachments: Sequence[LoadedAttachment],
 ) -> bytes:
     """The mail as it goes over the wire, but for the doubling of dots.
 
@@ -61,14 +61,14 @@ def write(
     """
     if not rendered.text:
         raise ValueError("no text")
-    fields = [text_field("Subject", rendered.subject), repeated_address_field("From", (from_email,))]
+    fields = [text_field("Subject", rendered.subject), cached_address_field("From", (from_email,))]
     if to:
         fields.append(address_field("To", to))
     if cc:
         fields.append(address_field("Cc", cc))
     if reply_to:
-        fields.append(repeated_address_field("Reply-To", tuple(reply_to)))
-    fields += [further_field(name, value) for name, value in headers.items()]
+        fields.append(cached_address_field("Reply-To", tuple(reply_to)))
+    fields += [extra_field(name, value) for name, value in headers.items()]
     fields.append("MIME-Version: 1.0\r\n")
     content = _text_part("plain", rendered.text)
     if rendered.html:
@@ -107,8 +107,8 @@ def _text_part(subtype: str, text: str) -> list[bytes]:
     return [head.encode(), content]
 
 
-def _attachment_part(attachment: ReadAttachment) -> list[bytes]:
-    kind, parameters = attachment.written_type
+def _attachment_part(attachment: LoadedAttachment) -> list[bytes]:
+    kind, parameters = attachment.content_type
     head = _attachment_head(kind, tuple(parameters.items()), attachment.filename, attachment.content_id)
     return [head, attachment.base64]
 
@@ -131,7 +131,7 @@ def _attachment_head(kind: str, parameters: tuple[tuple[str, str], ...], filenam
             raise ValueError(f"{content_id!r} is not a content id")
         fields.append(f"Content-ID: <{content_id}>")
     head = "\r\n".join(fields)
-    if LOOKS_ENCODED in head or max(map(len, head.split("\r\n"))) > MAX_LINE:
+    if ENCODED_WORD_START in head or max(map(len, head.split("\r\n"))) > MAX_LINE:
         raise ValueError("an attachment's header that could be read in two ways, or not at all")
     return f"{head}\r\n\r\n".encode("ascii")
 
@@ -152,7 +152,7 @@ def _filename(filename: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class MailContent:
     """What a mail says."""
 
     #: One line, without HTML's entities.
@@ -168,7 +168,7 @@ _SEVEN_BIT = email.policy.compat32.clone(cte_type="7bit")
 _LINE_BREAK = re.compile(rb"\r\n|\r|\n")
 
 
-def written(mail: EmailMessage, *, eight_bit: bool) -> bytes:
+def as_bytes(mail: EmailMessage, *, eight_bit: bool) -> bytes:
     """A mail with CRLF line breaks, as it arrives: dots are not doubled.
 
     Args:
@@ -178,20 +178,20 @@ def written(mail: EmailMessage, *, eight_bit: bool) -> bytes:
     content: bytes | None = getattr(mail, "wire", None)
     if content is not None:
         return content
-    content = _written(mail.message())
+    content = _flatten(mail.message())
     if not eight_bit and not content.isascii():
         # As it was read back, since the message classes of Django before 6.0 cannot be written so.
-        content = _written(email.message_from_bytes(content, policy=_SEVEN_BIT))
-    return _in_pairs(content)
+        content = _flatten(email.message_from_bytes(content, policy=_SEVEN_BIT))
+    return _with_crlf(content)
 
 
-def _written(message: Any) -> bytes:
+def _flatten(message: Any) -> bytes:
     buffer = BytesIO()
     BytesGenerator(buffer, mangle_from_=False).flatten(message, linesep="\r\n")
     return buffer.getvalue()
 
 
-def _in_pairs(content: bytes) -> bytes:
+def _with_crlf(content: bytes) -> bytes:
     if not content.count(b"\r\n") == content.count(b"\r") == content.count(b"\n"):
         # RFC 5321 §2.3.8 allows CR and LF in pairs only: where servers differ about a single one, one mail can
         # pass for two.

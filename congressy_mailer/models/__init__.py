@@ -13,8 +13,8 @@ from .messages import (
     attachment_storage,
     shared_attachment_path,
 )
-from .operations import Duty, TransportStatus
-from .suppressions import Listing, Suppression
+from .operations import PeriodicTask, TransportStatus
+from .suppressions import Suppression, SyncCursor
 from .tracking import RecipientStatus, WebhookBatch
 
 __all__ = [
@@ -23,9 +23,9 @@ __all__ = [
     "Batch",
     "BounceCategory",
     "DeliveryStatus",
-    "Duty",
+    "PeriodicTask",
     "Event",
-    "Listing",
+    "SyncCursor",
     "Mail",
     "Message",
     "Priority",

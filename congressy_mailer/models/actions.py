@@ -1,4 +1,4 @@
-"""What a message and a batch can be asked for. The rooms above do it; :mod:`congressy_mailer.apps` binds them."""
+"""What a message and a batch can be asked for. The rooms above do it; :mod:`congressy_mailer.apps` registers them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Actions(Protocol):
         """See :func:`congressy_mailer.bulk.cancel`."""
 
 
-_bound: list[Actions] = []
+_registered: list[Actions] = []
 
 
-def bind(actions: Actions) -> None:
-    """Have these carried out from now on."""
-    _bound[:] = [actions]
+def register(actions: Actions) -> None:
+    """Have the models call these from now on."""
+    _registered[:] = [actions]
 
 
-def bound() -> Actions:
-    """What was bound."""
-    return _bound[0]
+def get_actions() -> Actions:
+    """The registered implementation."""
+    return _registered[0]

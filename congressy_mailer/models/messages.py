@@ -117,8 +117,8 @@ class Batch(Mail):
     problems = models.JSONField(_("problems"), default=list, blank=True)
     #: When somebody should look for what it has left to send; empty: nothing is left.
     due_at = models.DateTimeField(_("due at"), null=True, blank=True)
-    #: Which of the tasks for it count: older ones are believed lost, and end should they come after all.
-    round = models.PositiveIntegerField(_("round"), default=0)
+    #: Generation of the tasks that work at it: tasks of an older one are believed lost, and end if they come after all.
+    generation = models.PositiveIntegerField(_("generation"), default=0)
 
     class Meta:
         verbose_name = _("batch")
@@ -130,11 +130,11 @@ class Batch(Mail):
 
     def progress(self) -> Progress:
         """How far it is; see :func:`congressy_mailer.bulk.progress`."""
-        return actions.bound().progress(self)
+        return actions.get_actions().progress(self)
 
     def cancel(self) -> int:
         """Take back what has not begun to be sent; see :func:`congressy_mailer.bulk.cancel`."""
-        return actions.bound().cancel_batch(self)
+        return actions.get_actions().cancel_batch(self)
 
 
 class Message(Mail):
@@ -168,14 +168,14 @@ class Message(Mail):
     #: How often it was offered to the mail server and answered.
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     #: When handing it over began; only kept where ``ON_CRASH`` is ``"hold"``.
-    begun_at = models.DateTimeField(_("begun at"), null=True, blank=True)
+    handover_started_at = models.DateTimeField(_("handover started at"), null=True, blank=True)
     #: How often its worker died while holding it, or its server's last reply was lost.
     crashes = models.PositiveSmallIntegerField(_("crashes"), default=0)
     #: Alias of the mail backend that it went over last, where that is another than it names: see
     #: :mod:`congressy_mailer.delivery.routing`.
-    via = models.CharField(_("sent over"), max_length=100, blank=True, default="")
-    #: Somebody has queued it again: it does not wait with its batch any more, nor end with it.
-    alone = models.BooleanField(_("alone"), default=False)
+    route = models.CharField(_("route"), max_length=100, blank=True, default="")
+    #: Detached from its batch, since it was queued again: it neither waits nor ends with the batch any more.
+    detached = models.BooleanField(_("detached"), default=False)
     #: Addresses still to be served after some were accepted, refused or left out; empty: all of them.
     remaining = models.JSONField(_("remaining recipients"), null=True, blank=True)
     #: The mail server's last word, with the server's own id of the message where it gives one.
@@ -223,14 +223,14 @@ class Message(Mail):
             models.Index(fields=["finished_at"], name="mailer_message_finished"),
             models.Index(fields=["delivery", "created_at"], name="mailer_message_delivery"),
             # What leaves next, of a batch or of what is in none.
-            models.Index(fields=["batch", "state", "priority", "id"], name="mailer_message_next"),
+            models.Index(fields=["batch", "state", "priority", "id"], name="mailer_message_batch_order"),
         ]
         constraints = [
             # unique=True would make PostgreSQL keep a second index, for LIKE.
-            models.UniqueConstraint(fields=["idempotency_key"], name="mailer_message_once"),
+            models.UniqueConstraint(fields=["idempotency_key"], name="mailer_message_unique_key"),
             models.CheckConstraint(
                 condition=Q(mime__isnull=True) | Q(template="", subject="", text="", html="", context__isnull=True),
-                name="mailer_message_mime_alone",
+                name="mailer_message_mime_only",
             ),
             models.CheckConstraint(
                 condition=Q(template="") | Q(text="", html=""), name="mailer_message_template_or_ready"
@@ -259,19 +259,19 @@ class Message(Mail):
     @property
     def waits_with_batch(self) -> bool:
         """A task for its batch takes it, and no task of its own."""
-        return self.batch_id is not None and not self.crashes and not self.alone
+        return self.batch_id is not None and not self.crashes and not self.detached
 
     def cancel(self) -> bool:
         """Take the message back; see :func:`congressy_mailer.cancel`."""
-        return actions.bound().cancel(self)
+        return actions.get_actions().cancel(self)
 
     def retry(self) -> None:
         """Send what failed or was set aside once more; see :func:`congressy_mailer.mail.retry`."""
-        actions.bound().retry(self)
+        actions.get_actions().retry(self)
 
     def resend(self) -> None:
         """Send it to everybody a second time; see :func:`congressy_mailer.mail.resend`."""
-        actions.bound().resend(self)
+        actions.get_actions().resend(self)
 
 
 class Attachment(models.Model):
@@ -312,7 +312,7 @@ class Attachment(models.Model):
         indexes = [models.Index(fields=["file"], name="mailer_attachment_file")]
         constraints = [
             models.CheckConstraint(
-                condition=Q(message__isnull=True) ^ Q(batch__isnull=True), name="mailer_attachment_of_one"
+                condition=Q(message__isnull=True) ^ Q(batch__isnull=True), name="mailer_attachment_one_owner"
             )
         ]
 

@@ -1,4 +1,4 @@
-"""What the workers know of the mail backends and of their own duties."""
+"""What the workers know of the mail backends and of their periodic tasks."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ class TransportStatus(models.Model):
     class Meta:
         verbose_name = _("unavailable transport")
         verbose_name_plural = _("unavailable transports")
-        constraints = [models.UniqueConstraint(fields=["using", "sender_domain"], name="mailer_transport_once")]
+        constraints = [models.UniqueConstraint(fields=["using", "sender_domain"], name="mailer_transport_unique")]
 
     def __str__(self) -> str:
         return f"{self.using or 'default'} {self.sender_domain}".strip()
 
 
-class Duty(models.Model):
-    """Something that the workers do by themselves, and when it was last done. Kept by :mod:`.duties`."""
+class PeriodicTask(models.Model):
+    """A task that the workers run periodically, and when it last ran. Kept by :mod:`congressy_mailer.periodic`."""
 
-    #: What is done.
+    #: Name of the task: a constant of :mod:`congressy_mailer.periodic`.
     name = models.CharField(_("name"), max_length=100, primary_key=True)
-    #: When it was last done.
-    at = models.DateTimeField(_("at"))
+    #: When it last ran.
+    last_run_at = models.DateTimeField(_("last run at"))
 
     class Meta:
-        verbose_name = _("duty")
-        verbose_name_plural = _("duties")
+        verbose_name = _("periodic task")
+        verbose_name_plural = _("periodic tasks")
 
     def __str__(self) -> str:
         return self.name

@@ -66,7 +66,7 @@ class Suppression(models.Model):
         verbose_name = _("suppression")
         verbose_name_plural = _("suppressions")
         constraints = [
-            models.UniqueConstraint(fields=["address", "scope", "list_id"], name="mailer_suppression_once"),
+            models.UniqueConstraint(fields=["address", "scope", "list_id"], name="mailer_suppression_unique"),
             models.CheckConstraint(condition=Q(scope="list") ^ Q(list_id=""), name="mailer_suppression_list_named"),
         ]
         indexes = [models.Index(fields=["synced_at"], name="mailer_suppression_synced")]
@@ -75,10 +75,10 @@ class Suppression(models.Model):
         return f"{self.scope} {self.list_id}".strip()
 
 
-class Listing(models.Model):
-    """A listing of SparkPost's suppression list that has not come to its end: where it is to go on.
+class SyncCursor(models.Model):
+    """Where an unfinished listing of SparkPost's suppression list goes on.
 
-    Kept by :mod:`.syncing`; there is no row while none is open.
+    Kept by :mod:`congressy_mailer.suppressions.sync`; there is no row while no listing is open.
     """
 
     #: Only ``suppressions``: there is one at a time.
@@ -87,12 +87,12 @@ class Listing(models.Model):
     since = models.DateTimeField(_("since"), null=True, blank=True)
     #: When its first page was asked for.
     started_at = models.DateTimeField(_("started at"))
-    #: What SparkPost wants to be asked for its next page; empty: it has not been asked for the first.
-    place = models.TextField(_("place"), blank=True, default="")
+    #: SparkPost's cursor of the next page; empty: the first has not been fetched.
+    cursor = models.TextField(_("cursor"), blank=True, default="")
 
     class Meta:
-        verbose_name = _("open listing")
-        verbose_name_plural = _("open listings")
+        verbose_name = _("sync cursor")
+        verbose_name_plural = _("sync cursors")
 
     def __str__(self) -> str:
         return self.name

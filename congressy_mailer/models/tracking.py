@@ -58,7 +58,7 @@ class RecipientStatus(models.Model):
     class Meta:
         verbose_name = _("recipient")
         verbose_name_plural = _("recipients")
-        constraints = [models.UniqueConstraint(fields=["message", "recipient"], name="mailer_status_once")]
+        constraints = [models.UniqueConstraint(fields=["message", "recipient"], name="mailer_status_unique")]
         indexes = [models.Index(fields=["recipient"], name="mailer_status_recipient")]
 
     def __str__(self) -> str:

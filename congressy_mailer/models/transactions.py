@@ -14,8 +14,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from .messages import Message
 
 
-def commits_by_hand(connection: BaseDatabaseWrapper) -> bool:
-    """Whoever does gets no hook from Django; the next sweep after that commit publishes what it stored."""
+def commits_manually(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the host commits by hand: Django runs no hooks then; the next sweep publishes what it stored."""
     return not (connection.in_atomic_block or connection.get_autocommit())
 
 
@@ -32,15 +32,15 @@ def database() -> str:
     return router.db_for_write(Message)
 
 
-def without_conflicts(change: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Run the change in a transaction of its own, and again when the database broke it off to end a deadlock."""
+def retry_on_conflict(func: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Run the function in a transaction of its own, and again when the database broke it off to end a deadlock."""
 
-    @wraps(change)
-    def changed(*args: _P.args, **options: _P.kwargs) -> _R:
+    @wraps(func)
+    def wrapper(*args: _P.args, **options: _P.kwargs) -> _R:
         for attempt in range(_CONFLICT_TRIES):
             try:
                 with transaction.atomic(using=database()):
-                    return change(*args, **options)
+                    return func(*args, **options)
             except OperationalError as error:
                 # Inside somebody's transaction it is the whole of it that has to be run again, not our part.
                 inside = connections[database()].in_atomic_block
@@ -49,7 +49,7 @@ def without_conflicts(change: Callable[_P, _R]) -> Callable[_P, _R]:
                 time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
 
-    return changed
+    return wrapper
 
 
 def _is_conflict(error: OperationalError) -> bool:

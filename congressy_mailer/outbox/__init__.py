@@ -12,79 +12,79 @@ what is due, and :mod:`.publishing` hands it to the broker; :mod:`.suppressing` 
 next attempt is due.
 """
 
-from ..broker.processes import new_token
+from ..broker.processes import new_claim_token
 from ..models.choices import FINAL
 from ..models.transactions import database
 from .adding import add
 from .batches import (
-    LANES,
+    MAX_CONCURRENCY,
     add_to_batch,
-    begin_round,
     cancel_batch,
+    claim_due_batches,
     close_batch,
-    counts,
-    due_batches,
-    keep_watch,
-    lanes,
+    concurrency,
+    count_overdue_batches,
+    heartbeat,
+    mark_batch_unpublished,
     open_batch,
-    overdue_batches,
-    rest,
+    reschedule_batch,
+    start_generation,
+    state_counts,
     stored_keys,
-    unpublished_batch,
 )
-from .bulk_insert import Line
+from .bulk_insert import BatchMessage
 from .claiming import (
-    anything_waiting,
     batch_with_content,
-    begin,
     claim,
-    claim_of_batch,
+    claim_from_batch,
     claim_waiting,
-    give_back,
-    note_route,
+    has_waiting_messages,
+    mark_unpublished,
+    needing_solo,
     release,
-    suspects,
-    unpublished,
+    release_claim,
+    set_route,
+    start_handover,
 )
 from .commands import RETRYABLE, cancel, resend, retry
-from .recovery import crashed
-from .results import fail, hasten, postpone, record, record_accepted
+from .recovery import record_crash
+from .results import fail, make_due_now, postpone, record, record_accepted
 from .retention import purge, remove_orphans
-from .suppressing import leave_out
-from .sweeping import overdue, sweep
+from .suppressing import remove_suppressed
+from .sweeping import count_overdue, sweep
 
 __all__ = [
     "FINAL",
-    "LANES",
+    "MAX_CONCURRENCY",
     "RETRYABLE",
-    "Line",
+    "BatchMessage",
     "add",
     "add_to_batch",
-    "anything_waiting",
+    "has_waiting_messages",
     "batch_with_content",
-    "begin",
-    "begin_round",
+    "start_handover",
+    "start_generation",
     "cancel",
     "cancel_batch",
     "claim",
-    "claim_of_batch",
+    "claim_from_batch",
     "claim_waiting",
     "close_batch",
-    "counts",
-    "crashed",
+    "state_counts",
+    "record_crash",
     "database",
-    "due_batches",
+    "claim_due_batches",
     "fail",
-    "give_back",
-    "hasten",
-    "keep_watch",
-    "lanes",
-    "leave_out",
-    "new_token",
-    "note_route",
+    "release_claim",
+    "make_due_now",
+    "heartbeat",
+    "concurrency",
+    "remove_suppressed",
+    "new_claim_token",
+    "set_route",
     "open_batch",
-    "overdue",
-    "overdue_batches",
+    "count_overdue",
+    "count_overdue_batches",
     "postpone",
     "purge",
     "record",
@@ -92,11 +92,11 @@ __all__ = [
     "release",
     "remove_orphans",
     "resend",
-    "rest",
+    "reschedule_batch",
     "retry",
     "stored_keys",
-    "suspects",
+    "needing_solo",
     "sweep",
-    "unpublished",
-    "unpublished_batch",
+    "mark_unpublished",
+    "mark_batch_unpublished",
 ]

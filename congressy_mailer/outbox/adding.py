@@ -10,17 +10,17 @@ from django.utils import timezone
 from ..conf import mailer_settings
 from ..models import Attachment, Message, State
 from ..models.transactions import database
-from .rows import no_later_than
-from .suppressing import leave_out_at_call, tell
+from .rows import before_expiry
+from .suppressing import add_suppressed_events, remove_suppressed_at_call
 
 
-def add(message: Message, attachments: Sequence[Attachment] = (), left_out: Mapping[str, str] | None = None) -> None:
+def add(message: Message, attachments: Sequence[Attachment] = (), suppressed: Mapping[str, str] | None = None) -> None:
     """Store a new message in the caller's transaction, ``scheduled`` or ``queued``.
 
     Args:
         message: to be stored.
         attachments: that go with it.
-        left_out: those of its envelope that are on the suppression list, and why; where that is everybody, it is
+        suppressed: those of its envelope that are on the suppression list, and why; where that is everybody, it is
             stored as ``suppressed``.
 
     Raises:
@@ -34,14 +34,14 @@ def add(message: Message, attachments: Sequence[Attachment] = (), left_out: Mapp
     else:
         message.state = State.QUEUED
         message.queued_at = now
-        message.due_at = no_later_than(message, now + mailer_settings().LOST_AFTER)
-    if left_out:
-        leave_out_at_call(message, left_out, now)
-    if not (attachments or message.idempotency_key or left_out):
+        message.due_at = before_expiry(message, now + mailer_settings().LOST_AFTER)
+    if suppressed:
+        remove_suppressed_at_call(message, suppressed, now)
+    if not (attachments or message.idempotency_key or suppressed):
         message.save(force_insert=True, using=database())
         return
     # A savepoint: the caller's transaction must outlive an idempotency_key that exists already.
     with transaction.atomic(using=database()):
         message.save(force_insert=True, using=database())
         Attachment.objects.using(database()).bulk_create(attachments)
-        tell({message.id: left_out or {}}, now)
+        add_suppressed_events({message.id: suppressed or {}}, now)

@@ -21,16 +21,16 @@ from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import Attachment, Batch, Message, State
-from ..models.transactions import database, without_conflicts
-from .bulk_insert import Line, insert
+from ..models.transactions import database, retry_on_conflict
+from .bulk_insert import BatchMessage, insert
 from .rows import WAITING
 
 #: Tasks that work at one batch at the same time: SparkPost's "SMTP and REST API Injection Best Practices" asks for up
 #: to ten connections.
-LANES = 10
+MAX_CONCURRENCY = 10
 
 #: Messages that wait with their batch, where they are in one: see :attr:`.Message.waits_with_batch`.
-WITH_BATCH = Q(crashes=0, alone=False)
+WITH_BATCH = Q(crashes=0, detached=False)
 
 # Messages that are taken back in one transaction: few enough that nobody waits for its locks.
 _CHUNK = 1000
@@ -46,7 +46,7 @@ def open_batch(batch: Batch, attachments: Sequence[Attachment] = ()) -> None:
     Attachment.objects.using(database()).bulk_create(attachments)
 
 
-def add_to_batch(batch: Batch, lines: Sequence[Line], attachments: Sequence[Attachment] = ()) -> bool:
+def add_to_batch(batch: Batch, messages: Sequence[BatchMessage], attachments: Sequence[Attachment] = ()) -> bool:
     """Store messages of a batch, ``scheduled`` or ``queued``, in the caller's transaction.
 
     Returns:
@@ -57,12 +57,12 @@ def add_to_batch(batch: Batch, lines: Sequence[Line], attachments: Sequence[Atta
     """
     now = timezone.now()
     # First, since storing a row that belongs to it takes a lock on it that other locks do not go with.
-    if not _batches(batch.pk).filter(cancelled_at=None).update(due_at=_first_look(batch, now)):
+    if not _batches(batch.pk).filter(cancelled_at=None).update(due_at=_initial_due_at(batch, now)):
         return False
     scheduled = batch.send_at is not None and batch.send_at > now
     insert(
         batch,
-        lines,
+        messages,
         created_at=now,
         state=State.SCHEDULED if scheduled else State.QUEUED,
         queued_at=None if scheduled else now,
@@ -71,11 +71,11 @@ def add_to_batch(batch: Batch, lines: Sequence[Line], attachments: Sequence[Atta
     return True
 
 
-def _first_look(batch: Batch, now: datetime) -> datetime:
+def _initial_due_at(batch: Batch, now: datetime) -> datetime:
     return max(batch.send_at or now, now) + (timedelta(0) if batch.send_at else mailer_settings().LOST_AFTER)
 
 
-@without_conflicts
+@retry_on_conflict
 def close_batch(batch: Batch) -> None:
     """All of its recipients are stored."""
     batch.stored_at = timezone.now()
@@ -84,106 +84,108 @@ def close_batch(batch: Batch) -> None:
 
 def stored_keys(keys: Sequence[str]) -> set[str]:
     """Those of these ``idempotency_key`` values that messages have."""
-    found = Message.objects.using(database()).filter(idempotency_key__in=keys)
-    return {str(key) for key in found.values_list("idempotency_key", flat=True)}
+    stored = Message.objects.using(database()).filter(idempotency_key__in=keys)
+    return {str(key) for key in stored.values_list("idempotency_key", flat=True)}
 
 
-@without_conflicts
-def begin_round(key: UUID) -> int:
-    """Have new tasks work at a batch, in place of those there are: these end after their time slice.
+@retry_on_conflict
+def start_generation(key: UUID) -> int:
+    """Begin a generation of tasks for a batch: tasks of older ones end after their time slice.
 
     Returns:
-        The number of the round, for the tasks to be published with.
+        The number of the generation, for the tasks to be published with.
     """
     now = timezone.now()
-    _batches(key).filter(cancelled_at=None).update(round=F("round") + 1, due_at=now + mailer_settings().LOST_AFTER)
-    return _batches(key).values_list("round", flat=True).get()
+    _batches(key).filter(cancelled_at=None).update(
+        generation=F("generation") + 1, due_at=now + mailer_settings().LOST_AFTER
+    )
+    return _batches(key).values_list("generation", flat=True).get()
 
 
-def lanes(key: UUID, round: int) -> int:
-    """How many tasks should work at a batch now; none where it is finished, or their round is over."""
-    if not _batches(key).filter(cancelled_at=None, round=round).exists():
+def concurrency(key: UUID, generation: int) -> int:
+    """How many tasks should work at a batch now; none where it is finished, or their generation is over."""
+    if not _batches(key).filter(cancelled_at=None, generation=generation).exists():
         return 0
     slice_size = mailer_settings().SLICE_SIZE
-    waiting = _waiting(key, timezone.now())[: LANES * slice_size].count()
-    return min(LANES, -(-waiting // slice_size))
+    waiting = _deliverable(key, timezone.now())[: MAX_CONCURRENCY * slice_size].count()
+    return min(MAX_CONCURRENCY, -(-waiting // slice_size))
 
 
-def keep_watch(key: UUID, round: int) -> bool:
-    """A task works at the batch: nobody else need look at it for a while.
+def heartbeat(key: UUID, generation: int) -> bool:
+    """Record that a task works at the batch, so that no sweep starts others meanwhile.
 
     Returns:
-        Whether it should: if not, the batch is cancelled, over, or another round has begun.
+        Whether the task should go on: if not, the batch is cancelled or expired, or another generation has begun.
     """
     now = timezone.now()
-    batch = _batches(key).filter(cancelled_at=None, round=round).only("due_at", "expires_at").first()
+    batch = _batches(key).filter(cancelled_at=None, generation=generation).only("due_at", "expires_at").first()
     if batch is None:
         return False
     if batch.expires_at is not None and batch.expires_at <= now:
         end_waiting(_messages(key).filter(WITH_BATCH), State.EXPIRED, "It was not sent before its expires_at.")
-        rest(key, round)
+        reschedule_batch(key, generation)
         return False
-    patience = mailer_settings().LOST_AFTER
-    if batch.due_at is None or batch.due_at < now + patience / 2:
-        _batches(key).filter(round=round).update(due_at=now + patience)
+    lost_after = mailer_settings().LOST_AFTER
+    if batch.due_at is None or batch.due_at < now + lost_after / 2:
+        _batches(key).filter(generation=generation).update(due_at=now + lost_after)
     return True
 
 
-@without_conflicts
-def rest(key: UUID, round: int) -> bool:
-    """Nothing was found waiting: note when there will be.
+@retry_on_conflict
+def reschedule_batch(key: UUID, generation: int) -> bool:
+    """Set when the batch is due next, after nothing was found waiting in it.
 
     Returns:
         Whether something is waiting by now.
     """
     now = timezone.now()
-    again = now + mailer_settings().LOST_AFTER
+    recheck_at = now + mailer_settings().LOST_AFTER
     # This locks the row: nobody adds to the batch or puts something back until it is known what is waiting.
-    if not _batches(key).filter(round=round).update(due_at=again):
+    if not _batches(key).filter(generation=generation).update(due_at=recheck_at):
         return False
-    if _waiting(key, now).exists():
+    if _deliverable(key, now).exists():
         return True
-    later = _messages(key).filter(WITH_BATCH, state__in=(State.DEFERRED, State.SCHEDULED))
-    next_time = later.aggregate(deferred=Min("due_at"), scheduled=Min("send_at"))
+    pending = _messages(key).filter(WITH_BATCH, state__in=(State.DEFERRED, State.SCHEDULED))
+    next_time = pending.aggregate(deferred=Min("due_at"), scheduled=Min("send_at"))
     times = [when for when in next_time.values() if when is not None]
     _batches(key).update(due_at=min(times, default=None))
     return False
 
 
-def watch(keys: Sequence[UUID], by: datetime) -> None:
-    """Have somebody look at these batches by then; within the transaction that leaves something waiting."""
+def make_due_by(keys: Sequence[UUID], by: datetime) -> None:
+    """Make these batches due by then, within the transaction that leaves something waiting."""
     batches = Batch.objects.using(database()).filter(id__in=sorted(set(keys)))
     # Also where it changes nothing: the lock lets whoever cancels a batch see what is left waiting, or us that it is.
     batches.update(due_at=Case(When(due_at__lt=by, then=F("due_at")), default=Value(by, DateTimeField())))
     for key in batches.exclude(cancelled_at=None).values_list("id", flat=True):
         _batches(key).update(due_at=None)
-        _end(_messages(key).filter(WITH_BATCH), State.CANCELLED, "")
+        _end_rows(_messages(key).filter(WITH_BATCH), State.CANCELLED, "")
 
 
-def unpublished_batch(key: UUID) -> None:
-    """The broker did not take a task for this batch: let the next sweep see to it."""
+def mark_batch_unpublished(key: UUID) -> None:
+    """Make a batch due at once, since the broker did not take a task for it."""
     # Without this it is found all the same, only later.
     with suppress(DatabaseError):
         _batches(key).filter(cancelled_at=None).exclude(due_at=None).update(due_at=timezone.now())
 
 
-@without_conflicts
-def due_batches() -> list[tuple[UUID, int]]:
-    """Batches that nobody seems to be working at although they have something left, with the round that begins now.
+@retry_on_conflict
+def claim_due_batches() -> list[tuple[UUID, int]]:
+    """Claim batches with waiting messages that no task works at; returns each with the generation that begins now.
 
     Several sweeps at once share them.
     """
     now = timezone.now()
     due = Batch.objects.using(database()).filter(due_at__lte=now, cancelled_at=None)
-    taken = []
-    for key, round in due.order_by("due_at").values_list("id", "round")[:_CHUNK]:
-        mine = _batches(key).filter(round=round, due_at__lte=now)
-        if mine.update(round=F("round") + 1, due_at=now + mailer_settings().LOST_AFTER):
-            taken.append((key, round + 1))
-    return taken
+    claimed = []
+    for key, generation in due.order_by("due_at").values_list("id", "generation")[:_CHUNK]:
+        row = _batches(key).filter(generation=generation, due_at__lte=now)
+        if row.update(generation=F("generation") + 1, due_at=now + mailer_settings().LOST_AFTER):
+            claimed.append((key, generation + 1))
+    return claimed
 
 
-def overdue_batches(by: timedelta) -> int:
+def count_overdue_batches(by: timedelta) -> int:
     """How many batches should have been looked at for longer than this."""
     due = Batch.objects.using(database()).filter(due_at__lte=timezone.now() - by, cancelled_at=None)
     return due.count()
@@ -198,31 +200,31 @@ def cancel_batch(key: UUID) -> int:
 def end_waiting(messages: QuerySet[Message], state: State, reason: str) -> int:
     """End those of these messages that no worker holds; returns how many."""
     total = 0
-    while ended := _end_some(messages, state, reason):
+    while ended := _end_chunk(messages, state, reason):
         total += ended
     return total
 
 
-@without_conflicts
-def _end_some(messages: QuerySet[Message], state: State, reason: str) -> int:
+@retry_on_conflict
+def _end_chunk(messages: QuerySet[Message], state: State, reason: str) -> int:
     waiting = messages.filter(state__in=WAITING).order_by("id")
     # Locked, also to see what is there now: in a transaction of the host's a plain look may show what there was.
     ids = list(waiting.select_for_update().values_list("id", flat=True)[:_CHUNK])
-    return _end(Message.objects.using(database()).filter(id__in=ids), state, reason)
+    return _end_rows(Message.objects.using(database()).filter(id__in=ids), state, reason)
 
 
-def _end(messages: QuerySet[Message], state: State, reason: str) -> int:
+def _end_rows(messages: QuerySet[Message], state: State, reason: str) -> int:
     waiting = messages.filter(state__in=WAITING)
     return waiting.update(state=state, due_at=None, finished_at=timezone.now(), reason=reason)
 
 
-def counts(key: UUID) -> dict[State, int]:
+def state_counts(key: UUID) -> dict[State, int]:
     """How many messages of a batch are in each state."""
-    found = _messages(key).order_by().values_list("state").annotate(Count("id"))
-    return {State(state): count for state, count in found}
+    states = _messages(key).order_by().values_list("state").annotate(Count("id"))
+    return {State(state): count for state, count in states}
 
 
-def _waiting(key: UUID, now: datetime) -> QuerySet[Message]:
+def _deliverable(key: UUID, now: datetime) -> QuerySet[Message]:
     """What a task for the batch may take now."""
     return _messages(key).filter(
         Q(state=State.QUEUED, due_at=None)

@@ -19,8 +19,8 @@ from ..models import Batch, Mail, Message
 from ..models.transactions import database
 
 
-class Line(NamedTuple):
-    """What is a message's own in a batch."""
+class BatchMessage(NamedTuple):
+    """The fields in which messages of one batch differ."""
 
     id: UUID
     message_id: str
@@ -41,43 +41,53 @@ _SHARED = [
     field.attname
     for field in Mail._meta.get_fields()
     if isinstance(field, Field)
-    and field.name not in {"template", "subject", "text", "html", "created_at", *Line._fields}
+    and field.name not in {"template", "subject", "text", "html", "created_at", *BatchMessage._fields}
 ]
 
 
-def insert(batch: Batch, lines: Sequence[Line], **values: Any) -> None:
+def insert(batch: Batch, messages: Sequence[BatchMessage], **values: Any) -> None:
     """Store messages of a batch in the caller's transaction.
 
     Args:
         batch: what they have in common.
-        lines: what they have not.
+        messages: the fields in which they differ.
         values: further fields, the same for all.
     """
-    alike = Message(batch=batch, **{name: getattr(batch, name) for name in _SHARED}, **values)
+    shared = Message(batch=batch, **{name: getattr(batch, name) for name in _SHARED}, **values)
     fields = {field.attname: field for field in Message._meta.concrete_fields}
-    common = [field for name, field in fields.items() if name not in Line._fields]
+    common = [field for name, field in fields.items() if name not in BatchMessage._fields]
     connection = connections[database()]
     quoted = connection.ops.quote_name
-    own = [fields[name] for name in Line._fields]
+    own = [fields[name] for name in BatchMessage._fields]
     columns = ", ".join(quoted(str(field.column)) for field in (*own, *common))
     table = quoted(Message._meta.db_table)
     if _can_copy(connection):
-        _copy(connection, f"COPY {table} ({columns}) FROM STDIN", alike, common, lines)
+        _copy(connection, f"COPY {table} ({columns}) FROM STDIN", shared, common, messages)
     else:
-        places = ", ".join(["%s"] * len(fields))
-        statement = f"INSERT INTO {table} ({columns}) VALUES ({places})"  # noqa: S608
-        end = tuple(field.get_db_prep_save(getattr(alike, field.attname), connection) for field in common)
+        placeholders = ", ".join(["%s"] * len(fields))
+        statement = f"INSERT INTO {table} ({columns}) VALUES ({placeholders})"  # noqa: S608
+        shared_values = tuple(field.get_db_prep_save(getattr(shared, field.attname), connection) for field in common)
         key = fields["id"]
         with connection.cursor() as cursor:
             cursor.executemany(
-                statement, [(*_values(line, key.get_db_prep_value(line.id, connection)), *end) for line in lines]
+                statement,
+                [
+                    (*_values(message, key.get_db_prep_value(message.id, connection)), *shared_values)
+                    for message in messages
+                ],
             )
 
 
-def _values(line: Line, key: Any) -> tuple[Any, ...]:
-    """The columns of a line's own, in its order."""
-    lists = (_encode(line.to), _encode(line.cc), _encode(line.bcc), _encode(line.context), _encode(line.metadata))
-    return (key, line.message_id, *lists, line.language, line.timezone, line.idempotency_key)
+def _values(message: BatchMessage, key: Any) -> tuple[Any, ...]:
+    """The columns that only this message has, in the order of the fields of :class:`BatchMessage`."""
+    lists = (
+        _encode(message.to),
+        _encode(message.cc),
+        _encode(message.bcc),
+        _encode(message.context),
+        _encode(message.metadata),
+    )
+    return (key, message.message_id, *lists, message.language, message.timezone, message.idempotency_key)
 
 
 def _can_copy(connection: Any) -> bool:
@@ -89,34 +99,38 @@ def _can_copy(connection: Any) -> bool:
 
 
 def _copy(
-    connection: Any, statement: str, alike: Message, common: Sequence[Field[Any, Any]], lines: Sequence[Line]
+    connection: Any,
+    statement: str,
+    shared: Message,
+    common: Sequence[Field[Any, Any]],
+    messages: Sequence[BatchMessage],
 ) -> None:
-    end = "\t".join(_text(field, getattr(alike, field.attname)) for field in common)
+    shared_values = "\t".join(_copy_value(field, getattr(shared, field.attname)) for field in common)
     # Django's cursor hands on psycopg's copy(), and not its errors as Django's.
     with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write("".join(f"{_start(line)}\t{end}\n" for line in lines))
+        copy.write("".join(f"{_own_columns(message)}\t{shared_values}\n" for message in messages))
 
 
-def _start(line: Line) -> str:
+def _own_columns(message: BatchMessage) -> str:
     """The same as text for ``COPY``."""
     return "\t".join(
         (
-            str(line.id),
-            _escaped(line.message_id),
-            _json(line.to),
-            _json(line.cc) if line.cc else "[]",
-            _json(line.bcc) if line.bcc else "[]",
-            _json(line.context) if line.context else "{}",
-            _json(line.metadata) if line.metadata else "{}",
-            line.language,
-            line.timezone,
-            "\\N" if line.idempotency_key is None else line.idempotency_key,
+            str(message.id),
+            _escape(message.message_id),
+            _json(message.to),
+            _json(message.cc) if message.cc else "[]",
+            _json(message.bcc) if message.bcc else "[]",
+            _json(message.context) if message.context else "{}",
+            _json(message.metadata) if message.metadata else "{}",
+            message.language,
+            message.timezone,
+            "\\N" if message.idempotency_key is None else message.idempotency_key,
         )
     )
 
 
 def _json(value: object) -> str:
-    return _escaped(_encode(value))
+    return _escape(_encode(value))
 
 
 # Without looking for circles, which nothing that was encoded here has.
@@ -125,15 +139,15 @@ _encode = json.JSONEncoder(check_circular=False).encode
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """As PostgreSQL's documentation of ``COPY`` asks in its text format."""
     return text.translate(_ESCAPES) if "\\" in text or not text.isprintable() else text
 
 
-def _text(field: Field[Any, Any], value: Any) -> str:
-    """One value of a column that all lines have in common."""
+def _copy_value(field: Field[Any, Any], value: Any) -> str:
+    """One value of a column that all messages share."""
     if value is None:
         return "\\N"
     if isinstance(field, JSONField):
         return _json(value)
-    return _escaped(str(value))
+    return _escape(str(value))

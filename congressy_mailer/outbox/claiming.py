@@ -15,13 +15,13 @@ from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import Attachment, Batch, Message, Priority, State
-from ..models.transactions import database, without_conflicts
-from .batches import WITH_BATCH, watch
-from .recovery import abandoned, recover
-from .rows import WAITING, held, or_when_it_expires, rows
+from ..models.transactions import database, retry_on_conflict
+from .batches import WITH_BATCH, make_due_by
+from .recovery import find_abandoned, recover
+from .rows import WAITING, before_expiry_expression, claimed_row, rows
 
 # What has just been published is left to a worker that is free: only if none takes it, it is taken out of turn.
-_A_FREE_WORKERS_TURN = timedelta(milliseconds=100)
+_IDLE_WORKER_GRACE = timedelta(milliseconds=100)
 
 
 def claim(ids: Sequence[UUID], token: str, *, redelivered: bool = False) -> list[Message]:
@@ -32,15 +32,15 @@ def claim(ids: Sequence[UUID], token: str, *, redelivered: bool = False) -> list
 
     Args:
         ids: what the broker says; ids of messages that are gone, not due or taken are passed over.
-        token: from :func:`congressy_mailer.broker.processes.new_token`.
+        token: from :func:`congressy_mailer.broker.processes.new_claim_token`.
         redelivered: the broker gave this task out before: perhaps because its process died with these messages.
 
     Returns:
         The messages taken, with their attachments fetched, in the order they should be sent.
     """
     if redelivered:
-        recover(rows(abandoned(rows(ids))))
-    messages = _held_by(token, rows(ids)) if _claim_rows(ids, token) else []
+        recover(rows(find_abandoned(rows(ids))))
+    messages = _claimed_messages(token, rows(ids)) if _claim_rows(ids, token) else []
     if len(messages) < len(set(ids)):
         expire(ids)
     return messages
@@ -52,26 +52,26 @@ def batch_with_content(key: UUID) -> Batch | None:
     return batches.prefetch_related(Prefetch("attachments", Attachment.objects.using(database()))).first()
 
 
-def claim_of_batch(batch: Batch, token: str, limit: int) -> list[Message]:
+def claim_from_batch(batch: Batch, token: str, limit: int) -> list[Message]:
     """Take what comes next of a batch; what was refused temporarily and is due goes first.
 
     What its worker died of is not among it: that is claimed alone, by :func:`claim`.
 
     Args:
         batch: from :func:`batch_with_content`.
-        token: from :func:`congressy_mailer.broker.processes.new_token`.
+        token: from :func:`congressy_mailer.broker.processes.new_claim_token`.
         limit: the most that is taken.
     """
     now = timezone.now()
-    mine = _messages().filter(WITH_BATCH, batch=batch)
-    in_order = mine.order_by("priority", "id")
+    of_batch = _messages().filter(WITH_BATCH, batch=batch)
+    in_order = of_batch.order_by("priority", "id")
     for waiting in (
-        mine.filter(state=State.DEFERRED, due_at__lte=now).order_by("due_at"),
+        of_batch.filter(state=State.DEFERRED, due_at__lte=now).order_by("due_at"),
         in_order.filter(state=State.QUEUED, due_at=None),
         in_order.filter(state=State.SCHEDULED, send_at__lte=now),
     ):
-        if taken := _take(waiting, token, limit):
-            return _held_by(token, rows(taken), batch)
+        if claimed_ids := _claim_first(waiting, token, limit):
+            return _claimed_messages(token, rows(claimed_ids), batch)
     return []
 
 
@@ -83,22 +83,22 @@ def claim_waiting(token: str, limit: int, *, before: Priority | None = None) -> 
         limit: the most that is taken.
         before: only what is more urgent than this.
     """
-    patience = timezone.now() - _A_FREE_WORKERS_TURN
-    waiting = _messages().filter(batch=None, state=State.QUEUED, crashes=0, queued_at__lte=patience)
+    cutoff = timezone.now() - _IDLE_WORKER_GRACE
+    waiting = _messages().filter(batch=None, state=State.QUEUED, crashes=0, queued_at__lte=cutoff)
     if before is not None:
         waiting = waiting.filter(priority__lt=before)
-    taken = _take(waiting.filter(_unexpired(timezone.now())).order_by("priority", "id"), token, limit)
-    return _held_by(token, rows(taken)) if taken else []
+    claimed_ids = _claim_first(waiting.filter(_not_expired(timezone.now())).order_by("priority", "id"), token, limit)
+    return _claimed_messages(token, rows(claimed_ids)) if claimed_ids else []
 
 
-def anything_waiting() -> bool:
-    """Whether :func:`claim_waiting` would take something."""
-    patience = timezone.now() - _A_FREE_WORKERS_TURN
-    return _messages().filter(batch=None, state=State.QUEUED, crashes=0, queued_at__lte=patience).exists()
+def has_waiting_messages() -> bool:
+    """Whether :func:`claim_waiting` would claim a message."""
+    cutoff = timezone.now() - _IDLE_WORKER_GRACE
+    return _messages().filter(batch=None, state=State.QUEUED, crashes=0, queued_at__lte=cutoff).exists()
 
 
-@without_conflicts
-def _take(waiting: QuerySet[Message], token: str, limit: int) -> list[UUID]:
+@retry_on_conflict
+def _claim_first(waiting: QuerySet[Message], token: str, limit: int) -> list[UUID]:
     """Claim the first of these."""
     connection = connections[database()]
     if connection.features.has_select_for_update_skip_locked:
@@ -111,53 +111,55 @@ def _take(waiting: QuerySet[Message], token: str, limit: int) -> list[UUID]:
     if ids:
         now = timezone.now()
         rows(ids).filter(state__in=WAITING).update(
-            state=State.SENDING, token=token, due_at=now + mailer_settings().LEASE, begun_at=None,
+            state=State.SENDING, token=token, due_at=now + mailer_settings().LEASE, handover_started_at=None,
             queued_at=Coalesce("queued_at", Value(now, DateTimeField())),
         )  # fmt: skip
     return ids
 
 
-def _held_by(token: str, among: QuerySet[Message], batch: Batch | None = None) -> list[Message]:
+def _claimed_messages(token: str, queryset: QuerySet[Message], batch: Batch | None = None) -> list[Message]:
     """What this claim holds, with what it says, in the order it should be sent."""
     # Named, because a router may have related rows read from a replica that does not have them yet.
     attachments = Attachment.objects.using(database())
     related: list[Any] = [Prefetch("attachments", attachments)]
     if batch is None:
         related += [Prefetch("batch", Batch.objects.using(database())), Prefetch("batch__attachments", attachments)]
-    held = list(among.filter(state=State.SENDING, token=token).prefetch_related(*related))
+    claimed = list(queryset.filter(state=State.SENDING, token=token).prefetch_related(*related))
     if batch is not None:
-        for message in held:
+        for message in claimed:
             message.batch = batch
-    return sorted(held, key=lambda message: (message.priority, message.id))
+    return sorted(claimed, key=lambda message: (message.priority, message.id))
 
 
 def _messages() -> QuerySet[Message]:
     return Message.objects.using(database())
 
 
-@without_conflicts
+@retry_on_conflict
 def _claim_rows(ids: Sequence[UUID], token: str) -> int:
     now = timezone.now()
     claimable = _claimable(ids, now)
     if len(set(ids)) > 1:
         claimable = claimable.filter(crashes=0)
-    return claimable.update(state=State.SENDING, token=token, due_at=now + mailer_settings().LEASE, begun_at=None)
+    return claimable.update(
+        state=State.SENDING, token=token, due_at=now + mailer_settings().LEASE, handover_started_at=None
+    )
 
 
 def _claimable(ids: Sequence[UUID], now: datetime) -> QuerySet[Message]:
-    return rows(ids).filter(Q(state=State.QUEUED) | Q(state=State.DEFERRED, due_at__lte=now)).filter(_unexpired(now))
+    return rows(ids).filter(Q(state=State.QUEUED) | Q(state=State.DEFERRED, due_at__lte=now)).filter(_not_expired(now))
 
 
-def _unexpired(now: datetime) -> Q:
+def _not_expired(now: datetime) -> Q:
     return Q(expires_at__isnull=True) | Q(expires_at__gt=now)
 
 
-def suspects(ids: Sequence[UUID]) -> list[UUID]:
+def needing_solo(ids: Sequence[UUID]) -> list[UUID]:
     """Those of these messages that may be claimed, but only each alone."""
     return list(_claimable(ids, timezone.now()).filter(crashes__gt=0).order_by("id").values_list("id", flat=True))
 
 
-@without_conflicts
+@retry_on_conflict
 def expire(ids: Iterable[UUID]) -> None:
     """End those of these messages that nobody holds and whose ``expires_at`` is over."""
     now = timezone.now()
@@ -166,17 +168,17 @@ def expire(ids: Iterable[UUID]) -> None:
     )
 
 
-@without_conflicts
-def begin(token: str, key: UUID) -> bool:
+@retry_on_conflict
+def start_handover(token: str, key: UUID) -> bool:
     """Mark a claimed message as being handed over; returns whether the claim still holds.
 
     Only needed where a message that was begun must never be sent a second time.
     """
-    return bool(held(key, token).update(begun_at=timezone.now()))
+    return bool(claimed_row(key, token).update(handover_started_at=timezone.now()))
 
 
-@without_conflicts
-def note_route(token: str, ids: Iterable[UUID], via: str) -> None:
+@retry_on_conflict
+def set_route(token: str, ids: Iterable[UUID], route: str) -> None:
     """Write down which mail backend claimed messages are about to go over.
 
     Before they are handed over: a message whose worker dies then must not go over another one afterwards.
@@ -184,12 +186,12 @@ def note_route(token: str, ids: Iterable[UUID], via: str) -> None:
     Args:
         token: of the claim.
         ids: of the messages.
-        via: the backend's alias; empty: the one that the messages name.
+        route: the backend's alias; empty: the one that the messages name.
     """
-    rows(ids).filter(state=State.SENDING, token=token).update(via=via)
+    rows(ids).filter(state=State.SENDING, token=token).update(route=route)
 
 
-@without_conflicts
+@retry_on_conflict
 def release(token: str, messages: Iterable[Message], until: datetime | None = None) -> None:
     """Put claimed messages that were not handed over back on the queue; no attempt is counted.
 
@@ -203,28 +205,28 @@ def release(token: str, messages: Iterable[Message], until: datetime | None = No
     batches = {message.id: message.batch_id for message in messages if message.waits_with_batch}
     if batches:
         _release(batches, token, None)
-        watch([key for key in batches.values() if key], by=due_at)
+        make_due_by([key for key in batches.values() if key], by=due_at)
     if others := [message.id for message in messages if message.id not in batches]:
-        _release(others, token, or_when_it_expires(due_at))
+        _release(others, token, before_expiry_expression(due_at))
 
 
-def give_back(token: str) -> None:
-    """Put back whatever this claim holds: it is not known what that is."""
+def release_claim(token: str) -> None:
+    """Put back all messages that this claim holds, where it is not known which they are."""
     release(token, list(_messages().filter(state=State.SENDING, token=token)), timezone.now())
 
 
 def _release(ids: Iterable[UUID], token: str, due_at: Case | None) -> None:
-    held = rows(ids).filter(state=State.SENDING, token=token)
-    held.update(state=State.QUEUED, token="", due_at=due_at, begun_at=None)
+    claimed = rows(ids).filter(state=State.SENDING, token=token)
+    claimed.update(state=State.QUEUED, token="", due_at=due_at, handover_started_at=None)
 
 
-def unpublished(ids: Iterable[UUID]) -> None:
-    """The broker did not take these ids: let the next sweep see to them."""
+def mark_unpublished(ids: Iterable[UUID]) -> None:
+    """Make these messages due at once, since the broker did not take their ids."""
     # Without this they are found all the same, only later.
     with suppress(DatabaseError):
-        _publish_again(ids)
+        _make_due_now(ids)
 
 
-@without_conflicts
-def _publish_again(ids: Iterable[UUID]) -> None:
+@retry_on_conflict
+def _make_due_now(ids: Iterable[UUID]) -> None:
     rows(ids).filter(state=State.QUEUED).update(due_at=timezone.now())

@@ -11,14 +11,14 @@ from ..conf import mailer_settings
 from ..exceptions import InvalidTransition
 from ..models import Event, State
 from ..models.choices import FINAL
-from ..models.transactions import without_conflicts
+from ..models.transactions import retry_on_conflict
 from .rows import WAITING, change, rows
 
 #: States from which a person may send a message again.
 RETRYABLE = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED, State.HELD})
 
 
-@without_conflicts
+@retry_on_conflict
 def cancel(key: UUID) -> bool:
     """Take a message back that no worker holds; returns whether it could be."""
     now = timezone.now()
@@ -45,7 +45,7 @@ def resend(key: UUID) -> None:
 
 def _queue_again(key: UUID, states: frozenset[State], **values: object) -> None:
     now = timezone.now()
-    lost = now + mailer_settings().LOST_AFTER
+    lost_at = now + mailer_settings().LOST_AFTER
     changed = change(
         key,
         Q(state__in=states, content_dropped_at__isnull=True),
@@ -54,15 +54,15 @@ def _queue_again(key: UUID, states: frozenset[State], **values: object) -> None:
         state=Case(When(send_at__gt=now, then=Value(State.SCHEDULED)), default=Value(State.QUEUED)),
         due_at=Case(
             When(send_at__gt=now, then=F("send_at")),
-            When(expires_at__gt=now, expires_at__lt=lost, then=F("expires_at")),
-            default=Value(lost, DateTimeField()),
+            When(expires_at__gt=now, expires_at__lt=lost_at, then=F("expires_at")),
+            default=Value(lost_at, DateTimeField()),
         ),
         queued_at=Case(When(send_at__gt=now, then=None), default=Value(now, DateTimeField())),
         finished_at=None,
         # A time that is over would end it at once; one that is ahead still means what the caller meant.
         expires_at=Case(When(expires_at__gt=now, then=F("expires_at")), default=None),
         crashes=0,
-        alone=True,
+        detached=True,
         reason="",
         **values,
     )

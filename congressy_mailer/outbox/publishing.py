@@ -12,16 +12,16 @@ from django.db import connections, transaction
 
 from ..broker import sending
 from ..conf import mailer_settings
-from ..models.transactions import commits_by_hand, database
-from .batches import unpublished_batch
-from .claiming import unpublished
+from ..models.transactions import commits_manually, database
+from .batches import mark_batch_unpublished
+from .claiming import mark_unpublished
 
 
 def publish_on_commit(ids: Sequence[UUID]) -> None:
     """Publish these messages once the transaction that stored them has committed, all of its messages together."""
     connection = connections[database()]
-    if commits_by_hand(connection):
-        unpublished(ids)
+    if commits_manually(connection):
+        mark_unpublished(ids)
         return
     hooks: list[Any] = connection.run_on_commit
     last = next((hook for _, hook, _ in reversed(hooks) if isinstance(hook, _PublishHook)), None)
@@ -68,33 +68,37 @@ def publish(ids: Sequence[UUID], *, countdown: float | None = None) -> bool:
         part = ids[start : start + conf.SLICE_SIZE]
         if not (published and sending.send(sending.DELIVER, [str(key) for key in part], countdown=countdown)):
             published = False
-            unpublished(part)
+            mark_unpublished(part)
     return published
 
 
-def publish_batch_on_commit(key: UUID, round: int) -> None:
+def publish_batch_on_commit(key: UUID, generation: int) -> None:
     """The same for a batch, whose first task sees to it that there are as many as it needs: :func:`publish_batch`."""
     connection = connections[database()]
-    if commits_by_hand(connection):
-        unpublished_batch(key)
+    if commits_manually(connection):
+        mark_batch_unpublished(key)
         return
-    transaction.on_commit(partial(publish_batch, key, round, lead=True), using=connection.alias, robust=True)
+    transaction.on_commit(
+        partial(publish_batch, key, generation, starts_others=True), using=connection.alias, robust=True
+    )
 
 
-def publish_batch(key: UUID, round: int, *, lead: bool = False, countdown: float | None = None) -> bool:
+def publish_batch(key: UUID, generation: int, *, starts_others: bool = False, countdown: float | None = None) -> bool:
     """Ask for a task that works at a batch. Never raises, and never takes long.
 
     Args:
         key: of a batch that is stored.
-        round: the batch's round that it belongs to.
-        lead: it sees to it that there are as many as the batch needs.
+        generation: the batch's generation that it belongs to.
+        starts_others: the task publishes as many others as the batch needs.
         countdown: seconds until it begins; at once where it is ``None``.
 
     Returns:
         Whether the broker took it. If not, the sweep finds the batch.
     """
     queue = mailer_settings().BULK_QUEUE
-    published = sending.send(sending.DELIVER_BATCH, str(key), round, lead, queue=queue, countdown=countdown)
+    published = sending.send(
+        sending.DELIVER_BATCH, str(key), generation, starts_others, queue=queue, countdown=countdown
+    )
     if not published:
-        unpublished_batch(key)
+        mark_batch_unpublished(key)
     return published

@@ -1,4 +1,4 @@
-"""Writing down what became of a claimed message, as long as the claim is still ours."""
+"""Writing down what became of a claimed message, as long as the claim still holds."""
 
 from __future__ import annotations
 
@@ -12,46 +12,47 @@ from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import Batch, Event, Message, State
-from ..models.transactions import database, without_conflicts
+from ..models.transactions import database, retry_on_conflict
 from ..replies import Outcome, Reply
 from .backoff import LONGEST_COUNTDOWN, delay
-from .batches import watch
+from .batches import make_due_by
 from .retention import drop_content
-from .rows import held, no_later_than, tell
+from .rows import add_event, before_expiry, claimed_row
 
 _IN_DOUBT = " (in doubt: the server may have taken it)"
 
 
-@without_conflicts
+@retry_on_conflict
 def record(token: str, message: Message, outcome: Outcome) -> timedelta | None:
-    """Write down what became of a claimed message, unless the claim is no longer ours.
+    """Write down what became of a claimed message, unless the claim no longer holds it.
 
     Returns:
         How long until it should be tried again; ``None`` where it is final, or too far ahead for the broker.
     """
-    ours = held(message.id, token)
-    if not ours.exists():
+    row = claimed_row(message.id, token)
+    if not row.exists():
         return None
     wait = None
     if not outcome.deferred:
         _finish(token, message, outcome)
-    elif outcome.in_doubt and _is_enough(message):
+    elif outcome.in_doubt and _must_hold(message):
         # Those who were refused are answered: a person's retry() is for the others.
-        ours.update(
+        row.update(
             state=State.HELD, token="", due_at=None, finished_at=timezone.now(), attempts=F("attempts") + 1,
-            crashes=F("crashes") + 1, reason=_said(outcome.deferred) + _IN_DOUBT, remaining=list(outcome.deferred),
+            crashes=F("crashes") + 1, remaining=list(outcome.deferred),
+            reason=_format_replies(outcome.deferred) + _IN_DOUBT,
         )  # fmt: skip
     else:
         message.remaining = list(outcome.deferred)
         message.sent_at = message.sent_at or (timezone.now() if outcome.accepted else None)
-        reason = _said(outcome.deferred) + (_IN_DOUBT if outcome.in_doubt else "")
+        reason = _format_replies(outcome.deferred) + (_IN_DOUBT if outcome.in_doubt else "")
         wait = _defer(token, message, reason, str(outcome.reply), crashes=message.crashes + outcome.in_doubt)
     if outcome.deferred or outcome.rejected:
-        _tell_recipients(message.id, outcome)
+        _add_recipient_events(message.id, outcome)
     return wait
 
 
-@without_conflicts
+@retry_on_conflict
 def record_accepted(token: str, accepted: Sequence[tuple[Message, Reply]]) -> None:
     """Write down that all recipients of these claimed messages have theirs, in one statement.
 
@@ -64,7 +65,7 @@ def record_accepted(token: str, accepted: Sequence[tuple[Message, Reply]]) -> No
     key = Message._meta.pk
     assert key is not None
     ids = [key.get_db_prep_value(message.pk, connection) for message, _ in accepted]
-    moment = Message._meta.get_field("sent_at").get_db_prep_value(now, connection)
+    now_value = Message._meta.get_field("sent_at").get_db_prep_value(now, connection)
     replies = [value for key, (_, reply) in zip(ids, accepted, strict=True) for value in (key, str(reply))]
     quoted = connection.ops.quote_name
     # Django's ORM would take longer to put this together than the database does to carry it out.
@@ -75,18 +76,18 @@ def record_accepted(token: str, accepted: Sequence[tuple[Message, Reply]]) -> No
             reply = CASE id {"WHEN %s THEN %s " * len(ids)} END
         WHERE id IN ({", ".join(["%s"] * len(ids))}) AND state = %s AND token = %s
     """  # noqa: S608
-    values = [State.SENT.value, moment, moment, *replies, *ids, State.SENDING.value, token]
+    values = [State.SENT.value, now_value, now_value, *replies, *ids, State.SENDING.value, token]
     with connection.cursor() as cursor:
         cursor.execute(statement, values)
 
 
-def _is_enough(message: Message) -> bool:
+def _must_hold(message: Message) -> bool:
     """A server that takes too long to say that it has a mail would get it again and again."""
     conf = mailer_settings()
     return conf.ON_CRASH == "hold" or message.crashes + 1 >= conf.MAX_CRASHES
 
 
-def _said(replies: Mapping[str, Reply]) -> str:
+def _format_replies(replies: Mapping[str, Reply]) -> str:
     return "; ".join(f"{recipient}: {reply}" for recipient, reply in replies.items())
 
 
@@ -94,32 +95,32 @@ def _finish(token: str, message: Message, outcome: Outcome) -> None:
     now = timezone.now()
     sent_at = message.sent_at or (now if outcome.accepted else None)
     state = State.SENT if sent_at is not None else State.FAILED
-    held(message.id, token).update(
+    claimed_row(message.id, token).update(
         state=state, token="", due_at=None, finished_at=now, sent_at=sent_at, attempts=F("attempts") + 1,
-        reply=str(outcome.reply), reason=_said(outcome.rejected), remaining=None,
+        reply=str(outcome.reply), reason=_format_replies(outcome.rejected), remaining=None,
     )  # fmt: skip
-    _forget_if_sensitive(message, state)
+    _drop_content_if_sensitive(message, state)
 
 
-def _forget_if_sensitive(message: Message, state: State) -> None:
+def _drop_content_if_sensitive(message: Message, state: State) -> None:
     # What failed may be sent again by a person: see retention.
     if message.sensitive and state == State.SENT:
         drop_content([message.id])
 
 
-@without_conflicts
+@retry_on_conflict
 def postpone(token: str, key: UUID, reason: str) -> timedelta | None:
     """Put a claimed message aside that this worker cannot compose yet: tried again like a temporary refusal."""
-    message = held(key, token).first()
+    message = claimed_row(key, token).first()
     return _defer(token, message, reason, None) if message is not None else None
 
 
-@without_conflicts
+@retry_on_conflict
 def fail(token: str, key: UUID, reason: str) -> None:
     """End a claimed message that can never be sent."""
     now = timezone.now()
-    if held(key, token).update(state=State.FAILED, token="", due_at=None, finished_at=now, reason=reason):
-        tell(key, Event.Type.FAILED, now, detail=reason)
+    if claimed_row(key, token).update(state=State.FAILED, token="", due_at=None, finished_at=now, reason=reason):
+        add_event(key, Event.Type.FAILED, now, detail=reason)
 
 
 def _defer(
@@ -137,27 +138,27 @@ def _defer(
         values["reply"] = reply
     if crashes is not None:
         values["crashes"] = crashes
-    ours = held(message.id, token)
+    row = claimed_row(message.id, token)
     if now + wait > (message.queued_at or message.created_at) + conf.RETRY_FOR:
-        given_up = f"Given up after {conf.RETRY_FOR}: {reason}"
+        reason = f"Given up after {conf.RETRY_FOR}: {reason}"
         state = State.SENT if message.sent_at else State.FAILED
-        if ours.update(state=state, due_at=None, finished_at=now, reason=given_up, **values):
-            tell(message.id, Event.Type.FAILED, now, detail=given_up)
-            _forget_if_sensitive(message, state)
+        if row.update(state=state, due_at=None, finished_at=now, reason=reason, **values):
+            add_event(message.id, Event.Type.FAILED, now, detail=reason)
+            _drop_content_if_sensitive(message, state)
         return None
-    due_at = no_later_than(message, now + wait)
-    if not ours.update(state=State.DEFERRED, due_at=due_at, reason=reason, **values):
+    due_at = before_expiry(message, now + wait)
+    if not row.update(state=State.DEFERRED, due_at=due_at, reason=reason, **values):
         return None
     if message.batch_id and message.waits_with_batch and not crashes:
-        watch([message.batch_id], by=due_at)
+        make_due_by([message.batch_id], by=due_at)
     if reply is None:
-        tell(message.id, Event.Type.DEFERRED, now, detail=reason)
+        add_event(message.id, Event.Type.DEFERRED, now, detail=reason)
     # What waits with its batch is taken again by a task of the batch.
     return wait if wait <= LONGEST_COUNTDOWN and not message.waits_with_batch else None
 
 
-@without_conflicts
-def hasten(held_back_until: datetime) -> None:
+@retry_on_conflict
+def make_due_now(held_back_until: datetime) -> None:
     """Let the next sweep publish what was held back until then: what it waited for is known already.
 
     Args:
@@ -167,12 +168,12 @@ def hasten(held_back_until: datetime) -> None:
         table.using(database()).filter(due_at=held_back_until).update(due_at=timezone.now())
 
 
-def _tell_recipients(key: UUID, outcome: Outcome) -> None:
+def _add_recipient_events(key: UUID, outcome: Outcome) -> None:
     now = timezone.now()
-    said = [(Event.Type.ACCEPTED, recipient, str(outcome.reply)) for recipient in outcome.accepted]
-    said += [(Event.Type.DEFERRED, recipient, str(reply)) for recipient, reply in outcome.deferred.items()]
-    said += [(Event.Type.REJECTED, recipient, str(reply)) for recipient, reply in outcome.rejected.items()]
+    events = [(Event.Type.ACCEPTED, recipient, str(outcome.reply)) for recipient in outcome.accepted]
+    events += [(Event.Type.DEFERRED, recipient, str(reply)) for recipient, reply in outcome.deferred.items()]
+    events += [(Event.Type.REJECTED, recipient, str(reply)) for recipient, reply in outcome.rejected.items()]
     Event.objects.using(database()).bulk_create(
         Event(message_id=key, type=event, at=now, recipient=recipient, detail=detail)
-        for event, recipient, detail in said
+        for event, recipient, detail in events
     )

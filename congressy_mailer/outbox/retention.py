@@ -24,7 +24,7 @@ from django.utils import timezone
 from ..conf import mailer_settings
 from ..models import ATTACHMENT_FOLDER, Attachment, Batch, Event, Message, State, WebhookBatch, attachment_storage
 from ..models.choices import FINAL
-from ..models.transactions import database, without_conflicts
+from ..models.transactions import database, retry_on_conflict
 from .rows import rows
 
 logger = logging.getLogger("congressy_mailer.retention")
@@ -33,7 +33,7 @@ logger = logging.getLogger("congressy_mailer.retention")
 _CHUNK = 500
 
 # Whoever has not come to the end of a batch's recipients by then does not go on with it.
-_LONGEST_STORING = timedelta(days=7)
+_LONGEST_SUBMISSION = timedelta(days=7)
 
 
 def purge() -> bool:
@@ -54,7 +54,7 @@ def purge() -> bool:
         _drop_content_of_batches(),
         _delete_old_batches(),
         _delete_old_webhooks(),
-        _delete_old_events_of_others(),
+        _delete_old_unmatched_events(),
     ]
     return any(chunk >= _CHUNK for chunk in chunks)
 
@@ -64,11 +64,9 @@ def _finished_before(keep: timedelta) -> QuerySet[Message]:
 
 
 def _drop_sensitive_content() -> int:
-    waiting_for_a_person = Q(state__in=(State.FAILED, State.HELD))
-    patience = timezone.now() - mailer_settings().RETRY_FOR
-    return _drop(
-        _finished_before(timedelta(0)).filter(~waiting_for_a_person | Q(finished_at__lt=patience), sensitive=True)
-    )
+    may_be_retried = Q(state__in=(State.FAILED, State.HELD))
+    cutoff = timezone.now() - mailer_settings().RETRY_FOR
+    return _drop(_finished_before(timedelta(0)).filter(~may_be_retried | Q(finished_at__lt=cutoff), sensitive=True))
 
 
 def _drop_old_content() -> int:
@@ -79,11 +77,11 @@ def _drop_old_content() -> int:
 
 
 def _drop(old: QuerySet[Message]) -> int:
-    found = old.filter(content_dropped_at__isnull=True).order_by("finished_at").values_list("id", flat=True)
-    return drop_content(list(found[:_CHUNK]))
+    ids = old.filter(content_dropped_at__isnull=True).order_by("finished_at").values_list("id", flat=True)
+    return drop_content(list(ids[:_CHUNK]))
 
 
-@without_conflicts
+@retry_on_conflict
 def drop_content(ids: Collection[UUID]) -> int:
     """Forget what messages said: subject, text, context and attachments. Who got them and when stays.
 
@@ -112,23 +110,25 @@ def _droppable_attachments() -> QuerySet[Attachment]:
 
 def _is_settled(prefix: str = "") -> Q:
     """No further recipient comes to a batch: its caller has come to the end, was stopped, or broke off long ago."""
-    long_ago = timezone.now() - _LONGEST_STORING
+    long_ago = timezone.now() - _LONGEST_SUBMISSION
     ended = Q(**{f"{prefix}stored_at__isnull": False}) | Q(**{f"{prefix}cancelled_at__isnull": False})
     return ended | Q(**{f"{prefix}created_at__lt": long_ago})
 
 
-@without_conflicts
+@retry_on_conflict
 def _drop_content_of_batches() -> int:
-    telling = Message.objects.using(database()).filter(batch=OuterRef("pk"), content_dropped_at__isnull=True)
-    silent = Batch.objects.using(database()).filter(_is_settled(), ~Exists(telling), content_dropped_at__isnull=True)
-    ids = list(silent.order_by("created_at").values_list("id", flat=True)[:_CHUNK])
+    with_content = Message.objects.using(database()).filter(batch=OuterRef("pk"), content_dropped_at__isnull=True)
+    without_content = Batch.objects.using(database()).filter(
+        _is_settled(), ~Exists(with_content), content_dropped_at__isnull=True
+    )
+    ids = list(without_content.order_by("created_at").values_list("id", flat=True)[:_CHUNK])
     Batch.objects.using(database()).filter(id__in=ids).update(
         context=None, subject="", text="", html="", headers={}, problems=[], content_dropped_at=timezone.now()
     )
     return len(ids)
 
 
-@without_conflicts
+@retry_on_conflict
 def _delete_old_batches() -> int:
     keep = mailer_settings().KEEP_MESSAGES
     if keep is None:
@@ -144,7 +144,7 @@ def _delete_old_batches() -> int:
     return len(ids)
 
 
-@without_conflicts
+@retry_on_conflict
 def _delete_old_webhooks() -> int:
     """Batches of events that have been processed or set aside; what still waits for a worker stays."""
     limit = timezone.now() - mailer_settings().KEEP_WEBHOOKS
@@ -154,8 +154,8 @@ def _delete_old_webhooks() -> int:
     return len(ids)
 
 
-@without_conflicts
-def _delete_old_events_of_others() -> int:
+@retry_on_conflict
+def _delete_old_unmatched_events() -> int:
     """Events of mails that are none of ours, or not known any more."""
     keep = mailer_settings().KEEP_MESSAGES
     if keep is None:
@@ -168,18 +168,18 @@ def _delete_old_events_of_others() -> int:
 
 def _remove_files(attachments: Iterable[Attachment]) -> int:
     """Delete files, and their rows once the file is gone: what a storage refuses now is tried at the next purge."""
-    gone = []
+    deleted = []
     try:
         for attachment in attachments:
             file = attachment.file
             if _remove_file(file.storage, str(file.name), f"The file of attachment {attachment.id}"):
-                gone.append(attachment.id)
+                deleted.append(attachment.id)
     finally:
-        _delete_rows(gone)
-    return len(gone)
+        _delete_rows(deleted)
+    return len(deleted)
 
 
-def _remove_file(storage: Storage, path: str, what: str) -> bool:
+def _remove_file(storage: Storage, path: str, name: str) -> bool:
     """Whether the file is gone."""
     try:
         storage.delete(path)
@@ -188,12 +188,12 @@ def _remove_file(storage: Storage, path: str, what: str) -> bool:
     except SoftTimeLimitExceeded:
         raise
     except Exception as error:
-        logger.warning("%s cannot be deleted now: %s: %s", what, type(error).__name__, error)
+        logger.warning("%s cannot be deleted now: %s: %s", name, type(error).__name__, error)
         return False
     return True
 
 
-@without_conflicts
+@retry_on_conflict
 def _delete_rows(ids: Collection[UUID]) -> None:
     Attachment.objects.using(database()).filter(id__in=sorted(ids)).delete()
 
@@ -210,7 +210,7 @@ def _delete_old_messages() -> int:
     return len(ids)
 
 
-@without_conflicts
+@retry_on_conflict
 def _delete(ids: Collection[UUID]) -> None:
     # Locked before it is looked at what belongs to them: an event of SparkPost's may be coming at this moment.
     list(rows(ids).order_by("id").select_for_update().values_list("id", flat=True))
@@ -233,7 +233,7 @@ def remove_orphans(after: date | None) -> date:
     storage = attachment_storage()
     until = (timezone.now() - timedelta(days=2)).date()
     days = [day for day in _days(storage) if day <= until and (after is None or day > after)]
-    unfinished = [day for day in days if not _remove_unknown(storage, day)]
+    unfinished = [day for day in days if not _remove_orphans_of(storage, day)]
     return unfinished[0] - timedelta(days=1) if unfinished else until
 
 
@@ -247,15 +247,15 @@ def _days(storage: Storage) -> list[date]:
     return sorted(days)
 
 
-def _remove_unknown(storage: Storage, day: date) -> bool:
+def _remove_orphans_of(storage: Storage, day: date) -> bool:
     """Whether none is left."""
     folder = f"{ATTACHMENT_FOLDER}/{day}"
     paths = [f"{folder}/{name}" for name in storage.listdir(folder)[1]]
     removed = True
     for start in range(0, len(paths), _CHUNK):
-        some = paths[start : start + _CHUNK]
-        known = set(Attachment.objects.using(database()).filter(file__in=some).values_list("file", flat=True))
-        for path in some:
+        chunk = paths[start : start + _CHUNK]
+        known = set(Attachment.objects.using(database()).filter(file__in=chunk).values_list("file", flat=True))
+        for path in chunk:
             if path not in known:
                 removed &= _remove_file(storage, path, f"The file {path}, which has no row,")
     return removed

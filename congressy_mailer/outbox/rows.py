@@ -10,7 +10,7 @@ from django.db.models import Case, DateTimeField, F, Q, QuerySet, Value, When
 from django.utils import timezone
 
 from ..models import Event, Message, State
-from ..models.transactions import database, without_conflicts
+from ..models.transactions import database, retry_on_conflict
 
 #: States in which no worker holds a message and something is still to be done.
 WAITING = (State.SCHEDULED, State.QUEUED, State.DEFERRED)
@@ -22,30 +22,30 @@ def rows(ids: Iterable[UUID]) -> QuerySet[Message]:
     return Message.objects.using(database()).filter(id__in=sorted(ids))
 
 
-def held(key: UUID, token: str) -> QuerySet[Message]:
+def claimed_row(key: UUID, token: str) -> QuerySet[Message]:
     """This message, if the claim with this token still holds it."""
     return rows([key]).filter(state=State.SENDING, token=token)
 
 
-@without_conflicts
+@retry_on_conflict
 def change(key: UUID, condition: Q, event: Event.Type, **values: object) -> bool:
-    """One message's change together with the event that tells of it."""
+    """One message's change together with the event that records it."""
     if not rows([key]).filter(condition).update(**values):
         return False
-    tell(key, event, timezone.now(), detail=str(values.get("reason", "")))
+    add_event(key, event, timezone.now(), detail=str(values.get("reason", "")))
     return True
 
 
-def tell(key: UUID, event: Event.Type, at: datetime, recipient: str = "", detail: str = "") -> None:
+def add_event(key: UUID, event: Event.Type, at: datetime, recipient: str = "", detail: str = "") -> None:
     """Write down what happened to a message."""
     Event.objects.using(database()).create(message_id=key, type=event, at=at, recipient=recipient, detail=detail)
 
 
-def no_later_than(message: Message, when: datetime) -> datetime:
-    """A message that expires must be looked at by then."""
+def before_expiry(message: Message, when: datetime) -> datetime:
+    """This time, or the time at which the message expires where that is earlier."""
     return min(when, message.expires_at) if message.expires_at is not None else when
 
 
-def or_when_it_expires(when: datetime) -> Case:
+def before_expiry_expression(when: datetime) -> Case:
     """The same for many messages at once, in the database."""
     return Case(When(expires_at__lt=when, then=F("expires_at")), default=Value(when, DateTimeField()))

@@ -9,20 +9,20 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from ..broker.processes import new_token
+from ..broker.processes import new_claim_token
 from ..conf import mailer_settings
 from ..models import Message, State
-from ..models.transactions import database, without_conflicts
+from ..models.transactions import database, retry_on_conflict
 from .batches import WITH_BATCH
 from .claiming import expire
-from .recovery import abandoned, recover
-from .rows import WAITING, or_when_it_expires, rows
+from .recovery import find_abandoned, recover
+from .rows import WAITING, before_expiry_expression, rows
 
 # One sweep takes no more than this in each state; the next one comes soon enough.
 _LIMIT = 1000
 
 
-def sweep(passed_the_queue: datetime | None = None) -> list[UUID]:
+def sweep(drained_until: datetime | None = None) -> list[UUID]:
     """Find what is due and not moving, and make it ready to be published.
 
     Scheduled and deferred messages whose time has come, published ones that the broker has lost, and claimed ones
@@ -30,32 +30,34 @@ def sweep(passed_the_queue: datetime | None = None) -> list[UUID]:
     row is taken by one of them.
 
     Args:
-        passed_the_queue: when something was published that has come through the queue by now. Ids that went into the
-            queue before it must have come out before it too: those of messages which are still queued were lost,
-            however long the queue is. ``None``: nothing is known of the queue, and queued messages are left alone.
+        drained_until: the queue has been drained of everything published until then, since a task of that time has
+            come through it. Messages that were published before and are still queued were lost, however long the
+            queue is. ``None``: nothing is known of the queue, and queued messages are left alone.
 
     Returns:
         Ids to be published.
     """
     now = timezone.now()
-    found = list(_due(now, passed_the_queue))
+    candidates = list(_due(now, drained_until))
     ready: list[UUID] = []
     # Nothing is written, and no lock is taken, where there is nothing to do: almost always.
-    if expired := [message.id for message in found if message.expires_at is not None and message.expires_at <= now]:
+    if expired := [
+        message.id for message in candidates if message.expires_at is not None and message.expires_at <= now
+    ]:
         expire(expired)
-    if over := [message.id for message in found if message.state == State.SENDING]:
-        ready += recover(rows(over).filter(due_at__lte=now))
+    if expired_leases := [message.id for message in candidates if message.state == State.SENDING]:
+        ready += recover(rows(expired_leases).filter(due_at__lte=now))
     # Without waiting for the lease: a worker that was killed and has been started again finds what it held.
-    if left := abandoned(_messages().filter(state=State.SENDING)):
-        ready += recover(rows(left))
-    if waiting := [message.id for message in found if message.state in WAITING]:
-        ready += _take_due(waiting, now, passed_the_queue)
+    if abandoned := find_abandoned(_messages().filter(state=State.SENDING)):
+        ready += recover(rows(abandoned))
+    if waiting := [message.id for message in candidates if message.state in WAITING]:
+        ready += _claim_due(waiting, now, drained_until)
     return ready
 
 
-def _due(now: datetime, passed_the_queue: datetime | None) -> Iterator[Message]:
+def _due(now: datetime, drained_until: datetime | None) -> Iterator[Message]:
     """State by state, so that each is a range of one index, and a long queue does not hide the rest."""
-    for state, until in _limits(now, passed_the_queue).items():
+    for state, until in _due_limits(now, drained_until).items():
         due = _messages().filter(state=state, due_at__lte=until).order_by("due_at")
         if state == State.DEFERRED:
             # The others are for the tasks of their batches.
@@ -63,29 +65,29 @@ def _due(now: datetime, passed_the_queue: datetime | None) -> Iterator[Message]:
         yield from due.only("id", "state", "expires_at")[:_LIMIT]
 
 
-def _limits(now: datetime, passed_the_queue: datetime | None) -> dict[State, datetime]:
+def _due_limits(now: datetime, drained_until: datetime | None) -> dict[State, datetime]:
     limits = {State.SCHEDULED: now, State.DEFERRED: now, State.SENDING: now}
-    if passed_the_queue is not None:
-        limits[State.QUEUED] = min(now, passed_the_queue)
+    if drained_until is not None:
+        limits[State.QUEUED] = min(now, drained_until)
     return limits
 
 
-@without_conflicts
-def _take_due(ids: Sequence[UUID], now: datetime, passed_the_queue: datetime | None) -> list[UUID]:
-    token = new_token("sweep")
+@retry_on_conflict
+def _claim_due(ids: Sequence[UUID], now: datetime, drained_until: datetime | None) -> list[UUID]:
+    token = new_claim_token("sweep")
     conditions = Q()
-    for state, until in _limits(now, passed_the_queue).items():
+    for state, until in _due_limits(now, drained_until).items():
         if state in WAITING:
             conditions |= Q(state=state, due_at__lte=until)
     due = rows(ids).filter(conditions)
     due.filter(queued_at__isnull=True).update(queued_at=now)
-    due.update(state=State.QUEUED, token=token, due_at=or_when_it_expires(now + mailer_settings().LOST_AFTER))
+    due.update(state=State.QUEUED, token=token, due_at=before_expiry_expression(now + mailer_settings().LOST_AFTER))
     return list(rows(ids).filter(state=State.QUEUED, token=token).values_list("id", flat=True))
 
 
-def overdue(by: timedelta) -> int:
+def count_overdue(by: timedelta) -> int:
     """How many messages should have been looked at for longer than this. Those in the queue are not counted."""
-    states = list(_limits(timezone.now(), None))
+    states = list(_due_limits(timezone.now(), None))
     return _messages().filter(state__in=states, due_at__lte=timezone.now() - by).count()
 
 

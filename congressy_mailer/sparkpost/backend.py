@@ -11,9 +11,9 @@ from django.views.decorators.debug import sensitive_variables
 
 from ..exceptions import SparkPostError
 from ..mime.addresses import ascii_address, bare_address
-from ..mime.writer import written
-from .client import Client, Key, api_client
-from .transmissions import ToSend, encoded, one, to_of
+from ..mime.writer import as_bytes
+from .client import ApiKey, Client, api_client
+from .transmissions import TransmissionMail, encode_request, to_addresses, transmission
 
 
 class EmailBackend(BaseEmailBackend):
@@ -36,7 +36,7 @@ class EmailBackend(BaseEmailBackend):
         # Django 6.1 knows it no longer, and leaves it to each backend.
         super().__init__(**options)
         self.fail_silently = fail_silently
-        self._key = Key(api_key) if api_key else None
+        self._key = ApiKey(api_key) if api_key else None
         self._host = host
 
     def client(self) -> Client:
@@ -69,9 +69,11 @@ class EmailBackend(BaseEmailBackend):
         recipients = [ascii_address(bare_address(address)) for address in mail.recipients()]
         if not recipients:
             return False
-        request = one(ToSend(written(mail, eight_bit=False), list(dict.fromkeys(recipients)), to_of(mail.to)))
+        request = transmission(
+            TransmissionMail(as_bytes(mail, eight_bit=False), list(dict.fromkeys(recipients)), to_addresses(mail.to))
+        )
         transmissions = self.client().transmissions
-        results = transmissions.request("POST", transmissions.uri, data=encoded(request))
+        results = transmissions.request("POST", transmissions.uri, data=encode_request(request))
         refused = isinstance(results, dict) and results.get("total_accepted_recipients") == 0
         if refused:
             raise SparkPostError("SparkPost has taken the mail for none of its recipients.", status=200)

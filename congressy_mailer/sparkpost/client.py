@@ -22,13 +22,13 @@ from sparkpost.base import RequestsTransport
 
 from ..conf import mailer_settings
 from ..exceptions import SparkPostError
-from ..replies import readable
+from ..replies import printable_text
 
 # As the last part of a path.
 _ADDRESS = re.compile(r"/[^/]*(?:@|%40).*$")
 
 # Seconds, of what is asked for in Retry-After: nobody means more, and no clock counts as far as some numbers go.
-_LONGEST_WAIT = 86400.0
+_MAX_RETRY_AFTER = 86400.0
 
 
 class Client(sparkpost.SparkPost):  # type: ignore[misc]
@@ -53,10 +53,10 @@ def api_client(key: str | None = None, host: str | None = None) -> Client:
     key = key or conf.SPARKPOST_API_KEY
     if key is None:
         raise SparkPostError("CONGRESSY_MAILER['SPARKPOST_API_KEY'] is not set: SparkPost's HTTP API cannot be used.")
-    return Client(Key(key), host or conf.SPARKPOST_API_HOST)
+    return Client(ApiKey(key), host or conf.SPARKPOST_API_HOST)
 
 
-class Key(str):
+class ApiKey(str):
     """A text that is shown to nobody who looks at variables."""
 
     __slots__ = ()
@@ -65,14 +65,14 @@ class Key(str):
         return "'********'"
 
 
-class _Connections(threading.local):
+class _ThreadLocalSession(threading.local):
     """Those of one thread, kept for its next call."""
 
     def __init__(self) -> None:
         self.session = requests.Session()
 
 
-_connections = _Connections()
+_thread_local = _ThreadLocalSession()
 
 
 class Transport(RequestsTransport):  # type: ignore[misc]
@@ -83,39 +83,41 @@ class Transport(RequestsTransport):  # type: ignore[misc]
         pass
 
     @sensitive_variables()
-    def request(self, method: str, uri: str, headers: dict[str, str], *, whole: bool = False, **options: Any) -> Any:
+    def request(
+        self, method: str, uri: str, headers: dict[str, str], *, full_response: bool = False, **options: Any
+    ) -> Any:
         """Ask, and return what is in ``results``; ``True`` where there is no answer to give.
 
         Args:
             method: of HTTP.
             uri: whole.
             headers: the key among them.
-            whole: return the answer as it is, with what is beside ``results``.
+            full_response: return the answer as it is, with what is beside ``results``.
             options: further arguments of ``requests``: ``params`` and ``data``.
 
         Raises:
             SparkPostError: SparkPost says no, or cannot be asked. ``status`` tells which.
         """
         try:
-            answer = self._ask(method, uri, headers, options)
+            answer = self._send(method, uri, headers, options)
         except (OSError, UnicodeError) as error:
             problem = SparkPostError(
-                f"SparkPost's HTTP API cannot be reached at {_place(uri)}: {_said(error)}",
-                in_doubt=not _unasked(error),
+                f"SparkPost's HTTP API cannot be reached at {_safe_uri(uri)}: {_describe(error)}",
+                in_doubt=not _was_never_sent(error),
             )
         else:
             if isinstance(answer, SparkPostError):
                 problem = answer
-            elif whole or not isinstance(answer, dict):
+            elif full_response or not isinstance(answer, dict):
                 return answer
             else:
                 return answer.get("results", answer)
         raise problem from None
 
     @sensitive_variables()
-    def _ask(self, method: str, uri: str, headers: dict[str, str], options: dict[str, Any]) -> Any:
+    def _send(self, method: str, uri: str, headers: dict[str, str], options: dict[str, Any]) -> Any:
         seconds = mailer_settings().SPARKPOST_API_TIMEOUT.total_seconds()
-        response = _connections.session.request(
+        response = _thread_local.session.request(
             method,
             uri,
             headers=headers,
@@ -134,7 +136,7 @@ class Transport(RequestsTransport):  # type: ignore[misc]
             answer = None
         if 200 <= response.status_code < 300 and answer is not None:
             return answer
-        return _refusal(response, answer, headers.get("Authorization", ""))
+        return _api_error(response, answer, headers.get("Authorization", ""))
 
 
 # The package's class has no annotations.
@@ -142,7 +144,7 @@ Client.TRANSPORT_CLASS = Transport
 
 
 @sensitive_variables()
-def _refusal(response: requests.Response, answer: Any, key: str) -> SparkPostError:
+def _api_error(response: requests.Response, answer: Any, key: str) -> SparkPostError:
     """What SparkPost said when it said no; the key, where somebody on the way repeats it, left out."""
     errors = answer.get("errors") if isinstance(answer, dict) else None
     codes, texts = [], []
@@ -151,17 +153,17 @@ def _refusal(response: requests.Response, answer: Any, key: str) -> SparkPostErr
             codes.append(str(error.get("code", "")))
             words = [str(error[name]) for name in ("message", "description") if error.get(name)]
             texts.append(": ".join(words))
-    said = "; ".join(texts) or response.text
-    said = (said.replace(key, "********") if key else said)[:500]
+    text = "; ".join(texts) or response.text
+    text = (text.replace(key, "********") if key else text)[:500]
     return SparkPostError(
-        f"SparkPost's HTTP API answered {response.status_code} at {_place(response.url)}: {readable(said)}",
+        f"SparkPost's HTTP API answered {response.status_code} at {_safe_uri(response.url)}: {printable_text(text)}",
         status=response.status_code,
         codes=tuple(filter(None, codes)),
-        retry_after=_seconds(response.headers.get("Retry-After")),
+        retry_after=_retry_after_seconds(response.headers.get("Retry-After")),
     )
 
 
-def _seconds(retry_after: str | None) -> float | None:
+def _retry_after_seconds(retry_after: str | None) -> float | None:
     """RFC 9110 §10.2.3: a number of seconds, or a date."""
     if retry_after is None:
         return None
@@ -172,10 +174,10 @@ def _seconds(retry_after: str | None) -> float | None:
             seconds = (parsedate_to_datetime(retry_after) - timezone.now()).total_seconds()
     except (OverflowError, TypeError, ValueError):
         return None
-    return min(max(0.0, seconds), _LONGEST_WAIT)
+    return min(max(0.0, seconds), _MAX_RETRY_AFTER)
 
 
-def _unasked(error: Exception) -> bool:
+def _was_never_sent(error: Exception) -> bool:
     """Whether nothing was sent, for certain: else nobody knows how far it came."""
     if not isinstance(error, requests.RequestException) or isinstance(error, ValueError | requests.ConnectTimeout):
         # What it was to be asked with is wrong: the file of certificates, the key, the host's name.
@@ -190,12 +192,12 @@ def _unasked(error: Exception) -> bool:
     )
 
 
-def _said(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """In few words: those of ``requests`` repeat the URL with all that is in it."""
     reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return readable(f"{type(error).__name__}: {type(reason).__name__}" if reason else type(error).__name__)
+    return printable_text(f"{type(error).__name__}: {type(reason).__name__}" if reason else type(error).__name__)
 
 
-def _place(uri: str) -> str:
+def _safe_uri(uri: str) -> str:
     """Without what is asked for: an address may be in it."""
     return _ADDRESS.sub("/…", uri.partition("?")[0])

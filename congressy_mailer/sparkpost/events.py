@@ -17,7 +17,7 @@ from uuid import UUID
 
 from ..mime.addresses import comparable_address
 from ..models import BounceCategory, Event
-from ..replies import readable
+from ..replies import printable_text
 from ..signals import TrackedEvent
 from . import MESSAGE_KEY
 
@@ -65,13 +65,13 @@ _LONGEST_ADDRESS = 320
 _LONGEST_WORD = 64
 
 # No clock is so wrong. One event from the far future would decide for ever what became of a mail.
-_AHEAD = timedelta(days=1)
+_MAX_AHEAD = timedelta(days=1)
 # There were no webhooks before, and some databases have no times long ago.
-_FIRST = datetime(2000, 1, 1, tzinfo=UTC)
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ParsedEvent:
     """One event, as it came."""
 
     #: SparkPost's id of it, or what stands for it: the same event has the same.
@@ -82,18 +82,18 @@ class Told:
     event: TrackedEvent
 
 
-def read(batch: Iterable[object], received_at: datetime) -> Iterator[Told]:
+def parse_events(batch: Iterable[object], received_at: datetime) -> Iterator[ParsedEvent]:
     """The events of a batch.
 
     Args:
         batch: its JSON: a list of ``{"msys": {CLASS: EVENT}}``.
         received_at: when it came, which stands for times that cannot be read.
     """
-    for event in found_in(batch):
-        yield _read(event, received_at)
+    for event in raw_events(batch):
+        yield _parse(event, received_at)
 
 
-def found_in(batch: Iterable[object]) -> Iterator[dict[str, Any]]:
+def raw_events(batch: Iterable[object]) -> Iterator[dict[str, Any]]:
     """The events of a batch as SparkPost writes them. A ping has none."""
     for item in batch:
         classes = item.get("msys") if isinstance(item, dict) else None
@@ -102,32 +102,32 @@ def found_in(batch: Iterable[object]) -> Iterator[dict[str, Any]]:
                 yield event
 
 
-def _read(event: Mapping[str, Any], received_at: datetime) -> Told:
+def _parse(event: Mapping[str, Any], received_at: datetime) -> ParsedEvent:
     name = _text(event.get("type"))[:_LONGEST_WORD]
-    what = TYPES.get(name, Type.OTHER)
-    if what == Type.COMPLAINED and _text(event.get("fbtype")) == "not-spam":
+    kind = TYPES.get(name, Type.OTHER)
+    if kind == Type.COMPLAINED and _text(event.get("fbtype")) == "not-spam":
         # RFC 6430: somebody took it out of the spam folder.
-        what = Type.OTHER
+        kind = Type.OTHER
     recipient = _text(event.get("rcpt_to")) or _text(event.get("raw_rcpt_to"))
-    given = event.get("rcpt_meta")
-    metadata = dict(given) if isinstance(given, dict) else {}
-    ours = metadata.pop(MESSAGE_KEY, None)
-    bounce_class = _whole(event.get("bounce_class")) if what == Type.BOUNCED else None
-    category = "" if what != Type.BOUNCED else BOUNCE_CATEGORIES.get(bounce_class or 0, BounceCategory.UNDETERMINED)
+    raw_metadata = event.get("rcpt_meta")
+    metadata = dict(raw_metadata) if isinstance(raw_metadata, dict) else {}
+    message_key = metadata.pop(MESSAGE_KEY, None)
+    bounce_class = _small_int(event.get("bounce_class")) if kind == Type.BOUNCED else None
+    category = "" if kind != Type.BOUNCED else BOUNCE_CATEGORIES.get(bounce_class or 0, BounceCategory.UNDETERMINED)
     tags = event.get("rcpt_tags")
-    return Told(
-        key=_key(event, ours),
+    return ParsedEvent(
+        key=_key(event, message_key),
         address=_address(recipient),
         event=TrackedEvent(
-            type=what.value,
+            type=kind.value,
             sparkpost_type=name,
-            message=UUID(ours) if isinstance(ours, str) and _MESSAGE.fullmatch(ours) else None,
+            message=UUID(message_key) if isinstance(message_key, str) and _MESSAGE.fullmatch(message_key) else None,
             recipient=recipient[:_LONGEST_ADDRESS],
-            at=_moment(event.get("timestamp"), received_at),
+            at=_time(event.get("timestamp"), received_at),
             bounce_class=bounce_class,
             bounce_category=str(category),
             reason=_text(event.get("raw_reason")) or _text(event.get("reason")),
-            url=_text(event.get("target_link_url")) if what == Type.CLICKED else "",
+            url=_text(event.get("target_link_url")) if kind == Type.CLICKED else "",
             campaign=_text(event.get("campaign_id")),
             tags=tuple(_text(tag) for tag in tags) if isinstance(tags, list) else (),
             metadata=metadata,
@@ -138,22 +138,22 @@ def _read(event: Mapping[str, Any], received_at: datetime) -> Told:
 def _text(value: object) -> str:
     """As every database stores it; empty for what is no text or number."""
     if isinstance(value, str):
-        return readable(value)
+        return printable_text(value)
     # Whole numbers of any size: the parser of JSON has limited them.
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
-def _whole(value: object) -> int | None:
+def _small_int(value: object) -> int | None:
     text = _text(value)
     return int(text) if text.isascii() and text.isdigit() and len(text) < 6 and int(text) <= _LARGEST_CLASS else None
 
 
-def _moment(value: object, received_at: datetime) -> datetime:
-    found = _unix(value) or _iso(value)
-    return found if found is not None and _FIRST <= found <= received_at + _AHEAD else received_at
+def _time(value: object, received_at: datetime) -> datetime:
+    found = _unix_time(value) or _iso_time(value)
+    return found if found is not None and _EARLIEST <= found <= received_at + _MAX_AHEAD else received_at
 
 
-def _unix(value: object) -> datetime | None:
+def _unix_time(value: object) -> datetime | None:
     try:
         seconds = float(value) if isinstance(value, str | int | float) else math.nan
         return datetime.fromtimestamp(seconds, UTC)
@@ -161,7 +161,7 @@ def _unix(value: object) -> datetime | None:
         return None
 
 
-def _iso(value: object) -> datetime | None:
+def _iso_time(value: object) -> datetime | None:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
         # To be compared and stored it must not leave the years that there are.
@@ -183,14 +183,14 @@ def _address(recipient: str) -> str:
 
 
 def _key(event: Mapping[str, Any], message: object) -> str:
-    given = event.get("event_id")
-    text = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else ""
+    raw_id = event.get("event_id")
+    text = str(raw_id) if isinstance(raw_id, str | int) and not isinstance(raw_id, bool) else ""
     if _EVENT_ID.fullmatch(text):
         return text
     # What it says stands for it, as far as that is no list or object, of which nobody knows how deep it is.
-    said = sorted((key, repr(value)) for key, value in event.items() if isinstance(value, str | int | float))
-    return sha256(repr((said, message if isinstance(message, str) else None)).encode()).hexdigest()
+    scalars = sorted((key, repr(value)) for key, value in event.items() if isinstance(value, str | int | float))
+    return sha256(repr((scalars, message if isinstance(message, str) else None)).encode()).hexdigest()
 
 
 # Classes of what comes back although the mail has arrived: an automatic answer ("Bounce Classification Codes").
-_ANSWERS = {60}
+AUTO_REPLY_CLASSES = {60}

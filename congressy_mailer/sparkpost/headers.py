@@ -17,7 +17,7 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend
 
 from ..conf import mailer_settings
-from ..mime.headers import LOOKS_ENCODED
+from ..mime.headers import ENCODED_WORD_START
 from ..models import Message
 from .options import with_message_key
 
@@ -30,7 +30,7 @@ HOST = re.compile(r"(^|\.)(sparkpostmail|sparkpost)\.com$", re.IGNORECASE)
 _TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
-def told(message: Message) -> dict[str, Any]:
+def sparkpost_keys(message: Message) -> dict[str, Any]:
     """What SparkPost is told of a message: the keys of its header, which are those of its HTTP API."""
     options = dict(message.sparkpost.get("options", {}))
     if message.transactional:
@@ -48,17 +48,17 @@ def told(message: Message) -> dict[str, Any]:
 
 def header_value(keys: Mapping[str, Any]) -> str:
     """The value of the header, in ASCII."""
-    return _TEXT.sub(_without_spaces, json.dumps(keys, allow_nan=False))
+    return _TEXT.sub(_escape_spaces, json.dumps(keys, allow_nan=False))
 
 
-def _without_spaces(text: re.Match[str]) -> str:
+def _escape_spaces(text: re.Match[str]) -> str:
     # DEL is the one control character that JSON leaves as it is.
     written = text.group().replace(" ", "\\u0020").replace("\x7f", "\\u007f")
     # Some readers would decode what looks like an encoded word (RFC 2047).
-    return written.replace(LOOKS_ENCODED, "=\\u003f")
+    return written.replace(ENCODED_WORD_START, "=\\u003f")
 
 
-def wanted_by(backend: BaseEmailBackend) -> bool:
+def enabled_for(backend: BaseEmailBackend) -> bool:
     """Whether what goes over this backend carries the header: nobody but SparkPost would take it away again."""
     when = mailer_settings().SPARKPOST_HEADER
     if when == "never" or not isinstance(backend, EmailBackend):

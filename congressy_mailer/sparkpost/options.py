@@ -65,7 +65,7 @@ def sparkpost_fields(
         InvalidOption: SparkPost would not take one of them, or knows no such key.
         InvalidAddress: one of ``cc``, ``bcc`` or ``archive`` is not an address.
     """
-    told = _told(sparkpost)
+    keys = _check_keys(sparkpost)
     for name, option, value in (
         ("track_opens", "open_tracking", track_opens),
         ("track_clicks", "click_tracking", track_clicks),
@@ -73,31 +73,31 @@ def sparkpost_fields(
         if value is not None:
             if not isinstance(value, bool):
                 raise InvalidOption(f"{name} must be True, False or None, not {value!r}.")
-            told["options"] = {option: value} | told.get("options", {})
+            keys["options"] = {option: value} | keys.get("options", {})
     return {
-        "campaign": _campaign(campaign),
-        "tags": _tags(tags),
-        "metadata": metadata_of(metadata),
-        "sparkpost": told,
+        "campaign": _check_campaign(campaign),
+        "tags": _check_tags(tags),
+        "metadata": check_metadata(metadata),
+        "sparkpost": keys,
     }
 
 
-def metadata_of(given: Mapping[str, Any] | None, argument: str = "metadata") -> dict[str, Any]:
+def check_metadata(raw: Mapping[str, Any] | None, argument: str = "metadata") -> dict[str, Any]:
     """Metadata as it is stored and sent.
 
     Args:
-        given: what the caller gave.
+        raw: what the caller gave.
         argument: how to call it in an error.
 
     Raises:
         InvalidOption: it is no object of JSON, has a key that is ours, or is too large together with our own key.
     """
-    if given is None:
+    if raw is None:
         return {}
-    if not isinstance(given, Mapping):
-        raise InvalidOption(f"{argument} must be a dict, not {type(given).__name__}.")
+    if not isinstance(raw, Mapping):
+        raise InvalidOption(f"{argument} must be a dict, not {type(raw).__name__}.")
     try:
-        metadata: dict[str, Any] = _plain(given, argument)
+        metadata: dict[str, Any] = _as_json(raw, argument)
     except RecursionError:
         raise InvalidOption(f"{argument} is nested too deeply, or contains itself.") from None
     if MESSAGE_KEY in metadata:
@@ -116,10 +116,10 @@ def with_message_key(metadata: Mapping[str, Any], message: UUID) -> dict[str, An
     return {MESSAGE_KEY: message.hex, **metadata}
 
 
-def _plain(value: Any, path: str) -> Any:
+def _as_json(value: Any, path: str) -> Any:
     """The value as JSON has it, text in it fit for a line of a mail."""
     if isinstance(value, str | Promise):
-        return _text(value, path)
+        return _check_text(value, path)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -131,14 +131,14 @@ def _plain(value: Any, path: str) -> Any:
         for key, one in value.items():
             if not isinstance(key, str):
                 raise InvalidOption(f"{path} has the key {key!r}: keys must be text.")
-            found[_text(key, f"{path}: the key {key!r}")] = _plain(one, f"{path}[{key!r}]")
+            found[_check_text(key, f"{path}: the key {key!r}")] = _as_json(one, f"{path}[{key!r}]")
         return found
     if isinstance(value, list | tuple):
-        return [_plain(one, f"{path}[{position}]") for position, one in enumerate(value)]
+        return [_as_json(one, f"{path}[{position}]") for position, one in enumerate(value)]
     raise InvalidOption(f"{path} is a {type(value).__name__}; SparkPost takes JSON: text, numbers, lists and objects.")
 
 
-def _text(value: object, path: str) -> str:
+def _check_text(value: object, path: str) -> str:
     text = str(value)
     found = CONTROL.search(text)
     if found:
@@ -153,89 +153,89 @@ def _text(value: object, path: str) -> str:
     return text
 
 
-def _campaign(given: str | None) -> str:
-    if given is None:
+def _check_campaign(raw: str | None) -> str:
+    if raw is None:
         return ""
-    if not isinstance(given, str | Promise):
-        raise InvalidOption(f"campaign must be text, not {type(given).__name__}.")
-    campaign = _text(given, "campaign")
+    if not isinstance(raw, str | Promise):
+        raise InvalidOption(f"campaign must be text, not {type(raw).__name__}.")
+    campaign = _check_text(raw, "campaign")
     size = len(campaign.encode())
     if size > MAX_CAMPAIGN_BYTES:
         raise InvalidOption(f"campaign has {size} bytes in UTF-8; SparkPost takes {MAX_CAMPAIGN_BYTES}: {campaign!r}.")
     return campaign
 
 
-def _tags(given: Sequence[str] | None) -> list[str]:
-    if given is None:
+def _check_tags(raw: Sequence[str] | None) -> list[str]:
+    if raw is None:
         return []
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise InvalidOption(f"tags must be a list of texts, not {type(given).__name__}.")
+    if isinstance(raw, str | bytes | Mapping) or not isinstance(raw, Iterable):
+        raise InvalidOption(f"tags must be a list of texts, not {type(raw).__name__}.")
     tags = []
-    for position, tag in enumerate(given):
+    for position, tag in enumerate(raw):
         if not isinstance(tag, str | Promise) or not str(tag):
             raise InvalidOption(f"tags[{position}] must be a text that is not empty, not {tag!r}.")
-        tags.append(_text(tag, f"tags[{position}]"))
+        tags.append(_check_text(tag, f"tags[{position}]"))
     if len(tags) > MAX_TAGS:
         raise InvalidOption(f"tags has {len(tags)} tags; SparkPost takes {MAX_TAGS} for each recipient.")
     return tags
 
 
-def _told(given: Mapping[str, Any] | None) -> dict[str, Any]:
-    if given is None:
+def _check_keys(raw: Mapping[str, Any] | None) -> dict[str, Any]:
+    if raw is None:
         return {}
-    if not isinstance(given, Mapping):
-        raise InvalidOption(f"sparkpost must be a dict, not {type(given).__name__}.")
-    told: dict[str, Any] = {}
-    for key, value in given.items():
+    if not isinstance(raw, Mapping):
+        raise InvalidOption(f"sparkpost must be a dict, not {type(raw).__name__}.")
+    keys: dict[str, Any] = {}
+    for key, value in raw.items():
         if key in _ARGUMENTS:
             raise InvalidOption(f"sparkpost: give {key!r} as {_ARGUMENTS[key]}=.")
         if key == "options":
-            told["options"] = _options(value)
+            keys["options"] = _check_options(value)
         elif key in _COPIES:
-            told[key] = _copies(value, f"sparkpost[{key!r}]")
+            keys[key] = _check_copies(value, f"sparkpost[{key!r}]")
         else:
-            raise InvalidOption(f"sparkpost has the key {key!r}, which SparkPost does not know.{_near(key)}")
-    count = sum(len(told.get(key, ())) for key in _COPIES)
+            raise InvalidOption(f"sparkpost has the key {key!r}, which SparkPost does not know.{_suggestion(key)}")
+    count = sum(len(keys.get(key, ())) for key in _COPIES)
     if count > MAX_COPIES:
         raise InvalidOption(f"sparkpost: cc, bcc and archive have {count:,} addresses; SparkPost takes {MAX_COPIES:,}.")
-    return told
+    return keys
 
 
-def _options(given: Any) -> dict[str, Any]:
-    if not isinstance(given, Mapping):
-        raise InvalidOption(f"sparkpost['options'] must be a dict, not {type(given).__name__}.")
+def _check_options(raw: Any) -> dict[str, Any]:
+    if not isinstance(raw, Mapping):
+        raise InvalidOption(f"sparkpost['options'] must be a dict, not {type(raw).__name__}.")
     options = {}
-    for key, value in given.items():
+    for key, value in raw.items():
         name = f"sparkpost['options'][{key!r}]"
         if key in _OPTION_ARGUMENTS:
             raise InvalidOption(f"sparkpost['options']: give {key!r} as {_OPTION_ARGUMENTS[key]}=.")
         kind = _OPTIONS.get(key)
         if kind is None:
-            raise InvalidOption(f"{name} is no option that SparkPost knows over SMTP.{_near(key)}")
+            raise InvalidOption(f"{name} is no option that SparkPost knows over SMTP.{_suggestion(key)}")
         if not isinstance(value, kind):
             raise InvalidOption(f"{name} must be {'True or False' if kind is bool else 'text'}, not {value!r}.")
-        options[key] = _plain(value, name)
+        options[key] = _as_json(value, name)
     return options
 
 
-def _copies(given: Any, path: str) -> list[dict[str, str]]:
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise InvalidOption(f"{path} must be a list of addresses, not {type(given).__name__}.")
+def _check_copies(raw: Any, path: str) -> list[dict[str, str]]:
+    if isinstance(raw, str | bytes | Mapping) or not isinstance(raw, Iterable):
+        raise InvalidOption(f"{path} must be a list of addresses, not {type(raw).__name__}.")
     copies = []
-    for position, one in enumerate(given):
+    for position, one in enumerate(raw):
         name = f"{path}[{position}]"
         if isinstance(one, Mapping):
             if set(one) - {"email", "name"} or "email" not in one:
                 raise InvalidAddress(f"{name} must be an address, or a dict with email and name.")
             copy = {"email": bare_address(normalise_address(one["email"], name))}
             if one.get("name"):
-                copy["name"] = _text(one["name"], f"{name}['name']")
+                copy["name"] = _check_text(one["name"], f"{name}['name']")
         else:
             copy = {"email": bare_address(normalise_address(one, name))}
         copies.append(copy)
     return copies
 
 
-def _near(key: object) -> str:
+def _suggestion(key: object) -> str:
     near = get_close_matches(str(key), [*_COPIES, "options", *_OPTIONS], n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -24,7 +24,7 @@ def placeholder(name: str) -> str:
     return "{{{" + name + "}}}"
 
 
-class Skeleton:
+class SharedContent:
     """What several mails have in common, and what each has of its own. One mail may be all there are."""
 
     def __init__(self, count: int = 1) -> None:
@@ -33,9 +33,9 @@ class Skeleton:
             count: how many mails there are.
         """
         #: Values that all have.
-        self.common: dict[str, str] = {}
+        self.common_values: dict[str, str] = {}
         #: Values of each mail.
-        self.own: list[dict[str, str]] = [{} for _ in range(count)]
+        self.own_values: list[dict[str, str]] = [{} for _ in range(count)]
         self._names: dict[str, str] = {}
         self._count = 0
 
@@ -48,17 +48,17 @@ class Skeleton:
         name = self._names.get(value)
         if name is None:
             name = self._names[value] = self._new_name()
-            self.common[name] = value
+            self.common_values[name] = value
         return placeholder(name)
 
-    def whole(self, values: Sequence[str]) -> str:
+    def per_mail(self, values: Sequence[str]) -> str:
         """The place of a value that each mail has of its own.
 
         Args:
             values: one for each mail, in their order.
         """
         name = self._new_name()
-        for own, value in zip(self.own, values, strict=True):
+        for own, value in zip(self.own_values, values, strict=True):
             own[name] = value
         return placeholder(name)
 
@@ -78,7 +78,7 @@ class Skeleton:
         ends = [line[len(start) :][::-1] for line in lines]
         end = commonprefix([min(ends), max(ends)])[::-1].lstrip("{}")
         values = [line[len(start) : len(line) - len(end)] for line in lines]
-        return self.literal(start) + self.whole(values) + self.literal(end)
+        return self.literal(start) + self.per_mail(values) + self.literal(end)
 
     def text(self, texts: Sequence[str]) -> str:
         """A text of all mails, which have equally many lines.

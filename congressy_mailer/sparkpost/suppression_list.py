@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from ..conf import ID_OF_LIST, mailer_settings
+from ..conf import LIST_ID, mailer_settings
 from ..exceptions import InvalidAddress, SparkPostError
 from ..mime.addresses import comparable_address, normalise_address
 from ..models import Suppression
@@ -65,48 +65,48 @@ class Page:
 
     entries: list[RemoteEntry]
     #: What to ask for next; empty: this was the last.
-    place: str
+    next_cursor: str
 
 
-def first_place(since: datetime | None) -> str:
+def first_cursor(since: datetime | None) -> str:
     """What to ask for to list what has changed since then; everything where it is ``None``."""
-    asked = {"cursor": "initial", "per_page": str(_PER_PAGE)}
+    query = {"cursor": "initial", "per_page": str(_PER_PAGE)}
     if since is not None:
-        asked["from"] = f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%S+0000}"
-    return urlencode(asked)
+        query["from"] = f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%S+0000}"
+    return urlencode(query)
 
 
-def page(client: Client, place: str) -> Page:
+def fetch_page(client: Client, cursor: str) -> Page:
     """One page of a listing.
 
     Args:
         client: of SparkPost's API.
-        place: from :func:`first_place`, or from the page before.
+        cursor: from :func:`first_cursor`, or from the page before.
 
     Raises:
-        SparkPostError: SparkPost says no, which it also does to a place that is too old, or cannot be asked.
+        SparkPostError: SparkPost says no, which it also does to a cursor that is too old, or cannot be asked.
     """
     resource = client.suppression_list
-    answer = resource.request("GET", resource.uri, params=parse_qsl(place), whole=True)
+    answer = resource.request("GET", resource.uri, params=parse_qsl(cursor), full_response=True)
     results = _results(answer)
-    following = _next(answer.get("links"))
+    next_cursor = _next_cursor(answer.get("links"))
     # Whatever it says: nothing more comes from where nothing came.
-    return Page(_read_all(results), following if results and following != place else "")
+    return Page(_parse_entries(results), next_cursor if results and next_cursor != cursor else "")
 
 
-def find(client: Client, address: str) -> list[RemoteEntry]:
+def entries_of(client: Client, address: str) -> list[RemoteEntry]:
     """What is there of one address, up to this moment.
 
     Raises:
         SparkPostError: SparkPost says no, or cannot be asked.
     """
     try:
-        answer = client.suppression_list.request("GET", _uri_of(client, address), whole=True)
+        answer = client.suppression_list.request("GET", _uri_of(client, address), full_response=True)
     except SparkPostError as error:
         if error.status == 404:
             return []
         raise
-    return _read_all(_results(answer))
+    return _parse_entries(_results(answer))
 
 
 def put(client: Client, rows: Iterable[Suppression]) -> None:
@@ -147,8 +147,8 @@ def delete(client: Client, row: Suppression) -> None:
 def _type_of(row: Suppression) -> dict[str, str]:
     if row.scope == Scope.TRANSACTIONAL:
         return {"type": "transactional"}
-    listed = {"list_id": row.list_id} if row.list_id else {}
-    return {"type": "non_transactional", **listed}
+    list_part = {"list_id": row.list_id} if row.list_id else {}
+    return {"type": "non_transactional", **list_part}
 
 
 def _uri_of(client: Client, address: str) -> str:
@@ -162,7 +162,7 @@ def _results(answer: Any) -> list[Any]:
     return results
 
 
-def _next(links: Any) -> str:
+def _next_cursor(links: Any) -> str:
     """What is asked for by the link to the next page; never whom: that is the host with the key."""
     for link in links if isinstance(links, list) else []:
         if isinstance(link, Mapping) and link.get("rel") == "next" and isinstance(link.get("href"), str):
@@ -170,16 +170,16 @@ def _next(links: Any) -> str:
     return ""
 
 
-def _read_all(results: Iterable[Any]) -> list[RemoteEntry]:
-    return [entry for one in results if (entry := _read(one)) is not None]
+def _parse_entries(results: Iterable[Any]) -> list[RemoteEntry]:
+    return [entry for one in results if (entry := _parse_entry(one)) is not None]
 
 
-def _read(result: Any) -> RemoteEntry | None:
+def _parse_entry(result: Any) -> RemoteEntry | None:
     """One entry; ``None`` for what says nothing about mail of ours."""
     if not isinstance(result, Mapping) or result.get("subaccount_id"):
         return None
     list_id = str(result.get("list_id") or "")
-    if list_id and not _may_be_ours(list_id):
+    if list_id and not _may_be_own_list(list_id):
         return None
     match result.get("type"), bool(list_id):
         case "transactional", False:
@@ -202,17 +202,17 @@ def _read(result: Any) -> RemoteEntry | None:
         compliance=source == _COMPLIANCE,
         # No database takes it.
         reason=": ".join(filter(None, (source, description))).replace("\0", ""),
-        updated_at=_moment(result.get("updated")) or _moment(result.get("created")) or timezone.now(),
+        updated_at=_time(result.get("updated")) or _time(result.get("created")) or timezone.now(),
     )
 
 
-def _may_be_ours(list_id: str) -> bool:
+def _may_be_own_list(list_id: str) -> bool:
     """Whether a list of ours may be called so; some databases take one that differs in case for another's."""
     alike = [one for one in mailer_settings().LISTS if one.lower() == list_id.lower()]
-    return ID_OF_LIST.fullmatch(list_id) is not None and (not alike or list_id in alike)
+    return LIST_ID.fullmatch(list_id) is not None and (not alike or list_id in alike)
 
 
-def _moment(value: Any) -> datetime | None:
+def _time(value: Any) -> datetime | None:
     try:
         moment = parse_datetime(value) if isinstance(value, str) else None
     except ValueError:

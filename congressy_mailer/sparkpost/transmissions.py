@@ -15,8 +15,8 @@ from typing import Any
 
 from ..mime.addresses import MAX_LINE, ascii_address, bare_address
 from ..mime.outgoing import OutgoingMail
-from ..mime.writer import Rendered, write
-from .substitution import BRACES, Skeleton
+from ..mime.writer import MailContent, write
+from .substitution import BRACES, SharedContent
 
 #: Recipients of one transmission: SparkPost takes more, and asks for no more at once ("SMTP and REST API Injection Best
 #: Practices").
@@ -25,13 +25,13 @@ MAX_RECIPIENTS = 2000
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _ENCODED_WORD = re.compile(rf"=\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=|{BRACES.pattern}")
 # They say how the content is written, and are written with it.
-_OF_THE_CONTENT = {"content-type", "content-transfer-encoding"}
+_CONTENT_FIELDS = {"content-type", "content-transfer-encoding"}
 _COPIES = ("cc", "bcc", "archive")
 _LINK = re.compile("https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class ToSend:
+class TransmissionMail:
     """A mail as the API needs it."""
 
     #: Its bytes: ASCII, with CRLF line breaks.
@@ -40,27 +40,27 @@ class ToSend:
     recipients: Sequence[str]
     #: Those of them that its ``To`` names; the others are copies.
     to: Sequence[str] = ()
-    #: What SparkPost is told of it, as :func:`.headers.told` has it.
+    #: What SparkPost is told of it, as :func:`.headers.sparkpost_keys` has it.
     keys: Mapping[str, Any] | None = None
 
 
-def one(mail: ToSend) -> dict[str, Any]:
+def transmission(mail: TransmissionMail) -> dict[str, Any]:
     """The request for one mail, which arrives as it is.
 
     Substitution is switched off for its content; SparkPost does it in the headers all the same.
     """
     keys = mail.keys or {}
-    skeleton = Skeleton()
+    shared = SharedContent()
     head, rest = _split(mail.content)
-    content = b"\r\n".join(_escaped(field, skeleton) for field in head).decode("ascii") + rest.decode("ascii")
+    content = b"\r\n".join(_escape_field(field, shared) for field in head).decode("ascii") + rest.decode("ascii")
     recipients = [_recipient(address, keys, to=mail.to) for address in mail.recipients]
     copies = [copy for name in _COPIES for copy in keys.get(name, ())]
     recipients += [_recipient(copy["email"], keys, to=mail.to, name=copy.get("name")) for copy in copies]
-    return _request(keys, recipients, content, skeleton, perform_substitutions=False)
+    return _request(keys, recipients, content, shared, perform_substitutions=False)
 
 
-def many(mails: Sequence[OutgoingMail], addresses: Sequence[str]) -> dict[str, Any] | None:
-    """The request for several mails at once, each with one recipient, for which :func:`likeness` is the same.
+def batch_transmission(mails: Sequence[OutgoingMail], addresses: Sequence[str]) -> dict[str, Any] | None:
+    """The request for several mails at once, each with one recipient, for which :func:`grouping_key` is the same.
 
     What they have in common is said once, and what differs is each recipient's substitution data. Readers get what they
     would have got alone: each its own headers, among them ``Message-ID`` and the link to unsubscribe.
@@ -72,40 +72,42 @@ def many(mails: Sequence[OutgoingMail], addresses: Sequence[str]) -> dict[str, A
     Returns:
         ``None`` where one cannot be said in such a way.
     """
-    skeleton = Skeleton(len(mails))
+    shared = SharedContent(len(mails))
     first = mails[0]
-    heads = [_head_only(mail) for mail in mails]
-    fields = _common_fields(heads, skeleton)
+    heads = [_header_fields(mail) for mail in mails]
+    fields = _common_fields(heads, shared)
     if fields is None:
         return None
-    texts = [_said(mail) for mail in mails]
-    before = {name for own in skeleton.own for name in own}
-    text = skeleton.text([text for text, _ in texts])
-    html = skeleton.text([html for _, html in texts])
-    if first.sparkpost.get("options", {}).get("click_tracking") and _has_link(skeleton.own, but=before):
+    texts = [_bodies(mail) for mail in mails]
+    header_values = {name for own in shared.own_values for name in own}
+    text = shared.text([text for text, _ in texts])
+    html = shared.text([html for _, html in texts])
+    if first.sparkpost.get("options", {}).get("click_tracking") and _has_link(
+        shared.own_values, ignoring=header_values
+    ):
         # SparkPost follows no link that stands in a value ("Template Language", "Links in Variables").
         return None
     written = write(
-        Rendered("-", text, html), from_email=first.from_email, to=(), cc=(), reply_to=(), headers={},
+        MailContent("-", text, html), from_email=first.from_email, to=(), cc=(), reply_to=(), headers={},
         attachments=first.files,
     )  # fmt: skip
     content_fields, body = _split(written)
-    fields += [field for field in content_fields if _name(field) in _OF_THE_CONTENT]
+    fields += [field for field in content_fields if _field_name(field) in _CONTENT_FIELDS]
     recipients = [
         _recipient(address, mail.sparkpost, values=own)
-        for address, mail, own in zip(addresses, mails, skeleton.own, strict=True)
+        for address, mail, own in zip(addresses, mails, shared.own_values, strict=True)
     ]
     content = b"\r\n".join(fields).decode("ascii") + body.decode("ascii")
-    return _request(first.sparkpost, recipients, content, skeleton)
+    return _request(first.sparkpost, recipients, content, shared)
 
 
-def likeness(mail: OutgoingMail) -> object | None:
+def grouping_key(mail: OutgoingMail) -> object | None:
     """Equal for mails that may share a call; ``None`` for one that goes alone."""
-    if mail.wire is None or mail.rendered is None or mail.batch is None or len(mail.envelope) != 1 or mail.cc:
+    if mail.wire is None or mail.content is None or mail.batch is None or len(mail.envelope) != 1 or mail.cc:
         return None
     if len(mail.to) != 1 or any(mail.sparkpost.get(name) for name in _COPIES):
         return None
-    text, html = _said(mail)
+    text, html = _bodies(mail)
     # A line may grow or shrink where it is filled in: nobody would break those anew that become too long.
     if max(map(len, f"{text}\n{html}".encode().split(b"\n"))) > MAX_LINE:
         return None
@@ -116,11 +118,11 @@ def likeness(mail: OutgoingMail) -> object | None:
         tuple(map(id, mail.files)),
         mail.sparkpost.get("campaign_id"),
         json.dumps(mail.sparkpost.get("options", {}), sort_keys=True),
-        tuple(map(_name, _head_only(mail))),
+        tuple(map(_field_name, _header_fields(mail))),
     )
 
 
-def encoded(request: Mapping[str, Any]) -> bytes:
+def encode_request(request: Mapping[str, Any]) -> bytes:
     """The body of the request."""
     return json.dumps(request, allow_nan=False, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
@@ -129,7 +131,7 @@ def _request(
     keys: Mapping[str, Any],
     recipients: list[dict[str, Any]],
     content: str,
-    skeleton: Skeleton,
+    shared: SharedContent,
     **options: bool,
 ) -> dict[str, Any]:
     request: dict[str, Any] = {
@@ -138,8 +140,8 @@ def _request(
         "recipients": recipients,
         "content": {"email_rfc822": content},
     }
-    if skeleton.common:
-        request["substitution_data"] = skeleton.common
+    if shared.common_values:
+        request["substitution_data"] = shared.common_values
     if keys.get("campaign_id"):
         request["campaign_id"] = keys["campaign_id"]
     return request
@@ -169,7 +171,7 @@ def _recipient(
     return recipient
 
 
-def to_of(addresses: Iterable[str]) -> list[str]:
+def to_addresses(addresses: Iterable[str]) -> list[str]:
     """The addresses of a ``To`` as the API names them; one that has no such form is left out."""
     found = []
     for address in addresses:
@@ -186,43 +188,43 @@ def _split(content: bytes) -> tuple[list[bytes], bytes]:
     return _FIELD_END.split(head), empty + body
 
 
-def _head_only(mail: OutgoingMail) -> list[bytes]:
+def _header_fields(mail: OutgoingMail) -> list[bytes]:
     assert mail.wire is not None
-    return [field for field in _split(mail.wire)[0] if _name(field) not in _OF_THE_CONTENT]
+    return [field for field in _split(mail.wire)[0] if _field_name(field) not in _CONTENT_FIELDS]
 
 
-def _name(field: bytes) -> str:
+def _field_name(field: bytes) -> str:
     return field.partition(b":")[0].decode("ascii").lower()
 
 
-def _common_fields(heads: Sequence[list[bytes]], skeleton: Skeleton) -> list[bytes] | None:
+def _common_fields(heads: Sequence[list[bytes]], shared: SharedContent) -> list[bytes] | None:
     fields = []
-    for same in zip(*heads, strict=True):
-        if len(set(same)) == 1:
-            fields.append(_escaped(same[0], skeleton))
+    for variants in zip(*heads, strict=True):
+        if len(set(variants)) == 1:
+            fields.append(_escape_field(variants[0], shared))
             continue
         # RFC 5322 §2.2.3: without the line breaks it is the same.
-        lines = [field.replace(b"\r\n", b"").decode("ascii") for field in same]
+        lines = [field.replace(b"\r\n", b"").decode("ascii") for field in variants]
         if max(map(len, lines)) > MAX_LINE:
             return None
         name = lines[0].partition(":")[0]
         values = [line.partition(":")[2].lstrip(" ") for line in lines]
-        fields.append(f"{name}: {skeleton.whole(values)}".encode("ascii"))
+        fields.append(f"{name}: {shared.per_mail(values)}".encode("ascii"))
     return fields
 
 
-def _escaped(field: bytes, skeleton: Skeleton) -> bytes:
+def _escape_field(field: bytes, shared: SharedContent) -> bytes:
     """The field, so that nothing in it is read as the template language, also where it is encoded (RFC 2047)."""
-    if _name(field) in _OF_THE_CONTENT:
+    if _field_name(field) in _CONTENT_FIELDS:
         return field
     text = field.decode("ascii")
-    if not any(map(_may_be_read, _ENCODED_WORD.findall(text))):
+    if not any(map(_may_be_template, _ENCODED_WORD.findall(text))):
         return field
     # All encoded words of it: beside one that stays, what is put in would be encoded a second time.
-    return _ENCODED_WORD.sub(lambda found: skeleton.constant(found.group()), text).encode("ascii")
+    return _ENCODED_WORD.sub(lambda found: shared.constant(found.group()), text).encode("ascii")
 
 
-def _may_be_read(piece: str) -> bool:
+def _may_be_template(piece: str) -> bool:
     """Whether braces, or an encoded word, may be read as the template language or as a part of it."""
     if not piece.startswith("=?"):
         return True
@@ -234,14 +236,14 @@ def _may_be_read(piece: str) -> bool:
     return "{" in decoded or "}" in decoded
 
 
-def _said(mail: OutgoingMail) -> tuple[str, str]:
-    assert mail.rendered is not None
-    return _with_line_feeds(mail.rendered.text), _with_line_feeds(mail.rendered.html)
+def _bodies(mail: OutgoingMail) -> tuple[str, str]:
+    assert mail.content is not None
+    return _with_line_feeds(mail.content.text), _with_line_feeds(mail.content.html)
 
 
 def _with_line_feeds(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def _has_link(own: Iterable[Mapping[str, str]], *, but: set[str]) -> bool:
-    return any(_LINK.search(value) for values in own for name, value in values.items() if name not in but)
+def _has_link(own: Iterable[Mapping[str, str]], *, ignoring: set[str]) -> bool:
+    return any(_LINK.search(value) for values in own for name, value in values.items() if name not in ignoring)

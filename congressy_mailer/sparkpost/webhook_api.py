@@ -39,28 +39,28 @@ class Webhooks(Resource):  # type: ignore[misc]
             secret: of ``WEBHOOK_SECRETS``; what SparkPost is to show.
         """
         body = {"name": name, "target": target, "events": sorted(TYPES), **_credentials(secret)}
-        return self._found(self.request("POST", self.uri, data=json.dumps(body)))
+        return self._as_mapping(self.request("POST", self.uri, data=json.dumps(body)))
 
     @sensitive_variables()
     def update(self, key: str, target: str | None, secret: str) -> Mapping[str, Any]:
         """Have a webhook show another secret, and post to another URL where one is given."""
         body = {**_credentials(secret), **({"target": target} if target else {})}
-        return self._found(self.request("PUT", self._place(key), data=json.dumps(body)))
+        return self._as_mapping(self.request("PUT", self._uri_of(key), data=json.dumps(body)))
 
     def validate(self, key: str) -> Mapping[str, Any]:
         """Have SparkPost post an example now; returns what was answered."""
         body = json.dumps({"message": [{"msys": {}}]})
-        return self._found(self.request("POST", f"{self._place(key)}/validate", data=body))
+        return self._as_mapping(self.request("POST", f"{self._uri_of(key)}/validate", data=body))
 
     def delete(self, key: str) -> None:
         """Have SparkPost forget a webhook."""
-        self.request("DELETE", self._place(key))
+        self.request("DELETE", self._uri_of(key))
 
-    def _place(self, key: str) -> str:
+    def _uri_of(self, key: str) -> str:
         return f"{self.uri}/{quote(key, safe='')}"
 
     @staticmethod
-    def _found(answer: Any) -> Mapping[str, Any]:
+    def _as_mapping(answer: Any) -> Mapping[str, Any]:
         return answer if isinstance(answer, dict) else {}
 
 

@@ -19,39 +19,39 @@ from ..exceptions import InvalidOption
 from ..models import Priority
 
 
-def ready_text(text: object, argument: str) -> str:
+def clean_text(text: object, argument: str) -> str:
     """Text, lazy text or ``None`` as the text that is stored."""
     if isinstance(text, bytes | bytearray | memoryview):
         raise InvalidOption(f"{argument} must be text, not {type(text).__name__}: decode it first.")
     content = "" if text is None else str(text)
-    found = UNSTORABLE.search(content)
-    if found:
-        raise InvalidOption(f"{argument} holds {found.group()!r} at position {found.start()}, which no mail can carry.")
+    match = UNSTORABLE.search(content)
+    if match:
+        raise InvalidOption(f"{argument} holds {match.group()!r} at position {match.start()}, which no mail can carry.")
     return content
 
 
-def flag(value: bool, argument: str) -> bool:
+def clean_bool(value: bool, argument: str) -> bool:
     """``True`` or ``False``, and nothing that Python would take for them."""
     if not isinstance(value, bool):
         raise InvalidOption(f"{argument} must be True or False, not {value!r}.")
     return value
 
 
-def aware_time(when: datetime | None, argument: str) -> datetime | None:
+def clean_time(value: datetime | None, argument: str) -> datetime | None:
     """A time with its time zone, which has a name in every other one."""
-    if when is None:
+    if value is None:
         return None
-    if not isinstance(when, datetime):
-        raise InvalidOption(f"{argument} must be a datetime, not {type(when).__name__}.")
-    if django_timezone.is_naive(when):
-        raise InvalidOption(f"{argument} has no time zone: {when!r}. Use django.utils.timezone.make_aware().")
+    if not isinstance(value, datetime):
+        raise InvalidOption(f"{argument} must be a datetime, not {type(value).__name__}.")
+    if django_timezone.is_naive(value):
+        raise InvalidOption(f"{argument} has no time zone: {value!r}. Use django.utils.timezone.make_aware().")
     try:
         # A day on either side, so that it has a name in every time zone.
-        moment = when.astimezone(UTC)
-        _ = moment - timedelta(days=1), moment + timedelta(days=1)
+        utc = value.astimezone(UTC)
+        _ = utc - timedelta(days=1), utc + timedelta(days=1)
     except OverflowError:
-        raise InvalidOption(f"{argument} is beyond the calendar: {when!r}.") from None
-    return when
+        raise InvalidOption(f"{argument} is beyond the calendar: {value!r}.") from None
+    return value
 
 
 def check_times(send_at: datetime | None, expires_at: datetime | None) -> None:
@@ -64,7 +64,7 @@ def check_times(send_at: datetime | None, expires_at: datetime | None) -> None:
         raise InvalidOption("expires_at is not after send_at: the mail could never be sent.")
 
 
-def priority_of(priority: Priority | int) -> Priority:
+def clean_priority(priority: Priority | int) -> Priority:
     """One of the priorities."""
     try:
         return Priority(priority)
@@ -73,7 +73,7 @@ def priority_of(priority: Priority | int) -> Priority:
         raise InvalidOption(f"priority={priority!r} is not one of {known}.") from None
 
 
-def idempotency_key_of(key: str | None) -> str | None:
+def clean_idempotency_key(key: str | None) -> str | None:
     """A key as the database can keep it."""
     if key is None:
         return None
@@ -82,7 +82,7 @@ def idempotency_key_of(key: str | None) -> str | None:
     return key
 
 
-def language_of(language: str | None) -> str:
+def clean_language(language: str | None) -> str:
     """A language that Django knows; the active one where none is given."""
     if language is None or language == "":
         return translation.get_language() or ""
@@ -91,20 +91,20 @@ def language_of(language: str | None) -> str:
     return language
 
 
-def timezone_of(given: str | ZoneInfo | None) -> str:
+def clean_timezone(value: str | ZoneInfo | None) -> str:
     """Name of a time zone; of the current one where none is given, and empty where that has none."""
-    if given is None:
+    if value is None:
         current = django_timezone.get_current_timezone()
         # A fixed offset has no name that could be looked up again.
         return str(current.key) if isinstance(current, ZoneInfo) else ""
-    name = given.key if isinstance(given, ZoneInfo) else given
+    name = value.key if isinstance(value, ZoneInfo) else value
     try:
         return str(ZoneInfo(name).key)
     except (KeyError, ValueError, OSError, TypeError):
-        raise InvalidOption(f"timezone={given!r} is not a time zone such as 'America/Sao_Paulo'.") from None
+        raise InvalidOption(f"timezone={value!r} is not a time zone such as 'America/Sao_Paulo'.") from None
 
 
-def alias_of(using: str | None) -> str:
+def clean_alias(using: str | None) -> str:
     """Alias of a mail backend that there is; empty for the default one."""
     if not using:
         return ""

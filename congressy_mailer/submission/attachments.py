@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from django.core.files.base import ContentFile
 
-from ..mime.attachments import ReadAttachment
+from ..mime.attachments import LoadedAttachment
 from ..models import Attachment, Batch, Message
 
 
-def file_attachment(
-    read: ReadAttachment,
+def store_attachment(
+    source: LoadedAttachment,
     *,
     message: Message | None = None,
     batch: Batch | None = None,
@@ -21,7 +21,7 @@ def file_attachment(
     """Store an attachment's content; its row is still to be stored.
 
     Args:
-        read: what it is.
+        source: what it is.
         message: that it goes with; or
         batch: all of whose messages it goes with.
         path: where to; what is there already is the same content. Empty: somewhere of its own.
@@ -30,23 +30,23 @@ def file_attachment(
     attachment = Attachment(
         message=message,
         batch=batch,
-        filename=read.filename,
-        mimetype=read.mimetype,
-        content_id=read.content_id,
-        size=len(read.content),
-        sha256=read.sha256,
+        filename=source.filename,
+        mimetype=source.mimetype,
+        content_id=source.content_id,
+        size=len(source.content),
+        sha256=source.sha256,
     )
     file = attachment.file
     if not path:
-        file.save(read.filename, ContentFile(read.content), save=False)
+        file.save(source.filename, ContentFile(source.content), save=False)
     else:
-        there = known or file.storage.exists(path)
+        exists = known or file.storage.exists(path)
         # Another name than was asked for, where somebody else has stored it at the same moment.
-        file.name = path if there else file.storage.save(path, ContentFile(read.content))
+        file.name = path if exists else file.storage.save(path, ContentFile(source.content))
     return attachment
 
 
-def forget_files(attachments: Iterable[Attachment]) -> None:
+def delete_files(attachments: Iterable[Attachment]) -> None:
     """Delete the files of attachments whose rows are not stored."""
     for attachment in attachments:
         attachment.file.storage.delete(str(attachment.file.name))

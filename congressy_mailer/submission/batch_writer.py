@@ -13,81 +13,81 @@ from django.utils import timezone as django_timezone
 from .. import outbox
 from ..conf import mailer_settings
 from ..exceptions import IdempotencyConflict, InvalidOption, MailerError
-from ..mime.attachments import ReadAttachment, read_attachments
+from ..mime.attachments import LoadedAttachment, read_attachments
 from ..models import Attachment, Batch, Message, shared_attachment_path
-from ..outbox import Line
+from ..outbox import BatchMessage
 from ..outbox.publishing import publish_batch_on_commit
-from ..redaction import without_repeating
-from .attachments import file_attachment, forget_files
-from .recipients import Reader, in_position
+from ..redaction import hiding_content
+from .attachments import delete_files, store_attachment
+from .recipients import RecipientParser, at_index
 
 # Recipients that are stored at once: many enough that their number makes no difference to what each costs.
 _CHUNK = 1000
 
 #: Recipients that were left out of which a batch keeps where they stood and what was wrong.
-PROBLEMS_KEPT = 100
+MAX_PROBLEMS = 100
 
 # Seconds between two rounds of tasks for a batch that is being stored: those before may have found nothing more.
-_PUBLISH_AGAIN = 1.0
+_PUBLISH_INTERVAL = 1.0
 
 # Somebody else stores the same recipients at the same time.
-_TRIES = 5
+_MAX_ATTEMPTS = 5
 
 
-def _opened(wanted: Batch, read: Sequence[ReadAttachment]) -> tuple[Batch, bool]:
+def open_or_find_batch(new_batch: Batch, files: Sequence[LoadedAttachment]) -> tuple[Batch, bool]:
     """The batch, and whether it is new."""
-    if wanted.key and (first := _find(wanted.key)):
-        return first, False
-    attachments = [file_attachment(one, batch=wanted) for one in read]
+    if new_batch.key and (existing := _find(new_batch.key)):
+        return existing, False
+    attachments = [store_attachment(one, batch=new_batch) for one in files]
     try:
         with transaction.atomic(using=outbox.database()):
-            outbox.open_batch(wanted, attachments)
+            outbox.open_batch(new_batch, attachments)
     except IntegrityError as error:
         # Another caller with the same key came first. Its files are stored already; ours are not needed.
-        forget_files(attachments)
-        if not wanted.key:
+        delete_files(attachments)
+        if not new_batch.key:
             raise
-        if first := _find(wanted.key):
-            return first, False
+        if existing := _find(new_batch.key):
+            return existing, False
         raise IdempotencyConflict(
-            f"Another transaction has just used key={wanted.key!r}, and its batch cannot be seen in this one. Try "
+            f"Another transaction has just used key={new_batch.key!r}, and its batch cannot be seen in this one. Try "
             "again in a new transaction: that goes on with it."
         ) from error
-    return wanted, True
+    return new_batch, True
 
 
 def _find(key: str) -> Batch | None:
-    first = Batch.objects.using(outbox.database()).filter(key=key).first()
-    if first is not None and first.key != key:
+    existing = Batch.objects.using(outbox.database()).filter(key=key).first()
+    if existing is not None and existing.key != key:
         # MariaDB and MySQL compare without case by default.
         raise InvalidOption(f"key={key!r} differs only in case from one that exists.")
-    return first
+    return existing
 
 
-class _Storing:
+class BatchWriter:
     """Stores the recipients of one batch, some at a time."""
 
     def __init__(self, batch: Batch, is_new: bool, skip: bool) -> None:
         self._batch = batch
         self._is_new = is_new
         self._skip = skip
-        self._reader = Reader(batch)
-        self._limit = mailer_settings().MAX_ATTACHMENT_BYTES
+        self._parser = RecipientParser(batch)
+        self._max_attachment_bytes = mailer_settings().MAX_ATTACHMENT_BYTES
         self._attachments: list[Attachment] = []
         #: Files of this call that may be named again, a few of them: a storage may be far away.
-        self._files: dict[str, None] = {}
+        self._known_paths: dict[str, None] = {}
         self._published_at: float | None = None
 
     def store(self, recipients: Iterable[Any]) -> None:
         """Take all of them."""
-        given = enumerate(recipients)
-        while some := list(islice(given, _CHUNK)):
-            lines = self._read(some)
-            if lines and not self._store_some(lines):
+        numbered = enumerate(recipients)
+        while chunk := list(islice(numbered, _CHUNK)):
+            messages = self._parse(chunk)
+            if messages and not self._store_chunk(messages):
                 # Cancelled meanwhile.
                 self._batch.refresh_from_db(using=outbox.database())
                 return
-            if self._skip and (self._published_at is None or time.monotonic() - self._published_at > _PUBLISH_AGAIN):
+            if self._skip and (self._published_at is None or time.monotonic() - self._published_at > _PUBLISH_INTERVAL):
                 self._publish()
         outbox.close_batch(self._batch)
         self._publish()
@@ -95,79 +95,79 @@ class _Storing:
     def _publish(self) -> None:
         self._published_at = time.monotonic()
         if self._batch.send_at is None or self._batch.send_at <= django_timezone.now():
-            self._batch.round = outbox.begin_round(self._batch.pk)
-            publish_batch_on_commit(self._batch.pk, self._batch.round)
+            self._batch.generation = outbox.start_generation(self._batch.pk)
+            publish_batch_on_commit(self._batch.pk, self._batch.generation)
 
     # No generator: Django would find no mark above it, and show its variables in the report of an error.
-    def _read(self, some: Iterable[tuple[int, Any]]) -> list[Line]:
-        read = self._reader.read
-        lines = []
-        for position, given in some:
+    def _parse(self, chunk: Iterable[tuple[int, Any]]) -> list[BatchMessage]:
+        parse = self._parser.parse
+        messages = []
+        for position, recipient in chunk:
             try:
-                line, attachments = read(given)
+                message, attachments = parse(recipient)
                 if attachments:
-                    self._attach(line, attachments)
+                    self._prepare_attachments(message, attachments)
             except MailerError as error:
                 if not self._skip:
-                    raise in_position(error, position) from error
-                self._leave_out(position, given, str(error))
+                    raise at_index(error, position) from error
+                self._skip_recipient(position, recipient, str(error))
             else:
-                lines.append(line)
-        return lines
+                messages.append(message)
+        return messages
 
-    def _store_some(self, lines: Sequence[Line]) -> bool:
-        for attempt in range(_TRIES):
-            wanted = self._not_stored(lines) if self._batch.key else lines
-            keys = {line.id for line in wanted}
-            attachments = [one for one in self._attachments if one.message_id in keys]
+    def _store_chunk(self, messages: Sequence[BatchMessage]) -> bool:
+        for attempt in range(_MAX_ATTEMPTS):
+            to_store = self._without_duplicates(messages) if self._batch.key else messages
+            ids = {message.id for message in to_store}
+            attachments = [one for one in self._attachments if one.message_id in ids]
             try:
                 with transaction.atomic(using=outbox.database()):
-                    stored = outbox.add_to_batch(self._batch, wanted, attachments)
+                    stored = outbox.add_to_batch(self._batch, to_store, attachments)
             except IntegrityError:
                 # Somebody else has stored one of them at this moment.
-                if attempt == _TRIES - 1 or not self._batch.key:
+                if attempt == _MAX_ATTEMPTS - 1 or not self._batch.key:
                     raise
             else:
                 self._attachments.clear()
                 return stored
         raise AssertionError("unreachable")
 
-    def _not_stored(self, lines: Sequence[Line]) -> list[Line]:
-        known = outbox.stored_keys([str(line.idempotency_key) for line in lines])
-        wanted: dict[str, Line] = {}
-        for line in lines:
-            key = str(line.idempotency_key)
-            if key not in known and key not in wanted:
-                wanted[key] = line
+    def _without_duplicates(self, messages: Sequence[BatchMessage]) -> list[BatchMessage]:
+        stored = outbox.stored_keys([str(message.idempotency_key) for message in messages])
+        unique: dict[str, BatchMessage] = {}
+        for message in messages:
+            key = str(message.idempotency_key)
+            if key not in stored and key not in unique:
+                unique[key] = message
             elif self._is_new:
                 # Where it goes on with what was stored before, that is what it is for.
-                self._leave_out(
-                    None, ", ".join(line.to), "It is among the recipients twice, with nothing to tell the two apart."
+                self._skip_recipient(
+                    None, ", ".join(message.to), "It is among the recipients twice, with nothing to tell the two apart."
                 )
-        return list(wanted.values())
+        return list(unique.values())
 
-    def _leave_out(self, position: int | None, given: Any, reason: str) -> None:
+    def _skip_recipient(self, position: int | None, recipient: Any, reason: str) -> None:
         batch = self._batch
         batch.skipped += 1
-        if len(batch.problems) < PROBLEMS_KEPT:
-            batch.problems.append({"position": position, "recipient": _named(given), "reason": reason[:500]})
+        if len(batch.problems) < MAX_PROBLEMS:
+            batch.problems.append({"position": position, "recipient": _label(recipient), "reason": reason[:500]})
 
-    def _attach(self, line: Line, given: Sequence[Any]) -> None:
-        message = Message(id=line.id)
-        with without_repeating(
-            self._batch.sensitive, "attachments: one cannot be read, or they are too large together."
-        ):
-            files = read_attachments(given, self._limit)
-        for read in files:
+    def _prepare_attachments(self, message: BatchMessage, attachments: Sequence[Any]) -> None:
+        owner = Message(id=message.id)
+        with hiding_content(self._batch.sensitive, "attachments: one cannot be read, or they are too large together."):
+            files = read_attachments(attachments, self._max_attachment_bytes)
+        for attachment in files:
             # What is sensitive is dropped message by message, and its files with it.
-            path = "" if self._batch.sensitive else shared_attachment_path(self._batch, read.sha256)
-            self._attachments.append(file_attachment(read, message=message, path=path, known=path in self._files))
+            path = "" if self._batch.sensitive else shared_attachment_path(self._batch, attachment.sha256)
+            self._attachments.append(
+                store_attachment(attachment, message=owner, path=path, known=path in self._known_paths)
+            )
             if path:
-                self._files[path] = None
-                if len(self._files) > _CHUNK:
-                    del self._files[next(iter(self._files))]
+                self._known_paths[path] = None
+                if len(self._known_paths) > _CHUNK:
+                    del self._known_paths[next(iter(self._known_paths))]
 
 
-def _named(given: Any) -> str:
-    to = getattr(given, "to", given[0] if isinstance(given, tuple) and given else given)
+def _label(recipient: Any) -> str:
+    to = getattr(recipient, "to", recipient[0] if isinstance(recipient, tuple) and recipient else recipient)
     return ascii(to)[:200] if not isinstance(to, str) else to.encode(errors="replace").decode()[:200].replace("\0", "")

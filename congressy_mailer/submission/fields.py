@@ -16,16 +16,25 @@ from ..content import templates
 from ..content.context import encode
 from ..exceptions import InvalidOption
 from ..mime.addresses import bare_address, check_header_text, normalise_address, normalise_addresses, normalise_headers
-from ..mime.attachments import ReadAttachment, read_attachments
+from ..mime.attachments import LoadedAttachment, read_attachments
 from ..models import Priority
-from ..redaction import without_repeating
+from ..redaction import hiding_content
 from ..sparkpost.options import sparkpost_fields
-from ..suppressions.lists import list_of
-from .arguments import alias_of, aware_time, check_times, flag, language_of, priority_of, ready_text, timezone_of
+from ..suppressions.lists import check_list_id
+from .arguments import (
+    check_times,
+    clean_alias,
+    clean_bool,
+    clean_language,
+    clean_priority,
+    clean_text,
+    clean_time,
+    clean_timezone,
+)
 
 
 @sensitive_variables()
-def draft(
+def mail_fields(
     *,
     subject: str | None,
     message: str | None,
@@ -51,15 +60,15 @@ def draft(
     track_opens: bool | None,
     track_clicks: bool | None,
     sparkpost: Mapping[str, Any] | None,
-) -> tuple[dict[str, Any], list[ReadAttachment]]:
+) -> tuple[dict[str, Any], list[LoadedAttachment]]:
     """The arguments that :func:`congressy_mailer.send_mail` explains, as the fields of a
     :class:`congressy_mailer.models.Mail`, and the attachments in hand.
 
     Raises:
         MailerError: one of its subclasses that :func:`congressy_mailer.send_mail` names, for what is wrong.
     """
-    sensitive = flag(sensitive, "sensitive")
-    language = language_of(language)
+    sensitive = clean_bool(sensitive, "sensitive")
+    language = clean_language(language)
     # Lazy text becomes text here, in the language that a template would be rendered in.
     with translation.override(language or None):
         mail: dict[str, Any] = {
@@ -67,15 +76,15 @@ def draft(
             "from_email": normalise_address(from_email or default_sender(), "from_email"),
             "subject": _subject(subject, sensitive),
             "headers": _headers(headers, sensitive),
-            "transactional": flag(transactional, "transactional"),
+            "transactional": clean_bool(transactional, "transactional"),
             "sensitive": sensitive,
-            "send_at": aware_time(send_at, "send_at"),
-            "expires_at": aware_time(expires_at, "expires_at"),
-            "priority": priority_of(priority),
-            "using": alias_of(using),
+            "send_at": clean_time(send_at, "send_at"),
+            "expires_at": clean_time(expires_at, "expires_at"),
+            "priority": clean_priority(priority),
+            "using": clean_alias(using),
             "language": language,
-            "timezone": timezone_of(timezone),
-            "list_id": list_of(list_id, transactional),
+            "timezone": clean_timezone(timezone),
+            "list_id": check_list_id(list_id, transactional),
             **sparkpost_fields(
                 campaign=campaign, tags=tags, metadata=metadata, track_opens=track_opens, track_clicks=track_clicks,
                 sparkpost=sparkpost,
@@ -83,7 +92,7 @@ def draft(
         }  # fmt: skip
         check_times(mail["send_at"], mail["expires_at"])
         mail |= _content(mail, message, html_message, template, context)
-        return mail, _attachments(attachments, sensitive)
+        return mail, _read_attachments(attachments, sensitive)
 
 
 def message_id(mail: Mapping[str, Any], key: UUID) -> str:
@@ -110,7 +119,7 @@ def _content(
     if template is None:
         if context is not None:
             raise InvalidOption("context is given without a template.")
-        return {"text": ready_text(message, "message"), "html": ready_text(html_message, "html_message")}
+        return {"text": clean_text(message, "message"), "html": clean_text(html_message, "html_message")}
     if message or html_message:
         raise InvalidOption(
             "Give template, or ready text in message and html_message, not both: the template's own .txt is its text."
@@ -121,23 +130,23 @@ def _content(
 
 
 def _subject(subject: object, sensitive: bool) -> str:
-    with without_repeating(sensitive, "The subject holds a line break or control character."):
+    with hiding_content(sensitive, "The subject holds a line break or control character."):
         return check_header_text(subject, "The subject", "Subject")
 
 
 def _headers(headers: Mapping[str, Any] | None, sensitive: bool) -> dict[str, str]:
-    with without_repeating(sensitive, "headers: a name or a value is not one that may be set."):
+    with hiding_content(sensitive, "headers: a name or a value is not one that may be set."):
         return normalise_headers(headers)
 
 
-def _attachments(given: Sequence[Any] | None, sensitive: bool) -> list[ReadAttachment]:
+def _read_attachments(values: Sequence[Any] | None, sensitive: bool) -> list[LoadedAttachment]:
     limit = mailer_settings().MAX_ATTACHMENT_BYTES
-    with without_repeating(sensitive, f"attachments: one cannot be read, or together they are over {limit:,} bytes."):
-        return read_attachments(() if given is None else given, limit)
+    with hiding_content(sensitive, f"attachments: one cannot be read, or together they are over {limit:,} bytes."):
+        return read_attachments(() if values is None else values, limit)
 
 
-def _reply_to(given: Sequence[str] | str | None) -> list[str]:
-    if given is None:
-        given = default_reply_to()
+def _reply_to(values: Sequence[str] | str | None) -> list[str]:
+    if values is None:
+        values = default_reply_to()
     # A single text that is empty is no list of one address.
-    return normalise_addresses(given or (), "reply_to")
+    return normalise_addresses(values or (), "reply_to")

@@ -13,9 +13,9 @@ from ..content.context import encode
 from ..exceptions import InvalidOption, MailerError, NoRecipient
 from ..mime.addresses import bare_address, normalise_address, normalise_addresses
 from ..models import Batch, new_id
-from ..outbox import Line
-from ..sparkpost.options import metadata_of
-from .arguments import language_of, timezone_of
+from ..outbox import BatchMessage
+from ..sparkpost.options import check_metadata
+from .arguments import clean_language, clean_timezone
 from .fields import sending_domain
 
 
@@ -47,7 +47,7 @@ class Recipient:
     key: str = ""
 
 
-class Reader:
+class RecipientParser:
     """Reads the recipients of one batch."""
 
     def __init__(self, batch: Batch) -> None:
@@ -56,58 +56,59 @@ class Reader:
         self._languages = {"": batch.language}
         self._zones: dict[str | ZoneInfo | None, str] = {None: batch.timezone}
 
-    def read(self, given: Any) -> tuple[Line, Sequence[Any]]:
+    def parse(self, recipient: Any) -> tuple[BatchMessage, Sequence[Any]]:
         """One mail of the batch, and its own attachments as they were given.
 
         Args:
-            given: an address, an address with a context, or a :class:`Recipient`.
+            recipient: an address, an address with a context, or a :class:`Recipient`.
 
         Raises:
             MailerError: one of its subclasses, for what is wrong.
         """
-        if isinstance(given, Recipient):
-            return self._line(given), given.attachments
+        if isinstance(recipient, Recipient):
+            return self._parse_recipient(recipient), recipient.attachments
         context = None
-        if isinstance(given, tuple) and len(given) == 2:
-            given, context = given
-        if isinstance(given, Mapping) or not (isinstance(given, str) or hasattr(given, "__html__")):
+        if isinstance(recipient, tuple) and len(recipient) == 2:
+            recipient, context = recipient
+        if isinstance(recipient, Mapping) or not (isinstance(recipient, str) or hasattr(recipient, "__html__")):
             raise InvalidOption(
-                f"It is a {type(given).__name__}; give an address, (address, context) or a congressy_mailer.Recipient."
+                f"It is a {type(recipient).__name__}; give an address, (address, context) or a "
+                "congressy_mailer.Recipient."
             )
-        return self._written([normalise_address(given, "to")], context), ()
+        return self._build_message([normalise_address(recipient, "to")], context), ()
 
-    def _line(self, given: Recipient) -> Line:
+    def _parse_recipient(self, recipient: Recipient) -> BatchMessage:
         to, cc, bcc = (
             normalise_addresses(addresses, name)
-            for name, addresses in (("to", given.to), ("cc", given.cc), ("bcc", given.bcc))
+            for name, addresses in (("to", recipient.to), ("cc", recipient.cc), ("bcc", recipient.bcc))
         )
         if not (to or cc or bcc):
             raise NoRecipient("to, cc and bcc are all empty.")
-        if not isinstance(given.key, str) or len(given.key) > 200:
+        if not isinstance(recipient.key, str) or len(recipient.key) > 200:
             raise InvalidOption("key must be a text of at most 200 characters.")
-        line = self._written(to, given.context, cc, bcc, given.key)
-        return line._replace(
-            language=self._language(given.language),
-            timezone=self._timezone(given.timezone),
-            metadata=self._metadata(given.metadata),
+        message = self._build_message(to, recipient.context, cc, bcc, recipient.key)
+        return message._replace(
+            language=self._language(recipient.language),
+            timezone=self._timezone(recipient.timezone),
+            metadata=self._metadata(recipient.metadata),
         )
 
-    def _written(
+    def _build_message(
         self,
         to: list[str],
         context: Mapping[str, Any] | None,
         cc: Sequence[str] = (),
         bcc: Sequence[str] = (),
         key: str = "",
-    ) -> Line:
+    ) -> BatchMessage:
         batch = self._batch
         if context is not None and not batch.template:
             raise InvalidOption("It has a context, and the batch has no template.")
         encoded = encode(context, language=batch.language, sensitive=batch.sensitive) if context else {}
-        identity = new_id()
-        return Line(
-            identity,
-            f"<{identity.hex}@{self._domain}>",
+        message_key = new_id()
+        return BatchMessage(
+            message_key,
+            f"<{message_key.hex}@{self._domain}>",
             to,
             list(cc),
             list(bcc),
@@ -115,38 +116,38 @@ class Reader:
             batch.metadata,
             batch.language,
             batch.timezone,
-            None if batch.key is None else _only_once(batch, key, (*to, *cc, *bcc)),
+            None if batch.key is None else _idempotency_key(batch, key, (*to, *cc, *bcc)),
         )
 
-    def _metadata(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _metadata(self, value: Mapping[str, Any] | None) -> dict[str, Any]:
         shared: dict[str, Any] = self._batch.metadata
-        if given is None:
+        if value is None:
             return shared
-        if not isinstance(given, Mapping):
-            raise InvalidOption(f"metadata must be a dict, not {type(given).__name__}.")
-        return metadata_of({**shared, **given})
+        if not isinstance(value, Mapping):
+            raise InvalidOption(f"metadata must be a dict, not {type(value).__name__}.")
+        return check_metadata({**shared, **value})
 
-    def _language(self, given: str | None) -> str:
-        name = given or ""
+    def _language(self, value: str | None) -> str:
+        name = value or ""
         if name not in self._languages:
-            language = language_of(name)
+            language = clean_language(name)
             if self._batch.template:
                 templates.check(self._batch.template, subject_given=bool(self._batch.subject), language=language)
             self._languages[name] = language
         return self._languages[name]
 
-    def _timezone(self, given: str | ZoneInfo | None) -> str:
-        if given not in self._zones:
-            self._zones[given] = timezone_of(given)
-        return self._zones[given]
+    def _timezone(self, value: str | ZoneInfo | None) -> str:
+        if value not in self._zones:
+            self._zones[value] = clean_timezone(value)
+        return self._zones[value]
 
 
-def _only_once(batch: Batch, key: str, addresses: Sequence[str]) -> str:
+def _idempotency_key(batch: Batch, key: str, addresses: Sequence[str]) -> str:
     """What a second message for the same would have in common with the first: the names may differ, or be left out."""
-    what = f"key {key}" if key else "\n".join(["to", *(bare_address(address).lower() for address in addresses)])
-    return f"{batch.id.hex}:{blake2s(what.encode(errors='replace'), digest_size=16).hexdigest()}"
+    source = f"key {key}" if key else "\n".join(["to", *(bare_address(address).lower() for address in addresses)])
+    return f"{batch.id.hex}:{blake2s(source.encode(errors='replace'), digest_size=16).hexdigest()}"
 
 
-def in_position(error: MailerError, position: int) -> MailerError:
+def at_index(error: MailerError, index: int) -> MailerError:
     """The same error, saying which of the recipients it is about."""
-    return type(error)(f"recipients[{position}]: {error}")
+    return type(error)(f"recipients[{index}]: {error}")

@@ -14,9 +14,9 @@ from django.utils import timezone
 from ..exceptions import InvalidOption
 from ..mime.addresses import comparable_address, normalise_address
 from .entries import Entry, active, add, purge, remove
-from .lists import list_of
-from .lookup import Listed, suppressed
-from .rules import SOFT_BOUNCES_WITHIN, Scope, Source, scopes, scopes_of, soft_bounces
+from .lists import check_list_id
+from .lookup import SuppressionLookup, suppressed_among
+from .rules import SOFT_BOUNCES_WITHIN, Scope, Source, scopes, scopes_of, soft_bounce_limit
 
 
 def suppress(
@@ -40,7 +40,7 @@ def suppress(
         InvalidOption: ``scope`` is none, or stands beside a ``list_id``; the list is not in ``LISTS``; ``at`` has no
             time zone.
     """
-    list_id = list_of(list_id, transactional=False)
+    list_id = check_list_id(list_id, transactional=False)
     if at is not None and timezone.is_naive(at):
         raise InvalidOption("at must have a time zone.")
     when = at or timezone.now()
@@ -88,13 +88,13 @@ def is_suppressed(address: str, *, transactional: bool = True, list_id: str = ""
         InvalidAddress: it is not one address.
     """
     compared = comparable_address(normalise_address(address, "address"))
-    return bool(suppressed([compared], transactional=transactional, list_id=list_id))
+    return bool(suppressed_among([compared], transactional=transactional, list_id=list_id))
 
 
 __all__ = [
     "SOFT_BOUNCES_WITHIN",
     "Entry",
-    "Listed",
+    "SuppressionLookup",
     "Scope",
     "Source",
     "active",
@@ -104,8 +104,8 @@ __all__ = [
     "remove",
     "scopes",
     "scopes_of",
-    "soft_bounces",
+    "soft_bounce_limit",
     "suppress",
-    "suppressed",
+    "suppressed_among",
     "unsuppress",
 ]

@@ -13,14 +13,14 @@ from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import Suppression
-from ..models.transactions import database, without_conflicts
+from ..models.transactions import database, retry_on_conflict
 from ..signals import address_suppressed
-from .rules import SOFT_BOUNCES_WITHIN, Scope, Source, soft_bounces
+from .rules import SOFT_BOUNCES_WITHIN, Scope, Source, soft_bounce_limit
 
 # Addresses of one question: every database takes so many.
 _CHUNK = 500
 
-_KEPT = timedelta(days=1)
+_KEEP_REMOVED = timedelta(days=1)
 
 # Others put the same addresses there at the same time.
 _TRIES = 5
@@ -45,9 +45,9 @@ class Entry:
     #: When what it counts began, where it counts several things; ``None``: it is one.
     since: datetime | None = field(default=None, compare=False)
 
-    def stands(self, cleared_at: datetime | None) -> bool:
-        """Whether all of it came after the address was last taken off; what is for good always stands."""
-        return cleared_at is None or (self.since or self.at) > cleared_at or _is_for_good(self)
+    def still_applies(self, cleared_at: datetime | None) -> bool:
+        """Whether all of it came after the address was last taken off; a permanent entry always does."""
+        return cleared_at is None or (self.since or self.at) > cleared_at or _is_permanent(self)
 
 
 def active() -> QuerySet[Suppression]:
@@ -61,10 +61,10 @@ def add(entries: Iterable[Entry]) -> list[Suppression]:
     Returns:
         What was not on it before.
     """
-    given = list(entries)
+    wanted = list(entries)
     for attempt in range(_TRIES):
         try:
-            return _add(given)
+            return _add(wanted)
         except IntegrityError:
             # Somebody else has put one of them there at this moment.
             if attempt == _TRIES - 1:
@@ -72,22 +72,22 @@ def add(entries: Iterable[Entry]) -> list[Suppression]:
     raise AssertionError("unreachable")
 
 
-@without_conflicts
+@retry_on_conflict
 def _add(entries: Iterable[Entry]) -> list[Suppression]:
-    said: dict[tuple[str, str, str], list[Entry]] = {}
+    by_key: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in sorted(entries):
-        said.setdefault((entry.address, entry.scope, entry.list_id), []).append(entry)
-    known = _known({address for address, _, _ in said})
+        by_key.setdefault((entry.address, entry.scope, entry.list_id), []).append(entry)
+    known = _known({address for address, _, _ in by_key})
     added: list[Suppression] = []
     created: list[Suppression] = []
-    for key, reasons in sorted(said.items()):
+    for key, reasons in sorted(by_key.items()):
         row = known.get(key)
         # Of what is said of the same address, the first counts that nobody has taken back.
         cleared_at = row.cleared_at if row is not None else None
-        standing = [one for one in reasons if one.stands(cleared_at)]
-        if not standing:
+        applicable = [one for one in reasons if one.still_applies(cleared_at)]
+        if not applicable:
             continue
-        entry = min(standing, key=_order)
+        entry = min(applicable, key=_precedence)
         if row is None:
             row = Suppression(
                 address=entry.address, scope=entry.scope, list_id=entry.list_id, source=entry.source,
@@ -96,13 +96,13 @@ def _add(entries: Iterable[Entry]) -> list[Suppression]:
             created.append(row)
             added.append(row)
         elif row.removed_at is not None:
-            _say_again(row, entry)
+            _replace_reason(row, entry)
             added.append(row)
-        elif _goes_before(entry, row):
-            _say_again(row, entry)
+        elif _outranks(entry, row):
+            _replace_reason(row, entry)
     Suppression.objects.using(database()).bulk_create(created)
     if added:
-        transaction.on_commit(partial(_tell, added), using=database(), robust=True)
+        transaction.on_commit(partial(_send_signals, added), using=database(), robust=True)
     return added
 
 
@@ -116,27 +116,27 @@ def _known(addresses: Iterable[str]) -> dict[tuple[str, str, str], Suppression]:
     return known
 
 
-def _is_for_good(entry: Entry) -> bool:
+def _is_permanent(entry: Entry) -> bool:
     return entry.source == Source.COMPLIANCE
 
 
 # What is there only because SparkPost has it goes when SparkPost has it no more. Were it to hide that somebody has
 # left, that would be forgotten with it.
-_BEFORE_ALL, _OURS, _AFTER_ALL = range(3)
-_PLACES = {Source.COMPLIANCE: _BEFORE_ALL, Source.SPARKPOST: _AFTER_ALL}
+_COMPLIANCE_RANK, _OWN_RANK, _SPARKPOST_RANK = range(3)
+_RANKS = {Source.COMPLIANCE: _COMPLIANCE_RANK, Source.SPARKPOST: _SPARKPOST_RANK}
 
 
-def _order(entry: Entry) -> tuple[object, ...]:
+def _precedence(entry: Entry) -> tuple[object, ...]:
     """What the compliance team says, then the earliest of our own, then what only SparkPost says."""
-    return _PLACES.get(entry.source, _OURS), entry.at, entry.source, entry.reason
+    return _RANKS.get(entry.source, _OWN_RANK), entry.at, entry.source, entry.reason
 
 
-def _goes_before(entry: Entry, row: Suppression) -> bool:
+def _outranks(entry: Entry, row: Suppression) -> bool:
     source = Source(row.source)
-    return _order(entry) < (_PLACES.get(source, _OURS), row.created_at, source, row.reason)
+    return _precedence(entry) < (_RANKS.get(source, _OWN_RANK), row.created_at, source, row.reason)
 
 
-def _say_again(row: Suppression, entry: Entry) -> None:
+def _replace_reason(row: Suppression, entry: Entry) -> None:
     row.source, row.reason, row.created_at = entry.source, entry.reason, entry.at
     if row.removed_at is not None:
         row.removed_at = row.synced_at = None
@@ -144,7 +144,7 @@ def _say_again(row: Suppression, entry: Entry) -> None:
     row.save(using=database())
 
 
-def _tell(added: Sequence[Suppression]) -> None:
+def _send_signals(added: Sequence[Suppression]) -> None:
     for row in added:
         address_suppressed.send_robust(
             Suppression, address=row.address, scope=row.scope, source=row.source, list_id=row.list_id,
@@ -152,7 +152,7 @@ def _tell(added: Sequence[Suppression]) -> None:
         )  # fmt: skip
 
 
-@without_conflicts
+@retry_on_conflict
 def remove(address: str, *, scope: Scope | None = None, list_id: str | None = None) -> int:
     """Take an address off the list. What SparkPost's compliance team put there stays.
 
@@ -174,7 +174,7 @@ def remove(address: str, *, scope: Scope | None = None, list_id: str | None = No
     return rows.update(removed_at=now, cleared_at=now, synced_at=None, refusal="")
 
 
-@without_conflicts
+@retry_on_conflict
 def purge() -> int:
     """Forget what was taken off a day ago and SparkPost's list knows of, or where there is no key to tell it with.
 
@@ -184,12 +184,12 @@ def purge() -> int:
     Returns:
         How many entries, some at a time; none when nothing is left.
     """
-    long_ago = timezone.now() - (_KEPT if soft_bounces() is None else SOFT_BOUNCES_WITHIN)
-    old = Q(synced_at__lt=long_ago) | ~Q(refusal="")
+    cutoff = timezone.now() - (_KEEP_REMOVED if soft_bounce_limit() is None else SOFT_BOUNCES_WITHIN)
+    old = Q(synced_at__lt=cutoff) | ~Q(refusal="")
     if mailer_settings().SPARKPOST_API_KEY is None:
         old |= Q(synced_at=None)
     entries = Suppression.objects.using(database())
-    ids = list(entries.filter(old, removed_at__lt=long_ago).order_by("id").values_list("id", flat=True)[:_CHUNK])
+    ids = list(entries.filter(old, removed_at__lt=cutoff).order_by("id").values_list("id", flat=True)[:_CHUNK])
     # Unless somebody has put one there again meanwhile.
-    entries.filter(old, removed_at__lt=long_ago, id__in=ids).delete()
+    entries.filter(old, removed_at__lt=cutoff, id__in=ids).delete()
     return len(ids)

@@ -8,7 +8,7 @@ from ..conf import mailer_settings
 from ..exceptions import InvalidOption
 
 
-def list_of(list_id: str | None, transactional: bool) -> str:
+def check_list_id(list_id: str | None, transactional: bool) -> str:
     """One of the ``LISTS``; empty for none."""
     if not list_id:
         return ""

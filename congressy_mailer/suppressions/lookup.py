@@ -12,7 +12,7 @@ from .entries import _CHUNK, active
 from .rules import Scope
 
 
-def listed_recipients(messages: Iterable[Message]) -> dict[UUID, dict[str, str]]:
+def suppressed_recipients(messages: Iterable[Message]) -> dict[UUID, dict[str, str]]:
     """Who is to be left out: of each message that has such a one the addresses, as its envelope has them, and why.
 
     Recipients that have a copy of it, or were refused, are not looked at.
@@ -20,32 +20,33 @@ def listed_recipients(messages: Iterable[Message]) -> dict[UUID, dict[str, str]]
     wanted = [
         (message, {recipient: comparable_address(recipient) for recipient in message.envelope}) for message in messages
     ]
-    listed = Listed({address for _, addresses in wanted for address in addresses.values()})
+    lookup = SuppressionLookup({address for _, addresses in wanted for address in addresses.values()})
     # Nearly always nobody is.
-    if not listed:
+    if not lookup:
         return {}
     found = {}
     for message, addresses in wanted:
         reasons = {
-            recipient: why
+            recipient: reason
             for recipient, address in addresses.items()
-            if (why := listed.why(address, transactional=message.transactional, list_id=message.list_id)) is not None
+            if (reason := lookup.reason_for(address, transactional=message.transactional, list_id=message.list_id))
+            is not None
         }
         if reasons:
             found[message.id] = reasons
     return found
 
 
-_WHY = ("address", "scope", "list_id", "source", "reason")
+_REASON_FIELDS = ("address", "scope", "list_id", "source", "reason")
 
 
 class _Reason(NamedTuple):
     scope: str
     list_id: str
-    told: str
+    text: str
 
 
-class Listed:
+class SuppressionLookup:
     """What the suppression list has against some addresses: asked once, for all of them."""
 
     def __init__(self, addresses: Collection[str]) -> None:
@@ -56,16 +57,18 @@ class Listed:
         self._reasons: dict[str, list[_Reason]] = {}
         wanted = sorted(addresses)
         for start in range(0, len(wanted), _CHUNK):
-            found = active().filter(address__in=wanted[start : start + _CHUNK]).values_list("created_at", *_WHY)
+            found = (
+                active().filter(address__in=wanted[start : start + _CHUNK]).values_list("created_at", *_REASON_FIELDS)
+            )
             # Sorted here: it is a handful, and a database may take another index for the order's sake.
             for _, address, scope, list_id, source, reason in sorted(found):
-                told = f"{source}: {reason}" if reason else source
-                self._reasons.setdefault(address, []).append(_Reason(scope, list_id, told))
+                text = f"{source}: {reason}" if reason else source
+                self._reasons.setdefault(address, []).append(_Reason(scope, list_id, text))
 
     def __bool__(self) -> bool:
         return bool(self._reasons)
 
-    def why(self, address: str, *, transactional: bool, list_id: str = "") -> str | None:
+    def reason_for(self, address: str, *, transactional: bool, list_id: str = "") -> str | None:
         """What speaks against sending such a mail to one of the addresses; ``None``: nothing.
 
         Args:
@@ -75,17 +78,17 @@ class Listed:
         """
         for reason in self._reasons.get(address, ()):
             if reason.scope == Scope.TRANSACTIONAL:
-                speaks = transactional
+                applies = transactional
             elif reason.scope == Scope.NON_TRANSACTIONAL:
-                speaks = not transactional
+                applies = not transactional
             else:
-                speaks = not transactional and reason.list_id == list_id
-            if speaks:
-                return reason.told
+                applies = not transactional and reason.list_id == list_id
+            if applies:
+                return reason.text
         return None
 
 
-def suppressed(addresses: Collection[str], *, transactional: bool, list_id: str = "") -> set[str]:
+def suppressed_among(addresses: Collection[str], *, transactional: bool, list_id: str = "") -> set[str]:
     """Those of these addresses that are not to get such a mail.
 
     Args:
@@ -93,9 +96,9 @@ def suppressed(addresses: Collection[str], *, transactional: bool, list_id: str 
         transactional: whether the mail is.
         list_id: the list that it belongs to, if any.
     """
-    listed = Listed(addresses)
+    lookup = SuppressionLookup(addresses)
     return {
         address
         for address in addresses
-        if listed.why(address, transactional=transactional, list_id=list_id) is not None
+        if lookup.reason_for(address, transactional=transactional, list_id=list_id) is not None
     }

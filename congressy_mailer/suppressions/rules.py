@@ -45,7 +45,7 @@ def scopes(rule: str) -> tuple[Scope, ...]:
     return (Scope.TRANSACTIONAL, Scope.NON_TRANSACTIONAL) if what == "all" else (Scope(what),)
 
 
-def soft_bounces() -> int | None:
+def soft_bounce_limit() -> int | None:
     """How many soft bounces count as a hard one; ``None``: they do not."""
     limit: int | None = _rule("soft")
     return limit

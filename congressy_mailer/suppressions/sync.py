@@ -22,8 +22,8 @@ from django.utils import timezone
 
 from .. import periodic, suppressions
 from ..exceptions import SparkPostError
-from ..models import Listing, Suppression
-from ..models.transactions import database, without_conflicts
+from ..models import Suppression, SyncCursor
+from ..models.transactions import database, retry_on_conflict
 from ..sparkpost import suppression_list
 from ..sparkpost.client import Client, api_client
 from ..sparkpost.suppression_list import MAX_ENTRIES, RemoteEntry
@@ -31,49 +31,49 @@ from .entries import Entry
 from .rules import Source
 
 #: How long one run may take, in seconds, before it leaves the rest to the next.
-LONGEST = 20.0
+MAX_SECONDS = 20.0
 
 # What is listed may be up to 20 minutes old (API reference, "Retrieve a Suppression"), and clocks differ.
 _OVERLAP = timedelta(minutes=30)
 
-_EVERYTHING_EVERY = timedelta(days=1)
+_FULL_SYNC_INTERVAL = timedelta(days=1)
 
 # Rows of one transaction.
 _CHUNK = 500
 
 # HTTP statuses that speak of what was put there, and not of whoever did, when, or how often.
-_ABOUT_ENTRIES = (400, 413, 422)
+_ENTRY_STATUSES = (400, 413, 422)
 
 # Not so many are wrong one by one: something else is.
-_MOST_REFUSED = 100
+_MAX_REFUSED = 100
 
 _NAME = "suppressions"
 
 # Sources of what is ours only because SparkPost has it.
-_SPARKPOSTS = (Source.SPARKPOST, Source.COMPLIANCE)
+_REMOTE_SOURCES = (Source.SPARKPOST, Source.COMPLIANCE)
 
 
 @dataclass
-class Synced:
+class SyncResult:
     """What a run has done."""
 
     #: Entries of SparkPost's that were looked at.
-    listed: int = 0
+    fetched: int = 0
     #: Addresses that have come onto our list.
-    taken_over: int = 0
+    imported: int = 0
     #: Entries that have gone from our list, since SparkPost has them no more.
-    gone: int = 0
+    removed: int = 0
     #: Entries that SparkPost was told to add.
-    told: int = 0
+    exported: int = 0
     #: Entries that SparkPost was told to delete.
     deleted: int = 0
     #: Entries that SparkPost has not taken; the reason is with each.
     refused: int = 0
     #: Whether nothing is left for another run.
-    done: bool = False
+    complete: bool = False
 
 
-def sync(*, full: bool = False, seconds: float = LONGEST) -> Synced:
+def sync(*, full: bool = False, seconds: float = MAX_SECONDS) -> SyncResult:
     """Bring the two lists together, as far as the time reaches.
 
     Args:
@@ -85,74 +85,78 @@ def sync(*, full: bool = False, seconds: float = LONGEST) -> Synced:
             done, and the next run goes on there.
     """
     run = _Run(api_client(), time.monotonic() + seconds)
-    synced = run.synced
-    synced.done = run.list_everything_or_changes(full) and run.tell_removed() and run.tell_added()
-    return synced
+    result = run.result
+    result.complete = run.fetch(full) and run.push_removed() and run.push_added()
+    return result
 
 
 class _Run:
     def __init__(self, client: Client, until: float) -> None:
         self._client = client
         self._until = until
-        self.synced = Synced()
+        self.result = SyncResult()
 
     def _in_time(self) -> bool:
         return time.monotonic() < self._until
 
     # Each of these says whether it has come to its end.
 
-    def list_everything_or_changes(self, full: bool) -> bool:
-        listing = _open(full)
-        begun_again = False
+    def fetch(self, full: bool) -> bool:
+        listing = _open_listing(full)
+        restarted = False
         while True:
-            place = listing.place or suppression_list.first_place(listing.since)
+            cursor = listing.cursor or suppression_list.first_cursor(listing.since)
             try:
-                page = suppression_list.page(self._client, place)
+                page = suppression_list.fetch_page(self._client, cursor)
             except SparkPostError as error:
-                # Its places do not last for ever.
-                if not listing.place or begun_again or error.status not in (400, 404, 410, 422):
+                # Its cursors do not last for ever.
+                if not listing.cursor or restarted or error.status not in (400, 404, 410, 422):
                     raise
-                begun_again = True
+                restarted = True
                 _listings().delete()
-                listing = _open(full or listing.since is None)
+                listing = _open_listing(full or listing.since is None)
                 continue
-            self.synced.listed += len(page.entries)
+            self.result.fetched += len(page.entries)
             for start in range(0, len(page.entries), _CHUNK):
-                self.synced.taken_over += _take_over(page.entries[start : start + _CHUNK])
-            if not page.place:
+                self.result.imported += _import_entries(page.entries[start : start + _CHUNK])
+            if not page.next_cursor:
                 break
-            if not _listings().filter(started_at=listing.started_at, place=listing.place).update(place=page.place):
+            if (
+                not _listings()
+                .filter(started_at=listing.started_at, cursor=listing.cursor)
+                .update(cursor=page.next_cursor)
+            ):
                 # Another run is at it, too.
                 return False
-            listing.place = page.place
+            listing.cursor = page.next_cursor
             if not self._in_time():
                 return False
         if listing.since is None:
-            while gone := _forget_missing(listing):
-                self.synced.gone += gone
-            while _have_told_again(listing):
+            while removed := _remove_missing(listing):
+                self.result.removed += removed
+            while _requeue_missing(listing):
                 pass
-            periodic.done(periodic.EVERYTHING_LISTED, listing.started_at)
-        periodic.done(periodic.CHANGES_LISTED, listing.started_at)
+            periodic.mark_run(periodic.FETCH_EVERYTHING, listing.started_at)
+        periodic.mark_run(periodic.FETCH_CHANGES, listing.started_at)
         _listings().filter(started_at=listing.started_at).delete()
         return True
 
-    def tell_removed(self) -> bool:
-        for row in _untold().exclude(removed_at=None).order_by("id")[:MAX_ENTRIES]:
-            self._tell_removed(row)
+    def push_removed(self) -> bool:
+        for row in _pending().exclude(removed_at=None).order_by("id")[:MAX_ENTRIES]:
+            self._push_removed(row)
             if not self._in_time():
-                return not _untold().exclude(removed_at=None).exists()
+                return not _pending().exclude(removed_at=None).exists()
         return True
 
-    def _tell_removed(self, row: Suppression) -> None:
+    def _push_removed(self, row: Suppression) -> None:
         key = (row.address, row.scope, row.list_id)
         # What is deleted must be what somebody took off, and nothing that was added there since.
-        there = [entry for entry in suppression_list.find(self._client, row.address) if entry.key == key]
+        remote = [entry for entry in suppression_list.entries_of(self._client, row.address) if entry.key == key]
         assert row.cleared_at is not None
-        if any(entry.compliance or entry.updated_at > row.cleared_at for entry in there):
-            self.synced.taken_over += _take_over(there)
+        if any(entry.compliance or entry.updated_at > row.cleared_at for entry in remote):
+            self.result.imported += _import_entries(remote)
             return
-        if there:
+        if remote:
             try:
                 suppression_list.delete(self._client, row)
             except SparkPostError as error:
@@ -161,50 +165,50 @@ class _Run:
                     raise
                 _mark([row], refusal=str(error))
                 return
-            self.synced.deleted += 1
+            self.result.deleted += 1
         _mark([row])
 
-    def tell_added(self) -> bool:
-        while rows := list(_untold().filter(removed_at=None).order_by("id")[:MAX_ENTRIES]):
-            for some in self._taken(rows):
-                _mark(some)
-                self.synced.told += len(some)
+    def push_added(self) -> bool:
+        while rows := list(_pending().filter(removed_at=None).order_by("id")[:MAX_ENTRIES]):
+            for accepted in self._put_splitting(rows):
+                _mark(accepted)
+                self.result.exported += len(accepted)
             if not self._in_time():
-                return not _untold().exists()
+                return not _pending().exists()
         return True
 
-    def _taken(self, rows: Sequence[Suppression]) -> Iterator[Sequence[Suppression]]:
+    def _put_splitting(self, rows: Sequence[Suppression]) -> Iterator[Sequence[Suppression]]:
         """Put these there; where SparkPost does not take them together, it is found out which it does not take."""
         try:
             suppression_list.put(self._client, rows)
         except SparkPostError as error:
             if error.in_doubt:
-                _clear_overtaken(rows)
-            if error.status not in _ABOUT_ENTRIES:
+                _clear_removed_meanwhile(rows)
+            if error.status not in _ENTRY_STATUSES:
                 raise
-            if self.synced.refused >= _MOST_REFUSED:
+            if self.result.refused >= _MAX_REFUSED:
                 # Its own words name addresses.
                 raise SparkPostError(
-                    f"SparkPost has refused {self.synced.refused} entries of the suppression list. Why is with each, "
+                    f"SparkPost has refused {self.result.refused} entries of the suppression list. Why is with each, "
                     "in the admin.",
                     status=error.status,
                 ) from None
             if len(rows) == 1:
-                self.synced.refused += 1
+                self.result.refused += 1
                 _mark(rows, refusal=str(error))
                 return
         else:
-            _clear_overtaken(rows)
+            _clear_removed_meanwhile(rows)
             yield rows
             return
         middle = len(rows) // 2
-        yield from self._taken(rows[:middle])
+        yield from self._put_splitting(rows[:middle])
         # Not before: whatever time there is, something must come of it.
         if self._in_time():
-            yield from self._taken(rows[middle:])
+            yield from self._put_splitting(rows[middle:])
 
 
-def _open(full: bool) -> Listing:
+def _open_listing(full: bool) -> SyncCursor:
     """The listing that an earlier run has begun, or a new one."""
     now = timezone.now()
     if full:
@@ -213,12 +217,12 @@ def _open(full: bool) -> Listing:
     listing = _listings().first()
     if listing is not None:
         return listing
-    everything = periodic.last(periodic.EVERYTHING_LISTED)
-    changes = periodic.last(periodic.CHANGES_LISTED)
-    if full or changes is None or everything is None or everything < now - _EVERYTHING_EVERY:
-        listing = Listing(name=_NAME, started_at=now)
+    everything = periodic.last_run(periodic.FETCH_EVERYTHING)
+    changes = periodic.last_run(periodic.FETCH_CHANGES)
+    if full or changes is None or everything is None or everything < now - _FULL_SYNC_INTERVAL:
+        listing = SyncCursor(name=_NAME, started_at=now)
     else:
-        listing = Listing(name=_NAME, started_at=now, since=changes - _OVERLAP)
+        listing = SyncCursor(name=_NAME, started_at=now, since=changes - _OVERLAP)
     try:
         _create(listing)
     except IntegrityError:
@@ -227,16 +231,16 @@ def _open(full: bool) -> Listing:
     return listing
 
 
-@without_conflicts
-def _create(listing: Listing) -> None:
+@retry_on_conflict
+def _create(listing: SyncCursor) -> None:
     listing.save(force_insert=True, using=database())
 
 
-def _listings() -> QuerySet[Listing]:
-    return Listing.objects.using(database())
+def _listings() -> QuerySet[SyncCursor]:
+    return SyncCursor.objects.using(database())
 
 
-def _take_over(entries: Sequence[RemoteEntry]) -> int:
+def _import_entries(entries: Sequence[RemoteEntry]) -> int:
     """Have our list say what SparkPost's says; returns how many addresses have come onto ours."""
     added = suppressions.add(
         Entry(
@@ -249,41 +253,41 @@ def _take_over(entries: Sequence[RemoteEntry]) -> int:
         )
         for entry in entries
     )
-    _mark_listed({entry.key for entry in entries})
+    _mark_fetched({entry.key for entry in entries})
     return len(added)
 
 
-@without_conflicts
-def _mark_listed(keys: Collection[tuple[str, str, str]]) -> None:
+@retry_on_conflict
+def _mark_fetched(keys: Collection[tuple[str, str, str]]) -> None:
     # What was taken off here is still to be deleted there.
     rows = suppressions.active().filter(address__in=sorted({address for address, _, _ in keys})).order_by("id")
     same = [row.id for row in rows.select_for_update() if (row.address, row.scope, row.list_id) in keys]
     _all().filter(id__in=same).update(synced_at=timezone.now(), refusal="")
 
 
-@without_conflicts
-def _forget_missing(listing: Listing) -> int:
+@retry_on_conflict
+def _remove_missing(listing: SyncCursor) -> int:
     """Take off what was only SparkPost's own and is there no more, some at a time; returns how much."""
-    ids = _missing(listing, Q(source__in=_SPARKPOSTS))
+    ids = _missing(listing, Q(source__in=_REMOTE_SOURCES))
     # What was added there after the listing had begun is later than this.
     cleared_at = listing.started_at - _OVERLAP
     now = timezone.now()
     return _all().filter(id__in=ids).update(removed_at=now, cleared_at=cleared_at, synced_at=now)
 
 
-@without_conflicts
-def _have_told_again(listing: Listing) -> int:
+@retry_on_conflict
+def _requeue_missing(listing: SyncCursor) -> int:
     """The same for what is ours: SparkPost is told of it again."""
-    return _all().filter(id__in=_missing(listing, ~Q(source__in=_SPARKPOSTS))).update(synced_at=None)
+    return _all().filter(id__in=_missing(listing, ~Q(source__in=_REMOTE_SOURCES))).update(synced_at=None)
 
 
-def _missing(listing: Listing, which: Q) -> list[UUID]:
+def _missing(listing: SyncCursor, which: Q) -> list[UUID]:
     """What SparkPost had before, and has not listed."""
     missing = suppressions.active().filter(which, synced_at__lt=listing.started_at - _OVERLAP).order_by("id")
     return [row.id for row in missing.select_for_update()[:_CHUNK]]
 
 
-def _untold() -> QuerySet[Suppression]:
+def _pending() -> QuerySet[Suppression]:
     """What SparkPost is still to be told."""
     return _all().filter(synced_at=None, refusal="").exclude(source=Source.COMPLIANCE)
 
@@ -292,26 +296,26 @@ def _all() -> QuerySet[Suppression]:
     return Suppression.objects.using(database())
 
 
-def _clear_overtaken(told: Sequence[Suppression]) -> None:
+def _clear_removed_meanwhile(rows: Sequence[Suppression]) -> None:
     """What somebody took off while SparkPost was being told: that it is there now is our own word, and no later one."""
-    for start in range(0, len(told), _CHUNK):
-        ids = sorted(row.id for row in told[start : start + _CHUNK])
+    for start in range(0, len(rows), _CHUNK):
+        ids = sorted(row.id for row in rows[start : start + _CHUNK])
         _all().filter(id__in=ids, synced_at=None).exclude(removed_at=None).update(cleared_at=timezone.now())
 
 
-def _mark(told: Sequence[Suppression], refusal: str = "") -> None:
+def _mark(rows: Sequence[Suppression], refusal: str = "") -> None:
     """SparkPost knows of these, or has refused them: unless something else has become of one meanwhile."""
-    for start in range(0, len(told), _CHUNK):
-        _mark_some(told[start : start + _CHUNK], refusal)
+    for start in range(0, len(rows), _CHUNK):
+        _mark_chunk(rows[start : start + _CHUNK], refusal)
 
 
-@without_conflicts
-def _mark_some(told: Sequence[Suppression], refusal: str) -> None:
-    as_told = {row.id: _said(row) for row in told}
-    now = _all().filter(id__in=sorted(as_told)).order_by("id").select_for_update()
-    same = [row.id for row in now if _said(row) == as_told[row.id]]
+@retry_on_conflict
+def _mark_chunk(rows: Sequence[Suppression], refusal: str) -> None:
+    as_sent = {row.id: _version(row) for row in rows}
+    now = _all().filter(id__in=sorted(as_sent)).order_by("id").select_for_update()
+    same = [row.id for row in now if _version(row) == as_sent[row.id]]
     _all().filter(id__in=same).update(synced_at=None if refusal else timezone.now(), refusal=refusal)
 
 
-def _said(row: Suppression) -> tuple[object, ...]:
+def _version(row: Suppression) -> tuple[object, ...]:
     return row.source, row.reason, row.created_at, row.removed_at, row.cleared_at

@@ -34,7 +34,7 @@ def deliver_all() -> list[Message]:
 
     messages = Message.objects.using(outbox.database())
     queued = list(messages.filter(state=State.QUEUED).order_by("id").values_list("id", flat=True))
-    left = queued
-    while left:
-        left = Delivery(outbox.new_token("test")).run(left, redelivered=False).left
+    unfinished = queued
+    while unfinished:
+        unfinished = Delivery(outbox.new_claim_token("test")).run(unfinished, redelivered=False).unfinished
     return list(messages.filter(id__in=queued).order_by("id"))

@@ -1,12 +1,12 @@
 """How fast mail is handed over and over how many connections, for all workers together.
 
-What they have to agree on is in the Redis that is Celery's broker (:mod:`.shared`); with another broker, and while
-Redis does not answer, each process counts for itself (:mod:`.local`). No mail ever waits for Redis.
+What they have to agree on is in the Redis that is Celery's broker (:mod:`.redis_store`); with another broker, and while
+Redis does not answer, each process counts for itself (:mod:`.memory_store`). No mail ever waits for Redis.
 """
 
 from __future__ import annotations
 
 from .connections import ConnectionSlot, connection_slot
-from .limiter import Pace, pace_for
+from .limiter import RateLimiter, rate_limiter_for
 
-__all__ = ["ConnectionSlot", "Pace", "connection_slot", "pace_for"]
+__all__ = ["ConnectionSlot", "RateLimiter", "connection_slot", "rate_limiter_for"]

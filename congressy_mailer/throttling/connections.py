@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
-from ..broker.processes import is_gone, new_token
+from ..broker.processes import new_claim_token, owner_is_gone
 from ..conf import mailer_settings
-from .store import Admission, Ledger
-from .stores import ledgers
+from .store import LimitStore, SlotAnswer
+from .stores import limit_stores
 
 # Seconds between two signs of life of a connection in use.
-_KEEP_INTERVAL = 10.0
+_RENEW_INTERVAL = 10.0
 
 # Seconds until somebody who was refused asks again, and others of the same process are refused unasked.
 _SHORTEST_WAIT, _LONGEST_WAIT = 1.0, 3.0
@@ -25,31 +25,31 @@ class ConnectionSlot:
 
     def __init__(self, using: str) -> None:
         self._name = using or "default"
-        self._holder = new_token("connection")
-        self._kept_at = 0.0
+        self._owner = new_claim_token("connection")
+        self._renewed_at = 0.0
         #: Whether a connection may be opened, or stay open.
         self.acquired = False
         #: Where it may not be opened: when it makes sense to ask again.
         self.retry_in = timedelta(0)
         self._acquire()
 
-    def keep(self, before_asking: Callable[[], None] = lambda: None) -> bool:
+    def renew(self, before_query: Callable[[], None] = lambda: None) -> bool:
         """Before each mail, and for the price of a look at the clock: whether the connection may be used.
 
         It may not where the slot was lost: to a Redis that has lost its memory, or because the process was stopped for
         longer than a slot is held. Then the connection is to be closed.
 
         Args:
-            before_asking: called before Redis is asked, which may not answer at once.
+            before_query: called before Redis is asked, which may not answer at once.
         """
-        if self.acquired and time.monotonic() - self._kept_at >= _KEEP_INTERVAL:
-            before_asking()
-            self._admit()
+        if self.acquired and time.monotonic() - self._renewed_at >= _RENEW_INTERVAL:
+            before_query()
+            self._request()
         return self.acquired
 
-    def rest(self) -> bool:
+    def may_stay_open(self) -> bool:
         """When there is no more mail for now: whether the connection may stay open, since nobody waits for its slot."""
-        return self.acquired and not self._admit().wanted and self.acquired
+        return self.acquired and not self._request().others_wait and self.acquired
 
     def release(self) -> None:
         """The connection is closed. Never raises."""
@@ -57,26 +57,26 @@ class ConnectionSlot:
             self.acquired = False
             _refused_until.pop(self._name, None)
             if mailer_settings().MAX_CONNECTIONS is not None:
-                ledgers.forget(lambda ledger: ledger.dismiss(self._name, [self._holder]))
+                limit_stores.run_on_both(lambda store: store.release(self._name, [self._owner]))
 
     def _acquire(self) -> None:
         refused_for = _refused_until.get(self._name, 0.0) - time.monotonic()
         if refused_for <= 0:
-            self._admit()
+            self._request()
             if self.acquired:
                 return
             refused_for = random.uniform(_SHORTEST_WAIT, _LONGEST_WAIT)  # noqa: S311 - only to spread them
             _refused_until[self._name] = time.monotonic() + refused_for
         self.retry_in = timedelta(seconds=max(refused_for, _SHORTEST_WAIT))
 
-    def _admit(self) -> Admission:
+    def _request(self) -> SlotAnswer:
         limit = mailer_settings().MAX_CONNECTIONS
         if limit is None:
-            admission = Admission(granted=True, wanted=False)
+            answer = SlotAnswer(granted=True, others_wait=False)
         else:
-            admission = ledgers.ask(_admission(self._name, self._holder, limit))
-        self.acquired, self._kept_at = admission.granted, time.monotonic()
-        return admission
+            answer = limit_stores.run(_acquire_from_store(self._name, self._owner, limit))
+        self.acquired, self._renewed_at = answer.granted, time.monotonic()
+        return answer
 
 
 def connection_slot(using: str) -> ConnectionSlot:
@@ -88,17 +88,17 @@ def connection_slot(using: str) -> ConnectionSlot:
     return ConnectionSlot(using)
 
 
-def _admission(name: str, holder: str, limit: int) -> Callable[[Ledger], Admission]:
-    def ask(ledger: Ledger) -> Admission:
-        admission = ledger.admit(name, holder, limit)
-        gone = [one for one in admission.holders if is_gone(one)]
-        if gone:
+def _acquire_from_store(name: str, owner: str, limit: int) -> Callable[[LimitStore], SlotAnswer]:
+    def acquire(store: LimitStore) -> SlotAnswer:
+        answer = store.acquire(name, owner, limit)
+        ended = [other for other in answer.owners if owner_is_gone(other)]
+        if ended:
             # Killed on this host: its connections were closed with it.
-            ledger.dismiss(name, gone)
-            admission = ledger.admit(name, holder, limit)
-        return admission
+            store.release(name, ended)
+            answer = store.acquire(name, owner, limit)
+        return answer
 
-    return ask
+    return acquire
 
 
 #: By mail backend, until when this process does not ask again.

@@ -1,4 +1,4 @@
-"""The ledger of one process, for its threads: where the broker is not Redis, and while Redis does not answer."""
+"""The store of one process, for its threads: where the broker is not Redis, and while Redis does not answer."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from threading import Lock
 from throttled import MemoryStoreBackend
 from throttled.rate_limiter.gcra import MemoryLimitAtomicAction
 
-from .rates import SPAN
-from .store import LEASE, WANTED_FOR, Admission, Seen
+from .rates import COUNT_WINDOW
+from .store import CONTENTION_TTL, LEASE, SlotAnswer, Snapshot
 
 
 @dataclass
 class _Count:
-    span: int
-    since: float
+    window: int
+    counted_since: float
     previous: int = 0
     current: int = 0
-    noted: str = ""
+    encoded: str = ""
 
 
 @dataclass
 class _Connections:
     #: Until when each counts as open.
-    holders: dict[str, float] = field(default_factory=dict)
-    wanted_until: float = 0.0
+    owners: dict[str, float] = field(default_factory=dict)
+    others_wait_until: float = 0.0
 
 
-class LocalLedger:
-    """See :class:`.ledger.Ledger`."""
+class MemoryStore:
+    """See :class:`.store.LimitStore`."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -39,44 +39,44 @@ class LocalLedger:
         self._counts: dict[str, _Count] = {}
         self._connections: dict[str, _Connections] = {}
 
-    def take(self, name: str, rate: float, burst: int, count: int) -> float:
+    def take_permits(self, name: str, rate: float, burst: int, count: int) -> float:
         limited, _, _, retry_after = self._permits.do([name], [1 / rate, burst, count])
         return float(retry_after) if limited else 0.0
 
-    def look(self, name: str, handed_over: int) -> Seen:
+    def snapshot(self, name: str, handed_over: int) -> Snapshot:
         now = time.monotonic()
         with self._lock:
-            span = int(now // SPAN)
-            count = self._counts.setdefault(name, _Count(span, now))
-            if span != count.span:
-                consecutive = span == count.span + 1
+            window = int(now // COUNT_WINDOW)
+            count = self._counts.setdefault(name, _Count(window, now))
+            if window != count.window:
+                consecutive = window == count.window + 1
                 count.previous = count.current if consecutive else 0
-                count.since = span * SPAN if consecutive else now
-                count.span, count.current = span, 0
+                count.counted_since = window * COUNT_WINDOW if consecutive else now
+                count.window, count.current = window, 0
             count.current += handed_over
-            return Seen(now, count.noted, count.previous, count.current, count.since)
+            return Snapshot(now, count.encoded, count.previous, count.current, count.counted_since)
 
-    def note(self, name: str, instead_of: str, slow_down: str) -> bool:
+    def replace_slow_down(self, name: str, expected: str, slow_down: str) -> bool:
         with self._lock:
             count = self._counts.get(name)
-            if count is None or count.noted != instead_of:
+            if count is None or count.encoded != expected:
                 return False
-            count.noted = slow_down
+            count.encoded = slow_down
             return True
 
-    def admit(self, name: str, holder: str, limit: int) -> Admission:
+    def acquire(self, name: str, owner: str, limit: int) -> SlotAnswer:
         now = time.monotonic()
         with self._lock:
-            known = self._connections.setdefault(name, _Connections())
-            known.holders = {one: until for one, until in known.holders.items() if until > now}
-            if holder in known.holders or len(known.holders) < limit:
-                known.holders[holder] = now + LEASE
-                return Admission(True, known.wanted_until > now)
-            known.wanted_until = now + WANTED_FOR
-            return Admission(False, True, list(known.holders))
+            connections = self._connections.setdefault(name, _Connections())
+            connections.owners = {other: until for other, until in connections.owners.items() if until > now}
+            if owner in connections.owners or len(connections.owners) < limit:
+                connections.owners[owner] = now + LEASE
+                return SlotAnswer(True, connections.others_wait_until > now)
+            connections.others_wait_until = now + CONTENTION_TTL
+            return SlotAnswer(False, True, list(connections.owners))
 
-    def dismiss(self, name: str, holders: Sequence[str]) -> None:
+    def release(self, name: str, owners: Sequence[str]) -> None:
         with self._lock:
-            known = self._connections.get(name, _Connections())
-            for holder in holders:
-                known.holders.pop(holder, None)
+            connections = self._connections.get(name, _Connections())
+            for owner in owners:
+                connections.owners.pop(owner, None)

@@ -9,22 +9,22 @@ import math
 from dataclasses import dataclass
 
 #: However often a server says that it is too fast: without any mail nobody would notice that it takes some again.
-SLOWEST = 1.0
+MINIMUM_RATE = 1.0
 
 #: Halved at most once in this time: replies that were under way together are one complaint.
 HALVING_INTERVAL = 1.0
 
 #: Mails are counted for so long.
-SPAN = 5.0
+COUNT_WINDOW = 5.0
 
 _RECOVERY = 1.1
 _RECOVERY_INTERVAL = 10.0
 
 # Permits for more than this are not taken at a time, nor do unused ones add up to more than twice of it.
-_AHEAD = 0.02
+_PERMIT_WINDOW = 0.02
 
 #: Permits that were not used within this time are not used any more: other workers were given theirs meanwhile.
-LONGEST_HELD = 0.1
+PERMIT_LIFETIME = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,14 @@ class SlowDown:
         return cls(began_at, halved_at, rate, ends_at_rate)
 
 
-def slowed(current: SlowDown | None, now: float, *, limit: float | None, measured: float) -> SlowDown | None:
+def next_slow_down(current: SlowDown | None, now: float, *, limit: float | None, recent_rate: float) -> SlowDown | None:
     """What is in force once a server has said that mail comes too fast: half of what was allowed.
 
     Args:
         current: the slow-down that is known, whether over or not.
         now: when the server said so.
         limit: the configured rate; ``None`` where there is none.
-        measured: how much was handed over lately, which stands for what was allowed where nothing limits it.
+        recent_rate: how much was handed over lately, which stands for what was allowed where nothing limits it.
     """
     if current is not None and now - current.halved_at < HALVING_INTERVAL:
         return current
@@ -83,8 +83,8 @@ def slowed(current: SlowDown | None, now: float, *, limit: float | None, measure
         allowed, ends_at_rate, began_at = limit, limit, now
     else:
         # Twice, so that a server whose own limit lies below what was sent does not begin and end one all the time.
-        allowed, ends_at_rate, began_at = measured, 2 * max(measured, SLOWEST), now
-    rate = max(min(SLOWEST, ends_at_rate), allowed / 2)
+        allowed, ends_at_rate, began_at = recent_rate, 2 * max(recent_rate, MINIMUM_RATE), now
+    rate = max(min(MINIMUM_RATE, ends_at_rate), allowed / 2)
     return SlowDown(began_at, now, rate, ends_at_rate) if rate < ends_at_rate else current
 
 
@@ -100,19 +100,19 @@ def measured_rate(previous: int, current: int, elapsed: float) -> float:
     """How much was handed over lately. What is too much by mistake does little harm: the next complaint halves it.
 
     Args:
-        previous: mails in the last :data:`SPAN`, where something was handed over in it.
+        previous: mails in the last :data:`COUNT_WINDOW`, where something was handed over in it.
         current: mails in the one that has begun.
         elapsed: how long the counting of those has gone on.
     """
-    return max(previous / SPAN, current / max(elapsed, 0.25))
+    return max(previous / COUNT_WINDOW, current / max(elapsed, 0.25))
 
 
-def burst(rate: float) -> int:
+def burst_size(rate: float) -> int:
     """How many permits may add up while nobody takes any."""
-    return max(1, int(rate * 2 * _AHEAD))
+    return max(1, int(rate * 2 * _PERMIT_WINDOW))
 
 
-def batch(rate: float, taken: int, lasted: float) -> int:
+def permits_to_take(rate: float, taken: int, lasted: float) -> int:
     """How many permits to take at a time: as many as this process uses in a fiftieth of a second.
 
     Args:
@@ -120,5 +120,5 @@ def batch(rate: float, taken: int, lasted: float) -> int:
         taken: how many it took the last time.
         lasted: how long those have lasted, with the waiting.
     """
-    used = taken * _AHEAD / lasted if lasted > 0 else math.inf
-    return max(1, int(min(used, 2 * taken, burst(rate) / 2)))
+    used = taken * _PERMIT_WINDOW / lasted if lasted > 0 else math.inf
+    return max(1, int(min(used, 2 * taken, burst_size(rate) / 2)))

@@ -1,4 +1,4 @@
-"""The ledger of all workers, in Redis: one script and one key for each question, and Redis' own clock.
+"""The store of all workers, in Redis: one script and one key for each question, and Redis' own clock.
 
 One key each also because kombu's ``global_keyprefix`` knows scripts of one key only.
 """
@@ -11,11 +11,11 @@ from typing import Any
 from throttled import RedisStoreBackend
 from throttled.rate_limiter.gcra import RedisLimitAtomicAction
 
-from .rates import SPAN
-from .store import FORGOTTEN_AFTER, LEASE, WANTED_FOR, Admission, Seen
+from .rates import COUNT_WINDOW
+from .store import CONTENTION_TTL, LEASE, SLOW_DOWN_TTL, SlotAnswer, Snapshot
 
 # Mails are counted for longer than they are asked for.
-_COUNT_EXPIRES = int(SPAN * 12)
+_COUNT_TTL = int(COUNT_WINDOW * 12)
 
 _NOW = """
 local time = redis.call('TIME')
@@ -23,23 +23,23 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 """
 
 # Numbers become whole ones on the way out of a script, so the fractions go as text.
-_LOOK = f"""{_NOW}
-local span = math.floor(now / {SPAN})
+_SNAPSHOT = f"""{_NOW}
+local span = math.floor(now / {COUNT_WINDOW})
 local last = tonumber(redis.call('HGET', KEYS[1], 'span'))
 if last ~= span then
     local previous, since = 0, now
     if last == span - 1 then
-        previous, since = redis.call('HGET', KEYS[1], 'current'), span * {SPAN}
+        previous, since = redis.call('HGET', KEYS[1], 'current'), span * {COUNT_WINDOW}
     end
     redis.call('HSET', KEYS[1], 'span', span, 'since', string.format('%.6f', since), 'previous', previous, 'current', 0)
 end
 redis.call('HINCRBY', KEYS[1], 'current', ARGV[1])
 local seen = redis.call('HMGET', KEYS[1], 'noted', 'previous', 'current', 'since')
-redis.call('EXPIRE', KEYS[1], seen[1] and {FORGOTTEN_AFTER} or {_COUNT_EXPIRES})
+redis.call('EXPIRE', KEYS[1], seen[1] and {SLOW_DOWN_TTL} or {_COUNT_TTL})
 return {{string.format('%.6f', now), seen[1] or '', seen[2], seen[3], seen[4]}}
 """
 
-_NOTE = f"""
+_REPLACE_SLOW_DOWN = f"""
 if (redis.call('HGET', KEYS[1], 'noted') or '') ~= ARGV[1] then
     return 0
 end
@@ -48,12 +48,12 @@ if ARGV[2] == '' then
 else
     redis.call('HSET', KEYS[1], 'noted', ARGV[2])
 end
-redis.call('EXPIRE', KEYS[1], {FORGOTTEN_AFTER})
+redis.call('EXPIRE', KEYS[1], {SLOW_DOWN_TTL})
 return 1
 """
 
-# Beside the holders, with the time until they count: the member 'wanted', while somebody waits.
-_ADMIT = f"""{_NOW}
+# Beside the owners, with the time until they count: the member 'wanted', while somebody waits.
+_ACQUIRE = f"""{_NOW}
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 local wanted = redis.call('ZSCORE', KEYS[1], 'wanted') and 1 or 0
 local granted = 1
@@ -64,43 +64,43 @@ end
 if granted == 1 then
     redis.call('ZADD', KEYS[1], now + {LEASE}, ARGV[1])
 else
-    redis.call('ZADD', KEYS[1], now + {WANTED_FOR}, 'wanted')
+    redis.call('ZADD', KEYS[1], now + {CONTENTION_TTL}, 'wanted')
 end
 redis.call('EXPIRE', KEYS[1], {int(LEASE)})
 return {{granted, wanted, granted == 1 and {{}} or redis.call('ZRANGE', KEYS[1], 0, -1)}}
 """
 
 
-class SharedLedger:
-    """See :class:`.ledger.Ledger`. Any error of the client's may come from each method."""
+class RedisStore:
+    """See :class:`.store.LimitStore`. Any error of the client's may come from each method."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._permits = RedisLimitAtomicAction(_Backend(client))
-        self._look = client.register_script(_LOOK)
-        self._note = client.register_script(_NOTE)
-        self._admit = client.register_script(_ADMIT)
+        self._permits = RedisLimitAtomicAction(_ClientBackend(client))
+        self._snapshot = client.register_script(_SNAPSHOT)
+        self._replace_slow_down = client.register_script(_REPLACE_SLOW_DOWN)
+        self._acquire = client.register_script(_ACQUIRE)
 
-    def take(self, name: str, rate: float, burst: int, count: int) -> float:
+    def take_permits(self, name: str, rate: float, burst: int, count: int) -> float:
         limited, _, _, retry_after = self._permits.do([_key("permits", name)], [1 / rate, burst, count])
         return retry_after if limited else 0.0
 
-    def look(self, name: str, handed_over: int) -> Seen:
-        now, noted, previous, current, since = self._look([_key("pace", name)], [handed_over])
-        return Seen(float(now), _text(noted), int(previous), int(current), float(since))
+    def snapshot(self, name: str, handed_over: int) -> Snapshot:
+        now, encoded, previous, current, since = self._snapshot([_key("pace", name)], [handed_over])
+        return Snapshot(float(now), _text(encoded), int(previous), int(current), float(since))
 
-    def note(self, name: str, instead_of: str, slow_down: str) -> bool:
-        return bool(self._note([_key("pace", name)], [instead_of, slow_down]))
+    def replace_slow_down(self, name: str, expected: str, slow_down: str) -> bool:
+        return bool(self._replace_slow_down([_key("pace", name)], [expected, slow_down]))
 
-    def admit(self, name: str, holder: str, limit: int) -> Admission:
-        granted, wanted, holders = self._admit([_key("connections", name)], [holder, limit])
-        return Admission(bool(granted), bool(wanted), [_text(one) for one in holders])
+    def acquire(self, name: str, owner: str, limit: int) -> SlotAnswer:
+        granted, others_wait, owners = self._acquire([_key("connections", name)], [owner, limit])
+        return SlotAnswer(bool(granted), bool(others_wait), [_text(owner) for owner in owners])
 
-    def dismiss(self, name: str, holders: Sequence[str]) -> None:
-        self._client.zrem(_key("connections", name), *holders)
+    def release(self, name: str, owners: Sequence[str]) -> None:
+        self._client.zrem(_key("connections", name), *owners)
 
 
-class _Backend(RedisStoreBackend):
+class _ClientBackend(RedisStoreBackend):
     """The library makes its clients from an address; ours is made already."""
 
     def __init__(self, client: Any) -> None:

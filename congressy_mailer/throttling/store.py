@@ -14,67 +14,67 @@ from .rates import SlowDown, measured_rate
 LEASE = 75.0
 
 #: Seconds for which it is known that somebody waits for a connection.
-WANTED_FOR = 5.0
+CONTENTION_TTL = 5.0
 
 #: Seconds. A slow-down that nobody has looked at for so long is forgotten, and nobody says that it is over.
-FORGOTTEN_AFTER = 3600
+SLOW_DOWN_TTL = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a look into the ledger shows."""
+class Snapshot:
+    """What a look into the store shows."""
 
-    #: The time, by the clock that all times in this ledger are of.
+    #: The time, by the clock that all times in this store are of.
     now: float
     #: The slow-down that was written down last, as :meth:`SlowDown.encode` has it; empty: none.
-    noted: str
-    #: Mails handed over in the last whole span, and in the one that has begun.
+    encoded: str
+    #: Mails handed over in the last whole window, and in the one that has begun.
     previous: int
     current: int
     #: When the counting of those began.
-    since: float
+    counted_since: float
 
     @property
     def slow_down(self) -> SlowDown | None:
         """The slow-down, which may be over."""
-        return SlowDown.decode(self.noted)
+        return SlowDown.decode(self.encoded)
 
     @property
-    def measured(self) -> float:
+    def measured_rate(self) -> float:
         """Mails per second that were handed over lately."""
-        return measured_rate(self.previous, self.current, self.now - self.since)
+        return measured_rate(self.previous, self.current, self.now - self.counted_since)
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class SlotAnswer:
     """The answer to somebody who wants a connection, or wants to keep one."""
 
     granted: bool
     #: Others were refused one lately.
-    wanted: bool
+    others_wait: bool
     #: Who has one, where it was not granted.
-    holders: Sequence[str] = ()
+    owners: Sequence[str] = ()
 
 
-class Ledger(Protocol):
+class LimitStore(Protocol):
     """Where it is written down. ``name`` is a mail backend's everywhere."""
 
-    def take(self, name: str, rate: float, burst: int, count: int) -> float:
+    def take_permits(self, name: str, rate: float, burst: int, count: int) -> float:
         """Take permits. Returns 0 where they were taken, else the seconds until they can be: none of them was."""
         ...
 
-    def look(self, name: str, handed_over: int) -> Seen:
+    def snapshot(self, name: str, handed_over: int) -> Snapshot:
         """See what is in force, and tell how many mails were handed over since the last look."""
         ...
 
-    def note(self, name: str, instead_of: str, slow_down: str) -> bool:
+    def replace_slow_down(self, name: str, expected: str, slow_down: str) -> bool:
         """Write down a slow-down, unless somebody else has written down another one meanwhile."""
         ...
 
-    def admit(self, name: str, holder: str, limit: int) -> Admission:
+    def acquire(self, name: str, owner: str, limit: int) -> SlotAnswer:
         """Give somebody a connection, or let it keep the one it has for another :data:`LEASE`."""
         ...
 
-    def dismiss(self, name: str, holders: Sequence[str]) -> None:
+    def release(self, name: str, owners: Sequence[str]) -> None:
         """Their connections are closed."""
         ...

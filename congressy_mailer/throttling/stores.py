@@ -1,4 +1,4 @@
-"""Which ledger is asked: the one in Redis where Celery's broker is one and it answers, else this process' own."""
+"""Which store is asked: the one in Redis where Celery's broker is one and it answers, else this process' own."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from django.core.exceptions import ImproperlyConfigured
 from kombu import Connection
 
 from ..broker.celery_app import find_celery_app
-from ..broker.connections import driver, impatient_connection
-from .memory_store import LocalLedger
-from .redis_store import SharedLedger
-from .store import Ledger
+from ..broker.connections import connection_with_timeout, driver
+from .memory_store import MemoryStore
+from .redis_store import RedisStore
+from .store import LimitStore
 
-logger = logging.getLogger("congressy_mailer.pacing")
+logger = logging.getLogger("congressy_mailer.throttling")
 
 _R = TypeVar("_R")
 
@@ -36,70 +36,70 @@ _LONGEST_BREAK = 60.0
 _CONNECTIONS = 1000
 
 
-class Ledgers:
-    """The two ledgers of a process."""
+class LimitStores:
+    """The two stores of a process: the one in Redis, and the one in memory."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._inherited: list[object] = []
-        self._begin()
-        os.register_at_fork(after_in_child=self._forked)
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset_after_fork)
 
-    def _begin(self) -> None:
-        self._local = LocalLedger()
+    def _reset(self) -> None:
+        self._memory = MemoryStore()
         self._connection: Connection | None = None
-        self._shared: SharedLedger | None = None
-        self._none_is_shared = False
+        self._redis: RedisStore | None = None
+        self._no_redis = False
         self._failures = 0
         self._next_try = 0.0
-        self._not_connected_at = 0.0
+        self._connect_failed_at = 0.0
 
-    def _forked(self) -> None:
+    def _reset_after_fork(self) -> None:
         # The socket is the parent's. It must not be used here, nor closed: closing says goodbye on it.
-        self._inherited.append((self._connection, self._shared))
+        self._inherited.append((self._connection, self._redis))
         self._lock = Lock()
-        self._begin()
+        self._reset()
 
-    def ask(self, question: Callable[[Ledger], _R]) -> _R:
-        """Ask the ledger in Redis; for a while after it did not answer, and where there is none, the local one.
+    def run(self, operation: Callable[[LimitStore], _R]) -> _R:
+        """Run an operation on the store in Redis; in memory where there is none, or it has not answered lately.
 
         It takes half a second at the most when Redis does not answer, and no time at all for a while after that.
         """
-        if not self._none_is_shared and time.monotonic() >= self._next_try:
-            answer = self._ask_shared(question)
+        if not self._no_redis and time.monotonic() >= self._next_try:
+            answer = self._run_on_redis(operation)
             if answer is not None:
                 return answer[0]
-        return question(self._local)
+        return operation(self._memory)
 
-    def forget(self, question: Callable[[Ledger], object]) -> None:
-        """Tell both that something is no more. A ledger that does not answer forgets by itself, in time."""
-        question(self._local)
-        self.ask(question)
+    def run_on_both(self, operation: Callable[[LimitStore], object]) -> None:
+        """Run an operation that releases something on both stores; in one that does not answer it expires."""
+        operation(self._memory)
+        self.run(operation)
 
-    def _ask_shared(self, question: Callable[[Ledger], _R]) -> tuple[_R] | None:
+    def _run_on_redis(self, operation: Callable[[LimitStore], _R]) -> tuple[_R] | None:
         began = time.monotonic()
         if self._failures:
             with self._lock:
                 if began < self._next_try:
                     return None
                 # One thread finds out whether it is back; the others do not wait for that.
-                self._next_try = began + self._break()
+                self._next_try = began + self._break_time()
         try:
-            answer = self._ask_at_once(question, began)
+            answer = self._try_redis(operation, began)
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:
-            self._failed(error, began)
+            self._record_failure(error, began)
             return None
         if answer is not None and self._failures:
-            self._recovered()
+            self._record_recovery()
         return answer
 
-    def _ask_at_once(self, question: Callable[[Ledger], _R], began: float) -> tuple[_R] | None:
-        shared = self._shared
-        if shared is not None:
+    def _try_redis(self, operation: Callable[[LimitStore], _R], began: float) -> tuple[_R] | None:
+        redis_store = self._redis
+        if redis_store is not None:
             try:
-                return (self._ask_over(shared, question),)
+                return (self._run_over(redis_store, operation),)
             except SoftTimeLimitExceeded:
                 raise
             except Exception:
@@ -107,21 +107,21 @@ class Ledgers:
                 if time.monotonic() - began > _TIMEOUT / 2:
                     raise
         with self._lock:
-            if began < self._not_connected_at:
+            if began < self._connect_failed_at:
                 # Another thread has waited for a connection in vain meanwhile; that is enough.
                 return None
-            if self._shared is None:
+            if self._redis is None:
                 self._connect()
-            shared = self._shared
-        return None if shared is None else (self._ask_over(shared, question),)
+            redis_store = self._redis
+        return None if redis_store is None else (self._run_over(redis_store, operation),)
 
-    def _ask_over(self, shared: SharedLedger, question: Callable[[Ledger], _R]) -> _R:
+    def _run_over(self, redis_store: RedisStore, operation: Callable[[LimitStore], _R]) -> _R:
         try:
-            return question(shared)
+            return operation(redis_store)
         except BaseException:
             # Half an answer may be left on the connection, also where a signal's handler has interrupted.
             with self._lock:
-                if self._shared is shared:
+                if self._redis is redis_store:
                     self._drop()
             raise
 
@@ -129,34 +129,34 @@ class Ledgers:
         try:
             app = find_celery_app()
         except ImproperlyConfigured:
-            self._none_is_shared = True
+            self._no_redis = True
             return
         # Whoever runs tasks eagerly has no workers, and often no broker.
         if app.conf.task_always_eager or driver(app) != "redis":
-            self._none_is_shared = True
+            self._no_redis = True
             return
-        self._connection = impatient_connection(app, _TIMEOUT, max_connections=_CONNECTIONS)
+        self._connection = connection_with_timeout(app, _TIMEOUT, max_connections=_CONNECTIONS)
         try:
             channel: Any = self._connection.default_channel
-            self._shared = SharedLedger(channel.client)
+            self._redis = RedisStore(channel.client)
         except BaseException:
             self._drop()
-            self._not_connected_at = time.monotonic()
+            self._connect_failed_at = time.monotonic()
             raise
 
     def _drop(self) -> None:
-        connection, self._connection, self._shared = self._connection, None, None
+        connection, self._connection, self._redis = self._connection, None, None
         if connection is not None:
             with suppress(Exception):
                 connection.collect()
 
-    def _failed(self, error: Exception, began: float) -> None:
+    def _record_failure(self, error: Exception, began: float) -> None:
         with self._lock:
-            if self._failures and began < self._next_try - self._break():
+            if self._failures and began < self._next_try - self._break_time():
                 # One failure that several threads have met at the same time.
                 return
             self._failures += 1
-            self._next_try = time.monotonic() + self._break()
+            self._next_try = time.monotonic() + self._break_time()
             first = self._failures == 1
         logger.log(
             logging.WARNING if first else logging.DEBUG,
@@ -165,15 +165,15 @@ class Ledgers:
             type(error).__name__, error,
         )  # fmt: skip
 
-    def _recovered(self) -> None:
+    def _record_recovery(self) -> None:
         with self._lock:
             recovered = self._failures > 0
             self._failures, self._next_try = 0, 0.0
         if recovered:
             logger.warning("Redis answers again: the rate and the connections are counted for all workers together.")
 
-    def _break(self) -> float:
+    def _break_time(self) -> float:
         return min(math.ldexp(_FIRST_BREAK, min(max(self._failures - 1, 0), 10)), _LONGEST_BREAK)
 
 
-ledgers = Ledgers()
+limit_stores = LimitStores()

@@ -22,8 +22,8 @@ from django.utils import timezone
 from ..broker import sending
 from ..conf import mailer_settings
 from ..models import WebhookBatch
-from ..models.transactions import commits_by_hand, database, without_conflicts
-from ..replies import readable
+from ..models.transactions import commits_manually, database, retry_on_conflict
+from ..replies import printable_text
 
 #: What a task is published with: the batch, and the ``due_at`` that it has.
 Ticket = tuple[UUID, datetime]
@@ -48,7 +48,7 @@ def store(batch_id: str, body: bytes, events: int) -> Ticket | None:
         What to publish; ``None`` where the same batch was stored before.
     """
     # With the hash: two bodies under one id would be a mistake of somebody's, and events must not be lost by it.
-    key = f"{readable(batch_id)[:_LONGEST_ID]} {sha256(body).hexdigest()[:32]}".strip()
+    key = f"{printable_text(batch_id)[:_LONGEST_ID]} {sha256(body).hexdigest()[:32]}".strip()
     if WebhookBatch.objects.using(database()).filter(key=key).exists():
         return None
     now = timezone.now()
@@ -64,7 +64,7 @@ def store(batch_id: str, body: bytes, events: int) -> Ticket | None:
     return batch.id, batch.due_at
 
 
-def unpublished(tickets: Sequence[Ticket]) -> None:
+def make_due_now(tickets: Sequence[Ticket]) -> None:
     """The broker did not take these: let the next sweep see to them."""
     # Without this they are found all the same, only later.
     with suppress(DatabaseError):
@@ -72,21 +72,21 @@ def unpublished(tickets: Sequence[Ticket]) -> None:
             _batches(key).filter(due_at=due_at).update(due_at=timezone.now())
 
 
-@without_conflicts
-def due() -> list[Ticket]:
+@retry_on_conflict
+def due_batches() -> list[Ticket]:
     """Batches that nobody seems to be processing. Several sweeps at once share them."""
     now = timezone.now()
-    again = now + mailer_settings().LOST_AFTER
-    found = WebhookBatch.objects.using(database()).filter(due_at__lte=now).order_by("due_at")
-    taken = []
-    for key, due_at in found.values_list("id", "due_at")[:_LIMIT]:
-        if _batches(key).filter(due_at=due_at).update(due_at=again):
-            taken.append((key, again))
-    return taken
+    next_due_at = now + mailer_settings().LOST_AFTER
+    rows = WebhookBatch.objects.using(database()).filter(due_at__lte=now).order_by("due_at")
+    due = []
+    for key, due_at in rows.values_list("id", "due_at")[:_LIMIT]:
+        if _batches(key).filter(due_at=due_at).update(due_at=next_due_at):
+            due.append((key, next_due_at))
+    return due
 
 
-@without_conflicts
-def take(ticket: Ticket) -> WebhookBatch | None:
+@retry_on_conflict
+def claim(ticket: Ticket) -> WebhookBatch | None:
     """Take a batch to process it; ``None`` where another has, or it has been processed."""
     key, due_at = ticket
     until = timezone.now() + LEASE
@@ -95,26 +95,26 @@ def take(ticket: Ticket) -> WebhookBatch | None:
     return _batches(key).get()
 
 
-def keep(batch: WebhookBatch) -> bool:
+def extend_lease(batch: WebhookBatch) -> bool:
     """Go on holding a batch; ``False`` where another has it by now."""
     until = timezone.now() + LEASE
-    if not _held(batch).update(due_at=until):
+    if not _claimed(batch).update(due_at=until):
         return False
     batch.due_at = until
     return True
 
 
-def give_back(batch: WebhookBatch) -> None:
+def release_claim(batch: WebhookBatch) -> None:
     """It could not be processed now, for a reason that is not its own: the sweep sees to it."""
     # Without this its lease ends, only later.
     with suppress(DatabaseError):
-        _held(batch).update(due_at=timezone.now(), attempts=0)
+        _claimed(batch).update(due_at=timezone.now(), attempts=0)
 
 
 def finish(batch: WebhookBatch, problem: str = "") -> None:
     """It has been processed: forget what it said, unless there is a problem that somebody will want to look into."""
-    changed: dict[str, object] = {"due_at": None, "attempts": 0, "problem": problem}
-    _held(batch).update(**changed if problem else {**changed, "body": None})
+    changes: dict[str, object] = {"due_at": None, "attempts": 0, "problem": problem}
+    _claimed(batch).update(**changes if problem else {**changes, "body": None})
 
 
 def body_of(batch: WebhookBatch) -> bytes:
@@ -126,15 +126,15 @@ def _batches(key: UUID) -> QuerySet[WebhookBatch]:
     return WebhookBatch.objects.using(database()).filter(id=key)
 
 
-def _held(batch: WebhookBatch) -> QuerySet[WebhookBatch]:
+def _claimed(batch: WebhookBatch) -> QuerySet[WebhookBatch]:
     return _batches(batch.pk).filter(due_at=batch.due_at)
 
 
 def publish_webhook_on_commit(ticket: Ticket) -> None:
     """Have a batch of SparkPost's events processed once the transaction that stored it has committed."""
     connection = connections[database()]
-    if commits_by_hand(connection):
-        unpublished([ticket])
+    if commits_manually(connection):
+        make_due_now([ticket])
         return
     transaction.on_commit(partial(publish_webhooks, [ticket]), using=connection.alias, robust=True)
 
@@ -148,6 +148,6 @@ def publish_webhooks(tickets: Sequence[Ticket]) -> bool:
     queue = mailer_settings().BULK_QUEUE
     for position, (key, due_at) in enumerate(tickets):
         if not sending.send(sending.PROCESS_WEBHOOKS, str(key), due_at.isoformat(), queue=queue):
-            unpublished(tickets[position:])
+            make_due_now(tickets[position:])
             return False
     return True

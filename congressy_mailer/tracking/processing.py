@@ -11,8 +11,8 @@ from django.db import InterfaceError, InternalError, OperationalError
 
 from ..conf import mailer_settings
 from ..models import WebhookBatch
-from ..redaction import described
-from ..sparkpost.events import Told, read
+from ..redaction import error_summary
+from ..sparkpost.events import ParsedEvent, parse_events
 from . import inbox
 from .inbox import Ticket
 from .recording import track
@@ -23,7 +23,7 @@ logger = logging.getLogger("congressy_mailer.sparkpost")
 _CHUNK = 500
 
 #: The database's fault, and no event's.
-AWAY = (OperationalError, InterfaceError, InternalError)
+DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError)
 
 
 def process(ticket: Ticket) -> None:
@@ -32,7 +32,7 @@ def process(ticket: Ticket) -> None:
     Raises:
         django.db.OperationalError: the database is away. The batch is given back.
     """
-    batch = inbox.take(ticket)
+    batch = inbox.claim(ticket)
     if batch is None:
         return
     if batch.attempts > mailer_settings().MAX_CRASHES:
@@ -40,12 +40,12 @@ def process(ticket: Ticket) -> None:
         return
     try:
         problems = _process(batch)
-    except (*AWAY, SoftTimeLimitExceeded):
-        inbox.give_back(batch)
+    except (*DATABASE_ERRORS, SoftTimeLimitExceeded):
+        inbox.release_claim(batch)
         raise
     except Exception as error:
         # Whatever it is, the other batches are to be processed.
-        _set_aside(batch, f"It cannot be read: {described(error)}.")
+        _set_aside(batch, f"It cannot be read: {error_summary(error)}.")
         return
     if problems:
         first, *others = problems
@@ -56,27 +56,27 @@ def process(ticket: Ticket) -> None:
 
 def _process(batch: WebhookBatch) -> list[str]:
     """Returns what could not be written down."""
-    events = list(read(json.loads(inbox.body_of(batch)), batch.received_at))
+    events = list(parse_events(json.loads(inbox.body_of(batch)), batch.received_at))
     problems: list[str] = []
     for start in range(0, len(events), _CHUNK):
-        if start and not inbox.keep(batch):
+        if start and not inbox.extend_lease(batch):
             # It took so long that another has begun, who comes to the end of it.
             break
-        problems += _write_down(events[start : start + _CHUNK])
+        problems += _record(events[start : start + _CHUNK])
     return problems
 
 
-def _write_down(events: Sequence[Told]) -> list[str]:
+def _record(events: Sequence[ParsedEvent]) -> list[str]:
     """Write down what can be: where one event is the reason that others cannot, it is left behind alone."""
     try:
         track(events)
-    except (*AWAY, SoftTimeLimitExceeded):
+    except (*DATABASE_ERRORS, SoftTimeLimitExceeded):
         raise
     except Exception as error:
         if len(events) == 1:
-            return [f"Event {events[0].key} cannot be written down: {described(error)}."]
+            return [f"Event {events[0].key} cannot be written down: {error_summary(error)}."]
         middle = len(events) // 2
-        return _write_down(events[:middle]) + _write_down(events[middle:])
+        return _record(events[:middle]) + _record(events[middle:])
     return []
 
 

@@ -21,11 +21,11 @@ from django.utils import timezone
 from .. import suppressions
 from ..mime.addresses import comparable_address
 from ..models import DeliveryStatus, Event, Message, RecipientStatus
-from ..models.transactions import database, without_conflicts
+from ..models.transactions import database, retry_on_conflict
 from ..outbox.rows import rows
 from ..signals import TrackedEvent, tracked
-from ..sparkpost.events import _ANSWERS, Told
-from .bounces import Type, _is_soft, _reasons, _too_often
+from ..sparkpost.events import AUTO_REPLY_CLASSES, ParsedEvent
+from .bounces import Type, _is_soft_bounce, _repeated_soft_bounces, _suppressions_of
 
 Arrival = RecipientStatus.Arrival
 
@@ -43,11 +43,11 @@ _FIRST_TIMES: Mapping[str, str] = {
     Type.UNSUBSCRIBED: "unsubscribed_at",
     Type.COMPLAINED: "complained_at",
 }
-_CHANGING = [
+_UPDATED_FIELDS = [
     "arrival", "arrival_at", "arrival_key", "detail", "bounce_class", "bounce_category", *_FIRST_TIMES.values(),
 ]  # fmt: skip
 # What most needs attention among several recipients comes last.
-_ATTENTION = [
+_BY_SEVERITY = [
     "", DeliveryStatus.DELIVERED, DeliveryStatus.OPENED, DeliveryStatus.CLICKED, DeliveryStatus.DELAYED,
     DeliveryStatus.UNSUBSCRIBED, DeliveryStatus.REJECTED, DeliveryStatus.BOUNCED, DeliveryStatus.COMPLAINED,
 ]  # fmt: skip
@@ -57,7 +57,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def _beside_others(change: Callable[_P, _R]) -> Callable[_P, _R]:
+def _retry_on_conflict(change: Callable[_P, _R]) -> Callable[_P, _R]:
     """Run a change again where somebody else has stored one of its rows at the same moment."""
 
     @wraps(change)
@@ -73,33 +73,33 @@ def _beside_others(change: Callable[_P, _R]) -> Callable[_P, _R]:
     return changed
 
 
-def track(told: Iterable[Told]) -> int:
+def track(parsed: Iterable[ParsedEvent]) -> int:
     """Write down what these events tell, as far as it is new, and suppress whom ``SUPPRESSION`` says.
 
     Returns:
         How many were new.
     """
-    given = list(told)
-    new = _write_down(given)
+    events = list(parsed)
+    new = _record(events)
     # Not before they are there for all to see: of two workers that store two bounces of an address at the same moment,
     # the later one counts both. What was stored before is counted again, since its worker may have died before it was.
-    limit = suppressions.soft_bounces()
+    limit = suppressions.soft_bounce_limit()
     if limit is not None:
-        suppressions.add(_too_often(filter(_is_soft, given), limit))
+        suppressions.add(_repeated_soft_bounces(filter(_is_soft_bounce, events), limit))
     return new
 
 
-@_beside_others
-@without_conflicts
-def _write_down(told: Iterable[Told]) -> int:
-    messages, new = _store(told)
-    suppressions.add(_reasons(messages, new))
+@_retry_on_conflict
+@retry_on_conflict
+def _record(parsed: Iterable[ParsedEvent]) -> int:
+    messages, new = _store(parsed)
+    suppressions.add(_suppressions_of(messages, new))
     return len(new)
 
 
-@_beside_others
-@without_conflicts
-def left(key: UUID, address: str) -> None:
+@_retry_on_conflict
+@retry_on_conflict
+def record_unsubscribed(key: UUID, address: str) -> None:
     """A recipient has unsubscribed by our own link, which has suppressed the address already. Written down once.
 
     Args:
@@ -113,74 +113,74 @@ def left(key: UUID, address: str) -> None:
         type=Type.UNSUBSCRIBED.value, sparkpost_type="", message=key, recipient=address, at=timezone.now(),
         campaign=message.campaign, tags=tuple(message.tags), metadata=message.metadata,
     )  # fmt: skip
-    _store([Told(key=f"unsubscribed-{key.hex}", address=comparable_address(address), event=event)])
+    _store([ParsedEvent(key=f"unsubscribed-{key.hex}", address=comparable_address(address), event=event)])
 
 
-def _store(told: Iterable[Told]) -> tuple[Mapping[UUID, Message], list[Told]]:
+def _store(parsed: Iterable[ParsedEvent]) -> tuple[Mapping[UUID, Message], list[ParsedEvent]]:
     """Store what is new.
 
     Returns:
         The messages that it is about, and what it was: of messages that are known, and without what must not be kept.
     """
     # The same event may come twice in one batch.
-    events = {one.key: one for one in told}
-    messages = _locked({one.event.message for one in events.values() if one.event.message})
+    events = {one.key: one for one in parsed}
+    messages = _lock_messages({one.event.message for one in events.values() if one.event.message})
     # Not before the messages are locked: another worker may have been storing the same.
     stored = Event.objects.using(database()).filter(key__in=sorted(events)).values_list("key", flat=True)
     for key in list(stored):
         del events[str(key)]
-    new = [_fitting(messages, events[key]) for key in sorted(events)]
+    new = [_redact_event(messages, events[key]) for key in sorted(events)]
     Event.objects.using(database()).bulk_create(_row(one) for one in new)
-    _follow(messages, new)
+    _update_statuses(messages, new)
     if new and tracked.has_listeners(Event):
-        transaction.on_commit(partial(_tell, new), using=database(), robust=True)
+        transaction.on_commit(partial(_send_signals, new), using=database(), robust=True)
     return messages, new
 
 
-def _locked(keys: Collection[UUID]) -> dict[UUID, Message]:
+def _lock_messages(keys: Collection[UUID]) -> dict[UUID, Message]:
     wanted = rows(keys).order_by("id").only("id", "sensitive", "list_id", "delivery")
     return {message.id: message for message in wanted.select_for_update()}
 
 
-def _fitting(messages: Mapping[UUID, Message], told: Told) -> Told:
+def _redact_event(messages: Mapping[UUID, Message], parsed: ParsedEvent) -> ParsedEvent:
     """The event as it is kept: its message is one that there is, and nothing confidential is in it."""
-    event = told.event
+    event = parsed.event
     message = messages.get(event.message) if event.message else None
     if event.message is None or (message is not None and not message.sensitive):
-        return told
+        return parsed
     # A message that is not known any more may have been sensitive, too.
-    return replace(told, event=replace(event, message=message.id if message else None, reason="", url=""))
+    return replace(parsed, event=replace(event, message=message.id if message else None, reason="", url=""))
 
 
-def _row(told: Told) -> Event:
-    event = told.event
+def _row(parsed: ParsedEvent) -> Event:
+    event = parsed.event
     detail = event.reason or event.url
     if event.type == Type.OTHER:
         detail = f"{event.sparkpost_type}: {detail}".rstrip(": ")
     return Event(
-        message_id=event.message, type=event.type, at=event.at, recipient=told.address, detail=detail, key=told.key,
+        message_id=event.message, type=event.type, at=event.at, recipient=parsed.address, detail=detail, key=parsed.key,
         bounce_class=event.bounce_class, bounce_category=event.bounce_category,
     )  # fmt: skip
 
 
-def _follow(messages: Mapping[UUID, Message], new: Iterable[Told]) -> None:
+def _update_statuses(messages: Mapping[UUID, Message], new: Iterable[ParsedEvent]) -> None:
     """Bring the statuses of recipients and messages to what the events say. The messages are locked."""
-    telling: dict[UUID, list[Told]] = defaultdict(list)
-    for told in new:
-        if told.event.message and told.address:
-            telling[told.event.message].append(told)
+    by_message: dict[UUID, list[ParsedEvent]] = defaultdict(list)
+    for parsed in new:
+        if parsed.event.message and parsed.address:
+            by_message[parsed.event.message].append(parsed)
     statuses: dict[UUID, dict[str, RecipientStatus]] = defaultdict(dict)
-    for status in RecipientStatus.objects.using(database()).filter(message__in=sorted(telling)):
+    for status in RecipientStatus.objects.using(database()).filter(message__in=sorted(by_message)):
         statuses[status.message_id][status.recipient] = status
     changed: dict[UUID, RecipientStatus] = {}
     deliveries: dict[str, list[UUID]] = defaultdict(list)
-    for key, events in telling.items():
+    for key, events in by_message.items():
         known = statuses[key]
-        for told in events:
-            status = known.get(told.address) or RecipientStatus(message_id=key, recipient=told.address)
-            if _take_in(status, told):
-                known[told.address] = changed[status.id] = status
-        delivery = max((status.delivery for status in known.values()), key=_ATTENTION.index, default="")
+        for parsed in events:
+            status = known.get(parsed.address) or RecipientStatus(message_id=key, recipient=parsed.address)
+            if _apply(status, parsed):
+                known[parsed.address] = changed[status.id] = status
+        delivery = max((status.delivery for status in known.values()), key=_BY_SEVERITY.index, default="")
         if delivery != messages[key].delivery:
             deliveries[delivery].append(key)
     _save(changed.values())
@@ -188,9 +188,9 @@ def _follow(messages: Mapping[UUID, Message], new: Iterable[Told]) -> None:
         rows(keys).update(delivery=delivery)
 
 
-def _take_in(status: RecipientStatus, told: Told) -> bool:
+def _apply(status: RecipientStatus, parsed: ParsedEvent) -> bool:
     """Whether the event changes what is known."""
-    event = told.event
+    event = parsed.event
     first = _FIRST_TIMES.get(event.type)
     if first is not None:
         known: datetime | None = getattr(status, first)
@@ -199,13 +199,13 @@ def _take_in(status: RecipientStatus, told: Told) -> bool:
         setattr(status, first, event.at)
         return True
     arrival = _ARRIVALS.get(event.type)
-    if arrival is None or event.bounce_class in _ANSWERS:
+    if arrival is None or event.bounce_class in AUTO_REPLY_CLASSES:
         return False
     if status.arrival_at is not None:
         before = (status.arrival_at, _RANKS[status.arrival], status.arrival_key)
-        if before >= (event.at, _RANKS[arrival], told.key):
+        if before >= (event.at, _RANKS[arrival], parsed.key):
             return False
-    status.arrival, status.arrival_at, status.arrival_key = arrival, event.at, told.key
+    status.arrival, status.arrival_at, status.arrival_key = arrival, event.at, parsed.key
     status.detail = event.reason
     status.bounce_class, status.bounce_category = event.bounce_class, event.bounce_category
     return True
@@ -224,9 +224,9 @@ def _save(changed: Iterable[RecipientStatus]) -> None:
     # What is there already is written over: bulk_update() takes several times as long.
     by_key = connections[database()].features.supports_update_conflicts_with_target
     unique = ["id"] if by_key else None
-    statuses.bulk_create(known, update_conflicts=True, update_fields=_CHANGING, unique_fields=unique)
+    statuses.bulk_create(known, update_conflicts=True, update_fields=_UPDATED_FIELDS, unique_fields=unique)
 
 
-def _tell(new: Iterable[Told]) -> None:
-    for told in new:
-        tracked.send_robust(Event, event=told.event)
+def _send_signals(new: Iterable[ParsedEvent]) -> None:
+    for parsed in new:
+        tracked.send_robust(Event, event=parsed.event)

@@ -23,7 +23,7 @@ from django.views.decorators.http import require_POST
 
 from ..conf import mailer_settings
 from ..sparkpost import TOKEN_HEADER
-from ..sparkpost.events import found_in
+from ..sparkpost.events import raw_events
 from . import inbox
 
 logger = logging.getLogger("congressy_mailer.sparkpost")
@@ -55,9 +55,9 @@ def receive(request: HttpRequest) -> HttpResponse:
     try:
         _check_credentials(request)
         body = _body(request)
-        events = _count(body)
+        events = _count_events(body)
     except _Refused as refused:
-        _say(refused)
+        _log_refusal(refused)
         response = HttpResponse(status=refused.status)
         if refused.status == 401:
             response["WWW-Authenticate"] = 'Basic realm="SparkPost events"'
@@ -74,20 +74,20 @@ def _check_credentials(request: HttpRequest) -> None:
     secrets = mailer_settings().WEBHOOK_SECRETS
     if not secrets:
         raise _Refused(403, "CONGRESSY_MAILER['WEBHOOK_SECRETS'] is not set, so everybody is refused.")
-    shown = [_digest(one) for one in _shown(request)]
-    right = False
+    digests = [_digest(one) for one in _credentials(request)]
+    accepted = False
     # All with all, whatever is found: the time that it takes tells nobody how near they are.
     for secret in secrets:
         expected = _digest(secret.encode())
-        for one in shown:
-            right |= hmac.compare_digest(expected, one)
-    if not right:
-        what = "wrong credentials" if shown else "no credentials"
+        for one in digests:
+            accepted |= hmac.compare_digest(expected, one)
+    if not accepted:
+        what = "wrong credentials" if digests else "no credentials"
         raise _Refused(401, f"It came with {what}: see CONGRESSY_MAILER['WEBHOOK_SECRETS'].")
 
 
 @sensitive_variables()
-def _shown(request: HttpRequest) -> Iterable[bytes]:
+def _credentials(request: HttpRequest) -> Iterable[bytes]:
     """The credentials of a request, written as those of the settings."""
     # As the bytes that came: WSGI (PEP 3333) shows them as Latin-1.
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
@@ -112,22 +112,22 @@ def _body(request: HttpRequest) -> bytes:
     """The body, which Django would not read beyond ``DATA_UPLOAD_MAX_MEMORY_SIZE``."""
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise _Refused(415, "The body is compressed, which SparkPost's are not.")
-    most = mailer_settings().WEBHOOK_MAX_BYTES
-    too_large = _Refused(413, f"The body has more than {most:,} bytes: see CONGRESSY_MAILER['WEBHOOK_MAX_BYTES'].")
+    max_bytes = mailer_settings().WEBHOOK_MAX_BYTES
+    too_large = _Refused(413, f"The body has more than {max_bytes:,} bytes: see CONGRESSY_MAILER['WEBHOOK_MAX_BYTES'].")
     # Without being read, where it says so itself.
     with suppress(ValueError):
-        if int(request.META.get("CONTENT_LENGTH") or 0) > most:
+        if int(request.META.get("CONTENT_LENGTH") or 0) > max_bytes:
             raise too_large
     try:
-        body = request.read(most + 1)
+        body = request.read(max_bytes + 1)
     except UnreadablePostError:
         raise _Refused(400, "The caller went away in the middle of the body.") from None
-    if len(body) > most:
+    if len(body) > max_bytes:
         raise too_large
     return body
 
 
-def _count(body: bytes) -> int:
+def _count_events(body: bytes) -> int:
     """How many events there are in a batch; a ping has none."""
     try:
         batch = json.loads(body)
@@ -137,19 +137,19 @@ def _count(body: bytes) -> int:
         raise _Refused(400, "The body is not JSON.") from None
     if not isinstance(batch, list) or not all(isinstance(item, dict) for item in batch):
         raise _Refused(400, "The body is not a list of events.")
-    return sum(1 for _ in found_in(batch))
+    return sum(1 for _ in raw_events(batch))
 
 
 # By when each refusal may be told again. Anybody can post here, and must not fill the log.
-_quiet_until: dict[int, float] = {}
-_QUIET = 60.0
+_next_log_at: dict[int, float] = {}
+_LOG_INTERVAL = 60.0
 
 
-def _say(refused: _Refused) -> None:
+def _log_refusal(refused: _Refused) -> None:
     """One line, without anything that came with the request; no more than one a minute of each kind."""
     now = time.monotonic()
     if refused.status in (401, 403):
-        if now < _quiet_until.get(refused.status, 0):
+        if now < _next_log_at.get(refused.status, 0):
             return
-        _quiet_until[refused.status] = now + _QUIET
+        _next_log_at[refused.status] = now + _LOG_INTERVAL
     logger.warning("A post to the webhook for SparkPost's events is answered %d. %s", refused.status, refused)

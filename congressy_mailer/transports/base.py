@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
-from ..exceptions import account_refused
+from ..exceptions import account_refused_error
 from ..mime.outgoing import OutgoingMail
 from ..replies import Outcome, Reply, Stage, Verdict, classify
 
 
-def always() -> bool:
+def always_true() -> bool:
     """There is no end to the time in which a mail may be begun."""
     return True
 
 
 @dataclass(frozen=True, slots=True)
-class Composed:
+class ComposedMail:
     """A mail on its way into a transport."""
 
     #: Key of the message, handed back with the outcome.
@@ -26,7 +26,7 @@ class Composed:
     #: The mail with its envelope.
     mail: OutgoingMail
     #: Whether it may still be begun, for a transport that has others to see to after it was pulled.
-    may_begin: Callable[[], bool] = always
+    may_begin: Callable[[], bool] = always_true
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class Answer:
 _FAULTS = (Verdict.UNAVAILABLE, Verdict.SENDER_REFUSED)
 
 
-def outcome_of(composed: Composed, answer: Answer) -> Outcome:
+def outcome_of(composed: ComposedMail, answer: Answer) -> Outcome:
     """Sort the recipients by what was said of each, or of the mail as a whole.
 
     Raises:
         TransportUnavailable: the account or the configuration is at fault, and nobody has the mail.
     """
-    said: dict[str, Reply] = {}
+    replies: dict[str, Reply] = {}
     verdicts: dict[str, Verdict] = {}
     for recipient in composed.mail.envelope:
         own = answer.recipients.get(recipient)
@@ -63,34 +63,36 @@ def outcome_of(composed: Composed, answer: Answer) -> Outcome:
             if verdict is Verdict.ACCEPTED and answer.stage is not Stage.CONTENT:
                 # The exchange ended although nobody refused anything.
                 verdict = Verdict.DEFERRED
-        said[recipient] = own
+        replies[recipient] = own
         verdicts[recipient] = verdict
     # Somebody has the mail, or may have it: then the fault of the configuration is for the next mail to find.
-    settled = answer.in_doubt or Verdict.ACCEPTED in verdicts.values()
-    faults = {verdict: said[recipient] for recipient, verdict in verdicts.items() if verdict in _FAULTS}
-    if not settled and Verdict.UNAVAILABLE in faults:
-        raise account_refused(faults[Verdict.UNAVAILABLE])
-    if not settled and Verdict.SENDER_REFUSED in faults:
+    possibly_sent = answer.in_doubt or Verdict.ACCEPTED in verdicts.values()
+    faults = {verdict: replies[recipient] for recipient, verdict in verdicts.items() if verdict in _FAULTS}
+    if not possibly_sent and Verdict.UNAVAILABLE in faults:
+        raise account_refused_error(faults[Verdict.UNAVAILABLE])
+    if not possibly_sent and Verdict.SENDER_REFUSED in faults:
         return Outcome(composed.key, reply=faults[Verdict.SENDER_REFUSED], sender_refused=True)
-    later = {Verdict.DEFERRED, *_FAULTS}
+    retryable = {Verdict.DEFERRED, *_FAULTS}
     return Outcome(
         composed.key,
         accepted=tuple(recipient for recipient, verdict in verdicts.items() if verdict is Verdict.ACCEPTED),
-        deferred={recipient: said[recipient] for recipient, verdict in verdicts.items() if verdict in later},
-        rejected={recipient: said[recipient] for recipient, verdict in verdicts.items() if verdict is Verdict.REJECTED},
+        deferred={recipient: replies[recipient] for recipient, verdict in verdicts.items() if verdict in retryable},
+        rejected={
+            recipient: replies[recipient] for recipient, verdict in verdicts.items() if verdict is Verdict.REJECTED
+        },
         reply=answer.reply,
         in_doubt=answer.in_doubt,
     )
 
 
-def nothing() -> None:
+def no_op() -> None:
     """Nobody has anything to do before a transport waits."""
 
 
 class Transport(Protocol):
     """Hands mails over."""
 
-    def deliver(self, mails: Iterable[Composed], before_waiting: Callable[[], None] = nothing) -> Iterator[Outcome]:
+    def deliver(self, mails: Iterable[ComposedMail], before_waiting: Callable[[], None] = no_op) -> Iterator[Outcome]:
         """Take mails as they are composed and yield one outcome for each, in the same order unless some share a call.
 
         A mail is pulled only when the transport can begin with it, or asks again before it does. What has no outcome at

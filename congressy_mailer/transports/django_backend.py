@@ -14,10 +14,10 @@ from django.utils.module_loading import import_string
 
 from ..conf import mailer_settings
 from ..exceptions import TransportUnavailable
-from ..replies import Outcome, Reply, Stage, readable
+from ..replies import Outcome, Reply, Stage, printable_text
 from ..sparkpost import headers
-from .base import Answer, Composed, nothing, outcome_of
-from .smtp.replies import LONGEST_REPLY, NotAReply, ReplyParser
+from .base import Answer, ComposedMail, no_op, outcome_of
+from .smtp.replies import LONGEST_REPLY, InvalidReply, ReplyParser
 
 # RFC 5321 §4.5.3.2 and SparkPost's "SMTP and REST API Injection Best Practices" ask for at least a minute.
 # Django's default is none: a silent server would hold a worker for ever.
@@ -66,12 +66,12 @@ class DjangoTransport:
 
     def __init__(self, backend: BaseEmailBackend) -> None:
         self._backend = backend
-        self._for_sparkpost = headers.wanted_by(backend)
+        self._for_sparkpost = headers.enabled_for(backend)
         self._session: _ObservedSession | None = None
         # What broke off the last exchange from outside, such as the end of the process.
         self._interrupted: BaseException | None = None
 
-    def deliver(self, mails: Iterable[Composed], before_waiting: Callable[[], None] = nothing) -> Iterator[Outcome]:
+    def deliver(self, mails: Iterable[ComposedMail], before_waiting: Callable[[], None] = no_op) -> Iterator[Outcome]:
         """See :meth:`congressy_mailer.transports.base.Transport.deliver`."""
         source = iter(mails)
         while True:
@@ -90,7 +90,7 @@ class DjangoTransport:
         with suppress(Exception):
             self._backend.close()
 
-    def _deliver_one(self, composed: Composed) -> Outcome:
+    def _deliver_one(self, composed: ComposedMail) -> Outcome:
         self._open()
         if self._for_sparkpost and composed.mail.sparkpost:
             composed.mail.add_header(headers.NAME, headers.header_value(composed.mail.sparkpost))
@@ -110,7 +110,7 @@ class DjangoTransport:
             self._interrupted = raised
             error = InterruptedError(type(raised).__name__)
         sent = error is None and count != 0
-        answer = session.heard(sent, error) if session is not None else _told(sent, error)
+        answer = session.answer(sent, error) if session is not None else _answer_of_backend(sent, error)
         if not sent:
             # The exchange may be anywhere in the middle: the next mail gets a new connection.
             if session is not None and (answer.reply.code is None or answer.reply.code < 400):
@@ -137,7 +137,7 @@ _SENT = Reply(250, "accepted by the mail backend")
 _NOT_SENT = Reply(None, "The mail backend reports that it sent nothing.")
 
 
-def _told(sent: bool, error: Exception | None) -> Answer:
+def _answer_of_backend(sent: bool, error: Exception | None) -> Answer:
     """What a backend tells whose session cannot be observed."""
     if sent:
         return Answer(_SENT, Stage.CONTENT)
@@ -145,7 +145,7 @@ def _told(sent: bool, error: Exception | None) -> Answer:
         return Answer(_NOT_SENT, Stage.CONTENT)
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         replies = {recipient: _reply(code, text) for recipient, (code, text) in error.recipients.items()}
-        return Answer(_described(error), Stage.RCPT, replies)
+        return Answer(_error_reply(error), Stage.RCPT, replies)
     if isinstance(error, smtplib.SMTPResponseException):
         for kind, stage in _STAGES.items():
             if isinstance(error, kind):
@@ -153,7 +153,7 @@ def _told(sent: bool, error: Exception | None) -> Answer:
     if isinstance(error, smtplib.SMTPDataError) and 400 <= error.smtp_code < 600:
         return Answer(_reply(error.smtp_code, error.smtp_error), Stage.CONTENT)
     # Nobody knows how far it came. smtplib makes up replies too: 500 for a line that is too long, -1 for garbage.
-    return Answer(_described(error), Stage.CONTENT, in_doubt=True)
+    return Answer(_error_reply(error), Stage.CONTENT, in_doubt=True)
 
 
 #: What a backend that connects by itself may fail at before the content.
@@ -183,20 +183,20 @@ class _ObservedSession:
         """Forget the mail before."""
         self._recipients: dict[str, Reply] = {}
         # The last reply about this mail; RSET and its like are not about it.
-        self._last: tuple[Stage, Reply] | None = None
+        self._last_reply: tuple[Stage, Reply] | None = None
         # The last byte of the content is on its way.
         self._content_sent = False
-        # Replies asked for since DATA: the first is to the command, the second to the content.
-        self._asked_since_data: int | None = None
+        # Replies read since DATA: the first is to the command, the second to the content.
+        self._replies_since_data: int | None = None
 
-    def heard(self, sent: bool, error: Exception | None) -> Answer:
+    def answer(self, sent: bool, error: Exception | None) -> Answer:
         """What was said of this mail.
 
         Args:
             sent: the backend reports that it is sent.
             error: what the backend raised.
         """
-        stage, reply = self._last or (Stage.MAIL, _NOT_SENT)
+        stage, reply = self._last_reply or (Stage.MAIL, _NOT_SENT)
         if self._content_sent and stage is Stage.CONTENT and reply.code is not None and reply.code // 100 != 3:
             return Answer(reply, stage, self._recipients)
         if sent:
@@ -207,30 +207,30 @@ class _ObservedSession:
             reply = reply if reply.code is not None and reply.code >= 400 else _NOT_SENT
         elif not isinstance(error, smtplib.SMTPResponseException | smtplib.SMTPRecipientsRefused):
             # It is not a reply that ended it.
-            reply = _described(error)
+            reply = _error_reply(error)
         return Answer(reply, stage, self._recipients, in_doubt=self._content_sent)
 
     def mail(self, *args: Any, **options: Any) -> tuple[int, bytes]:
         code, text = self._mail(*args, **options)
-        self._last = Stage.MAIL, _reply(code, text)
+        self._last_reply = Stage.MAIL, _reply(code, text)
         return code, text
 
     def rcpt(self, recip: str, *args: Any, **options: Any) -> tuple[int, bytes]:
         code, text = self._rcpt(recip, *args, **options)
         self._recipients[recip] = _reply(code, text)
-        self._last = Stage.RCPT, self._recipients[recip]
+        self._last_reply = Stage.RCPT, self._recipients[recip]
         return code, text
 
     def data(self, message: Any) -> tuple[int, bytes]:
-        self._asked_since_data = 0
+        self._replies_since_data = 0
         try:
             code, text = self._data(message)
         except smtplib.SMTPDataError as error:
-            self._last = Stage.DATA, _reply(error.smtp_code, error.smtp_error)
+            self._last_reply = Stage.DATA, _reply(error.smtp_code, error.smtp_error)
             raise
         finally:
-            self._asked_since_data = None
-        self._last = Stage.CONTENT, _reply(code, text)
+            self._replies_since_data = None
+        self._last_reply = Stage.CONTENT, _reply(code, text)
         return code, text
 
     def getreply(self) -> tuple[int, bytes]:
@@ -239,9 +239,9 @@ class _ObservedSession:
         ``smtplib`` takes ``250`` without an end of line for a reply, the last of several lines whose codes differ,
         and ``2505`` for 250; where a line is too long it makes up a permanent refusal.
         """
-        if self._asked_since_data is not None:
-            self._asked_since_data += 1
-            self._content_sent = self._asked_since_data == 2
+        if self._replies_since_data is not None:
+            self._replies_since_data += 1
+            self._content_sent = self._replies_since_data == 2
         connection = self.connection
         try:
             if connection.file is None:
@@ -267,16 +267,16 @@ def _read_reply(file: BinaryIO) -> tuple[int, bytes]:
             if not line:
                 raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
             parser.feed(line)
-    except NotAReply as error:
+    except InvalidReply as error:
         raise smtplib.SMTPServerDisconnected(str(error)) from error
     return int(lines[0][:3]), b"\n".join(line[4:].strip() for line in lines)
 
 
 def _reply(code: int, text: bytes | str) -> Reply:
-    return Reply(code, readable(text))
+    return Reply(code, printable_text(text))
 
 
-def _described(error: Exception) -> Reply:
+def _error_reply(error: Exception) -> Reply:
     return Reply(None, f"{type(error).__name__}: {error}")
 
 
@@ -289,4 +289,4 @@ def describe_open_error(error: Exception) -> str:
         )
     if isinstance(error, smtplib.SMTPResponseException) and error.smtp_code >= 0:
         return f"The mail server cannot be used: {_reply(error.smtp_code, error.smtp_error)}"
-    return f"The mail server cannot be reached: {_described(error)}"
+    return f"The mail server cannot be reached: {_error_reply(error)}"

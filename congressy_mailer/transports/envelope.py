@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..mime.addresses import ascii_address, bare_address
-from ..mime.headers import further_field
-from ..mime.writer import written
+from ..mime.headers import extra_field
+from ..mime.writer import as_bytes
 from ..replies import Reply
 from ..sparkpost import headers
-from .base import Composed
+from .base import ComposedMail
 
 #: Content that goes to nobody: what RFC 2920 §3.1 has a client send when no recipient was accepted, but DATA was.
 LONE_DOT = b".\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class Envelope:
     """A mail with its envelope as commands carry it."""
 
     #: Where it came from, with its key.
-    composed: Composed
+    composed: ComposedMail
     #: For ``MAIL FROM``.
     sender: str = ""
     #: Envelope recipients as the outcome names them → as ``RCPT TO`` does.
@@ -44,37 +44,37 @@ class Letter:
         Args:
             eight_bit: the server offers ``8BITMIME`` (RFC 6152).
         """
-        return _closed(self.first_field + written(self.composed.mail, eight_bit=eight_bit))
+        return _dot_stuffed(self.first_field + as_bytes(self.composed.mail, eight_bit=eight_bit))
 
 
-def address(composed: Composed, *, for_sparkpost: bool = False) -> Letter:
-    """Put a mail's envelope into the form that commands need. What is wrong with it is in the letter.
+def envelope_for(composed: ComposedMail, *, for_sparkpost: bool = False) -> Envelope:
+    """Put a mail's envelope into the form that commands need. What is wrong with it is in the result.
 
     Args:
         composed: the mail.
         for_sparkpost: it carries what SparkPost is told of it.
     """
     try:
-        sender = _path(bare_address(composed.mail.from_email))
+        sender = _command_address(bare_address(composed.mail.from_email))
     except Exception as error:
-        return Letter(composed, problem=Reply(553, f"5.1.7 Not sent: {error}"))
+        return Envelope(composed, problem=Reply(553, f"5.1.7 Not sent: {error}"))
     recipients: dict[str, str] = {}
     refused: dict[str, Reply] = {}
     for recipient in composed.mail.envelope:
         try:
-            recipients[recipient] = _path(ascii_address(recipient))
+            recipients[recipient] = _command_address(ascii_address(recipient))
         except ValueError as error:
             refused[recipient] = Reply(553, f"5.1.3 Not sent: {error}")
     first_field = _sparkpost_field(composed) if for_sparkpost else b""
-    return Letter(composed, sender, recipients, refused, first_field=first_field)
+    return Envelope(composed, sender, recipients, refused, first_field=first_field)
 
 
-def _sparkpost_field(composed: Composed) -> bytes:
+def _sparkpost_field(composed: ComposedMail) -> bytes:
     keys = composed.mail.sparkpost
-    return further_field(headers.NAME, headers.header_value(keys)).encode("ascii") if keys else b""
+    return extra_field(headers.NAME, headers.header_value(keys)).encode("ascii") if keys else b""
 
 
-def _path(address: str) -> str:
+def _command_address(address: str) -> str:
     """The address, if it can stand in a command (RFC 5321 §4.1.2).
 
     Raises:
@@ -88,7 +88,7 @@ def _path(address: str) -> str:
     return address
 
 
-def _closed(content: bytes) -> bytes:
+def _dot_stuffed(content: bytes) -> bytes:
     content = content.replace(b"\r\n.", b"\r\n..")
     if content.startswith(b"."):
         content = b"." + content

@@ -29,14 +29,14 @@ def transport_for(using: str) -> Iterator[Transport]:
     """The transport for an alias, for the length of a ``with`` block.
 
     Args:
-        using: as in :func:`.django.open_backend`.
+        using: as in :func:`.django_backend.open_backend`.
 
     Raises:
         TransportUnavailable: there is no such alias, or its backend cannot be made.
     """
     backend = open_backend(using)
     if sends_as_django_does(backend):
-        yield _threads.kept.transport(using, cast(EmailBackend, backend))
+        yield _thread.pool.transport(using, cast(EmailBackend, backend))
     elif type(backend) is SparkPostBackend:
         try:
             client = backend.client()
@@ -48,11 +48,11 @@ def transport_for(using: str) -> Iterator[Transport]:
             yield transport
 
 
-def most_in_a_call(using: str) -> int:
+def max_mails_per_call(using: str) -> int:
     """How many mails of a batch the backend takes at once; 1 where each goes by itself, or it cannot be made.
 
     Args:
-        using: as in :func:`.django.open_backend`.
+        using: as in :func:`.django_backend.open_backend`.
     """
     try:
         backend = open_backend(using)
@@ -67,7 +67,7 @@ def _close_all(transports: dict[str, tuple[object, SmtpTransport]]) -> None:
         transport.close()
 
 
-class _Kept:
+class _ConnectionPool:
     """The SMTP transports of one thread, by alias."""
 
     def __init__(self) -> None:
@@ -78,8 +78,8 @@ class _Kept:
     def transport(self, using: str, backend: EmailBackend) -> SmtpTransport:
         """The one with that alias, unless it is configured otherwise by now."""
         configuration = _configuration(backend)
-        configured, transport = self._transports.get(using, (None, None))
-        if transport is None or configured != configuration:
+        known_configuration, transport = self._transports.get(using, (None, None))
+        if transport is None or known_configuration != configuration:
             if transport is not None:
                 transport.close()
             transport = SmtpTransport(backend, using)
@@ -91,18 +91,18 @@ class _Kept:
         _close_all(self._transports)
 
 
-class _Threads(threading.local):
+class _ThreadPool(threading.local):
     def __init__(self) -> None:
-        self.kept = _Kept()
+        self.pool = _ConnectionPool()
 
 
-_threads = _Threads()
+_thread = _ThreadPool()
 
 
 @worker_process_shutdown.connect(dispatch_uid="congressy_mailer.transports")
 def close_connections(**kwargs: Any) -> None:
     """Say goodbye when a worker process ends: it ends without what Python does at its end."""
-    _threads.kept.close()
+    _thread.pool.close()
 
 
 def _configuration(backend: BaseEmailBackend) -> object:

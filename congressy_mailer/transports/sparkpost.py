@@ -10,18 +10,26 @@ from typing import Any
 
 from django.views.decorators.debug import sensitive_variables
 
-from ..exceptions import SparkPostError, TransportUnavailable, account_refused
-from ..mime.writer import written
+from ..exceptions import SparkPostError, TransportUnavailable, account_refused_error
+from ..mime.writer import as_bytes
 from ..replies import Outcome, Reply, Verdict
-from ..sparkpost.answers import created, refusal
+from ..sparkpost.answers import classify_error, parse_result
 from ..sparkpost.client import Client
-from ..sparkpost.transmissions import MAX_RECIPIENTS, ToSend, encoded, likeness, many, one, to_of
-from .base import Composed, nothing
-from .envelope import Letter, address
+from ..sparkpost.transmissions import (
+    MAX_RECIPIENTS,
+    TransmissionMail,
+    batch_transmission,
+    encode_request,
+    grouping_key,
+    to_addresses,
+    transmission,
+)
+from .base import ComposedMail, no_op
+from .envelope import Envelope, envelope_for
 
 # What is taken at once, for those that are alike among it: bytes of mail, and seconds of composing.
-_MOST_BYTES = 8_000_000
-_LONGEST_TAKING = 1.0
+_MAX_GROUP_BYTES = 8_000_000
+_MAX_GROUP_SECONDS = 1.0
 
 
 class SparkPostTransport:
@@ -30,47 +38,47 @@ class SparkPostTransport:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def deliver(self, mails: Iterable[Composed], before_waiting: Callable[[], None] = nothing) -> Iterator[Outcome]:
+    def deliver(self, mails: Iterable[ComposedMail], before_waiting: Callable[[], None] = no_op) -> Iterator[Outcome]:
         """See :meth:`congressy_mailer.transports.base.Transport.deliver`.
 
         No mail is pulled while a call is on its way. Where the answer to one is lost, its mails are in doubt, and
         the API counts as unavailable for those after them.
         """
         source = _Source(mails)
-        while letters := source.take():
-            for together in _alike(letters):
+        while envelopes := source.next_group():
+            for group in _grouped(envelopes):
                 # A call may take its time, and another worker take over what waits behind it.
-                if together[0].composed.may_begin():
-                    yield from self._deliver(together, before_waiting)
+                if group[0].composed.may_begin():
+                    yield from self._deliver(group, before_waiting)
         if source.error is not None:
             raise source.error
 
     def close(self) -> None:
         """See :meth:`congressy_mailer.transports.base.Transport.close`."""
 
-    def _deliver(self, letters: Sequence[Letter], before_waiting: Callable[[], None]) -> Iterator[Outcome]:
-        request = _together(letters) if len(letters) > 1 else None
+    def _deliver(self, envelopes: Sequence[Envelope], before_waiting: Callable[[], None]) -> Iterator[Outcome]:
+        request = _batch_request(envelopes) if len(envelopes) > 1 else None
         if request is not None:
             before_waiting()
-            outcomes = self._call(request, letters)
-            if not _refused(outcomes):
+            outcomes = self._call(request, envelopes)
+            if not _call_refused(outcomes):
                 yield from outcomes
                 self._raise_if_lost(outcomes)
                 return
             # Nobody has anything, and one of them may be the cause.
-        for letter in letters:
-            if not letter.sendable:
-                yield _unsendable(letter)
+        for envelope in envelopes:
+            if not envelope.sendable:
+                yield _unsendable_outcome(envelope)
                 continue
-            if not letter.composed.may_begin():
+            if not envelope.composed.may_begin():
                 return
             before_waiting()
-            outcomes = self._call(_alone(letter), [letter])
+            outcomes = self._call(_single_request(envelope), [envelope])
             yield from outcomes
             self._raise_if_lost(outcomes)
 
     @sensitive_variables()
-    def _call(self, request: dict[str, Any], letters: Sequence[Letter]) -> list[Outcome]:
+    def _call(self, request: dict[str, Any], envelopes: Sequence[Envelope]) -> list[Outcome]:
         """Make one call.
 
         Raises:
@@ -78,33 +86,33 @@ class SparkPostTransport:
         """
         try:
             transmissions = self._client.transmissions
-            answer = transmissions.request("POST", transmissions.uri, data=encoded(request), whole=True)
+            answer = transmissions.request("POST", transmissions.uri, data=encode_request(request), full_response=True)
         except SparkPostError as error:
-            return self._without_transmission(letters, error)
+            return self._outcomes_of_error(envelopes, error)
         addresses = [recipient["address"]["email"] for recipient in request["recipients"]]
-        what = created(answer if isinstance(answer, dict) else {}, addresses)
-        return [_outcome(letter, what.reply, what.rejected, unclear=what.unclear) for letter in letters]
+        result = parse_result(answer if isinstance(answer, dict) else {}, addresses)
+        return [_outcome(envelope, result.reply, result.rejected, unclear=result.unclear) for envelope in envelopes]
 
-    def _without_transmission(self, letters: Sequence[Letter], error: SparkPostError) -> list[Outcome]:
-        found = refusal(error)
-        if found.verdict is Verdict.UNAVAILABLE:
-            unavailable = account_refused(found.reply) if error.status else TransportUnavailable(str(error))
+    def _outcomes_of_error(self, envelopes: Sequence[Envelope], error: SparkPostError) -> list[Outcome]:
+        failure = classify_error(error)
+        if failure.verdict is Verdict.UNAVAILABLE:
+            unavailable = account_refused_error(failure.reply) if error.status else TransportUnavailable(str(error))
             if error.retry_after is not None:
                 unavailable.retry_in = timedelta(seconds=error.retry_after)
             raise unavailable from None
-        if found.verdict is Verdict.SENDER_REFUSED:
-            return [Outcome(letter.composed.key, reply=found.reply, sender_refused=True) for letter in letters]
+        if failure.verdict is Verdict.SENDER_REFUSED:
+            return [Outcome(envelope.composed.key, reply=failure.reply, sender_refused=True) for envelope in envelopes]
         outcomes = []
-        for letter in letters:
-            said = dict.fromkeys(letter.recipients, found.reply)
-            rejected = found.verdict is Verdict.REJECTED
+        for envelope in envelopes:
+            replies = dict.fromkeys(envelope.recipients, failure.reply)
+            rejected = failure.verdict is Verdict.REJECTED
             outcomes.append(
                 Outcome(
-                    letter.composed.key,
-                    deferred={} if rejected else said,
-                    rejected={**letter.refused, **(said if rejected else {})},
-                    reply=found.reply,
-                    in_doubt=found.in_doubt,
+                    envelope.composed.key,
+                    deferred={} if rejected else replies,
+                    rejected={**envelope.refused, **(replies if rejected else {})},
+                    reply=failure.reply,
+                    in_doubt=failure.in_doubt,
                 )
             )
         return outcomes
@@ -118,16 +126,16 @@ class SparkPostTransport:
 class _Source:
     """The mails to come."""
 
-    def __init__(self, mails: Iterable[Composed]) -> None:
+    def __init__(self, mails: Iterable[ComposedMail]) -> None:
         self._mails = iter(mails)
         #: What has come up while a mail was asked for; those before it are sent first.
         self.error: Exception | None = None
 
-    def take(self) -> list[Letter]:
+    def next_group(self) -> list[Envelope]:
         """As many as may share a call, and no more than that; one that goes alone is the last of them."""
-        letters: list[Letter] = []
+        envelopes: list[Envelope] = []
         size, began = 0, time.monotonic()
-        while self.error is None and len(letters) < MAX_RECIPIENTS:
+        while self.error is None and len(envelopes) < MAX_RECIPIENTS:
             try:
                 composed = next(self._mails, None)
             except Exception as error:
@@ -135,42 +143,44 @@ class _Source:
                 break
             if composed is None:
                 break
-            letters.append(address(composed))
+            envelopes.append(envelope_for(composed))
             size += len(composed.mail.wire or b"")
-            alone = composed.mail.batch is None
-            if alone or size > _MOST_BYTES or time.monotonic() - began > _LONGEST_TAKING:
+            unbatched = composed.mail.batch is None
+            if unbatched or size > _MAX_GROUP_BYTES or time.monotonic() - began > _MAX_GROUP_SECONDS:
                 break
-        return letters
+        return envelopes
 
 
-def _alike(letters: Sequence[Letter]) -> Iterator[list[Letter]]:
-    """Those that may share a call together, and all others each alone."""
-    groups: dict[object, list[Letter]] = {}
+def _grouped(envelopes: Sequence[Envelope]) -> Iterator[list[Envelope]]:
+    """Groups of mails that may share a call; every other mail is a group of its own."""
+    groups: dict[object, list[Envelope]] = {}
     seen: Counter[object] = Counter()
-    for position, letter in enumerate(letters):
-        alike = likeness(letter.composed.mail) if letter.sendable and not letter.refused else None
-        if alike is None:
-            groups[position] = [letter]
+    for position, envelope in enumerate(envelopes):
+        group_key = grouping_key(envelope.composed.mail) if envelope.sendable and not envelope.refused else None
+        if group_key is None:
+            groups[position] = [envelope]
             continue
         # Never two mails to one address: what is said of an address would be said of both.
-        who = alike, next(iter(letter.recipients.values())).lower()
-        groups.setdefault((alike, seen[who]), []).append(letter)
-        seen[who] += 1
+        key_and_address = group_key, next(iter(envelope.recipients.values())).lower()
+        groups.setdefault((group_key, seen[key_and_address]), []).append(envelope)
+        seen[key_and_address] += 1
     yield from groups.values()
 
 
-def _together(letters: Sequence[Letter]) -> dict[str, Any] | None:
-    addresses = [next(iter(letter.recipients.values())) for letter in letters]
-    return many([letter.composed.mail for letter in letters], addresses)
+def _batch_request(envelopes: Sequence[Envelope]) -> dict[str, Any] | None:
+    addresses = [next(iter(envelope.recipients.values())) for envelope in envelopes]
+    return batch_transmission([envelope.composed.mail for envelope in envelopes], addresses)
 
 
-def _alone(letter: Letter) -> dict[str, Any]:
-    mail = letter.composed.mail
-    recipients = list(letter.recipients.values())
-    return one(ToSend(written(mail, eight_bit=False), recipients, to_of(mail.to), mail.sparkpost))
+def _single_request(envelope: Envelope) -> dict[str, Any]:
+    mail = envelope.composed.mail
+    recipients = list(envelope.recipients.values())
+    return transmission(
+        TransmissionMail(as_bytes(mail, eight_bit=False), recipients, to_addresses(mail.to), mail.sparkpost)
+    )
 
 
-def _refused(outcomes: Sequence[Outcome]) -> bool:
+def _call_refused(outcomes: Sequence[Outcome]) -> bool:
     """The call as a whole was refused, for what may be in one of its mails."""
     return all(
         (outcome.rejected or outcome.deferred)
@@ -180,24 +190,28 @@ def _refused(outcomes: Sequence[Outcome]) -> bool:
     )
 
 
-def _unsendable(letter: Letter) -> Outcome:
-    if letter.problem is not None:
-        rejected = dict.fromkeys(letter.composed.mail.envelope, letter.problem)
-        return Outcome(letter.composed.key, rejected=rejected, reply=letter.problem)
-    return Outcome(letter.composed.key, rejected=letter.refused, reply=next(iter(letter.refused.values())))
+def _unsendable_outcome(envelope: Envelope) -> Outcome:
+    if envelope.problem is not None:
+        rejected = dict.fromkeys(envelope.composed.mail.envelope, envelope.problem)
+        return Outcome(envelope.composed.key, rejected=rejected, reply=envelope.problem)
+    return Outcome(envelope.composed.key, rejected=envelope.refused, reply=next(iter(envelope.refused.values())))
 
 
-def _outcome(letter: Letter, reply: Reply, refused: Mapping[str, Reply], *, unclear: bool) -> Outcome:
+def _outcome(envelope: Envelope, reply: Reply, refused: Mapping[str, Reply], *, unclear: bool) -> Outcome:
     accepted: list[str] = []
-    rejected = dict(letter.refused)
-    for recipient, sent_as in letter.recipients.items():
+    rejected = dict(envelope.refused)
+    for recipient, sent_as in envelope.recipients.items():
         if sent_as in refused:
             rejected[recipient] = refused[sent_as]
         else:
             accepted.append(recipient)
     if unclear and accepted:
-        said = Reply(None, "SparkPost did not say for whom of this call it has taken the mail.")
+        unclear_reply = Reply(None, "SparkPost did not say for whom of this call it has taken the mail.")
         return Outcome(
-            letter.composed.key, deferred=dict.fromkeys(accepted, said), rejected=rejected, reply=reply, in_doubt=True
+            envelope.composed.key,
+            deferred=dict.fromkeys(accepted, unclear_reply),
+            rejected=rejected,
+            reply=reply,
+            in_doubt=True,
         )
-    return Outcome(letter.composed.key, tuple(accepted), rejected=rejected, reply=reply)
+    return Outcome(envelope.composed.key, tuple(accepted), rejected=rejected, reply=reply)

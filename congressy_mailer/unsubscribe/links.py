@@ -43,12 +43,12 @@ class BadLink(ValueError):
     """It is none that was signed here."""
 
 
-def token_of(link: Link) -> str:
+def make_token(link: Link) -> str:
     """The link as part of a URL, signed with ``SECRET_KEY``."""
     return _signer().sign_object([link.message.hex, link.address, link.list_id])
 
 
-def read(token: str) -> Link:
+def parse_token(token: str) -> Link:
     """What a link says, whose signature is one of ``SECRET_KEY`` or ``SECRET_KEY_FALLBACKS``.
 
     Raises:
@@ -98,7 +98,7 @@ def _url(message: Message) -> str | None:
         return None
     link = Link(message.id, bare_address(message.recipients[0]), message.list_id)
     try:
-        path = reverse("congressy_mailer:unsubscribe", args=[token_of(link)])
+        path = reverse("congressy_mailer:unsubscribe", args=[make_token(link)])
     except NoReverseMatch:
         return None
     except Exception as error:
@@ -107,7 +107,7 @@ def _url(message: Message) -> str | None:
     return site.rstrip("/") + path
 
 
-def headers_to_leave(message: Message) -> Mapping[str, str]:
+def unsubscribe_headers(message: Message) -> Mapping[str, str]:
     """Headers by which mail programs offer to leave, as Gmail and Yahoo ask of mail that is not transactional.
 
     Returns:

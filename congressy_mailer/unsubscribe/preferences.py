@@ -13,7 +13,7 @@ from ..suppressions.entries import Entry
 from ..suppressions.rules import Scope, Source
 
 
-def leave(address: str, list_id: str, reason: str) -> None:
+def unsubscribe(address: str, list_id: str, reason: str) -> None:
     """Put an address on the suppression list for one list, or for all mail that is not transactional.
 
     Args:
@@ -24,12 +24,12 @@ def leave(address: str, list_id: str, reason: str) -> None:
     _add(address, [list_id], reason)
 
 
-def stay(address: str, list_id: str) -> None:
+def resubscribe(address: str, list_id: str) -> None:
     """Take back that the recipient left, a list or everything. What else speaks against writing to them remains."""
-    _take_back(address, ["", list_id])
+    _remove_unsubscriptions(address, ["", list_id])
 
 
-def choose(address: str, wanted: Collection[str], reason: str) -> None:
+def choose_lists(address: str, wanted: Collection[str], reason: str) -> None:
     """Have a recipient get the lists that are wanted, and none of the others; without any, no news at all.
 
     Args:
@@ -39,13 +39,13 @@ def choose(address: str, wanted: Collection[str], reason: str) -> None:
     """
     lists = mailer_settings().LISTS
     if not any(list_id in wanted for list_id in lists):
-        leave(address, "", reason)
+        unsubscribe(address, "", reason)
         return
-    _take_back(address, ["", *(list_id for list_id in lists if list_id in wanted)])
+    _remove_unsubscriptions(address, ["", *(list_id for list_id in lists if list_id in wanted)])
     _add(address, [list_id for list_id in lists if list_id not in wanted], reason)
 
 
-def unwanted(address: str, lists: Iterable[str]) -> set[str]:
+def unsubscribed_lists(address: str, lists: Iterable[str]) -> set[str]:
     """Those of these lists that an address gets no mail of; an empty one stands for all mail that is on none."""
     listed = suppressions.active().filter(address=comparable_address(address))
     scopes = set(listed.values_list("scope", "list_id"))
@@ -65,12 +65,14 @@ def _add(address: str, lists: Iterable[str], reason: str) -> None:
     )  # fmt: skip
 
 
-def _take_back(address: str, lists: Iterable[str]) -> None:
+def _remove_unsubscriptions(address: str, lists: Iterable[str]) -> None:
     compared = comparable_address(address)
     for list_id in lists:
         scope = _scope(list_id)
-        said = suppressions.active().filter(address=compared, scope=scope, list_id=list_id, source=Source.UNSUBSCRIBE)
-        if said.exists():
+        entries = suppressions.active().filter(
+            address=compared, scope=scope, list_id=list_id, source=Source.UNSUBSCRIBE
+        )
+        if entries.exists():
             suppressions.remove(compared, scope=scope, list_id=list_id)
 
 

@@ -16,9 +16,9 @@ from django.views.decorators.http import require_http_methods
 from ..conf import mailer_settings
 from ..models import Message
 from ..models.transactions import database
-from ..tracking.recording import left
+from ..tracking.recording import record_unsubscribed
 from . import preferences
-from .links import BadLink, Link, read
+from .links import BadLink, Link, parse_token
 
 _ONE_CLICK = "One-Click"
 
@@ -48,43 +48,45 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
     Args:
         request: GET shows the page and changes nothing. POST leaves at once, unless the form on the page says
             otherwise.
-        token: from :func:`.links.token_of`.
+        token: from :func:`.links.make_token`.
     """
     try:
-        link = read(token)
+        link = parse_token(token)
     except BadLink:
-        return render(request, "congressy_mailer/unsubscribe.html", {"what": "unknown"}, status=404)
+        return render(request, "congressy_mailer/unsubscribe.html", {"status": "unknown"}, status=404)
     with translation.override(_language(link, request)):
-        what = _do(request, link) if request.method == "POST" else "ask"
-        if what != "ask" and link.list_id in preferences.unwanted(link.address, [link.list_id]):
-            left(link.message, link.address)
-        return render(request, "congressy_mailer/unsubscribe.html", _shown(link, what))
+        status = _apply_choice(request, link) if request.method == "POST" else "ask"
+        if status != "ask" and link.list_id in preferences.unsubscribed_lists(link.address, [link.list_id]):
+            record_unsubscribed(link.message, link.address)
+        return render(request, "congressy_mailer/unsubscribe.html", _page_context(link, status))
 
 
-def _do(request: HttpRequest, link: Link) -> str:
+def _apply_choice(request: HttpRequest, link: Link) -> str:
     """Returns what has become of it, as the page tells it."""
     choice = request.POST.get("choice", "")
     if choice == "stay":
-        preferences.stay(link.address, link.list_id)
-        return "stayed"
+        preferences.resubscribe(link.address, link.list_id)
+        return "resubscribed"
     if choice == "save":
-        preferences.choose(link.address, request.POST.getlist("list"), "Chosen on the page for unsubscribing.")
+        preferences.choose_lists(link.address, request.POST.getlist("list"), "Chosen on the page for unsubscribing.")
         return "saved"
     if choice == "all":
-        preferences.leave(link.address, "", "Left everything on the page for unsubscribing.")
-        return "left_all"
+        preferences.unsubscribe(link.address, "", "Left everything on the page for unsubscribing.")
+        return "unsubscribed_all"
     one_click = request.POST.get("List-Unsubscribe") == _ONE_CLICK
-    preferences.leave(link.address, link.list_id, "One click in the mail program." if one_click else "By the link.")
-    return "left"
+    preferences.unsubscribe(
+        link.address, link.list_id, "One click in the mail program." if one_click else "By the link."
+    )
+    return "unsubscribed"
 
 
-def _shown(link: Link, what: str) -> dict[str, object]:
+def _page_context(link: Link, status: str) -> dict[str, object]:
     lists = mailer_settings().LISTS
-    unwanted = preferences.unwanted(link.address, ["", link.list_id, *lists])
-    if what == "ask" and link.list_id in unwanted:
-        what = "left_all" if "" in unwanted else "left"
+    unwanted = preferences.unsubscribed_lists(link.address, ["", link.list_id, *lists])
+    if status == "ask" and link.list_id in unwanted:
+        status = "unsubscribed_all" if "" in unwanted else "unsubscribed"
     return {
-        "what": what,
+        "status": status,
         "address": link.address,
         "list_name": lists.get(link.list_id, link.list_id),
         "lists": [(list_id, name, list_id not in unwanted) for list_id, name in lists.items()],

@@ -10,7 +10,7 @@ from typing import Any
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from .reading import File, Letter, read_letters
+from .reading import Envelope, File, read_letters
 
 #: No scripts, no forms, nothing from elsewhere. A frame made with ``srcdoc`` inherits it (CSP Level 3 §7.8), so it
 #: holds for the mail, too, and keeps images from telling their server who reads.
@@ -18,16 +18,16 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-sr
 
 
 @dataclass(frozen=True)
-class Addresses:
+class PageUrls:
     """Where the pages and files are."""
 
     index: str
-    letter: Callable[[Letter], str]
-    source: Callable[[Letter], str]
-    file: Callable[[Letter, File], str]
+    letter: Callable[[Envelope], str]
+    source: Callable[[Envelope], str]
+    file: Callable[[Envelope, File], str]
 
     @classmethod
-    def of_site(cls) -> Addresses:
+    def of_site(cls) -> PageUrls:
         """On the running site."""
         return cls(
             index=reverse("inbox"),
@@ -37,7 +37,7 @@ class Addresses:
         )
 
     @classmethod
-    def of_files(cls) -> Addresses:
+    def of_files(cls) -> PageUrls:
         """In a folder, beside the ``.eml`` files."""
         return cls(
             index="index.html",
@@ -46,11 +46,11 @@ class Addresses:
             file=lambda letter, file: f"attachments/{letter.mail.number:06}-{file.number}-{file.name}",
         )
 
-    def listed(self, letters: Iterable[Letter]) -> list[dict[str, Any]]:
+    def list_entries(self, letters: Iterable[Envelope]) -> list[dict[str, Any]]:
         """What the list of mails shows."""
         return [{"letter": letter, "address": self.letter(letter)} for letter in letters]
 
-    def shown(self, letter: Letter) -> dict[str, Any]:
+    def page_context(self, letter: Envelope) -> dict[str, Any]:
         """What the page of a mail shows."""
         return {
             "letter": letter,
@@ -66,15 +66,15 @@ def write_pages(directory: Path) -> Path:
     Returns:
         Path of the list.
     """
-    addresses = Addresses.of_files()
+    urls = PageUrls.of_files()
     letters = read_letters(directory)
     (directory / "attachments").mkdir(exist_ok=True)
     for letter in letters:
-        page = render_to_string("inbox/letter.html", {**addresses.shown(letter), "policy": POLICY})
-        (directory / addresses.letter(letter)).write_text(page, encoding="utf-8")
+        page = render_to_string("inbox/letter.html", {**urls.page_context(letter), "policy": POLICY})
+        (directory / urls.letter(letter)).write_text(page, encoding="utf-8")
         for file in letter.files:
-            (directory / addresses.file(letter, file)).write_bytes(file.content)
-    index = directory / addresses.index
-    listed = {"letters": addresses.listed(letters), "policy": POLICY}
-    index.write_text(render_to_string("inbox/list.html", listed), encoding="utf-8")
+            (directory / urls.file(letter, file)).write_bytes(file.content)
+    index = directory / urls.index
+    context = {"letters": urls.list_entries(letters), "policy": POLICY}
+    index.write_text(render_to_string("inbox/list.html", context), encoding="utf-8")
     return index

@@ -31,7 +31,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Letter:
+class Envelope:
     """A mail, decoded for people."""
 
     mail: ReceivedMail
@@ -45,15 +45,15 @@ class Letter:
     files: list[File]
 
 
-def read_letters(directory: Path) -> list[Letter]:
+def read_letters(directory: Path) -> list[Envelope]:
     """All received mails, newest first."""
     return [read_letter(mail) for mail in reversed(read_mailbox(directory))]
 
 
-def read_letter(mail: ReceivedMail) -> Letter:
+def read_letter(mail: ReceivedMail) -> Envelope:
     """Decode a mail."""
     message = mail.message
-    return Letter(
+    return Envelope(
         mail=mail,
         subject=str(message["Subject"] or ""),
         sender=str(message["From"] or ""),

@@ -12,39 +12,39 @@ from django.views.decorators.http import require_safe
 
 from congressy_mailer.testing.local_sparkpost.mailbox import read_mailbox
 
-from .pages import POLICY, Addresses
-from .reading import Letter, read_letter, read_letters
+from .pages import POLICY, PageUrls
+from .reading import Envelope, read_letter, read_letters
 
 View = Callable[..., HttpResponse]
 
 
-def _strict(view: View) -> View:
+def _with_content_policy(view: View) -> View:
     """Neither scripts nor anything from elsewhere, in the page as in the mail inside it."""
 
     @wraps(view)
-    def stricter(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
+    def wrapper(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
         response = view(request, *args, **kwargs)
         response["Content-Security-Policy"] = POLICY
         response["Cache-Control"] = "no-store"
         return response
 
-    return require_safe(stricter)
+    return require_safe(wrapper)
 
 
-@_strict
+@_with_content_policy
 def inbox(request: HttpRequest) -> HttpResponse:
     """All mails."""
     letters = read_letters(settings.RUN_DIRECTORY / "mails")
-    return render(request, "inbox/list.html", {"letters": Addresses.of_site().listed(letters), "live": True})
+    return render(request, "inbox/list.html", {"letters": PageUrls.of_site().list_entries(letters), "live": True})
 
 
-@_strict
+@_with_content_policy
 def letter(request: HttpRequest, number: int) -> HttpResponse:
     """One mail."""
-    return render(request, "inbox/letter.html", {**Addresses.of_site().shown(_find(number)), "live": True})
+    return render(request, "inbox/letter.html", {**PageUrls.of_site().page_context(_find(number)), "live": True})
 
 
-@_strict
+@_with_content_policy
 def attachment(request: HttpRequest, number: int, file: int) -> HttpResponse:
     """One of its attachments, to be saved."""
     for one in _find(number).files:
@@ -58,7 +58,7 @@ def attachment(request: HttpRequest, number: int, file: int) -> HttpResponse:
     raise Http404
 
 
-@_strict
+@_with_content_policy
 def source(request: HttpRequest, number: int) -> HttpResponse:
     """The mail as it was received."""
     mail = _find(number).mail
@@ -69,7 +69,7 @@ def source(request: HttpRequest, number: int) -> HttpResponse:
     )
 
 
-def _find(number: int) -> Letter:
+def _find(number: int) -> Envelope:
     for mail in read_mailbox(settings.RUN_DIRECTORY / "mails"):
         if mail.number == number:
             return read_letter(mail)

@@ -56,7 +56,7 @@ class Server(Startable):
             shutil.chown(self.directory, *_account(self.account))
 
     @classmethod
-    def found(cls) -> bool:
+    def is_installed(cls) -> bool:
         """Whether its programs are installed."""
         return all(_find(program, cls.folders) for program in cls.programs)
 
@@ -169,7 +169,7 @@ class Server(Startable):
     def _spawn(self, name: str, command: list[str], on_parent_death: signal.Signals) -> Process:
         return Process(
             name,
-            [*self._without_rights(on_parent_death), *command],
+            [*self._as_unprivileged_user(on_parent_death), *command],
             self.directory / f"{name.lower()}.log",
             environment=self._environment(),
             directory=self.directory,
@@ -179,7 +179,7 @@ class Server(Startable):
     def _run(self, *command: str) -> None:
         """Run a program to its end."""
         done = subprocess.run(
-            [*self._without_rights(signal.SIGTERM), *command],
+            [*self._as_unprivileged_user(signal.SIGTERM), *command],
             cwd=self.directory,
             env={**os.environ, **self._environment()},
             stdin=subprocess.DEVNULL,
@@ -190,7 +190,7 @@ class Server(Startable):
         if done.returncode:
             raise ProcessError(f"{command[0]} ended with status {done.returncode}: {done.stdout.decode()[-2000:]}")
 
-    def _without_rights(self, on_parent_death: signal.Signals) -> list[str]:
+    def _as_unprivileged_user(self, on_parent_death: signal.Signals) -> list[str]:
         """What comes before a command so that it does not run as root."""
         if os.geteuid():
             return []

@@ -115,17 +115,17 @@ def _play(options: argparse.Namespace, directory: Path, stack: ExitStack) -> int
     )
     kind = _DATABASES[options.database]
     for server in (kind, RabbitMQ if options.broker == "rabbitmq" else None):
-        if server is not None and not server.found():
+        if server is not None and not server.is_installed():
             say(f"{server.name} was not found: apt install {server.package}")
             return 1 if os.environ.get("CI") else 0
     database = stack.enter_context(kind(durable=True)) if kind else None
     broker = stack.enter_context(RabbitMQ() if options.broker == "rabbitmq" else EmbeddedRedis())
 
-    from tests.chaos.stage import Place, Stage
+    from tests.chaos.stage import RunConfig, Stage
 
     url = database.url if database else f"sqlite://{directory}/chaos.sqlite3"
-    place = Place(directory, url, broker.url, options.on_crash, database, broker)
-    os.environ.update(place.environment())
+    config = RunConfig(directory, url, broker.url, options.on_crash, database, broker)
+    os.environ.update(config.environment())
 
     import django
     from django.core.management import call_command
@@ -137,7 +137,7 @@ def _play(options: argparse.Namespace, directory: Path, stack: ExitStack) -> int
     from tests.chaos.report import conclude
     from tests.chaos.run import Run, StuckError
 
-    stage = stack.enter_context(Stage(place, options.seed, options.messages, options.seconds * _FEEDING))
+    stage = stack.enter_context(Stage(config, options.seed, options.messages, options.seconds * _FEEDING))
     chaos_seconds = options.seconds * _CHAOS
     rest = options.seconds - (time.monotonic() - began) - chaos_seconds
     run = Run(stage, chaos_seconds, rest, say)

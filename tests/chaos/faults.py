@@ -59,13 +59,13 @@ def _of_the_mail_server(stage: Stage, rng: random.Random) -> Iterator[Fault]:
 
 
 def _of_the_servers(stage: Stage, rng: random.Random) -> Iterator[Fault]:
-    broker = stage.place.broker
+    broker = stage.config.broker
     if broker is not None:
         yield Fault("kill -9 of the broker", "broker", partial(_kill_broker, stage, rng.uniform(0, 2)))
         yield Fault("SIGSTOP of the broker", "broker", partial(_stop_broker, stage, rng.uniform(1, 4)))
     if isinstance(broker, EmbeddedRedis):
         yield Fault("broker drops all connections", "broker", partial(_drop_connections, broker))
-    if stage.place.database is not None:
+    if stage.config.database is not None:
         yield Fault("kill -9 of the database", "database", partial(_kill_database, stage, rng.uniform(0, 2)))
 
 
@@ -128,7 +128,7 @@ def _storm(stage: Stage) -> Course:
 
 def _kill_broker(stage: Stage, wait: float) -> Course:
     """A Redis comes back with nothing in it, a RabbitMQ with what it has stored."""
-    broker = stage.place.broker
+    broker = stage.config.broker
     assert broker is not None
     broker.kill()
     yield wait
@@ -150,7 +150,7 @@ def _drop_connections(broker: EmbeddedRedis) -> Course:
 
 
 def _kill_database(stage: Stage, wait: float) -> Course:
-    database = stage.place.database
+    database = stage.config.database
     assert database is not None
     stage.kill("database", database.kill)
     yield wait

@@ -37,8 +37,8 @@ def feed(messages: int, seed: int, seconds: float, journal: JournalWriter) -> No
         due = began + seconds * fed / messages
         time.sleep(max(0.0, due - time.monotonic()))
         # About half of the mails are in batches.
-        store = _stored_as_batch if rng.random() < 0.25 else _stored
-        until = min(messages, fed + (rng.randint(20, 100) if store is _stored_as_batch else rng.randint(5, 25)))
+        store = _store_batch if rng.random() < 0.25 else _store_mails
+        until = min(messages, fed + (rng.randint(20, 100) if store is _store_batch else rng.randint(5, 25)))
         mails = [make_mail(seed, number) for number in range(fed, until)]
         while not store(mails, with_savepoint=rng.random() < 0.3):
             time.sleep(_BETWEEN_TRIES)
@@ -49,17 +49,17 @@ def feed(messages: int, seed: int, seconds: float, journal: JournalWriter) -> No
         fed = until
 
 
-def _stored(mails: Sequence[Mail], *, with_savepoint: bool) -> bool:
+def _store_mails(mails: Sequence[Mail], *, with_savepoint: bool) -> bool:
     from congressy_mailer import send_mail
 
     def store() -> None:
         for mail in mails:
             send_mail(**mail.arguments)
 
-    return _done(store, mails[0].key if with_savepoint else "")
+    return _commit(store, mails[0].key if with_savepoint else "")
 
 
-def _stored_as_batch(mails: Sequence[Mail], *, with_savepoint: bool) -> bool:
+def _store_batch(mails: Sequence[Mail], *, with_savepoint: bool) -> bool:
     from congressy_mailer import Recipient, send_bulk
 
     def store() -> None:
@@ -71,10 +71,10 @@ def _stored_as_batch(mails: Sequence[Mail], *, with_savepoint: bool) -> bool:
             key=mails[0].key,
         )
 
-    return _done(store, mails[0].key if with_savepoint else "")
+    return _commit(store, mails[0].key if with_savepoint else "")
 
 
-def _done(store: Callable[[], None], rolled_back_with: str) -> bool:
+def _commit(store: Callable[[], None], rolled_back_with: str) -> bool:
     from congressy_mailer import send_mail
 
     try:

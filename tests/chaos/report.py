@@ -37,7 +37,7 @@ def conclude(tally: Tally, faults: Counter[str], options: argparse.Namespace, sa
         if len(lines) > _MOST_LINES:
             say(f"  {title}: {len(lines) - _MOST_LINES} more")
     say(last_line(tally, options))
-    return 0 if tally.holds else 1
+    return 0 if tally.passed else 1
 
 
 def last_line(tally: Tally, options: argparse.Namespace) -> str:

@@ -81,7 +81,7 @@ class Run:
     def count(self) -> Tally:
         """Compare everything, once nothing moves any more."""
         stage = self.stage
-        return take_tally(stage.seed, stage.messages, stage.place.on_crash, stage.mail_server.journal, stage.kills)
+        return take_tally(stage.seed, stage.messages, stage.config.on_crash, stage.mail_server.journal, stage.kills)
 
     def _break_things(self) -> None:
         rng = random.Random(f"faults {self.stage.seed}")
@@ -90,7 +90,7 @@ class Run:
         waiting: list[Fault] = []
         at = self._began + rng.uniform(*self.pause)
         while time.monotonic() < until and not self._all_accepted():
-            self._go_on()
+            self._advance()
             if time.monotonic() >= at:
                 self._begin(self._next_possible(waiting, faults))
                 at = time.monotonic() + rng.uniform(*self.pause)
@@ -105,7 +105,7 @@ class Run:
                     waiting.remove(fault)
                     return fault
             if len(waiting) > _LONGEST_WAITING:
-                self._go_on()
+                self._advance()
                 busy = {one.subject for one in self._ongoing}
                 time.sleep(0.02)
             else:
@@ -116,9 +116,9 @@ class Run:
         counts = self.stage.counts()
         self._say(f"{counts['committed']} stored, {counts['accepted']} accepted · {fault.name} ({fault.subject})")
         self._ongoing.append(_Ongoing(fault.subject, fault.begin(), 0.0))
-        self._go_on()
+        self._advance()
 
-    def _go_on(self) -> None:
+    def _advance(self) -> None:
         self.stage.restart_ended_workers({one.subject for one in self._ongoing})
         for one in list(self._ongoing):
             if time.monotonic() < one.at:
@@ -132,7 +132,7 @@ class Run:
     def _heal(self) -> None:
         self._say("everything is healed")
         while self._ongoing:
-            self._go_on()
+            self._advance()
             time.sleep(0.02)
 
     def _await_the_end(self) -> None:

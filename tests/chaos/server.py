@@ -154,23 +154,23 @@ class Session:
             await self._reader.readexactly(100)
             self._server.die()
         content = await self._reader.readuntil(b"\r\n.\r\n")
-        came = time.time()
+        received_at = time.time()
         if self._server.random.random() < _SLOW:
             # Long enough for a broker to give out again what a worker is in the midst of.
             await asyncio.sleep(self._server.random.uniform(0.3, 1.5))
         if self._server.refuses(0.3):
             await self._say("452 4.3.1 A storm")
             return
-        await self._accept(content, came)
+        await self._accept(content, received_at)
 
-    async def _accept(self, content: bytes, came: float) -> None:
+    async def _accept(self, content: bytes, received_at: float) -> None:
         server = self._server
         if server.death is Death.BEFORE_ACCEPTING:
             server.die()
         server.mails += 1
         number = f"{os.getpid()}-{server.mails}"
         recipients = ",".join(self._recipients)
-        server.journal.write("accepted", time.time(), number, _message_id(content), recipients, f"{came:.6f}")
+        server.journal.write("accepted", time.time(), number, _message_id(content), recipients, f"{received_at:.6f}")
         if server.death is Death.ACCEPTED:
             server.die()
         if server.death is Death.HALF_REPLY:

@@ -35,7 +35,7 @@ class Kill:
 
 
 @dataclass(frozen=True)
-class Place:
+class RunConfig:
     """What the processes of a run stand on."""
 
     #: For their files.
@@ -102,14 +102,14 @@ class MailServer:
 class Worker:
     """A Celery worker with two processes."""
 
-    def __init__(self, number: int, place: Place, mail_server: MailServer) -> None:
+    def __init__(self, number: int, config: RunConfig, mail_server: MailServer) -> None:
         self.name = f"worker {number}"
-        self._log = place.directory / f"worker{number}.log"
+        self._log = config.directory / f"worker{number}.log"
         self._command = [
             sys.executable, "-m", "celery", "-A", "tests.project", "worker", "-c", "2", "-l", "INFO",
             "-n", f"chaos{number}@%h",
         ]  # fmt: skip
-        self._environment = {**place.environment(), **mail_server.environment()}
+        self._environment = {**config.environment(), **mail_server.environment()}
         self._process: Process | None = None
         #: When its process was last seen, in seconds since the epoch.
         self.seen_running = 0.0
@@ -143,7 +143,7 @@ class Worker:
 class Stage:
     """A run's processes. As a context manager they run from entry to exit."""
 
-    place: Place
+    config: RunConfig
     seed: int
     messages: int
     #: How long storing the messages takes if nothing holds it up.
@@ -151,8 +151,8 @@ class Stage:
     kills: list[Kill] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.mail_server = MailServer(self.place.directory, self.seed)
-        self.feeder_journal = self.place.directory / "feeder.journal"
+        self.mail_server = MailServer(self.config.directory, self.seed)
+        self.feeder_journal = self.config.directory / "feeder.journal"
         self.workers: list[Worker] = []
         self.feeder: Process | None = None
         self._accepted = JournalReader(self.mail_server.journal)
@@ -165,7 +165,7 @@ class Stage:
             stack.callback(self.mail_server.stop)
             self.mail_server.start()
             for number in (1, 2):
-                worker = Worker(number, self.place, self.mail_server)
+                worker = Worker(number, self.config, self.mail_server)
                 self.workers.append(worker)
                 stack.callback(worker.stop)
                 worker.start()
@@ -185,8 +185,8 @@ class Stage:
             sys.executable, "-m", "tests.chaos.feeder", "--messages", str(self.messages), "--seed", str(self.seed),
             "--seconds", str(self.feeding_seconds), "--journal", str(self.feeder_journal),
         ]  # fmt: skip
-        log = self.place.directory / "feeder.log"
-        self.feeder = Process("Feeder", command, log, environment=self.place.environment(), directory=_ROOT)
+        log = self.config.directory / "feeder.log"
+        self.feeder = Process("Feeder", command, log, environment=self.config.environment(), directory=_ROOT)
         self._stack.callback(self.feeder.stop)
 
     def kill(self, what: str, do: Callable[[], object]) -> None:
@@ -212,7 +212,7 @@ class Stage:
 
     def signal_broker(self, number: signal.Signals) -> None:
         """Stop the broker's process, or let it go on."""
-        broker = self.place.broker
+        broker = self.config.broker
         if broker is None or not broker.running:
             return
         if isinstance(broker, EmbeddedRedis):

@@ -29,7 +29,7 @@ class Copy(NamedTuple):
     #: When the server took it, in seconds since the epoch.
     at: float
     #: When its content had come. The server may think it over; whoever sent it and dies meanwhile never knows.
-    came: float
+    received_at: float
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Tally:
     window: float = 0.0
 
     @property
-    def holds(self) -> bool:
+    def passed(self) -> bool:
         """Whether everything is as it must be."""
         wrong = self.lost or self.never_committed or self.unfinished or self.unexplained
         return not wrong and self.duplicated <= (self.allowed if self.on_crash == "resend" else 0)
@@ -74,9 +74,9 @@ def take_tally(seed: int, messages: int, on_crash: str, mail_journal: Path, kill
     all_kills = list(kills)
     for entry in JournalReader(mail_journal).new_entries():
         if entry.what == "accepted":
-            _, message_id, recipients, came = entry.details
+            _, message_id, recipients, received_at = entry.details
             for recipient in recipients.split(","):
-                accepted[message_id, recipient].append(Copy(entry.at, float(came)))
+                accepted[message_id, recipient].append(Copy(entry.at, float(received_at)))
         elif entry.what == "died":
             all_kills.append(Kill(f"mail server {entry.details[0]}", entry.at, entry.at))
     tally = Tally(on_crash, sorted(all_kills, key=lambda kill: kill.begun))
@@ -127,7 +127,7 @@ def _explain(tally: Tally, accepted: dict[Pair, list[Copy]]) -> None:
             tally.duplicated += 1
             culprits = [kill for kill in tally.kills if _repeats(kill, copy)]
             if not culprits:
-                tally.unexplained.append(_told(tally, message_id, recipient, copy.at, again.at))
+                tally.unexplained.append(_describe(tally, message_id, recipient, copy.at, again.at))
                 continue
             nearest = min(culprits, key=lambda kill: abs(kill.begun - copy.at))
             tally.repeated[nearest.what] += 1
@@ -136,10 +136,10 @@ def _explain(tally: Tally, accepted: dict[Pair, list[Copy]]) -> None:
 
 def _repeats(kill: Kill, copy: Copy) -> bool:
     """Whether whoever was killed had sent all of the content, and could not write down yet that it was taken."""
-    return copy.came - _ON_ITS_WAY <= kill.ended and kill.begun <= copy.at + WINDOW
+    return copy.received_at - _ON_ITS_WAY <= kill.ended and kill.begun <= copy.at + WINDOW
 
 
-def _told(tally: Tally, message_id: str, recipient: str, at: float, again: float) -> str:
+def _describe(tally: Tally, message_id: str, recipient: str, at: float, again: float) -> str:
     nearest = min(tally.kills, key=lambda kill: abs(kill.begun - at), default=None)
     kill = f"{nearest.what} at {nearest.begun:.3f}" if nearest else "none"
     return f"{message_id} to {recipient}: accepted at {at:.3f} and {again:.3f}; nearest kill: {kill}"

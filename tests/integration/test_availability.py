@@ -16,13 +16,13 @@ from django.utils import timezone
 
 from congressy_mailer import outbox, send_mail
 from congressy_mailer.delivery import availability
-from congressy_mailer.delivery.availability import Gate
-from congressy_mailer.delivery.slice import Delivery, Slice
+from congressy_mailer.delivery.availability import CircuitBreaker
+from congressy_mailer.delivery.slice import Delivery, SliceResult
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.mime.addresses import domain_of
 from congressy_mailer.models import Message, State, TransportStatus
 from congressy_mailer.signals import transport_available, transport_unavailable
-from tests.conftest import at_once
+from tests.conftest import run_concurrently
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
 
@@ -123,9 +123,9 @@ def queue(count: int = 1, **options: Any) -> list[UUID]:
     return [send_mail(f"mail {turn}", "y", **{"to": "ana@example.com", **options}).pk for turn in range(count)]
 
 
-def run(ids: Sequence[UUID], worker: object = "worker") -> Slice:
+def run(ids: Sequence[UUID], worker: object = "worker") -> SliceResult:
     """One task. What it raises Celery tries again."""
-    return Delivery(outbox.new_token(str(worker))).run(ids, redelivered=False)
+    return Delivery(outbox.new_claim_token(str(worker))).run(ids, redelivered=False)
 
 
 def attempt(ids: Sequence[UUID], worker: object = "worker") -> str:
@@ -193,7 +193,7 @@ def test_several_workers_that_find_it_out_at_once_count_and_say_it_once(
     everybody = threading.Barrier(4)
     server.at_open = staticmethod(lambda: everybody.wait(20))
     ids = [queue(2) for _ in range(4)]
-    reasons = at_once(lambda worker: attempt(ids[worker], worker))
+    reasons = run_concurrently(lambda worker: attempt(ids[worker], worker))
     assert all("cannot be reached" in reason for reason in reasons)
     assert server.opened == 4
     assert status().failures == 1
@@ -229,21 +229,21 @@ def test_one_worker_tries_while_the_others_wait(server: type[Server], clock: Clo
             others_are_done.release()
         return reason
 
-    reasons = at_once(work)
+    reasons = run_concurrently(work)
     assert sorted(map(bool, reasons)) == [False, False, False, True]
     assert server.opened == 2
     assert status().failures == 2
     assert set(states([key for some in ids for key in some])) == {State.QUEUED}
 
 
-def test_at_one_moment_only_one_gate_is_open(server: type[Server], clock: Clock) -> None:
+def test_at_one_moment_only_one_slice_probes(server: type[Server], clock: Clock) -> None:
     server.away = "Connection refused"
     attempt(queue())
     for _ in range(5):
         put_forward_to_the_next_try(clock)
-        gates = at_once(lambda worker: Gate("", {HOME}), 6)
-        (trier,) = (gate for gate in gates if not gate.closed)
-        trier.failed("", "Connection refused")
+        breakers = run_concurrently(lambda worker: CircuitBreaker("", {HOME}), 6)
+        (prober,) = (breaker for breaker in breakers if not breaker.open_until)
+        prober.record_failure("", "Connection refused")
 
 
 def test_a_try_whose_worker_died_is_taken_over(server: type[Server], clock: Clock) -> None:
@@ -252,7 +252,7 @@ def test_a_try_whose_worker_died_is_taken_over(server: type[Server], clock: Cloc
     attempt(ids)
     put_forward_to_the_next_try(clock)
     # It takes the try on, and is never heard of again.
-    assert Gate("", {HOME}).closed == {}
+    assert CircuitBreaker("", {HOME}).open_until == {}
     clock.forward(seconds=TRY_TIME.total_seconds() - 5)
     assert attempt(ids) == ""
     assert server.opened == 1
@@ -299,7 +299,7 @@ def test_recovery_is_found_by_the_next_try_and_everything_leaves(
     server.away = ""
     assert outbox.sweep(timezone.now()) == []
     put_forward_to_the_next_try(clock)
-    # What found the gate closed waits for five seconds at the least.
+    # What found the breaker open waits for five seconds at the least.
     clock.forward(seconds=5)
     ready = outbox.sweep(timezone.now())
     assert sorted(ready) == sorted(ids)
@@ -334,13 +334,13 @@ def test_several_workers_that_find_the_recovery_at_once_say_it_once(
     server.away = "Connection refused"
     attempt(queue())
     put_forward_to_the_next_try(clock)
-    gates = [Gate("", {HOME})]
+    breakers = [CircuitBreaker("", {HOME})]
     # The first try took too long, and another worker took it over: then both get through.
     for _ in range(3):
         clock.forward(seconds=TRY_TIME.total_seconds() + 1)
-        gates.append(Gate("", {HOME}))
-    assert [gate.closed for gate in gates] == [{}] * 4
-    at_once(lambda worker: gates[worker].succeeded())
+        breakers.append(CircuitBreaker("", {HOME}))
+    assert [breaker.open_until for breaker in breakers] == [{}] * 4
+    run_concurrently(lambda worker: breakers[worker].record_success())
     assert [kind for kind, _ in told] == ["unavailable", "available"]
     assert [level for level, _ in logged(caplog)] == ["ERROR", "WARNING"]
     assert not TransportStatus.objects.exists()
@@ -496,7 +496,7 @@ def test_a_server_that_refuses_the_sender_is_reached_again(server: type[Server],
     server.away = ""
     put_forward_to_the_next_try(clock)
     run(ids)
-    assert [known.sender_domain for known in availability.unavailable()] == ["evento.example"]
+    assert [known.sender_domain for known in availability.unavailable_backends()] == ["evento.example"]
     others = queue()
     run(others)
     assert states(others) == [State.SENT]
@@ -527,13 +527,13 @@ def test_another_backend_is_not_held_back(server: type[Server]) -> None:
     assert "cannot be reached" in attempt(mixed)
     assert states(ours) == [State.QUEUED, State.QUEUED]
     assert states(others) == [State.SENT, State.SENT]
-    assert [(known.using, known.sender_domain) for known in availability.unavailable()] == [("", "")]
+    assert [(known.using, known.sender_domain) for known in availability.unavailable_backends()] == [("", "")]
     later = [*queue(1, using="other"), *queue(1)]
     assert attempt(later) == ""
     assert states(later) == [State.SENT, State.QUEUED]
     Other.away = "No route to host"
     assert "No route to host" in attempt(queue(1, using="other"))
-    assert {known.using for known in availability.unavailable()} == {"", "other"}
+    assert {known.using for known in availability.unavailable_backends()} == {"", "other"}
 
 
 @pytest.mark.parametrize("closed", ["found out", "known", "domain found out", "domain known"])
@@ -569,7 +569,7 @@ def test_a_long_outage_with_several_workers_loses_and_repeats_nothing(
         ready = outbox.sweep(timezone.now()) if turn else ids
         if turn:
             parts = [ready[start::4] for start in range(4)]
-        at_once(lambda worker: attempt(parts[worker], worker))  # noqa: B023
+        run_concurrently(lambda worker: attempt(parts[worker], worker))  # noqa: B023
         opened.append(server.opened - before)
         if TransportStatus.objects.exists():
             put_forward_to_the_next_try(clock)

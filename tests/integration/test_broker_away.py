@@ -32,7 +32,7 @@ from testbed.processes import Process, free_port
 from testbed.redis_server import EmbeddedRedis
 from testbed.servers.rabbitmq import RabbitMQ
 from testbed.servers.sentinel import RedisUnderSentinel
-from tests.conftest import at_once, wait_for
+from tests.conftest import run_concurrently, wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -116,7 +116,7 @@ def least_cost() -> float:
 def end_the_break() -> None:
     """Let the time pass for which the broker is left alone."""
     assert publisher._publisher.breaker.is_open()
-    publisher._publisher.breaker.closed_at = time.monotonic()
+    publisher._publisher.breaker.open_until = time.monotonic()
 
 
 def published(port: int) -> set[str]:
@@ -273,7 +273,7 @@ def test_the_next_sentinel_of_a_list_is_used(
 
 def costs_at_once(count: int) -> list[float]:
     """Seconds that each of several calls takes that are made at the same time, as the threads of a web server do."""
-    return at_once(lambda worker: cost(), count)
+    return run_concurrently(lambda worker: cost(), count)
 
 
 @override_settings(CONGRESSY_MAILER={"BREAKER_TIME": timedelta(seconds=1)})
@@ -302,19 +302,19 @@ def test_a_child_process_finds_out_for_itself(broker: str, redis_server: Embedde
     breaker = publisher._publisher.breaker
     with refused(redis_server):
         send()
-        assert not breaker.lets_through()
+        assert not breaker.allows_call()
     # Another thread may hold the lock at that moment, and there is no such thread in the child.
     with breaker.lock:
         child = os.fork()
         if child == 0:  # pragma: no cover
-            os._exit(0 if publisher._publisher.breaker.lets_through() and sending.publish_sweep() else 1)
+            os._exit(0 if publisher._publisher.breaker.allows_call() and sending.publish_sweep() else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_hung_rabbitmq_costs_a_second_at_most(
     publish_to: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    if not RabbitMQ.found():
+    if not RabbitMQ.is_installed():
         pytest.skip(f"{RabbitMQ.name} is not installed: apt install {RabbitMQ.package}")
     with RabbitMQ() as server:
         publish_to(server.url)
@@ -349,7 +349,7 @@ def wait_until_idle(worker: Process, port: int) -> None:
 def wait_until_sweeps_are_missing() -> None:
     """Wait until a worker that sweeps every second has met the outage too."""
     wait_for(
-        lambda: timezone.now() - (periodic.last(periodic.SWEEP) or timezone.now()) > timedelta(seconds=2),
+        lambda: timezone.now() - (periodic.last_run(periodic.SWEEP) or timezone.now()) > timedelta(seconds=2),
         what="a missing sweep",
     )
 
@@ -485,7 +485,7 @@ def test_a_consumer_of_the_hosts_own_is_kept(given: str | None) -> None:
     if given:
         app.conf.worker_consumer = given
     celeryd_init.send(sender="worker@host", instance=app.Worker, conf=app.conf, options={"queues": "celery"})
-    assert app.conf.worker_consumer == (given or "congressy_mailer.broker.consumer:LastingConsumer")
+    assert app.conf.worker_consumer == (given or "congressy_mailer.broker.consumer:ReconnectingConsumer")
 
 
 def test_mail_sent_before_any_worker_or_redis_runs_is_found_by_the_first_sweep(

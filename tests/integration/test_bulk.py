@@ -34,15 +34,15 @@ from congressy_mailer.models.progress import Progress
 from congressy_mailer.outbox import batches
 from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.submission import batch_writer
-from congressy_mailer.submission.recipients import Reader
-from tests.conftest import at_once
+from congressy_mailer.submission.recipients import RecipientParser
+from tests.conftest import run_concurrently
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
 
 @pytest.fixture
 def tasks_of_batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
-    """Round and lead of the tasks that are published for batches."""
+    """Generation and starts_others of the tasks that are published for batches."""
     sent: list[tuple[int, bool]] = []
 
     def send(task: str, *arguments: Any, **options: Any) -> bool:
@@ -76,8 +76,8 @@ def work(batch: Batch, slices: int = 1000) -> int:
     """Deliver as the tasks do; how many slices there were."""
     batch.refresh_from_db()
     for done in range(1, slices + 1):
-        result = Delivery(outbox.new_token("test")).run_batch(batch.pk, batch.round)
-        if result.go_on_at is None:
+        result = Delivery(outbox.new_claim_token("test")).run_batch(batch.pk, batch.generation)
+        if result.continue_at is None:
             return done
     return slices
 
@@ -119,7 +119,7 @@ def test_what_is_stored_is_what_send_mail_would_have_stored() -> None:
     same = (
         "to", "from_email", "reply_to", "headers", "language", "timezone", "transactional", "sensitive", "priority",
         "expires_at", "send_at", "using", "context", "state", "attempts", "crashes", "token", "mime", "remaining",
-        "idempotency_key", "reply", "reason", "content_dropped_at", "begun_at", "sent_at", "finished_at",
+        "idempotency_key", "reply", "reason", "content_dropped_at", "handover_started_at", "sent_at", "finished_at",
     )  # fmt: skip
     assert {name: getattr(stored, name) for name in same} == {
         name: getattr(Message.objects.get(pk=single.pk), name) for name in same
@@ -158,7 +158,7 @@ def test_recipients_that_are_wrong_are_left_out_and_reported() -> None:
 
 def test_no_more_problems_are_kept_than_people_read() -> None:
     batch = send_bulk(["x"] * 300, subject="x", message="y", on_invalid="skip")
-    assert (batch.skipped, len(batch.problems)) == (300, batch_writer.PROBLEMS_KEPT)
+    assert (batch.skipped, len(batch.problems)) == (300, batch_writer.MAX_PROBLEMS)
 
 
 class Broken(Exception):
@@ -218,7 +218,7 @@ def test_callers_with_the_same_key_at_the_same_moment_store_each_recipient_once(
         except MailerError:
             return None
 
-    keys = set(at_once(send, 3)) - {None}
+    keys = set(run_concurrently(send, 3)) - {None}
     assert keys == {Batch.objects.get().pk}
     assert Counter(to[0] for to in Message.objects.values_list("to", flat=True)) == Counter(
         address for address, _ in people(60)
@@ -235,7 +235,7 @@ def test_a_rollback_takes_all_of_it_back() -> None:
 def test_cancelling_takes_back_what_has_not_been_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_CHUNK", 10)
     batch = send_bulk(people(50), template="mail/hello", subject="x")
-    held = outbox.claim_of_batch(batch, "task:1", 5)
+    held = outbox.claim_from_batch(batch, "task:1", 5)
     assert batch.cancel() == 45
     assert batch.progress().states == {State.SENDING: 5, State.CANCELLED: 45}
     # What a worker has in hand goes on; what it puts back is taken back, too.
@@ -243,7 +243,7 @@ def test_cancelling_takes_back_what_has_not_been_sent(monkeypatch: pytest.Monkey
     outbox.release("task:1", held[1:])
     assert batch.progress().states == {State.SENT: 1, State.CANCELLED: 49}
     assert batch.progress().done
-    assert not outbox.keep_watch(batch.pk, batch.round)
+    assert not outbox.heartbeat(batch.pk, batch.generation)
 
 
 def test_a_batch_that_is_cancelled_while_it_is_stored_ends_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,11 +264,11 @@ def test_claims_of_a_batch_share_it_and_never_hold_the_same_message() -> None:
 
     def claim(worker: int) -> list[UUID]:
         mine: list[UUID] = []
-        while taken := outbox.claim_of_batch(batch, f"task:{worker}:{len(mine)}", 9):
+        while taken := outbox.claim_from_batch(batch, f"task:{worker}:{len(mine)}", 9):
             mine += [message.pk for message in taken]
         return mine
 
-    taken = [key for keys in at_once(claim, 4) for key in keys]
+    taken = [key for keys in run_concurrently(claim, 4) for key in keys]
     assert len(taken) == len(set(taken)) == 200
 
 
@@ -276,19 +276,19 @@ def test_what_is_more_urgent_leaves_first() -> None:
     batch = send_bulk(people(3), template="mail/hello", subject="x")
     keys = list(batch.messages.order_by("id").values_list("pk", flat=True))
     Message.objects.filter(pk=keys[2]).update(priority=Priority.HIGH)
-    assert [message.pk for message in outbox.claim_of_batch(batch, "t", 2)] == [keys[2], keys[0]]
+    assert [message.pk for message in outbox.claim_from_batch(batch, "t", 2)] == [keys[2], keys[0]]
 
 
 def test_a_batch_waits_for_its_time() -> None:
     batch = send_bulk(people(3), template="mail/hello", subject="x", send_at=timezone.now() + timedelta(hours=1))
     assert batch.progress().states == {State.SCHEDULED: 3}
-    assert not outbox.claim_of_batch(batch, "t", 10)
-    assert outbox.due_batches() == []
+    assert not outbox.claim_from_batch(batch, "t", 10)
+    assert outbox.claim_due_batches() == []
     past = timezone.now() - timedelta(seconds=1)
     Batch.objects.update(send_at=past, due_at=past)
     Message.objects.update(send_at=past)
-    assert outbox.due_batches() == [(batch.pk, batch.round + 1)]
-    assert len(outbox.claim_of_batch(batch, "t", 10)) == 3
+    assert outbox.claim_due_batches() == [(batch.pk, batch.generation + 1)]
+    assert len(outbox.claim_from_batch(batch, "t", 10)) == 3
     assert not Message.objects.filter(queued_at=None).exists()
 
 
@@ -299,36 +299,36 @@ def test_a_batch_that_comes_too_late_expires() -> None:
     past = timezone.now() - timedelta(seconds=1)
     Batch.objects.update(expires_at=past)
     Message.objects.update(expires_at=past)
-    assert not outbox.keep_watch(batch.pk, batch.round)
+    assert not outbox.heartbeat(batch.pk, batch.generation)
     assert batch.progress().states == {State.EXPIRED: 3}
 
 
-def test_an_older_round_of_tasks_ends_when_a_new_one_has_begun() -> None:
+def test_an_older_generation_of_tasks_ends_when_a_new_one_has_begun() -> None:
     batch = send_bulk(people(3), template="mail/hello", subject="x")
-    assert outbox.lanes(batch.pk, batch.round) == 1
+    assert outbox.concurrency(batch.pk, batch.generation) == 1
     Batch.objects.update(due_at=timezone.now() - timedelta(seconds=1))
-    assert outbox.due_batches() == [(batch.pk, batch.round + 1)]
+    assert outbox.claim_due_batches() == [(batch.pk, batch.generation + 1)]
     # Whoever sweeps at the same time finds nothing.
-    assert outbox.due_batches() == []
-    assert not outbox.keep_watch(batch.pk, batch.round)
-    assert outbox.lanes(batch.pk, batch.round) == 0
-    assert outbox.keep_watch(batch.pk, batch.round + 1)
+    assert outbox.claim_due_batches() == []
+    assert not outbox.heartbeat(batch.pk, batch.generation)
+    assert outbox.concurrency(batch.pk, batch.generation) == 0
+    assert outbox.heartbeat(batch.pk, batch.generation + 1)
 
 
 def test_as_many_tasks_work_at_a_batch_as_it_needs() -> None:
     batch = send_bulk(people(250), template="mail/hello", subject="x")
-    assert outbox.lanes(batch.pk, batch.round) == 3
+    assert outbox.concurrency(batch.pk, batch.generation) == 3
     with override_settings(CONGRESSY_MAILER={"SLICE_SIZE": 10}):
-        assert outbox.lanes(batch.pk, batch.round) == outbox.LANES
+        assert outbox.concurrency(batch.pk, batch.generation) == outbox.MAX_CONCURRENCY
 
 
 def test_a_batch_is_looked_at_again_when_what_was_refused_is_due() -> None:
     batch = send_bulk(people(2), template="mail/hello", subject="x")
-    first, second = outbox.claim_of_batch(batch, "t", 10)
+    first, second = outbox.claim_from_batch(batch, "t", 10)
     refused = Outcome(first.pk, deferred={first.to[0]: Reply(451, "greylisted")}, reply=Reply(451, "greylisted"))
     assert outbox.record("t", first, refused) is None
     outbox.record_accepted("t", [(second, Reply(250, "OK"))])
-    assert not outbox.rest(batch.pk, batch.round)
+    assert not outbox.reschedule_batch(batch.pk, batch.generation)
     batch.refresh_from_db()
     first.refresh_from_db()
     assert batch.due_at == first.due_at is not None
@@ -336,29 +336,29 @@ def test_a_batch_is_looked_at_again_when_what_was_refused_is_due() -> None:
     past = timezone.now() - timedelta(seconds=1)
     Message.objects.filter(pk=first.pk).update(due_at=past)
     assert outbox.sweep(timezone.now()) == []
-    assert [message.pk for message in outbox.claim_of_batch(batch, "t2", 10)] == [first.pk]
+    assert [message.pk for message in outbox.claim_from_batch(batch, "t2", 10)] == [first.pk]
     outbox.record_accepted("t2", [(first, Reply(250, "OK"))])
-    assert not outbox.rest(batch.pk, batch.round)
+    assert not outbox.reschedule_batch(batch.pk, batch.generation)
     batch.refresh_from_db()
     assert batch.due_at is None
 
 
 def test_what_is_put_back_is_looked_at_again_also_where_nobody_watches() -> None:
     batch = send_bulk(people(2), template="mail/hello", subject="x")
-    held = outbox.claim_of_batch(batch, "t", 10)
-    assert not outbox.rest(batch.pk, batch.round)
+    held = outbox.claim_from_batch(batch, "t", 10)
+    assert not outbox.reschedule_batch(batch.pk, batch.generation)
     assert Batch.objects.get().due_at is None
     outbox.release("t", held)
     assert Batch.objects.get().due_at is not None
-    assert outbox.rest(batch.pk, batch.round)
+    assert outbox.reschedule_batch(batch.pk, batch.generation)
 
 
 def test_what_its_worker_died_of_is_left_to_a_task_of_its_own() -> None:
     batch = send_bulk(people(2), template="mail/hello", subject="x")
-    first, _ = outbox.claim_of_batch(batch, "t", 10)
+    first, _ = outbox.claim_from_batch(batch, "t", 10)
     Message.objects.update(due_at=timezone.now() - timedelta(seconds=1))
     assert set(outbox.sweep(timezone.now())) == set(batch.messages.values_list("pk", flat=True))
-    assert not outbox.claim_of_batch(batch, "t", 10)
+    assert not outbox.claim_from_batch(batch, "t", 10)
     assert [message.pk for message in outbox.claim([first.pk], "t")] == [first.pk]
 
 
@@ -427,7 +427,7 @@ def test_more_urgent_mail_goes_before_what_has_queued() -> None:
     first = [send_mail("x", "y", to=f"ana{number}@example.com") for number in range(3)]
     urgent = send_mail("x", "y", to="bia@example.com", priority=Priority.HIGH)
     Message.objects.update(queued_at=timezone.now() - timedelta(seconds=5))
-    Delivery(outbox.new_token("test")).run([message.pk for message in first], redelivered=False)
+    Delivery(outbox.new_claim_token("test")).run([message.pk for message in first], redelivered=False)
     assert [one.to[0] for one in mail.outbox][0] == "bia@example.com"
     assert Message.objects.get(pk=urgent.pk).state == State.SENT
 
@@ -450,30 +450,33 @@ def test_where_the_host_commits_by_hand_a_sweep_finds_the_batch(way: Any) -> Non
     assert Batch.objects.get().due_at is not None
 
 
-def test_the_storer_does_not_publish_a_round_that_is_over(
+def test_the_storer_does_not_publish_a_generation_that_is_over(
     tasks_of_batches: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_writer, "_CHUNK", 10)
-    monkeypatch.setattr(batch_writer, "_PUBLISH_AGAIN", 0.0)
+    monkeypatch.setattr(batch_writer, "_PUBLISH_INTERVAL", 0.0)
 
     def some() -> Iterator[Any]:
         yield from people(11)
-        # The first ten are stored; the broker has lost their task, and a sweep begins another round.
+        # The first ten are stored; the broker has lost their task, and a sweep begins another generation.
         Batch.objects.update(due_at=timezone.now() - timedelta(seconds=1))
-        outbox.due_batches()
+        outbox.claim_due_batches()
         tasks_of_batches.clear()
         yield from people(39, first=11)
 
     batch = send_bulk(some(), template="mail/hello", subject="x", on_invalid="skip")
-    assert [round for round, _ in tasks_of_batches if outbox.keep_watch(batch.pk, round)] == [batch.round]
+    current = [generation for generation, _ in tasks_of_batches if outbox.heartbeat(batch.pk, generation)]
+    assert current == [batch.generation]
 
 
 def test_no_more_tasks_work_at_a_batch_than_there_may_be(
     tasks_of_batches: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_writer, "_PUBLISH_AGAIN", 0.0)
+    monkeypatch.setattr(batch_writer, "_PUBLISH_INTERVAL", 0.0)
     batch = send_bulk(people(5000), template="mail/hello", subject="x", on_invalid="skip")
-    at_work = [lead for round, lead in tasks_of_batches if outbox.keep_watch(batch.pk, round)]
+    at_work = [
+        starts_others for generation, starts_others in tasks_of_batches if outbox.heartbeat(batch.pk, generation)
+    ]
     # One, which sees to the others.
     assert at_work == [True]
     tasks_of_batches.clear()
@@ -484,7 +487,7 @@ def test_no_more_tasks_work_at_a_batch_than_there_may_be(
     monkeypatch.setattr(Delivery, "run_batch", unavailable)
     tasks.deliver_batch.push_request(retries=1, called_directly=True)
     with pytest.raises(TransportUnavailable):
-        tasks.deliver_batch.run(str(batch.pk), batch.round, True)
+        tasks.deliver_batch.run(str(batch.pk), batch.generation, True)
     tasks.deliver_batch.pop_request()
     assert tasks_of_batches == []
 
@@ -520,17 +523,17 @@ def test_what_a_person_queues_again_has_left_its_batch(end: str) -> None:
         past = timezone.now() - timedelta(seconds=1)
         Batch.objects.update(expires_at=past, due_at=past)
         Message.objects.update(expires_at=past)
-        ((_, round),) = outbox.due_batches()
-        assert not outbox.keep_watch(batch.pk, round)
+        ((_, generation),) = outbox.claim_due_batches()
+        assert not outbox.heartbeat(batch.pk, generation)
         assert Batch.objects.get().due_at is None
     for message in batch.messages.all():
         message.retry()
     first, second, _ = batch.messages.order_by("id")
     refuse_for_now(first.pk)
     outbox.release("t2", outbox.claim([second.pk], "t2"), timezone.now())
-    assert outbox.due_batches() == []
+    assert outbox.claim_due_batches() == []
     assert batch.progress().states == {State.DEFERRED: 1, State.QUEUED: 2}
-    assert not outbox.claim_of_batch(batch, "t3", 10)
+    assert not outbox.claim_from_batch(batch, "t3", 10)
     Message.objects.update(due_at=timezone.now() - timedelta(seconds=1))
     assert len(outbox.sweep(timezone.now())) == 3
 
@@ -569,9 +572,9 @@ def test_cancelling_sees_what_others_have_done_since_the_transaction_began(
 
     def elsewhere(_: int) -> None:
         if meanwhile == "claimed":
-            outbox.claim_of_batch(batch, "t", 5)
+            outbox.claim_from_batch(batch, "t", 5)
         else:
-            outbox.add_to_batch(batch, [Reader(batch).read("eva@example.com")[0]])
+            outbox.add_to_batch(batch, [RecipientParser(batch).parse("eva@example.com")[0]])
 
     if connection.vendor == "mysql":
         # Otherwise Django asks for READ COMMITTED, and each query sees what there is.
@@ -579,12 +582,12 @@ def test_cancelling_sees_what_others_have_done_since_the_transaction_began(
         monkeypatch.setattr(connection, "isolation_level", "repeatable read")
     if connection.vendor == "sqlite":
         # Which has one writer: whatever others do, they have done before.
-        at_once(elsewhere, 1)
+        run_concurrently(elsewhere, 1)
     try:
         with transaction.atomic():
             assert Message.objects.count() >= 10
             if connection.vendor != "sqlite":
-                at_once(elsewhere, 1)
+                run_concurrently(elsewhere, 1)
             assert batch.cancel() == (5 if meanwhile == "claimed" else 11)
             assert not batch.messages.select_for_update().filter(state=State.QUEUED).exists()
     finally:
@@ -594,7 +597,7 @@ def test_cancelling_sees_what_others_have_done_since_the_transaction_began(
 @pytest.mark.parametrize("fails", [True, False])
 def test_results_are_written_down_together(fails: bool, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     batch = send_bulk(people(3), template="mail/hello", subject="x")
-    held = outbox.claim_of_batch(batch, "t", 3)
+    held = outbox.claim_from_batch(batch, "t", 3)
     outbox.release("t", held[2:])
     replies = [(message, Reply(250, f"2.0.0 queued as {number}")) for number, message in enumerate(held)]
     outbox.record_accepted("other" if fails else "t", replies)

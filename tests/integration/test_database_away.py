@@ -32,7 +32,7 @@ Database = PostgreSQL | MariaDB
 @pytest.fixture
 def database(kind: type[Database]) -> Any:
     """A database of the test's own, whose power can be cut."""
-    if not kind.found():
+    if not kind.is_installed():
         pytest.skip(f"{kind.name} is not installed: apt install {kind.package}")
     with kind(durable=True) as server:
         yield server

@@ -18,7 +18,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from congressy_mailer import outbox, send_mail
-from congressy_mailer.delivery.slice import Delivery, Slice
+from congressy_mailer.delivery.slice import Delivery, SliceResult
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing import deliver_all
@@ -52,7 +52,7 @@ class Unreachable(BaseEmailBackend):
         raise ConnectionRefusedError(111, "Connection refused")
 
 
-def run(ids: list[UUID], token: str = "task:1") -> Slice:
+def run(ids: list[UUID], token: str = "task:1") -> SliceResult:
     return Delivery(token).run(ids, redelivered=False)
 
 
@@ -139,7 +139,7 @@ def test_a_template_that_this_worker_does_not_have_yet_is_tried_again() -> None:
     message.refresh_from_db()
     assert message.state == State.DEFERRED
     assert "mail/of-the-next-release" in message.reason
-    assert list(result.waiting.values()) == [[message.pk]]
+    assert list(result.retries.values()) == [[message.pk]]
 
 
 def test_an_attachment_that_was_changed_is_never_sent() -> None:
@@ -191,8 +191,8 @@ def test_what_a_time_slice_does_not_reach_is_put_back() -> None:
     # What had been composed when the time was over is sent.
     reached = len(mail.outbox)
     assert 0 < reached < 12
-    assert result.left == ids[reached:]
-    assert set(Message.objects.filter(state=State.QUEUED).values_list("pk", flat=True)) == set(result.left)
+    assert result.unfinished == ids[reached:]
+    assert set(Message.objects.filter(state=State.QUEUED).values_list("pk", flat=True)) == set(result.unfinished)
     deliver_all()
     assert len(mail.outbox) == 12
 
@@ -200,7 +200,7 @@ def test_what_a_time_slice_does_not_reach_is_put_back() -> None:
 def test_messages_that_somebody_else_holds_are_left_alone() -> None:
     message = send_mail("x", "y", to="a@b.com")
     outbox.claim([message.pk], "other:1")
-    assert run([message.pk]) == Slice()
+    assert run([message.pk]) == SliceResult()
     assert mail.outbox == []
 
 

@@ -15,12 +15,12 @@ from django.utils import timezone
 from congressy_mailer.delivery.composing import compose
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.mime.outgoing import OutgoingMail
-from congressy_mailer.mime.writer import Rendered
+from congressy_mailer.mime.writer import MailContent
 from congressy_mailer.models import Message
 from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, KEEP_AND_HANG_UP, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
-from congressy_mailer.transports.base import Composed
+from congressy_mailer.transports.base import ComposedMail
 from congressy_mailer.transports.django_backend import DjangoTransport, open_backend
 
 pytestmark = pytest.mark.email_settings
@@ -44,13 +44,13 @@ def mail(*recipients: str) -> OutgoingMail:
     message = Message(
         from_email="mail@congressy.net", to=list(recipients), message_id=f"<{uuid4()}@x>", created_at=now, queued_at=now
     )
-    return compose(message, Rendered("Olá", "Texto\n.\n..dois", ""), [])
+    return compose(message, MailContent("Olá", "Texto\n.\n..dois", ""), [])
 
 
 def deliver(*mails: OutgoingMail) -> list[Outcome]:
     transport = DjangoTransport(open_backend(""))
     try:
-        return list(transport.deliver([Composed(uuid4(), one) for one in mails]))
+        return list(transport.deliver([ComposedMail(uuid4(), one) for one in mails]))
     finally:
         transport.close()
 
@@ -126,7 +126,7 @@ class Foreign(BaseEmailBackend):
 def from_a_foreign_backend(error: Exception, *recipients: str) -> Outcome:
     backend = Foreign()
     backend.raises = error
-    (outcome,) = DjangoTransport(backend).deliver([Composed(uuid4(), mail(*recipients))])
+    (outcome,) = DjangoTransport(backend).deliver([ComposedMail(uuid4(), mail(*recipients))])
     return outcome
 
 
@@ -189,6 +189,6 @@ def test_a_backend_that_fails_silently_is_not_believed(
     smtp.script = lambda exchange: said if exchange.stage is stage else None
     backend = open_backend("")
     backend.fail_silently = True
-    (outcome,) = DjangoTransport(backend).deliver([Composed(uuid4(), mail("ana@example.com"))])
+    (outcome,) = DjangoTransport(backend).deliver([ComposedMail(uuid4(), mail("ana@example.com"))])
     assert set(outcome.deferred) == {"ana@example.com"}
     assert (outcome.reply.code, outcome.in_doubt) == (code, in_doubt)

@@ -67,7 +67,7 @@ def smtp(
 
 
 def deliver(*messages: Message) -> None:
-    Delivery(outbox.new_token("task")).run([message.id for message in messages], redelivered=False)
+    Delivery(outbox.new_claim_token("task")).run([message.id for message in messages], redelivered=False)
 
 
 def mails(count: int = 3, **options: Any) -> list[Message]:
@@ -88,7 +88,7 @@ def test_a_mail_that_names_it_goes_over_http(api: ScriptedHttps) -> None:
     (message,) = mails(1, using="sparkpost-http", campaign="abril", bcc=["eva@example.com"])
     deliver(message)
     message.refresh_from_db()
-    assert (message.state, message.reply, message.via) == (State.SENT, "200 OK 1166", "")
+    assert (message.state, message.reply, message.route) == (State.SENT, "200 OK 1166", "")
     request = api.requests[0].json
     assert request["campaign_id"] == "abril"
     mail = email.message_from_string(request["content"]["email_rfc822"], policy=email.policy.default)
@@ -106,7 +106,7 @@ def test_one_call_for_a_batch_and_an_end_for_each(api: ScriptedHttps) -> None:
     api.script = script
     people = [f"{n}@example.com" for n in range(20)]
     batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
-    Delivery(outbox.new_token("task")).run_batch(batch.id, batch.round)
+    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
     assert len(api.requests) == 1
     states = {message.to[0]: message.state for message in batch.messages.all()}
     assert states.pop("3@example.com") == State.FAILED
@@ -122,7 +122,7 @@ def test_a_call_that_is_refused_as_a_whole_is_made_for_each_alone(api: ScriptedH
     api.script = script
     recipients = [f"{n}@example.com" for n in range(5)]
     batch = send_bulk(subject="Oi", message="Olá, convite", recipients=recipients, using="sparkpost-http")
-    Delivery(outbox.new_token("task")).run_batch(batch.id, batch.round)
+    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
     states = {message.to[0]: message.state for message in batch.messages.all()}
     assert states.pop("3@example.com") == State.FAILED
     assert set(states.values()) == {State.SENT}
@@ -140,7 +140,7 @@ def test_another_takes_over_and_gives_back(api: ScriptedHttps, smtp: LocalSparkP
     third = mails()
     deliver(*third)
     assert len(over_http(api)) == 6
-    assert set(Message.objects.filter(via="sparkpost-http").values_list("id", flat=True)) == {
+    assert set(Message.objects.filter(route="sparkpost-http").values_list("id", flat=True)) == {
         message.id for message in second + third
     }
     settings.EMAIL_PORT = port
@@ -184,7 +184,7 @@ def test_everything_waits_for_the_one_that_is_tried_first(api: ScriptedHttps) ->
 def test_what_was_taken_and_not_begun_when_the_time_is_over_is_put_back(api: ScriptedHttps, end: str) -> None:
     people = [(f"{n}@example.com", {"lines": "\n" * n}) for n in range(6)]
     batch = send_bulk(subject="Oi", template="mail/lines", recipients=people, using="sparkpost-http")
-    delivery = Delivery(outbox.new_token("task"))
+    delivery = Delivery(outbox.new_claim_token("task"))
 
     def script(request: Request) -> Answer:
         if len(api.requests) == 2:
@@ -195,10 +195,10 @@ def test_what_was_taken_and_not_begun_when_the_time_is_over_is_put_back(api: Scr
         return accept(request)
 
     api.script = script
-    delivery.run_batch(batch.id, batch.round)
+    delivery.run_batch(batch.id, batch.generation)
     assert len(api.requests) == 2
     assert sorted(batch.messages.values_list("state", "crashes")) == [(State.QUEUED, 0)] * 4 + [(State.SENT, 0)] * 2
-    Delivery(outbox.new_token("task")).run_batch(batch.id, batch.round)
+    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
     assert sorted(over_http(api)) == [f"{n}@example.com" for n in range(6)]
 
 
@@ -211,7 +211,7 @@ def test_while_there_is_time_more_and_more_share_a_call(
     }  # fmt: skip
     people = [f"{n}@example.com" for n in range(200)]
     batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
-    Delivery(outbox.new_token("task")).run_batch(batch.id, batch.round)
+    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
     assert [len(request.json["recipients"]) for request in api.requests] == sizes
     assert set(batch.messages.values_list("state", flat=True)) == {State.SENT}
 
@@ -219,7 +219,7 @@ def test_while_there_is_time_more_and_more_share_a_call(
 def test_one_who_is_there_twice_costs_one_more_call(api: ScriptedHttps) -> None:
     people = [*(f"{n}@example.com" for n in range(20)), "3@EXAMPLE.com"]
     batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
-    Delivery(outbox.new_token("task")).run_batch(batch.id, batch.round)
+    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
     assert len(api.requests) == 2
     assert len(over_http(api)) == 21
 
@@ -251,7 +251,7 @@ def test_a_refusal_that_is_none_of_sparkposts_gives_no_mail_up(api: ScriptedHttp
     api.script = lambda request: Answer(400, b"<h1>Bad Request</h1>")
     people = [f"{n}@example.com" for n in range(3)]
     batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
-    Delivery(outbox.new_token("task")).run_batch(batch.id, batch.round)
+    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
     assert set(batch.messages.values_list("state", "crashes")) == {(State.DEFERRED, 0)}
 
 
@@ -281,7 +281,7 @@ def test_what_is_in_doubt_over_http_does_not_go_over_smtp(
     with pytest.raises(TransportUnavailable):
         deliver(*messages)
     message = Message.objects.get()
-    assert (message.state, message.crashes, message.via) == (State.DEFERRED, 1, "sparkpost-http")
+    assert (message.state, message.crashes, message.route) == (State.DEFERRED, 1, "sparkpost-http")
     settings.EMAIL_PORT = port
     api.script = accept
     make_due()

@@ -24,8 +24,8 @@ from congressy_mailer import outbox, periodic, send_mail, tasks
 from congressy_mailer.broker.sending import publish_sweep
 from congressy_mailer.health import check_health
 from congressy_mailer.management.commands.mailer import Command
-from congressy_mailer.models import Duty, Message, State, TransportStatus
-from tests.conftest import at_once, database_url
+from congressy_mailer.models import Message, PeriodicTask, State, TransportStatus
+from tests.conftest import database_url, run_concurrently
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("published")]
 
@@ -48,7 +48,7 @@ def mailer(*arguments: str) -> tuple[str, str, int]:
 
 
 def swept(**ago: float) -> None:
-    periodic.done(periodic.SWEEP, timezone.now() - timedelta(**ago))
+    periodic.mark_run(periodic.SWEEP, timezone.now() - timedelta(**ago))
 
 
 def unavailable(**values: Any) -> None:
@@ -214,7 +214,7 @@ def test_a_database_that_is_away_is_said_in_a_sentence(monkeypatch: pytest.Monke
     def away(name: str) -> None:
         raise OperationalError("connection refused")
 
-    monkeypatch.setattr(periodic, "last", away)
+    monkeypatch.setattr(periodic, "last_run", away)
     assert mailer("health")[1:] == ("The database cannot be asked: connection refused", 1)
 
 
@@ -267,43 +267,44 @@ def test_purge_drops_what_is_old_whatever_there_is_of_it(monkeypatch: pytest.Mon
 def test_a_duty_is_taken_by_one_worker() -> None:
     # Nobody has ever done it, and then again each time it is due.
     for _ in range(4):
-        assert sorted(at_once(lambda worker: periodic.take("count", timedelta(hours=1)), 6)) == [False] * 5 + [True]
-        Duty.objects.update(at=timezone.now() - timedelta(hours=1, seconds=1))
-    assert Duty.objects.count() == 1
+        claimed = run_concurrently(lambda worker: periodic.claim_run("count", timedelta(hours=1)), 6)
+        assert sorted(claimed) == [False] * 5 + [True]
+        PeriodicTask.objects.update(last_run_at=timezone.now() - timedelta(hours=1, seconds=1))
+    assert PeriodicTask.objects.count() == 1
 
 
 def test_a_duty_that_several_have_done_is_written_down_once() -> None:
-    at_once(lambda worker: periodic.done("count"), 6)
-    assert Duty.objects.count() == 1
-    last = periodic.last("count")
+    run_concurrently(lambda worker: periodic.mark_run("count"), 6)
+    assert PeriodicTask.objects.count() == 1
+    last = periodic.last_run("count")
     assert last is not None
     assert timedelta(0) <= timezone.now() - last < timedelta(seconds=20)
 
 
 def test_a_duty_is_due_again_after_its_time_and_not_before() -> None:
-    assert periodic.take("count", timedelta(hours=1))
-    Duty.objects.update(at=timezone.now() - timedelta(minutes=59))
-    assert not periodic.take("count", timedelta(hours=1))
-    Duty.objects.update(at=timezone.now() - timedelta(minutes=61))
-    assert periodic.take("count", timedelta(hours=1))
-    assert not periodic.take("count", timedelta(hours=1))
-    assert periodic.take("another", timedelta(hours=1))
+    assert periodic.claim_run("count", timedelta(hours=1))
+    PeriodicTask.objects.update(last_run_at=timezone.now() - timedelta(minutes=59))
+    assert not periodic.claim_run("count", timedelta(hours=1))
+    PeriodicTask.objects.update(last_run_at=timezone.now() - timedelta(minutes=61))
+    assert periodic.claim_run("count", timedelta(hours=1))
+    assert not periodic.claim_run("count", timedelta(hours=1))
+    assert periodic.claim_run("another", timedelta(hours=1))
 
 
 def test_a_clock_that_was_wrong_for_a_while_puts_nothing_off() -> None:
-    periodic.done("count", timezone.now() + timedelta(minutes=5))
-    assert not periodic.take("count", timedelta(hours=1))
-    periodic.done("count", timezone.now() + timedelta(days=400))
-    assert periodic.take("count", timedelta(hours=1))
-    assert not periodic.take("count", timedelta(hours=1))
+    periodic.mark_run("count", timezone.now() + timedelta(minutes=5))
+    assert not periodic.claim_run("count", timedelta(hours=1))
+    periodic.mark_run("count", timezone.now() + timedelta(days=400))
+    assert periodic.claim_run("count", timedelta(hours=1))
+    assert not periodic.claim_run("count", timedelta(hours=1))
 
 
 def test_the_sweep_has_old_mail_purged_once_an_hour_for_all_workers(published: list[str]) -> None:
     for _ in range(3):
         tasks.sweep(time.time())
     assert published == ["purge"]
-    Duty.objects.filter(name=periodic.PURGE).update(at=timezone.now() - timedelta(minutes=61))
-    at_once(lambda worker: tasks.sweep(time.time()), 6)
+    PeriodicTask.objects.filter(name=periodic.PURGE).update(last_run_at=timezone.now() - timedelta(minutes=61))
+    run_concurrently(lambda worker: tasks.sweep(time.time()), 6)
     assert published == ["purge", "purge"]
 
 
@@ -316,7 +317,7 @@ def test_sweeps_at_the_same_time_publish_each_message_once(monkeypatch: pytest.M
         return True
 
     monkeypatch.setattr("congressy_mailer.outbox.publishing.publish", publish)
-    periodic.done(periodic.PURGE)
-    outbox.unpublished(ids)
-    at_once(lambda worker: tasks.sweep(time.time() + 1), 6)
+    periodic.mark_run(periodic.PURGE)
+    outbox.mark_unpublished(ids)
+    run_concurrently(lambda worker: tasks.sweep(time.time() + 1), 6)
     assert sorted(found) == sorted(ids)

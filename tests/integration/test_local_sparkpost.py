@@ -16,8 +16,8 @@ from congressy_mailer.exceptions import SparkPostError
 from congressy_mailer.sparkpost.client import Client, api_client
 from congressy_mailer.testing.local_sparkpost.answers import TOO_MANY_REQUESTS
 from congressy_mailer.testing.local_sparkpost.certificate import Certificate
-from congressy_mailer.testing.local_sparkpost.events import Accepted
-from congressy_mailer.testing.local_sparkpost.posting import MOST_ATTEMPTS, Habits
+from congressy_mailer.testing.local_sparkpost.events import AcceptedMail
+from congressy_mailer.testing.local_sparkpost.posting import MAX_ATTEMPTS, PostingOptions
 from congressy_mailer.testing.local_sparkpost.suppression_list import COMPLIANCE
 from congressy_mailer.testing.local_sparkpost.whole import WholeSparkPost
 from tests.support.scripted_https import Answer, Request, ScriptedHttps
@@ -418,8 +418,8 @@ class TestWebhooks:
 def posted(certificate: Certificate, target: ScriptedHttps, seed: int) -> tuple[WholeSparkPost, list[Request]]:
     """A hundred mails, and what was posted of them."""
     target.requests.clear()
-    habits = Habits(every=0.02, largest_batch=40, retry_after=0.02, seed=seed)
-    with WholeSparkPost(certificate=certificate, key="key", habits=habits) as server:
+    posting = PostingOptions(every=0.02, largest_batch=40, retry_after=0.02, seed=seed)
+    with WholeSparkPost(certificate=certificate, key="key", posting=posting) as server:
         server.account.webhooks.create(webhook(target))
         server.poster.stop()
         for number in range(100):
@@ -429,8 +429,8 @@ def posted(certificate: Certificate, target: ScriptedHttps, seed: int) -> tuple[
     return server, target.requests[1:]
 
 
-def accepted(recipient: str) -> Accepted:
-    return Accepted(
+def accepted(recipient: str) -> AcceptedMail:
+    return AcceptedMail(
         recipient=recipient, message_id="1", transmission_id="2", received_by="smtp", sender=SENDER, subject="x",
         size=1, options={"open_tracking": True},
     )  # fmt: skip
@@ -482,17 +482,17 @@ class TestPosting:
         assert max(one.attempt for one in server.poster.posted) >= 2
 
     def test_what_is_never_taken_is_lost_in_the_end(self, certificate: Certificate, target: ScriptedHttps) -> None:
-        habits = Habits(every=0.01, retry_after=0.00001, repeated_percent=0)
-        with WholeSparkPost(certificate=certificate, habits=habits) as server:
+        posting = PostingOptions(every=0.01, retry_after=0.00001, repeated_percent=0)
+        with WholeSparkPost(certificate=certificate, posting=posting) as server:
             server.account.webhooks.create(webhook(target))
             target.script = lambda request: Answer(500)
             server.account.accept(accepted("ana@x.example"))
             server.poster.wait_until_done()
             assert server.poster.lost >= 1
-            assert max(one.attempt for one in server.poster.posted) == MOST_ATTEMPTS
+            assert max(one.attempt for one in server.poster.posted) == MAX_ATTEMPTS
 
     def test_only_the_events_that_are_wanted(self, certificate: Certificate, target: ScriptedHttps) -> None:
-        with WholeSparkPost(certificate=certificate, habits=Habits(every=0.02)) as server:
+        with WholeSparkPost(certificate=certificate, posting=PostingOptions(every=0.02)) as server:
             server.account.webhooks.create(webhook(target, events=["bounce"]))
             server.account.accept(accepted("hard-bounce@x.example"))
             server.account.accept(accepted("ana@x.example"))

@@ -18,11 +18,11 @@ from django.test import override_settings
 from django.utils import timezone
 
 from congressy_mailer import outbox, send_mail
-from congressy_mailer.broker.processes import is_gone, this_host
+from congressy_mailer.broker.processes import host_id, owner_is_gone
 from congressy_mailer.exceptions import InvalidTransition
 from congressy_mailer.models import Event, Message, State
 from congressy_mailer.replies import Outcome, Reply
-from tests.conftest import at_once
+from tests.conftest import run_concurrently
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
@@ -110,7 +110,7 @@ def test_claims_at_the_same_time_never_share_a_message() -> None:
             taken += [message.id for message in outbox.claim(wanted, f"{worker}:{turn}")]
         return taken
 
-    claimed = Counter(key for taken in at_once(work, 4) for key in taken)
+    claimed = Counter(key for taken in run_concurrently(work, 4) for key in taken)
     assert set(claimed.values()) == {1}
     assert len(claimed) > 40
 
@@ -283,7 +283,7 @@ def test_a_lease_that_is_over_queues_the_message_again() -> None:
 def test_a_lease_that_is_over_holds_the_message_where_told() -> None:
     (key,) = queue()
     claim_one(key)
-    assert outbox.begin("task:1", key)
+    assert outbox.start_handover("task:1", key)
     update(key, due_at=timezone.now())
     assert sweep() == []
     message = Message.objects.get(pk=key)
@@ -300,7 +300,7 @@ def test_what_was_never_begun_is_not_held() -> None:
     update(key, due_at=timezone.now())
     assert sweep() == [key]
     assert state_of(key) == State.QUEUED
-    assert not outbox.begin("task:1", key)
+    assert not outbox.start_handover("task:1", key)
 
 
 def token_of_a_process_that_is_gone(owner: str) -> str:
@@ -308,7 +308,7 @@ def token_of_a_process_that_is_gone(owner: str) -> str:
     waiting = [sys.executable, "-c", "input()"]
     with subprocess.Popen(waiting, stdin=subprocess.PIPE) as process, pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.getpid", lambda: process.pid)
-        token = outbox.new_token(owner)
+        token = outbox.new_claim_token(owner)
         process.kill()
     return token
 
@@ -316,11 +316,11 @@ def token_of_a_process_that_is_gone(owner: str) -> str:
 def test_what_a_dead_process_held_is_taken_up_at_once() -> None:
     mine, others = queue(2)
     outbox.claim([mine], token_of_a_process_that_is_gone("task-a"))
-    outbox.claim([others], outbox.new_token("task-b"))
+    outbox.claim([others], outbox.new_claim_token("task-b"))
     assert outbox.claim([mine, others], "task-a:2") == []
     # It may have killed its worker: it is taken only alone, so that it cannot take others with it again.
     assert outbox.claim([mine, others], "task-a:3", redelivered=True) == []
-    assert outbox.suspects([mine, others]) == [mine]
+    assert outbox.needing_solo([mine, others]) == [mine]
     (taken,) = outbox.claim([mine], "task-a:4")
     assert (taken.id, taken.crashes) == (mine, 1)
 
@@ -329,29 +329,29 @@ def test_a_sweep_on_the_same_host_does_not_wait_for_the_lease_of_a_dead_process(
     dead, alive, elsewhere = queue(3)
     token = token_of_a_process_that_is_gone("task-a")
     outbox.claim([dead], token)
-    outbox.claim([alive], outbox.new_token("task-b"))
-    outbox.claim([elsewhere], token.replace(this_host(), "00000000"))
+    outbox.claim([alive], outbox.new_claim_token("task-b"))
+    outbox.claim([elsewhere], token.replace(host_id(), "00000000"))
     assert sweep() == [dead]
     assert [state_of(key) for key in (dead, alive, elsewhere)] == [State.QUEUED, State.SENDING, State.SENDING]
 
 
 def test_a_task_given_out_again_takes_nothing_from_a_process_that_is_alive() -> None:
     (key,) = queue()
-    (message,) = outbox.claim([key], token := outbox.new_token("task-a"))
-    assert outbox.claim([key], outbox.new_token("task-a"), redelivered=True) == []
+    (message,) = outbox.claim([key], token := outbox.new_claim_token("task-a"))
+    assert outbox.claim([key], outbox.new_claim_token("task-a"), redelivered=True) == []
     outbox.record(token, message, accepted(key))
     assert (state_of(key), Message.objects.get(pk=key).crashes) == (State.SENT, 0)
 
 
 @pytest.mark.parametrize(("token", "gone"), [("", False), ("task:1", False), ("sweep:x-1-1:00000000", False)])
 def test_of_a_token_that_says_nothing_nothing_is_known(token: str, gone: bool) -> None:
-    assert is_gone(token) is gone
+    assert owner_is_gone(token) is gone
 
 
 def test_the_number_of_a_dead_process_may_be_anothers_by_now() -> None:
-    token = outbox.new_token("task")
-    assert not is_gone(token)
-    assert is_gone(re.sub(r"-(\d+):", lambda found: f"-{int(found[1]) + 1}:", token))
+    token = outbox.new_claim_token("task")
+    assert not owner_is_gone(token)
+    assert owner_is_gone(re.sub(r"-(\d+):", lambda match: f"-{int(match[1]) + 1}:", token))
 
 
 def test_a_mail_in_doubt_too_often_is_set_aside() -> None:
@@ -394,7 +394,7 @@ def test_a_message_whose_worker_dies_again_and_again_is_set_aside() -> None:
 def test_sweeps_at_the_same_time_share_the_work() -> None:
     ids = queue(60)
     Message.objects.update(due_at=timezone.now())
-    published = Counter(key for found in at_once(lambda worker: sweep(), 3) for key in found)
+    published = Counter(key for found in run_concurrently(lambda worker: sweep(), 3) for key in found)
     assert published == Counter(ids)
 
 
@@ -434,7 +434,7 @@ def test_one_key_under_callers_at_the_same_time_makes_one_message() -> None:
     def call(worker: int) -> UUID:
         return send_mail("x", "y", to="ana@example.com", idempotency_key="order-1", attachments=[("a", b"1")]).pk
 
-    keys = set(at_once(call, 4))
+    keys = set(run_concurrently(call, 4))
     assert len(keys) == 1
     assert Message.objects.count() == 1
 
@@ -442,7 +442,7 @@ def test_one_key_under_callers_at_the_same_time_makes_one_message() -> None:
 def test_unpublished_messages_are_due_at_once() -> None:
     (key,) = queue()
     assert sweep() == []
-    outbox.unpublished([key])
+    outbox.mark_unpublished([key])
     assert sweep() == [key]
 
 

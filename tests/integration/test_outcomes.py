@@ -29,7 +29,7 @@ from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, Raw, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.transports import pool
-from congressy_mailer.transports.base import Composed, Transport
+from congressy_mailer.transports.base import ComposedMail, Transport
 from congressy_mailer.transports.django_backend import DjangoTransport, open_backend
 from congressy_mailer.transports.smtp.transport import SmtpTransport
 
@@ -282,10 +282,10 @@ class Slice:
         finally:
             self.transport.close()
 
-    def _pull(self) -> Iterator[Composed]:
+    def _pull(self) -> Iterator[ComposedMail]:
         for one in self._mails:
             self.pulled += 1
-            yield Composed(uuid4(), one)
+            yield ComposedMail(uuid4(), one)
 
 
 def ending(outcome: Outcome) -> Ending:

@@ -14,13 +14,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from congressy_mailer import outbox, send_bulk, send_mail
-from congressy_mailer.delivery.slice import Delivery, Slice
+from congressy_mailer.delivery.slice import Delivery, SliceResult
 from congressy_mailer.models import Message, State, TransportStatus
 from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.throttling import connection_slot
 from congressy_mailer.transports import pool
-from tests.conftest import at_once, forget_pacing
+from tests.conftest import reset_throttling, run_concurrently
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
 
@@ -32,7 +32,7 @@ def limit(
     smtp_server: LocalSparkPost, broker: str, settings: Any, monkeypatch: pytest.MonkeyPatch, published: list[str]
 ) -> Iterator[Any]:
     """Set limits."""
-    forget_pacing()
+    reset_throttling()
     for name, value in smtp_server.environment().items():
         monkeypatch.setenv(name, value)
     options = {
@@ -49,15 +49,15 @@ def limit(
     configure()
     yield configure
     pool.close_connections()
-    forget_pacing()
+    reset_throttling()
 
 
 def queue(count: int) -> list[UUID]:
     return [send_mail(f"{turn}", "y", to="ana@example.com", using="sparkpost").pk for turn in range(count)]
 
 
-def run(ids: Sequence[UUID]) -> Slice:
-    return Delivery(outbox.new_token("worker")).run(ids, redelivered=False)
+def run(ids: Sequence[UUID]) -> SliceResult:
+    return Delivery(outbox.new_claim_token("worker")).run(ids, redelivered=False)
 
 
 def untouched(ids: Sequence[UUID]) -> bool:
@@ -72,9 +72,9 @@ def test_a_slice_sends_what_the_rate_allows_and_leaves_the_rest(limit: Any) -> N
     result = run(ids)
     sent = Message.objects.filter(state=State.SENT).count()
     assert 5 <= sent <= 22
-    assert len(result.left) == 40 - sent
-    assert result.waiting == {}
-    assert untouched(result.left)
+    assert len(result.unfinished) == 40 - sent
+    assert result.retries == {}
+    assert untouched(result.unfinished)
 
 
 def test_what_has_no_turn_for_long_is_put_back_until_then(limit: Any) -> None:
@@ -83,8 +83,8 @@ def test_what_has_no_turn_for_long_is_put_back_until_then(limit: Any) -> None:
     began = time.monotonic()
     result = run(ids)
     assert time.monotonic() - began < 1
-    assert result.left == []
-    ((seconds, waiting),) = result.waiting.items()
+    assert result.unfinished == []
+    ((seconds, waiting),) = result.retries.items()
     assert seconds == 61
     assert waiting == ids[1:]
     assert untouched(waiting)
@@ -99,13 +99,13 @@ def test_mail_without_a_connection_is_put_back_untouched(limit: Any, smtp_server
     others = connection_slot("sparkpost")
     ids = queue(3)
     result = run(ids)
-    assert result.left == []
-    assert sorted(key for waiting in result.waiting.values() for key in waiting) == sorted(ids)
-    assert max(result.waiting) <= 4
+    assert result.unfinished == []
+    assert sorted(key for waiting in result.retries.values() for key in waiting) == sorted(ids)
+    assert max(result.retries) <= 4
     assert untouched(ids)
     assert smtp_server.open_connections == 0
     others.release()
-    assert run(ids).waiting == {}
+    assert run(ids).retries == {}
     assert Message.objects.filter(state=State.SENT).count() == 3
 
 
@@ -119,7 +119,7 @@ def test_threads_together_have_no_more_connections_than_allowed(limit: Any, smtp
 
     smtp_server.script = count
     parts = [queue(5) for _ in range(4)]
-    at_once(lambda worker: run(parts[worker]))
+    run_concurrently(lambda worker: run(parts[worker]))
     assert 1 <= most <= 2
     sent = Message.objects.filter(state=State.SENT).count()
     assert sent in (10, 15, 20)
@@ -139,11 +139,11 @@ def test_a_server_that_says_too_fast_is_sent_to_more_slowly(
     smtp_server.script = once
     ids = queue(60)
     result = run(ids)
-    (said,) = [record.getMessage() for record in caplog.records if record.name == "congressy_mailer.pacing"]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "congressy_mailer.throttling"]
     assert "'sparkpost' says that mail comes too fast" in said
     assert Message.objects.filter(state=State.DEFERRED).count() == 1
-    assert len(result.left) > 0
-    assert untouched(result.left)
+    assert len(result.unfinished) > 0
+    assert untouched(result.unfinished)
 
 
 def test_a_slice_that_cannot_reach_the_next_turn_ends_and_looks_no_further(limit: Any) -> None:
@@ -152,8 +152,8 @@ def test_a_slice_that_cannot_reach_the_next_turn_ends_and_looks_no_further(limit
     queries = []
     for _ in range(3):
         with CaptureQueriesContext(connection) as captured:
-            result = Delivery(outbox.new_token("worker")).run_batch(batch.pk, batch.round)
+            result = Delivery(outbox.new_claim_token("worker")).run_batch(batch.pk, batch.generation)
         queries.append(len(captured))
-        assert result.go_on_at is not None
-    assert result.go_on_at > timezone.now()
+        assert result.continue_at is not None
+    assert result.continue_at > timezone.now()
     assert max(queries) < 30

@@ -87,13 +87,13 @@ def test_an_interruption_while_it_is_composed_concerns_that_message_alone() -> N
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert result.left == ids[1:]
+    assert result.unfinished == ids[1:]
     poison = Message.objects.get(pk=ids[0])
     assert (poison.state, poison.crashes, poison.attempts) == (State.QUEUED, 1, 0)
     # Not at once, and alone: were it claimed with others, it would hold them up again.
     assert poison.due_at is not None
     assert outbox.claim(ids, "task:2")[0].id == ids[1]
-    assert outbox.suspects(ids) == [ids[0]]
+    assert outbox.needing_solo(ids) == [ids[0]]
     assert mail.outbox == []
 
 

@@ -23,7 +23,7 @@ from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.signals import transport_unavailable
 from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
-from congressy_mailer.throttling import Pace
+from congressy_mailer.throttling import RateLimiter
 from tests.conftest import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
@@ -48,7 +48,7 @@ def queue(count: int, **options: Any) -> list[Any]:
 
 
 def run(ids: list[Any]) -> None:
-    Delivery(outbox.new_token("test")).run(ids, redelivered=False)
+    Delivery(outbox.new_claim_token("test")).run(ids, redelivered=False)
 
 
 def sent() -> int:
@@ -183,16 +183,16 @@ def test_it_is_written_down_before_what_has_to_wait_for_a_lock(
 
 
 def test_it_is_written_down_before_redis_is_asked(smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> None:
-    look = Pace._look
+    refresh = RateLimiter._refresh
 
-    def hung(self: Pace, now: float) -> None:
+    def hung(self: RateLimiter, now: float) -> None:
         if smtp_server.mailbox:
             time.sleep(2)
-        look(self, now)
+        refresh(self, now)
 
-    monkeypatch.setattr(Pace, "_look", hung)
-    throttling.limiter._paces.clear()
-    monkeypatch.setattr(throttling.limiter, "_LOOK_INTERVAL", 0.05)
+    monkeypatch.setattr(RateLimiter, "_refresh", hung)
+    throttling.limiter._rate_limiters.clear()
+    monkeypatch.setattr(throttling.limiter, "_REFRESH_INTERVAL", 0.05)
     watch = Watch(smtp_server)
     run(queue(5))
     assert watch.longest() < SOON
@@ -215,7 +215,7 @@ def test_many_are_written_down_at_once(smtp_server: LocalSparkPost) -> None:
 def test_what_the_database_cannot_hold_keeps_no_other_from_being_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = queue(2)
     claimed = outbox.claim(ids, "t")
-    recorder = recording.Recorder("t", lease_ends=1e12, together=True, interrupted=lambda: None)
+    recorder = recording.Recorder("t", lease_ends=1e12, batch_accepted=True, on_interrupt=lambda: None)
 
     def refuse(*arguments: Any) -> None:
         raise UnicodeError("no such character")

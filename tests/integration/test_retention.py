@@ -19,7 +19,7 @@ from congressy_mailer.exceptions import InvalidTransition
 from congressy_mailer.models import ATTACHMENT_FOLDER, Attachment, Batch, Event, Message, State, attachment_storage
 from congressy_mailer.outbox import retention
 from congressy_mailer.replies import Outcome, Reply
-from tests.conftest import at_once
+from tests.conftest import run_concurrently
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
@@ -197,7 +197,7 @@ def test_purging_and_queueing_again_at_the_same_time_never_leaves_a_queued_messa
         return refused
 
     jobs = [purge, lambda: retry(ids[:20]), lambda: retry(list(reversed(ids[20:])))]
-    at_once(lambda worker: jobs[worker](), 3)
+    run_concurrently(lambda worker: jobs[worker](), 3)
     assert not Message.objects.filter(state=State.QUEUED, content_dropped_at__isnull=False).exists()
     assert not Message.objects.filter(state=State.FAILED, content_dropped_at=None).exists()
 
@@ -329,7 +329,7 @@ def test_purges_at_the_same_time_do_not_get_in_each_others_way(monkeypatch: pyte
     monkeypatch.setattr(retention, "_CHUNK", 10)
     finish(queue(30, attachments=[("a", b"1")]), days=366)
     kept = queue(5, attachments=[("a", b"1")])
-    at_once(lambda worker: purge(), 3)
+    run_concurrently(lambda worker: purge(), 3)
     purge()
     assert sorted(Message.objects.values_list("pk", flat=True)) == sorted(kept)
     assert len(stored()) == 5
@@ -551,7 +551,7 @@ def test_the_workers_purge_drops_everything_that_is_due(today: date, published: 
     tasks.purge()
     assert not Message.objects.exists()
     assert stored() == []
-    last = periodic.last(periodic.ORPHANS)
+    last = periodic.last_run(periodic.ORPHANS)
     assert last is not None
     assert last == datetime.combine(today - timedelta(days=2), datetime.min.time(), UTC)
     # The next one goes on where this one ended.
@@ -562,9 +562,9 @@ def test_the_workers_purge_drops_everything_that_is_due(today: date, published: 
 
 def test_a_purge_that_takes_long_goes_on_in_another_task(monkeypatch: pytest.MonkeyPatch, published: list[str]) -> None:
     monkeypatch.setattr(retention, "_CHUNK", 1)
-    monkeypatch.setattr(tasks, "_LONGEST_PURGE", 0.0)
+    monkeypatch.setattr(tasks, "_PURGE_TIME", 0.0)
     finish(queue(3), days=31)
     tasks.purge()
     assert Message.objects.filter(content_dropped_at=None).count() == 2
     assert published == ["purge"]
-    assert periodic.last(periodic.ORPHANS) is None
+    assert periodic.last_run(periodic.ORPHANS) is None

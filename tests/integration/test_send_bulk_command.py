@@ -81,7 +81,7 @@ def stored() -> list[str]:
 
 def deliver() -> None:
     batch = Batch.objects.get()
-    while Delivery(outbox.new_token("test")).run_batch(batch.pk, batch.round).go_on_at is not None:
+    while Delivery(outbox.new_claim_token("test")).run_batch(batch.pk, batch.generation).continue_at is not None:
         pass
 
 
@@ -151,7 +151,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Press Ctrl-C when so many rows have been read."""
 
     @contextmanager
-    def bar(*_: Any) -> Iterator[Callable[[int], None]]:
+    def progress_bar(*_: Any) -> Iterator[Callable[[int], None]]:
         rows = iter(range(after))
 
         def advance(_: int) -> None:
@@ -160,7 +160,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
         yield advance
 
-    monkeypatch.setattr(bulk_send, "bar", bar)
+    monkeypatch.setattr(bulk_send, "progress_bar", progress_bar)
 
 
 def test_the_same_command_goes_on_after_an_interruption(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +301,7 @@ def test_ctrl_c_while_the_file_is_read_ends_in_silence(people: Path, monkeypatch
     def press(_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bulk_send, "looked_through", press)
+    monkeypatch.setattr(bulk_send, "summarise", press)
     assert send(people) == Done("", "", "", 130)
 
 

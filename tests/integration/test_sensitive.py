@@ -21,7 +21,7 @@ from django.utils.functional import lazy
 from django.views.debug import ExceptionReporter
 
 from congressy_mailer import MailerError, asend_mail, outbox, send_mail
-from congressy_mailer.content.templates import ready_content
+from congressy_mailer.content.templates import build_content
 from congressy_mailer.delivery.composing import compose
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import (
@@ -83,7 +83,7 @@ def with_code(template: str, **options: Any) -> Message:
 
 
 def deliver(message: Message) -> Message:
-    Delivery(outbox.new_token("task")).run([message.pk], redelivered=False)
+    Delivery(outbox.new_claim_token("task")).run([message.pk], redelivered=False)
     message.refresh_from_db()
     return message
 
@@ -117,7 +117,7 @@ def test_nothing_that_is_written_with_repr_says_it() -> None:
     message = queue(**READY)
     attachment = Attachment.objects.get()
     event = Event.objects.create(message=message, type=Event.Type.FAILED, at=message.created_at)
-    mail = compose(message, ready_content(message.subject, message.text, message.html), [])
+    mail = compose(message, build_content(message.subject, message.text, message.html), [])
     assert SECRET in mail.body
     for one in (message, attachment, event, mail):
         assert SECRET not in f"{one!r} {one}"

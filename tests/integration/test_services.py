@@ -24,7 +24,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def _needed(kind: type[Server]) -> None:
-    if not kind.found():
+    if not kind.is_installed():
         pytest.skip(f"{kind.name} is not installed: apt install {kind.package}")
 
 

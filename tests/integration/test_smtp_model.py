@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from congressy_mailer.delivery.composing import compose
 from congressy_mailer.exceptions import TransportUnavailable
-from congressy_mailer.mime.writer import Rendered
+from congressy_mailer.mime.writer import MailContent
 from congressy_mailer.models import Message
 from congressy_mailer.replies import Outcome
-from congressy_mailer.transports.base import Composed
+from congressy_mailer.transports.base import ComposedMail
 from congressy_mailer.transports.django_backend import open_backend
 from congressy_mailer.transports.smtp.transport import SmtpTransport
 from tests.support.scripted_smtp import YES, ScriptedServer, Step
@@ -43,7 +43,7 @@ def transport_to(port: int, *, buffers: int = 0) -> Iterator[SmtpTransport]:
         transport.close()
 
 
-def mail(recipients: int = 1, text: str = "Texto\n.\n..dois") -> Composed:
+def mail(recipients: int = 1, text: str = "Texto\n.\n..dois") -> ComposedMail:
     """A mail whose ``Message-ID`` has its key."""
     key = uuid4()
     now = timezone.now()
@@ -54,7 +54,7 @@ def mail(recipients: int = 1, text: str = "Texto\n.\n..dois") -> Composed:
         created_at=now,
         queued_at=now,
     )
-    return Composed(key, compose(message, Rendered("Olá", text, ""), []))
+    return ComposedMail(key, compose(message, MailContent("Olá", text, ""), []))
 
 
 class Stop(Exception):
@@ -69,11 +69,11 @@ class Delivered:
 
 
 def deliver(
-    transport: SmtpTransport, mails: list[Composed], stop_after: int | None = None, fail_after: int | None = None
+    transport: SmtpTransport, mails: list[ComposedMail], stop_after: int | None = None, fail_after: int | None = None
 ) -> Delivered:
     result = Delivered([], [])
 
-    def generate() -> Iterator[Composed]:
+    def generate() -> Iterator[ComposedMail]:
         for number, composed in enumerate(mails):
             if number == fail_after:
                 raise Stop
@@ -107,7 +107,7 @@ def replies() -> st.SearchStrategy[Step]:
         ]
     )
     cut = st.none() | st.none() | st.none() | st.integers(0, 30)
-    return st.builds(Step, said, cut, stays=st.booleans())
+    return st.builds(Step, said, cut, stays_open=st.booleans())
 
 
 @settings(max_examples=500, deadline=None)
@@ -141,13 +141,13 @@ def test_the_outcome_is_the_truth(
 
     assert server.violations == []
     # What goes to nobody has nothing in it.
-    assert all(one.content == b"\r\n" for one in server.taken if not one.recipients)
+    assert all(one.content == b"\r\n" for one in server.received if not one.recipients)
     outcomes = {outcome.key: outcome for outcome in result.outcomes}
     # One outcome for each, in order, unless something came between.
     assert [outcome.key for outcome in result.outcomes] == [one.key for one in mails[: len(result.outcomes)]]
     assert result.error is not None or len(result.outcomes) in (stop_after, len(mails))
     for composed in mails:
-        taken = [one for one in server.taken if one.key == str(composed.key) and one.recipients]
+        taken = [one for one in server.received if one.key == str(composed.key) and one.recipients]
         # Whatever happens, no mail goes out twice.
         assert len(taken) <= 1
         outcome = outcomes.get(composed.key)
@@ -160,7 +160,7 @@ def test_the_outcome_is_the_truth(
         assert set(outcome.accepted) <= set(accepted)
         if outcome.in_doubt:
             # Also where the server hung up before the content was in: that cannot be told from here.
-            assert not any(one.told for one in taken)
+            assert not any(one.answered for one in taken)
             assert set(accepted) <= set(outcome.deferred)
         else:
             assert set(outcome.accepted) == set(accepted)

@@ -19,12 +19,12 @@ from django.utils import timezone
 
 from congressy_mailer.delivery.composing import compose
 from congressy_mailer.exceptions import TransportUnavailable
-from congressy_mailer.mime.writer import Rendered
+from congressy_mailer.mime.writer import MailContent
 from congressy_mailer.models import Message
 from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
-from congressy_mailer.transports.base import Composed
+from congressy_mailer.transports.base import ComposedMail
 from congressy_mailer.transports.django_backend import DjangoTransport, open_backend
 from congressy_mailer.transports.pool import transport_for
 from congressy_mailer.transports.smtp import session
@@ -61,7 +61,7 @@ def server(smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> Iter
     worker_process_shutdown.send(None)
 
 
-def mail(*recipients: str, text: str = "Texto\n.\n..dois") -> Composed:
+def mail(*recipients: str, text: str = "Texto\n.\n..dois") -> ComposedMail:
     now = timezone.now()
     message = Message(
         from_email="Congressy <mail@congressy.net>",
@@ -70,10 +70,10 @@ def mail(*recipients: str, text: str = "Texto\n.\n..dois") -> Composed:
         created_at=now,
         queued_at=now,
     )
-    return Composed(uuid4(), compose(message, Rendered("Olá", text, ""), []))
+    return ComposedMail(uuid4(), compose(message, MailContent("Olá", text, ""), []))
 
 
-def deliver(*mails: Composed) -> list[Outcome]:
+def deliver(*mails: ComposedMail) -> list[Outcome]:
     with transport_for("sparkpost") as transport:
         return list(transport.deliver(mails))
 
@@ -170,7 +170,7 @@ def test_a_server_that_has_closed_meanwhile(server: LocalSparkPost) -> None:
 
 
 def test_a_server_that_closes_between_two_mails(server: LocalSparkPost) -> None:
-    def mails() -> Iterator[Composed]:
+    def mails() -> Iterator[ComposedMail]:
         yield mail()
         yield mail()
         server.stop()
@@ -333,7 +333,7 @@ def test_a_delivery_that_somebody_has_forgotten_to_end(server: LocalSparkPost) -
 
 
 def test_a_connection_that_is_said_to_be_closing_is_used_no_more() -> None:
-    server = ScriptedServer([YES, YES, YES, Step("421 4.3.2 closing", stays=True)])
+    server = ScriptedServer([YES, YES, YES, Step("421 4.3.2 closing", stays_open=True)])
     try:
         with transport_to(server.port) as transport:
             first, second = transport.deliver([model_mail(), model_mail()])
@@ -346,7 +346,7 @@ def test_a_connection_that_is_said_to_be_closing_is_used_no_more() -> None:
 def test_nothing_is_on_its_way_while_a_mail_is_composed(server: LocalSparkPost) -> None:
     outcomes: list[Outcome] = []
 
-    def mails() -> Iterator[Composed]:
+    def mails() -> Iterator[ComposedMail]:
         for number in range(5):
             # Were this the moment that kills the process, or takes an hour: all that was sent is known.
             assert len(server.mailbox) == len(outcomes) == max(0, number - 1)
@@ -378,7 +378,7 @@ def test_a_mail_that_cannot_be_written_out(monkeypatch: pytest.MonkeyPatch, exte
         server.close()
     assert all_accepted([first, third])
     assert second.deferred == {"r0@example.com": Reply(None, "It cannot be written out: MemoryError: no more")}
-    assert [taken.key for taken in server.taken] == [str(first.key), str(third.key)]
+    assert [taken.key for taken in server.received] == [str(first.key), str(third.key)]
 
 
 def test_interrupted_while_the_content_is_on_its_way(server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,7 +428,7 @@ def test_both_sides_have_much_to_say() -> None:
     finally:
         server.close()
     assert all_accepted(outcomes)
-    assert [len(taken.recipients) for taken in server.taken] == [1, 3000, 3000]
+    assert [len(taken.recipients) for taken in server.received] == [1, 3000, 3000]
     assert server.violations == []
 
 
@@ -444,7 +444,7 @@ def test_a_server_that_does_not_wait_for_the_end(hangs_up: bool) -> None:
     finally:
         server.close()
     said = first.deferred if hangs_up else first.rejected
-    assert said["r0@example.com"].text == early.said[4:]
+    assert said["r0@example.com"].text == early.reply[4:]
     assert not first.in_doubt
     assert second.accepted == ("r0@example.com",)
     assert server.connections == (2 if hangs_up else 1)
@@ -519,7 +519,7 @@ def test_closed_when_its_worker_process_ends(server: LocalSparkPost) -> None:
 
 
 def test_a_silent_server_does_not_hold_up_the_end(server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "_FAREWELL", 0.1)
+    monkeypatch.setattr(session, "_CLOSE_TIMEOUT", 0.1)
     server.script = at(Stage.QUIT, SILENCE)
     deliver(mail())
     begun = time.monotonic()

@@ -15,7 +15,7 @@ from django.utils import timezone, translation
 from congressy_mailer import send_mail
 from congressy_mailer.checks import web
 from congressy_mailer.models import WebhookBatch
-from congressy_mailer.sparkpost.events import read
+from congressy_mailer.sparkpost.events import parse_events
 from congressy_mailer.tracking.recording import track
 from tests.support.scripted_https import Answer, ScriptedHttps
 from tests.support.sparkpost_events import event
@@ -138,7 +138,7 @@ def test_the_admin_shows_what_became_of_a_mail_and_what_was_set_aside(published:
     client.force_login(User.objects.create_superuser("admin"))
     message = send_mail("Oi", "Oi", to=["ana@example.com"])
     assert message is not None
-    track(read([event("bounce", message, 1, bounce_class="10", raw_reason="no such user")], timezone.now()))
+    track(parse_events([event("bounce", message, 1, bounce_class="10", raw_reason="no such user")], timezone.now()))
     page = client.get(f"/admin/congressy_mailer/message/{message.pk}/change/").content.decode()
     assert "no such user" in page
     listed = "/admin/congressy_mailer/message/?delivery__exact="

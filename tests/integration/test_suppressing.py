@@ -22,10 +22,10 @@ from congressy_mailer.models import Attachment, Event, Message, State, Suppressi
 from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.suppressions import is_suppressed, suppress, unsuppress
 from congressy_mailer.suppressions.entries import Entry
-from congressy_mailer.suppressions.lookup import listed_recipients
+from congressy_mailer.suppressions.lookup import suppressed_recipients
 from congressy_mailer.suppressions.rules import Scope, Source
 from congressy_mailer.testing import deliver_all
-from tests.conftest import at_once
+from tests.conftest import run_concurrently
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("published")]
 
@@ -102,7 +102,7 @@ def test_a_batch_is_looked_at_when_it_is_delivered() -> None:
     batch = send_bulk([ANA, BIA, CAIO], subject="Oi", message="Olá")
     assert set(batch.progress().states) == {State.QUEUED}
     suppress(CAIO, scope=Scope.TRANSACTIONAL)
-    while Delivery(outbox.new_token("test")).run_batch(batch.pk, batch.round).go_on_at:
+    while Delivery(outbox.new_claim_token("test")).run_batch(batch.pk, batch.generation).continue_at:
         pass
     assert sorted(got()) == [[ANA], [CAIO]]
     assert batch.progress().states == {State.SENT: 2, State.SUPPRESSED: 1}
@@ -115,7 +115,7 @@ def test_a_batch_of_nothing_but_suppressed_ends() -> None:
         suppress(one)
     with override_settings(CONGRESSY_MAILER={"SLICE_SIZE": 10}):
         batch = send_bulk(people, subject="Oi", message="Olá")
-        assert Delivery(outbox.new_token("test")).run_batch(batch.pk, batch.round).go_on_at is None
+        assert Delivery(outbox.new_claim_token("test")).run_batch(batch.pk, batch.generation).continue_at is None
     assert batch.progress().states == {State.SUPPRESSED: 25}
 
 
@@ -205,7 +205,7 @@ def test_a_claim_that_is_lost_changes_nothing() -> None:
     message = send(ANA)
     (claimed,) = outbox.claim([message.pk], "old")
     Message.objects.update(token="new")
-    assert outbox.leave_out("old", [(claimed, {ANA: "manual"})]) == set()
+    assert outbox.remove_suppressed("old", [(claimed, {ANA: "manual"})]) == set()
     message.refresh_from_db()
     assert (message.state, message.token) == (State.SENDING, "new")
     assert told(message) == []
@@ -215,7 +215,7 @@ def test_it_is_told_once_although_the_worker_dies_after_it() -> None:
     message = send(ANA, BIA)
     (claimed,) = outbox.claim([message.pk], "dead")
     suppress(BIA)
-    assert outbox.leave_out("dead", [(claimed, listed_recipients([claimed])[claimed.id])]) == {message.pk}
+    assert outbox.remove_suppressed("dead", [(claimed, suppressed_recipients([claimed])[claimed.id])]) == {message.pk}
     outbox.release("dead", [claimed])
     deliver_all()
     assert got() == [[ANA]]
@@ -236,7 +236,7 @@ def test_a_slice_asks_once_whatever_the_mails() -> None:
     with CaptureQueriesContext(
         connection,
     ) as queries:
-        assert listed_recipients(messages) == {}
+        assert suppressed_recipients(messages) == {}
     assert len(queries) == 1
 
 
@@ -330,6 +330,6 @@ def test_several_at_once_put_the_same_on_the_list_once() -> None:
         mine = people[::-1] if worker % 2 else people
         return len(suppressions.add([entry(worker, address=one) for one in mine]))
 
-    assert sum(at_once(work)) == 30
+    assert sum(run_concurrently(work)) == 30
     assert set(suppressions.active().values_list("reason", flat=True)) == {"at 0"}
     assert suppressions.active().count() == 30

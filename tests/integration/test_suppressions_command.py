@@ -120,9 +120,9 @@ def test_it_is_brought_together_with_sparkposts(
 ) -> None:
     theirs = sparkpost_api.script = SparkPostList(per_page=2)
     for number in range(5):
-        theirs.have(f"p{number}@example.com")
+        theirs.add(f"p{number}@example.com")
     suppress(ANA)
-    monkeypatch.setattr("congressy_mailer.management.suppression_list._PART", 0.0)
+    monkeypatch.setattr("congressy_mailer.management.suppression_list._PART_SECONDS", 0.0)
     done = run("sync")
     assert "5 looked at, 5 taken over, 0 gone. Told SparkPost: 2 added" in done.out
     assert "say the same" in done.out

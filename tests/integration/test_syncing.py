@@ -14,13 +14,13 @@ from django.utils import timezone
 from congressy_mailer import periodic, suppressions, tasks
 from congressy_mailer.broker import sending
 from congressy_mailer.exceptions import SparkPostError
-from congressy_mailer.models import Duty, Listing, Suppression
+from congressy_mailer.models import PeriodicTask, Suppression, SyncCursor
 from congressy_mailer.suppressions import is_suppressed, suppress, unsuppress
 from congressy_mailer.suppressions.entries import Entry
 from congressy_mailer.suppressions.rules import Scope, Source
-from congressy_mailer.suppressions.sync import Synced, sync
+from congressy_mailer.suppressions.sync import SyncResult, sync
 from congressy_mailer.unsubscribe import preferences
-from tests.conftest import at_once
+from tests.conftest import run_concurrently
 from tests.support.scripted_https import Answer, ScriptedHttps
 from tests.support.scripted_suppression_list import CARRY_ON, SparkPostList
 
@@ -43,7 +43,7 @@ def put_back(**times: Any) -> None:
     """As if all that is stored had been so for long."""
     long_ago = timezone.now() - LONG_AGO
     Suppression.objects.exclude(synced_at=None).update(synced_at=long_ago)
-    Duty.objects.update(at=long_ago)
+    PeriodicTask.objects.update(last_run_at=long_ago)
 
 
 def methods(api: ScriptedHttps) -> list[str]:
@@ -53,9 +53,9 @@ def methods(api: ScriptedHttps) -> list[str]:
 def test_each_side_learns_what_the_other_has(theirs: SparkPostList) -> None:
     suppress(ANA, reason="asked by phone")
     suppress(BIA, list_id="news")
-    theirs.have(CAIO, "transactional", source="Bounce Rule", description="550 no such user")
-    theirs.have("DAVI@Bücher.example", list_id="news")
-    assert sync() == Synced(listed=2, taken_over=2, told=3, done=True)
+    theirs.add(CAIO, "transactional", source="Bounce Rule", description="550 no such user")
+    theirs.add("DAVI@Bücher.example", list_id="news")
+    assert sync() == SyncResult(fetched=2, imported=2, exported=3, complete=True)
     assert is_suppressed(CAIO)
     assert not is_suppressed(CAIO, transactional=False)
     assert is_suppressed("davi@xn--bcher-kva.example", transactional=False, list_id="news")
@@ -68,19 +68,19 @@ def test_each_side_learns_what_the_other_has(theirs: SparkPostList) -> None:
     row = Suppression.objects.get(address=CAIO)
     assert (row.source, row.reason) == (Source.SPARKPOST, "Bounce Rule: 550 no such user")
     assert not Suppression.objects.filter(synced_at=None).exists()
-    assert sync() == Synced(listed=5, done=True)
+    assert sync() == SyncResult(fetched=5, complete=True)
 
 
 def test_after_the_first_time_only_changes_are_listed(theirs: SparkPostList, sparkpost_api: ScriptedHttps) -> None:
-    theirs.have(ANA, updated=timezone.now() - LONG_AGO)
+    theirs.add(ANA, updated=timezone.now() - LONG_AGO)
     sync()
     assert "from" not in sparkpost_api.requests[0].query
-    theirs.have(BIA)
-    assert sync().listed == 1
+    theirs.add(BIA)
+    assert sync().fetched == 1
     assert "from" in sparkpost_api.requests[-1].query
-    assert sync(full=True).listed == 2
-    Duty.objects.filter(name=periodic.EVERYTHING_LISTED).update(at=timezone.now() - LONG_AGO)
-    assert sync().listed == 2
+    assert sync(full=True).fetched == 2
+    PeriodicTask.objects.filter(name=periodic.FETCH_EVERYTHING).update(last_run_at=timezone.now() - LONG_AGO)
+    assert sync().fetched == 2
 
 
 def test_what_is_taken_off_here_is_deleted_there(theirs: SparkPostList) -> None:
@@ -93,14 +93,14 @@ def test_what_is_taken_off_here_is_deleted_there(theirs: SparkPostList) -> None:
     unsuppress(ANA)
     assert sync().deleted == 2
     assert theirs.entries == {}
-    assert sync() == Synced(done=True)
+    assert sync() == SyncResult(complete=True)
     assert not is_suppressed(ANA)
 
 
 def test_what_was_never_there_need_not_be_deleted(theirs: SparkPostList, sparkpost_api: ScriptedHttps) -> None:
     suppress(ANA, scope="transactional")
     unsuppress(ANA)
-    assert sync() == Synced(done=True)
+    assert sync() == SyncResult(complete=True)
     assert "DELETE" not in methods(sparkpost_api)
     assert not Suppression.objects.filter(synced_at=None).exists()
 
@@ -111,8 +111,8 @@ def test_where_both_sides_have_changed_something_the_later_word_counts(theirs: S
     sync()
     unsuppress(ANA)
     unsuppress(BIA)
-    theirs.have(ANA, "transactional", updated=timezone.now() + timedelta(seconds=5), source="Spam Complaint")
-    theirs.have(BIA, "transactional", updated=timezone.now() - timedelta(seconds=5))
+    theirs.add(ANA, "transactional", updated=timezone.now() + timedelta(seconds=5), source="Spam Complaint")
+    theirs.add(BIA, "transactional", updated=timezone.now() - timedelta(seconds=5))
     sync()
     assert is_suppressed(ANA)
     assert not is_suppressed(BIA)
@@ -124,7 +124,7 @@ def test_what_was_added_there_while_it_was_to_be_deleted_stays(theirs: SparkPost
     sync()
     unsuppress(ANA)
     listing = Answer(200, {"results": [], "links": []})
-    theirs.have(ANA, "transactional", updated=timezone.now() + timedelta(seconds=5), source="Spam Complaint")
+    theirs.add(ANA, "transactional", updated=timezone.now() + timedelta(seconds=5), source="Spam Complaint")
     # The listing does not know of it yet.
     theirs.interruptions = [listing]
     assert sync().deleted == 0
@@ -139,7 +139,7 @@ def test_a_listing_that_is_late_brings_nothing_back(theirs: SparkPostList) -> No
     unsuppress(ANA)
     sync()
     theirs.entries = old
-    assert sync(full=True).taken_over == 0
+    assert sync(full=True).imported == 0
     assert not is_suppressed(ANA)
 
 
@@ -147,28 +147,28 @@ def test_what_the_compliance_team_says_counts_always_and_is_left_alone(theirs: S
     suppress(ANA, scope="transactional")
     sync()
     unsuppress(ANA)
-    theirs.have(ANA, "transactional", source="Compliance", updated=timezone.now() - LONG_AGO)
-    theirs.have(BIA, source="Compliance")
+    theirs.add(ANA, "transactional", source="Compliance", updated=timezone.now() - LONG_AGO)
+    theirs.add(BIA, source="Compliance")
     sync()
     assert {row.source for row in suppressions.active()} == {Source.COMPLIANCE}
     assert unsuppress(ANA) == unsuppress(BIA) == 0
     before = dict(theirs.entries)
-    assert sync(full=True) == Synced(listed=2, done=True)
+    assert sync(full=True) == SyncResult(fetched=2, complete=True)
     assert theirs.entries == before
 
 
 def test_only_a_listing_of_everything_tells_what_is_gone(theirs: SparkPostList) -> None:
-    theirs.have(ANA, updated=timezone.now() - LONG_AGO)
-    theirs.have(BIA, updated=timezone.now() - LONG_AGO)
+    theirs.add(ANA, updated=timezone.now() - LONG_AGO)
+    theirs.add(BIA, updated=timezone.now() - LONG_AGO)
     suppress(CAIO, scope="transactional")
     sync()
     put_back()
-    Duty.objects.update(at=timezone.now())
+    PeriodicTask.objects.update(last_run_at=timezone.now())
     theirs.entries.clear()
-    theirs.have(BIA, updated=timezone.now() - LONG_AGO)
-    assert sync() == Synced(done=True)
+    theirs.add(BIA, updated=timezone.now() - LONG_AGO)
+    assert sync() == SyncResult(complete=True)
     assert is_suppressed(ANA, transactional=False)
-    assert sync(full=True) == Synced(listed=1, gone=1, told=1, done=True)
+    assert sync(full=True) == SyncResult(fetched=1, removed=1, exported=1, complete=True)
     assert not is_suppressed(ANA, transactional=False)
     assert is_suppressed(BIA, transactional=False)
     # What is ours SparkPost is told again.
@@ -179,7 +179,7 @@ def test_only_a_listing_of_everything_tells_what_is_gone(theirs: SparkPostList) 
 def test_a_listing_that_breaks_off_deletes_nothing(theirs: SparkPostList) -> None:
     people = [f"p{number}@example.com" for number in range(6)]
     for one in people:
-        theirs.have(one, updated=timezone.now() - LONG_AGO)
+        theirs.add(one, updated=timezone.now() - LONG_AGO)
     sync()
     put_back()
     theirs.per_page = 2
@@ -189,17 +189,17 @@ def test_a_listing_that_breaks_off_deletes_nothing(theirs: SparkPostList) -> Non
     assert suppressions.active().count() == 6
     theirs.entries.clear()
     theirs.interruptions = []
-    theirs.forget_places()
+    theirs.expire_cursors()
     # Two it had listed before.
-    assert sync().gone == 4
+    assert sync().removed == 4
     put_back()
-    assert sync().gone == 2
+    assert sync().removed == 2
 
 
 def test_it_goes_on_where_it_broke_off(theirs: SparkPostList, sparkpost_api: ScriptedHttps) -> None:
     people = [f"p{number}@example.com" for number in range(10)]
     for one in people:
-        theirs.have(one)
+        theirs.add(one)
     theirs.per_page = 2
     for interruption in (Answer(429, {}, {"Retry-After": "3"}), Answer(502, b"<h1>"), None):
         theirs.interruptions = [CARRY_ON, interruption]
@@ -207,25 +207,25 @@ def test_it_goes_on_where_it_broke_off(theirs: SparkPostList, sparkpost_api: Scr
             sync()
         assert raised.value.status in (429, 502, None)
     assert suppressions.active().count() == 6
-    assert sync() == Synced(listed=4, taken_over=4, done=True)
+    assert sync() == SyncResult(fetched=4, imported=4, complete=True)
     first = [request for request in sparkpost_api.requests if request.query.get("cursor") == ["initial"]]
     assert len(first) == 1
-    assert not Listing.objects.exists()
+    assert not SyncCursor.objects.exists()
 
 
 def test_a_run_takes_no_longer_than_it_may(theirs: SparkPostList) -> None:
     for number in range(4):
-        theirs.have(f"p{number}@example.com")
+        theirs.add(f"p{number}@example.com")
     suppress(ANA)
     theirs.per_page = 2
-    assert sync(seconds=0) == Synced(listed=2, taken_over=2)
+    assert sync(seconds=0) == SyncResult(fetched=2, imported=2)
     # Whatever the time, a run comes a step further.
-    assert sync(seconds=0) == Synced(listed=2, taken_over=2, told=2, done=True)
+    assert sync(seconds=0) == SyncResult(fetched=2, imported=2, exported=2, complete=True)
 
 
 def test_a_worker_that_dies_in_the_middle_loses_nothing(theirs: SparkPostList, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(6):
-        theirs.have(f"p{number}@example.com")
+        theirs.add(f"p{number}@example.com")
     suppress(ANA, scope="transactional")
     theirs.per_page = 2
 
@@ -234,7 +234,7 @@ def test_a_worker_that_dies_in_the_middle_loses_nothing(theirs: SparkPostList, m
 
     with monkeypatch.context() as dying:
         # Stored, and not written down how far it came.
-        dying.setattr("congressy_mailer.suppressions.sync._mark_listed", die)
+        dying.setattr("congressy_mailer.suppressions.sync._mark_fetched", die)
         with pytest.raises(SystemExit):
             sync()
     with monkeypatch.context() as dying:
@@ -242,7 +242,7 @@ def test_a_worker_that_dies_in_the_middle_loses_nothing(theirs: SparkPostList, m
         dying.setattr("congressy_mailer.suppressions.sync._mark", die)
         with pytest.raises(SystemExit):
             sync()
-    assert sync().done
+    assert sync().complete
     assert suppressions.active().count() == 7
     assert len(theirs.entries) == 7
     assert not Suppression.objects.filter(synced_at=None).exists()
@@ -251,11 +251,11 @@ def test_a_worker_that_dies_in_the_middle_loses_nothing(theirs: SparkPostList, m
 @pytest.mark.parametrize("full", [False, True])
 def test_a_place_that_is_no_longer_known_has_it_begin_again(theirs: SparkPostList, full: bool) -> None:
     for number in range(6):
-        theirs.have(f"p{number}@example.com")
+        theirs.add(f"p{number}@example.com")
     theirs.per_page = 2
     sync(full=full, seconds=0)
-    theirs.forget_places()
-    assert sync().done
+    theirs.expire_cursors()
+    assert sync().complete
     assert suppressions.active().count() == 6
 
 
@@ -266,8 +266,8 @@ def test_what_sparkpost_refuses_is_noted_and_not_told_again(
     for one in people:
         suppress(one, scope="transactional")
     theirs.malformed = {people[3], people[11]}
-    synced = sync()
-    assert (synced.told, synced.refused, synced.done) == (18, 2, True)
+    result = sync()
+    assert (result.exported, result.refused, result.complete) == (18, 2, True)
     refused = Suppression.objects.exclude(refusal="")
     assert {row.address for row in refused} == theirs.malformed
     assert all("malformed" in row.refusal for row in refused)
@@ -279,7 +279,7 @@ def test_what_sparkpost_refuses_is_noted_and_not_told_again(
     theirs.malformed.clear()
     unsuppress(people[3])
     suppress(people[3], scope="transactional")
-    assert sync().told == 1
+    assert sync().exported == 1
     assert is_suppressed(people[11])
 
 
@@ -304,7 +304,7 @@ def test_a_key_that_may_not_and_a_server_that_cannot_blame_no_entry(theirs: Spar
     with pytest.raises(SparkPostError):
         sync()
     assert Suppression.objects.get().refusal == ""
-    assert sync().told == 1
+    assert sync().exported == 1
     unsuppress(ANA)
     theirs.interruptions = [CARRY_ON, CARRY_ON, Answer(status)]
     with pytest.raises(SparkPostError) as raised:
@@ -344,17 +344,17 @@ def test_an_address_with_a_slash_is_one_address(theirs: SparkPostList) -> None:
 
 
 def test_what_says_nothing_about_our_mail_is_passed_over(theirs: SparkPostList) -> None:
-    theirs.have(ANA, subaccount_id="146")
-    theirs.have(BIA, "transactional", "news")
-    theirs.have(CAIO, "something new")
-    theirs.have("no address")
-    assert sync() == Synced(done=True)
+    theirs.add(ANA, subaccount_id="146")
+    theirs.add(BIA, "transactional", "news")
+    theirs.add(CAIO, "something new")
+    theirs.add("no address")
+    assert sync() == SyncResult(complete=True)
     assert not Suppression.objects.exists()
 
 
 @pytest.mark.parametrize("body", [{}, {"results": {}}, [], {"results": [None, 7, {"recipient": 5}]}, b"[1]"])
 def test_an_answer_of_another_shape_loses_nothing(theirs: SparkPostList, body: Any) -> None:
-    theirs.have(ANA, updated=timezone.now() - LONG_AGO)
+    theirs.add(ANA, updated=timezone.now() - LONG_AGO)
     sync()
     theirs.interruptions = [Answer(200, body)]
     with suppress_error(SparkPostError):
@@ -364,11 +364,11 @@ def test_an_answer_of_another_shape_loses_nothing(theirs: SparkPostList, body: A
 
 def test_several_at_once_come_to_the_same(theirs: SparkPostList) -> None:
     for number in range(30):
-        theirs.have(f"p{number}@example.com")
+        theirs.add(f"p{number}@example.com")
     suppress(ANA)
     theirs.per_page = 5
-    at_once(lambda worker: sync(), 3)
-    while not sync().done:
+    run_concurrently(lambda worker: sync(), 3)
+    while not sync().complete:
         pass
     assert suppressions.active().count() == 32
     assert len(theirs.entries) == 32
@@ -379,7 +379,7 @@ def test_the_sweep_asks_for_it_when_it_is_time(theirs: SparkPostList, published:
     for _ in range(3):
         tasks.sweep(timezone.now().timestamp())
     assert published.count("sync_suppressions") == 1
-    Duty.objects.filter(name=periodic.SYNC).update(at=timezone.now() - timedelta(minutes=61))
+    PeriodicTask.objects.filter(name=periodic.SYNC).update(last_run_at=timezone.now() - timedelta(minutes=61))
     tasks.sweep(timezone.now().timestamp())
     assert published.count("sync_suppressions") == 2
 
@@ -396,7 +396,7 @@ def test_the_task_asks_for_another_where_something_is_left(
 ) -> None:
     monkeypatch.setattr("congressy_mailer.tasks.sync", lambda: sync(seconds=0))
     for number in range(3):
-        theirs.have(f"p{number}@example.com")
+        theirs.add(f"p{number}@example.com")
     theirs.per_page = 2
     tasks.sync_suppressions()
     assert published == [sending.SYNC_SUPPRESSIONS.rpartition(".")[2]]
@@ -413,10 +413,10 @@ def test_the_task_asks_for_another_where_something_is_left(
 def test_who_left_here_stays_away_when_sparkpost_takes_its_own_reason_back(
     theirs: SparkPostList, left_first: bool
 ) -> None:
-    theirs.have(ANA, source="Bounce Rule", updated=timezone.now() - LONG_AGO)
+    theirs.add(ANA, source="Bounce Rule", updated=timezone.now() - LONG_AGO)
     if not left_first:
         sync()
-    preferences.leave(ANA, "", "One click in the mail program.")
+    preferences.unsubscribe(ANA, "", "One click in the mail program.")
     sync()
     theirs.entries.clear()
     put_back()
@@ -428,8 +428,8 @@ def test_who_left_here_stays_away_when_sparkpost_takes_its_own_reason_back(
 @pytest.mark.parametrize("list_id", ["News", "n" * 200, "a list", "0\0"])
 def test_a_list_that_is_not_ours_stops_nothing(theirs: SparkPostList, list_id: str) -> None:
     suppress(ANA, list_id="news")
-    theirs.have(ANA, list_id=list_id)
-    theirs.have(BIA)
-    assert sync().done
+    theirs.add(ANA, list_id=list_id)
+    theirs.add(BIA)
+    assert sync().complete
     assert is_suppressed(BIA, transactional=False)
     assert list(suppressions.active().filter(address=ANA).values_list("list_id", flat=True)) == ["news"]

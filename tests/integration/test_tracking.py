@@ -16,12 +16,12 @@ from django.utils import timezone
 from congressy_mailer import outbox, send_bulk, send_mail, suppressions
 from congressy_mailer.models import Event, Message, RecipientStatus, Suppression
 from congressy_mailer.signals import TrackedEvent, tracked
-from congressy_mailer.sparkpost.events import read
+from congressy_mailer.sparkpost.events import parse_events
 from congressy_mailer.suppressions.entries import Entry, add, purge, remove
-from congressy_mailer.suppressions.lookup import suppressed
+from congressy_mailer.suppressions.lookup import suppressed_among
 from congressy_mailer.suppressions.rules import Scope, Source
 from congressy_mailer.tracking.recording import track
-from tests.conftest import at_once, wait_for
+from tests.conftest import run_concurrently, wait_for
 from tests.support.sparkpost_events import START, end_state, event, forget, history, moment, shuffled
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
@@ -38,7 +38,7 @@ def mail(to: Sequence[str] = (ANA,), **options: Any) -> Message:
 
 
 def tell(*events: dict[str, Any]) -> int:
-    return track(read(events, NOW))
+    return track(parse_events(events, NOW))
 
 
 def delivery(message: Message) -> str:
@@ -175,7 +175,7 @@ def test_an_event_of_a_mail_that_is_none_of_ours_is_kept_without_a_message() -> 
     found = Event.objects.get()
     assert (found.message_id, found.recipient) == (None, "x@example.org")
     # The same account: whoever does not exist for one of its mails does not for the others.
-    assert suppressed(["x@example.org"], transactional=True)
+    assert suppressed_among(["x@example.org"], transactional=True)
 
 
 def test_of_a_sensitive_mail_no_words_are_kept(
@@ -220,8 +220,8 @@ def test_what_suppresses_an_address(
     type: str, fields: dict[str, str], transactional: bool, other: bool, source: str
 ) -> None:
     tell(event(type, mail(["Ana <Ana@example.com>"]), 7, **{"recipient": "ANA@example.com", **fields}))
-    assert bool(suppressed([ANA], transactional=True)) == transactional
-    assert bool(suppressed([ANA], transactional=False)) == other
+    assert bool(suppressed_among([ANA], transactional=True)) == transactional
+    assert bool(suppressed_among([ANA], transactional=False)) == other
     assert {(one.source, one.created_at) for one in Suppression.objects.all()} == (
         {(source, moment(7))} if source else set()
     )
@@ -230,16 +230,16 @@ def test_what_suppresses_an_address(
 @override_settings(CONGRESSY_MAILER={"LISTS": {"novidades": "Novidades"}})
 def test_who_unsubscribes_from_a_list_gets_the_others() -> None:
     tell(event("list_unsubscribe", mail(transactional=False, list_id="novidades")))
-    assert suppressed([ANA], transactional=False, list_id="novidades")
-    assert not suppressed([ANA], transactional=False)
+    assert suppressed_among([ANA], transactional=False, list_id="novidades")
+    assert not suppressed_among([ANA], transactional=False)
 
 
 @override_settings(CONGRESSY_MAILER={"LISTS": {"novidades": "Novidades"}})
 def test_who_unsubscribes_from_a_list_by_a_mail_of_a_batch_does_too() -> None:
     batch = send_bulk([ANA], subject="Oi", message="Oi", transactional=False, list_id="novidades")
     tell(event("link_unsubscribe", batch.messages.get()))
-    assert suppressed([ANA], transactional=False, list_id="novidades")
-    assert not suppressed([ANA], transactional=False)
+    assert suppressed_among([ANA], transactional=False, list_id="novidades")
+    assert not suppressed_among([ANA], transactional=False)
 
 
 @override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"complaint": "all", "unsubscribe": None, "hard": "transactional"}})
@@ -249,8 +249,8 @@ def test_the_rules_are_the_hosts() -> None:
     tell(event("bounce", mail(), bounce_class="30"))
     assert [one.scope for one in Suppression.objects.all()] == [Scope.TRANSACTIONAL]
     tell(event("spam_complaint", mail(["bia@example.com"])))
-    assert suppressed(["bia@example.com"], transactional=True)
-    assert suppressed(["bia@example.com"], transactional=False)
+    assert suppressed_among(["bia@example.com"], transactional=True)
+    assert suppressed_among(["bia@example.com"], transactional=False)
 
 
 @override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": 3}})
@@ -280,10 +280,10 @@ def test_what_happened_before_somebody_took_an_address_off_the_list_does_not_bri
     add([Entry(at=moment(0), source=Source.MANUAL, address=ANA, scope=Scope.TRANSACTIONAL)])
     remove(ANA)
     tell(event("bounce", mail(), 5, bounce_class="10"))
-    assert not suppressed([ANA], transactional=True)
+    assert not suppressed_among([ANA], transactional=True)
     later = timezone.now() + timedelta(minutes=1)
-    track(read([event("bounce", mail(), timestamp=later.isoformat(), bounce_class="10")], later))
-    assert suppressed([ANA], transactional=True)
+    track(parse_events([event("bounce", mail(), timestamp=later.isoformat(), bounce_class="10")], later))
+    assert suppressed_among([ANA], transactional=True)
 
 
 # Any order, several at once
@@ -324,7 +324,7 @@ def test_several_workers_at_once_lead_to_the_same_end() -> None:
     def process(worker: int) -> int:
         return sum(tell(*work[worker][start : start + 50]) for start in range(0, len(work[worker]), 50))
 
-    assert sum(at_once(process)) == len(told)
+    assert sum(run_concurrently(process)) == len(told)
     assert end_state() == expected
 
 
@@ -357,13 +357,13 @@ DAY = 24 * 60 * 60
 def test_soft_bounces_before_somebody_took_an_address_off_are_not_counted_with_those_after() -> None:
     message = mail()
     tell(*(soft_bounce(message, day * DAY) for day in range(3)))
-    assert suppressed([ANA], transactional=True) == {ANA}
+    assert suppressed_among([ANA], transactional=True) == {ANA}
     remove(ANA)
     Suppression.objects.update(removed_at=moment(2.5 * DAY), cleared_at=moment(2.5 * DAY))
     tell(soft_bounce(message, 3 * DAY), soft_bounce(message, 4 * DAY))
-    assert suppressed([ANA], transactional=True) == set()
+    assert suppressed_among([ANA], transactional=True) == set()
     tell(soft_bounce(message, 5 * DAY))
-    assert suppressed([ANA], transactional=True) == {ANA}
+    assert suppressed_among([ANA], transactional=True) == {ANA}
 
 
 @pytest.mark.parametrize(("soft", "days", "forgotten"), [(None, 2, 2), (3, 2, 0), (3, 31, 2)])
@@ -391,8 +391,8 @@ def test_two_workers_that_each_store_a_soft_bounce_count_both(monkeypatch: pytes
 
     monkeypatch.setattr(suppressions, "add", add_together)
     messages = [mail(), mail()]
-    at_once(lambda worker: tell(soft_bounce(messages[worker], 0)), workers=2)
-    assert suppressed([ANA], transactional=True) == {ANA}
+    run_concurrently(lambda worker: tell(soft_bounce(messages[worker], 0)), workers=2)
+    assert suppressed_among([ANA], transactional=True) == {ANA}
 
 
 @pytest.mark.django_db(transaction=True)

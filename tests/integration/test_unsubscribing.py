@@ -20,9 +20,9 @@ from congressy_mailer.delivery.composing import Composer
 from congressy_mailer.exceptions import ContentError, ContentNotReady
 from congressy_mailer.mime.outgoing import OutgoingMail
 from congressy_mailer.models import Message, Suppression
-from congressy_mailer.suppressions.lookup import suppressed
+from congressy_mailer.suppressions.lookup import suppressed_among
 from congressy_mailer.unsubscribe import preferences
-from congressy_mailer.unsubscribe.links import BadLink, Link, read, token_of
+from congressy_mailer.unsubscribe.links import BadLink, Link, make_token, parse_token
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published", "site")]
 
@@ -62,7 +62,7 @@ def path_in(message: Message) -> str:
 
 
 def gets(address: str = ANA, list_id: str = "", transactional: bool = False) -> bool:
-    return not suppressed([address], transactional=transactional, list_id=list_id)
+    return not suppressed_among([address], transactional=transactional, list_id=list_id)
 
 
 def test_mail_that_is_not_transactional_offers_to_leave_in_one_click() -> None:
@@ -121,7 +121,7 @@ def test_mail_waits_where_the_hosts_urls_cannot_be_loaded() -> None:
 
 def test_each_mail_of_a_batch_has_a_link_of_its_own() -> None:
     batch = send_bulk([ANA, "bia@example.com"], subject="Oi", message="Oi", list_id="novidades")
-    links = {read(path_in(message).split("/")[-2]) for message in batch.messages.all()}
+    links = {parse_token(path_in(message).split("/")[-2]) for message in batch.messages.all()}
     assert {(link.address, link.list_id) for link in links} == {(ANA, "novidades"), ("bia@example.com", "novidades")}
 
 
@@ -220,7 +220,7 @@ def test_the_page_is_kept_by_nobody(client: Client) -> None:
 
 
 def test_an_address_is_shown_and_never_run(client: Client) -> None:
-    token = token_of(Link(uuid4(), "<script>alert(1)</script>@example.com", ""))
+    token = make_token(Link(uuid4(), "<script>alert(1)</script>@example.com", ""))
     assert b"<script>" not in client.get(f"/mailer/unsubscribe/{token}/").content
 
 
@@ -254,18 +254,18 @@ def test_nothing_else_that_the_host_signs_is_a_link(client: Client) -> None:
 @settings(suppress_health_check=[], deadline=None)
 @given(position=st.integers(0, 10_000), replacement=st.characters(codec="ascii", categories=["L", "N"]) | st.just(""))
 def test_no_change_of_a_link_is_a_link(position: int, replacement: str) -> None:
-    token = token_of(Link(uuid4(), ANA, ""))
+    token = make_token(Link(uuid4(), ANA, ""))
     position %= len(token)
     forged = token[:position] + replacement + token[position + 1 :]
     if forged != token:
         with pytest.raises(BadLink):
-            read(forged)
+            parse_token(forged)
 
 
 @given(st.text())
 def test_no_text_is_a_link(text: str) -> None:
     with pytest.raises(BadLink):
-        read(text)
+        parse_token(text)
 
 
 @given(
@@ -280,7 +280,7 @@ def test_whatever_comes_there_is_an_answer_and_nobody_elses_mail_changes(
 ) -> None:
     client = Client(raise_request_exception=True)
     if token == "signed":
-        token = token_of(Link(uuid4(), "bia@example.com", "novidades"))
+        token = make_token(Link(uuid4(), "bia@example.com", "novidades"))
     address = f"/mailer/unsubscribe/{token.replace('/', '').replace('?', '').replace('#', '') or 'x'}/"
     response = client.generic(method.upper(), address, body or f"choice={choice}".encode(), content_type=kind)
     assert response.status_code in (200, 301, 400, 404, 405)
@@ -323,7 +323,7 @@ def test_a_preview_shows_no_link() -> None:
 
 
 def test_a_preference_is_compared_without_case() -> None:
-    preferences.leave("Ana@Example.com", "", "")
+    preferences.unsubscribe("Ana@Example.com", "", "")
     assert not gets()
 
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from congressy_mailer import outbox, send_mail, tasks
 from congressy_mailer.models import Event, Message, Suppression, WebhookBatch
 from congressy_mailer.tracking import inbox, processing, webhook
-from tests.conftest import at_once, wait_for
-from tests.support.sparkpost_events import event, posted
+from tests.conftest import run_concurrently, wait_for
+from tests.support.sparkpost_events import batch_body, event
 
 pytestmark = [pytest.mark.django_db]
 
@@ -33,7 +33,7 @@ BEARER = {"HTTP_AUTHORIZATION": "Bearer a-token"}
 @pytest.fixture(autouse=True)
 def configured(settings: Any) -> None:
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "WEBHOOK_SECRETS": SECRETS}
-    webhook._quiet_until.clear()
+    webhook._next_log_at.clear()
 
 
 def post(body: bytes, headers: dict[str, str] = BEARER, url: str = URL, **more: str) -> int:
@@ -54,7 +54,7 @@ def mail() -> Message:
 
 def process_all() -> None:
     WebhookBatch.objects.exclude(due_at=None).update(due_at=timezone.now())
-    for ticket in inbox.due():
+    for ticket in inbox.due_batches():
         processing.process(ticket)
 
 
@@ -80,7 +80,7 @@ def process_all() -> None:
     ],
 )
 def test_who_is_let_in(headers: dict[str, str], status: int, published: list[str]) -> None:
-    assert post(posted(event("delivery")), headers) == status
+    assert post(batch_body(event("delivery")), headers) == status
     assert WebhookBatch.objects.count() == (status == 200)
 
 
@@ -89,7 +89,7 @@ def test_without_secrets_everybody_is_refused_and_one_line_says_so(
 ) -> None:
     settings.CONGRESSY_MAILER = {}
     with caplog.at_level(logging.WARNING, "congressy_mailer"):
-        assert [post(posted(event("delivery"))) for _ in range(5)] == [403] * 5
+        assert [post(batch_body(event("delivery"))) for _ in range(5)] == [403] * 5
     (line,) = [record for record in caplog.records if record.name.startswith("congressy_mailer")]
     assert "WEBHOOK_SECRETS" in line.getMessage()
     assert not WebhookBatch.objects.exists()
@@ -107,7 +107,7 @@ def test_wrong_credentials_are_in_no_log_line(caplog: pytest.LogCaptureFixture) 
 def test_it_wants_to_be_posted_to_and_redirects_nobody(published: list[str]) -> None:
     assert Client().get(URL).status_code == 405
     with override_settings(APPEND_SLASH=True, MIDDLEWARE=["django.middleware.common.CommonMiddleware"]):
-        assert post(posted(event("delivery")), url=URL.rstrip("/")) == 200
+        assert post(batch_body(event("delivery")), url=URL.rstrip("/")) == 200
     assert Client(enforce_csrf_checks=True).post(URL, b"[]", content_type="text/plain", **BEARER).status_code == 200  # type: ignore[arg-type]
 
 
@@ -136,7 +136,7 @@ def test_what_is_no_batch_gets_one_line_without_what_it_says(body: bytes, caplog
 
 def test_what_is_too_large_is_refused_and_django_sets_no_smaller_limit(settings: Any, published: list[str]) -> None:
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
-    body = posted(*(event("delivery") for _ in range(1000)))
+    body = batch_body(*(event("delivery") for _ in range(1000)))
     settings.CONGRESSY_MAILER = {"WEBHOOK_SECRETS": SECRETS, "WEBHOOK_MAX_BYTES": len(body)}
     assert post(body) == 200
     assert post(body + b" ") == 413
@@ -152,7 +152,7 @@ def test_a_compressed_body_is_refused() -> None:
 def test_the_same_batch_is_stored_and_published_once(
     published: list[str], django_capture_on_commit_callbacks: Any
 ) -> None:
-    first, second = posted(event("delivery")), posted(event("open"))
+    first, second = batch_body(event("delivery")), batch_body(event("open"))
     with django_capture_on_commit_callbacks(execute=True):
         for _ in range(3):
             assert post(first, HTTP_X_MESSAGESYSTEMS_BATCH_ID="b-1") == 200
@@ -168,8 +168,8 @@ def test_the_same_batch_is_stored_and_published_once(
 @pytest.mark.database
 @pytest.mark.django_db(transaction=True)
 def test_the_same_batch_twice_at_the_same_moment_is_stored_once(published: list[str]) -> None:
-    body = posted(event("delivery"))
-    assert at_once(lambda number: post(body)) == [200] * 4
+    body = batch_body(event("delivery"))
+    assert run_concurrently(lambda number: post(body)) == [200] * 4
     assert WebhookBatch.objects.count() == 1
     assert published == ["process_webhooks"]
 
@@ -177,7 +177,7 @@ def test_the_same_batch_twice_at_the_same_moment_is_stored_once(published: list[
 @pytest.mark.database
 def test_from_the_post_to_the_status(published: list[str]) -> None:
     message = mail()
-    assert post(posted(event("delivery", message, 1), event("open", message, 2))) == 200
+    assert post(batch_body(event("delivery", message, 1), event("open", message, 2))) == 200
     (stored,) = WebhookBatch.objects.all()
     assert json.loads(inbox.body_of(stored))[0]["msys"]["message_event"]["type"] == "delivery"
     process_all()
@@ -186,14 +186,14 @@ def test_from_the_post_to_the_status(published: list[str]) -> None:
     assert message.delivery == "opened"
     assert (stored.body, stored.due_at, stored.problem, stored.events) == (None, None, "", 2)
     # It comes again: known, and nothing is stored.
-    assert post(posted(event("delivery", message, 1))) == 200
+    assert post(batch_body(event("delivery", message, 1))) == 200
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_real_worker_processes_it(start_worker: Callable[..., Any]) -> None:
     start_worker()
     message = mail()
-    assert post(posted(event("bounce", message, 1, bounce_class="10"))) == 200
+    assert post(batch_body(event("bounce", message, 1, bounce_class="10"))) == 200
     wait_for(lambda: Message.objects.get(pk=message.pk).delivery == "bounced")
     wait_for(lambda: WebhookBatch.objects.get().due_at is None)
     assert Suppression.objects.filter(address="ana@example.com").count() == 2
@@ -204,7 +204,7 @@ def test_with_the_broker_down_it_is_stored_and_the_sweep_finds_it(monkeypatch: p
     sent: list[tuple[Any, ...]] = []
     monkeypatch.setattr("congressy_mailer.broker.sending.send", lambda *arguments, **options: False)
     message = mail()
-    assert post(posted(event("delivery", message))) == 200
+    assert post(batch_body(event("delivery", message))) == 200
     assert WebhookBatch.objects.get().due_at <= timezone.now()
 
     def send(*arguments: Any, **options: Any) -> bool:
@@ -225,15 +225,15 @@ def test_with_the_broker_down_it_is_stored_and_the_sweep_finds_it(monkeypatch: p
 @pytest.mark.database
 @pytest.mark.django_db(transaction=True)
 def test_of_several_tasks_for_a_batch_one_takes_it(published: list[str]) -> None:
-    post(posted(event("delivery")))
+    post(batch_body(event("delivery")))
     batch = WebhookBatch.objects.get()
     assert batch.due_at is not None
     ticket = (batch.id, batch.due_at)
-    taken = [one for one in at_once(lambda number: inbox.take(ticket)) if one is not None]
+    taken = [one for one in run_concurrently(lambda number: inbox.claim(ticket)) if one is not None]
     assert len(taken) == 1
-    assert inbox.keep(taken[0])
+    assert inbox.extend_lease(taken[0])
     WebhookBatch.objects.update(due_at=timezone.now())
-    assert not inbox.keep(taken[0])
+    assert not inbox.extend_lease(taken[0])
 
 
 def test_an_event_that_cannot_be_written_down_leaves_the_others_alone(
@@ -251,8 +251,8 @@ def test_an_event_that_cannot_be_written_down_leaves_the_others_alone(
     told = [
         event("open", message, at, event_id=str(number)) for number, at in zip(range(660, 670), range(10), strict=True)
     ]
-    post(posted(*told))
-    post(posted(event("delivery", message)))
+    post(batch_body(*told))
+    post(batch_body(event("delivery", message)))
     process_all()
     assert Event.objects.filter(type="opened").count() == 9
     assert Event.objects.filter(type="delivered").count() == 1
@@ -265,17 +265,17 @@ def test_an_event_that_cannot_be_written_down_leaves_the_others_alone(
 
 
 def test_a_batch_that_kills_its_workers_is_set_aside(published: list[str]) -> None:
-    post(posted(event("delivery")))
+    post(batch_body(event("delivery")))
     for _ in range(3):
         WebhookBatch.objects.update(due_at=timezone.now())
-        assert inbox.take(inbox.due()[0]) is not None
+        assert inbox.claim(inbox.due_batches()[0]) is not None
     process_all()
     assert "3 workers have died" in WebhookBatch.objects.get().problem
     assert not Event.objects.exists()
 
 
 def test_with_the_database_away_it_waits(published: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    post(posted(event("delivery")))
+    post(batch_body(event("delivery")))
     track = processing.track
 
     def away(events: Any) -> int:
@@ -293,7 +293,7 @@ def test_with_the_database_away_it_waits(published: list[str], monkeypatch: pyte
 
 def test_a_large_batch_is_written_down_in_pieces_that_others_see(published: list[str]) -> None:
     message = mail()
-    post(posted(*(event("open", message, at) for at in range(1203))))
+    post(batch_body(*(event("open", message, at) for at in range(1203))))
     process_all()
     assert message.events.filter(type="opened").count() == 1203
     assert WebhookBatch.objects.get().due_at is None
@@ -302,7 +302,7 @@ def test_a_large_batch_is_written_down_in_pieces_that_others_see(published: list
 @pytest.mark.database
 def test_batches_and_events_of_others_are_purged(settings: Any, published: list[str]) -> None:
     for number, type in enumerate(["delivery", "open", "click"]):
-        post(posted(event(type, event_id=f"1{number}")))
+        post(batch_body(event(type, event_id=f"1{number}")))
     done, waiting, recent = WebhookBatch.objects.order_by("received_at")
     for batch in (done, recent):
         assert batch.due_at is not None
@@ -369,14 +369,14 @@ _VISIBLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude
 @given(authorization=_VISIBLE, token=_VISIBLE, scheme=st.sampled_from(["", "Basic ", "Bearer ", "bearer", "TOKEN "]))
 def test_nobody_gets_in_by_chance(published: list[str], authorization: str, token: str, scheme: str) -> None:
     headers = {"HTTP_AUTHORIZATION": scheme + authorization, "HTTP_X_MESSAGESYSTEMS_WEBHOOK_TOKEN": token}
-    assert post(posted(event("delivery")), headers) == 401
+    assert post(batch_body(event("delivery")), headers) == 401
 
 
 @_fuzz
 @given(key=_VISIBLE, encoding=st.sampled_from(["", "identity", " Identity "]), length=st.text(max_size=5))
 def test_no_header_is_a_fault_of_the_server(published: list[str], key: str, encoding: str, length: str) -> None:
     headers = {**BEARER, "HTTP_X_MESSAGESYSTEMS_BATCH_ID": key, "HTTP_CONTENT_ENCODING": encoding}
-    body = posted(event("delivery"))
+    body = batch_body(event("delivery"))
     assert post(body, headers) == 200
     # The test client calls it an error where more is announced than comes; a server waits, and gives up.
     assume(_number(length) <= len(body))

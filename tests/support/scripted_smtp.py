@@ -15,20 +15,20 @@ class Step:
     """One answer of the server."""
 
     #: The reply without its line end; empty: yes, whatever that is at the time.
-    said: str = ""
+    reply: str = ""
     #: Hang up after so many bytes of the reply, line end included; ``None``: all of it is sent.
     cut: int | None = None
     #: In answer to a content: said when some of it has come, and does.
     early: bool = False
     #: Goes on after 421 as if nothing had been said.
-    stays: bool = False
+    stays_open: bool = False
 
 
 YES = Step()
 
 
 @dataclass
-class Taken:
+class ReceivedContent:
     """A content that has come in whole."""
 
     key: str
@@ -36,11 +36,11 @@ class Taken:
     #: The server took it.
     accepted: bool
     #: The server has said whether it took it, in a whole reply that means something.
-    told: bool
+    answered: bool
     content: bytes = field(repr=False, default=b"")
 
 
-class Gone(Exception):
+class ConnectionOver(Exception):
     """The connection is over."""
 
 
@@ -73,7 +73,7 @@ class ScriptedServer:
         self._extensions = extensions
         self._limits = iter(input_limits)
         self._data_without_recipients = data_without_recipients
-        self.taken: list[Taken] = []
+        self.received: list[ReceivedContent] = []
         #: What a client must never do.
         self.violations: list[str] = []
         self.commands: list[str] = []
@@ -104,7 +104,7 @@ class ScriptedServer:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._buffers)
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffers)
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                with contextlib.suppress(Gone, OSError):
+                with contextlib.suppress(ConnectionOver, OSError):
                     _Connection(self, client, next(self._limits, None)).serve()
 
 
@@ -112,7 +112,7 @@ class _Connection:
     def __init__(self, server: ScriptedServer, client: socket.socket, limit: int | None) -> None:
         self._server = server
         self._client = client
-        self._left = limit
+        self._remaining_bytes = limit
         self._unread = bytearray()
         self._sender: str | None = None
         self._recipients: list[str] = []
@@ -132,12 +132,12 @@ class _Connection:
                 )
             elif verb == "QUIT":
                 self._client.sendall(b"221 bye\r\n")
-                raise Gone
+                raise ConnectionOver
             elif verb in ("MAIL", "RCPT", "DATA", "RSET"):
                 getattr(self, f"_{verb.lower()}")(command)
             else:
                 self._server.violations.append(f"unknown command {command[:50]!r}")
-                raise Gone
+                raise ConnectionOver
 
     def _mail(self, command: str) -> None:
         if self._sender is not None:
@@ -174,11 +174,13 @@ class _Connection:
         self._unread[:0] = b"\r\n"
         content = self._until(b"\r\n.\r\n").replace(b"\r\n.", b"\r\n")[2:] + b"\r\n"
         # Garbage in answer to a mail that was taken is the worst of it.
-        accepted = not re.match(r"[45]\d\d\b", step.said)
-        told = step.cut is None and bool(re.match(r"$|[245]\d\d( |$)", step.said)) and "\n" not in step.said
+        accepted = not re.match(r"[45]\d\d\b", step.reply)
+        answered = step.cut is None and bool(re.match(r"$|[245]\d\d( |$)", step.reply)) and "\n" not in step.reply
         found = re.search(rb"(?mi)^Message-ID: <(.*?)@", content)
-        taken = Taken(found[1].decode() if found else "", tuple(self._recipients), accepted, told, content)
-        self._server.taken.append(taken)
+        received = ReceivedContent(
+            found[1].decode() if found else "", tuple(self._recipients), accepted, answered, content
+        )
+        self._server.received.append(received)
         self._sender = None
         if not step.early:
             self._say(step, 250)
@@ -187,26 +189,26 @@ class _Connection:
         """Answer a command as the script says; whether that has the command's effect."""
         step = next(self._server._steps, YES)
         self._say(step, yes)
-        return not step.said or step.said[0] == str(yes)[0]
+        return not step.reply or step.reply[0] == str(yes)[0]
 
     def _say(self, step: Step, yes: int) -> None:
-        reply = (step.said or f"{yes} {self._server._yes}").encode() + b"\r\n"
+        reply = (step.reply or f"{yes} {self._server._yes}").encode() + b"\r\n"
         self._client.sendall(reply if step.cut is None else reply[: min(step.cut, len(reply) - 1)])
-        if step.cut is not None or (reply.startswith(b"421") and not step.stays):
-            raise Gone
+        if step.cut is not None or (reply.startswith(b"421") and not step.stays_open):
+            raise ConnectionOver
 
     def _until(self, end: bytes) -> bytes:
         searched = 0
         while (found := self._unread.find(end, searched)) < 0:
-            if self._left == 0:
-                raise Gone
-            data = self._client.recv(65536 if self._left is None else min(self._left, 65536))
+            if self._remaining_bytes == 0:
+                raise ConnectionOver
+            data = self._client.recv(65536 if self._remaining_bytes is None else min(self._remaining_bytes, 65536))
             if not data:
-                raise Gone
+                raise ConnectionOver
             searched = max(0, len(self._unread) - len(end))
             self._unread += data
-            if self._left is not None:
-                self._left -= len(data)
+            if self._remaining_bytes is not None:
+                self._remaining_bytes -= len(data)
         taken = bytes(self._unread[:found])
         del self._unread[: found + len(end)]
         return taken

@@ -27,11 +27,11 @@ class SparkPostList:
     malformed: set[str] = field(default_factory=set)
     #: What it says instead, for once each.
     interruptions: list[Answer | None] = field(default_factory=list)
-    #: How many places have been given out; those up to here are no longer known.
-    forgotten: int = 0
-    _places: list[tuple[int, str | None]] = field(default_factory=list)
+    #: How many cursors have been given out; those up to here are no longer known.
+    expired: int = 0
+    _cursors: list[tuple[int, str | None]] = field(default_factory=list)
 
-    def have(
+    def add(
         self, address: str, type: str = "non_transactional", list_id: str = "", *, source: str = "Manually Added",
         description: str = "", updated: datetime | None = None, **more: Any,
     ) -> None:  # fmt: skip
@@ -50,50 +50,52 @@ class SparkPostList:
         if request.method == "DELETE":
             return self._delete(address, request.json)
         if address:
-            found = [one for one in self._shown(None) if one["recipient"] == address]
-            return Answer(200, {"results": found, "links": []}) if found else _no(404, "Recipient could not be found")
+            found = [one for one in self._entries_since(None) if one["recipient"] == address]
+            return (
+                Answer(200, {"results": found, "links": []}) if found else _error(404, "Recipient could not be found")
+            )
         return self._page({name: values[0] for name, values in request.query.items()})
 
     def _put(self, recipients: list[dict[str, str]]) -> Answer:
         assert 0 < len(recipients) <= 10_000
         wrong = [one["recipient"] for one in recipients if one["recipient"] in self.malformed]
         if wrong:
-            return _no(400, f"PUT body contains {len(wrong)} invalid or malformed recipient(s): {', '.join(wrong)}")
+            return _error(400, f"PUT body contains {len(wrong)} invalid or malformed recipient(s): {', '.join(wrong)}")
         for one in recipients:
-            self.have(one["recipient"], one["type"], one.get("list_id", ""), description=one["description"])
+            self.add(one["recipient"], one["type"], one.get("list_id", ""), description=one["description"])
         return Answer(200, {"results": {"message": "Suppression List successfully updated"}})
 
     def _delete(self, address: str, what: dict[str, str]) -> Answer:
         key = (address, what["type"], what.get("list_id", ""))
         if key not in self.entries:
-            return _no(404, "Recipient could not be found")
+            return _error(404, "Recipient could not be found")
         if self.entries[key]["source"] == "Compliance":
-            return _no(403, "Recipient could not be removed - Compliance")
+            return _error(403, "Recipient could not be removed - Compliance")
         del self.entries[key]
         return Answer(204, b"")
 
-    def _page(self, asked: dict[str, str]) -> Answer:
-        if asked["cursor"] == "initial":
-            start, since = 0, asked.get("from")
+    def _page(self, parameters: dict[str, str]) -> Answer:
+        if parameters["cursor"] == "initial":
+            start, since = 0, parameters.get("from")
         else:
-            number = int(asked["cursor"])
-            if number < self.forgotten:
-                return _no(400, "Invalid cursor")
-            start, since = self._places[number]
-        found = list(self._shown(since))
+            number = int(parameters["cursor"])
+            if number < self.expired:
+                return _error(400, "Invalid cursor")
+            start, since = self._cursors[number]
+        found = list(self._entries_since(since))
         links = []
         if start + self.per_page < len(found):
-            self._places.append((start + self.per_page, since))
-            query = urlencode({"cursor": len(self._places) - 1, "per_page": self.per_page})
+            self._cursors.append((start + self.per_page, since))
+            query = urlencode({"cursor": len(self._cursors) - 1, "per_page": self.per_page})
             # Whom it names is not to be asked.
             links.append({"href": f"https://elsewhere.example{_PATH}?{query}", "rel": "next"})
         return Answer(200, {"results": found[start : start + self.per_page], "links": links, "total_count": len(found)})
 
-    def forget_places(self) -> None:
+    def expire_cursors(self) -> None:
         """As after some time."""
-        self.forgotten = len(self._places)
+        self.expired = len(self._cursors)
 
-    def _shown(self, since: str | None) -> Iterator[dict[str, Any]]:
+    def _entries_since(self, since: str | None) -> Iterator[dict[str, Any]]:
         for (address, type, list_id), more in sorted(self.entries.items()):
             if since is None or datetime.fromisoformat(more["updated"]) >= datetime.fromisoformat(since):
                 yield {"recipient": address, "type": type, **({"list_id": list_id} if list_id else {}), **more}
@@ -103,5 +105,5 @@ class SparkPostList:
 CARRY_ON = Answer(299)
 
 
-def _no(status: int, said: str) -> Answer:
-    return Answer(status, {"errors": [{"message": said}]})
+def _error(status: int, message: str) -> Answer:
+    return Answer(status, {"errors": [{"message": message}]})

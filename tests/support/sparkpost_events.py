@@ -50,7 +50,7 @@ def event(type: str, message: Message | None = None, at: int = 0, recipient: str
         fields: further ones.
     """
     metadata = {MESSAGE_KEY: message.id.hex, "order": "17"} if message else {}
-    told = {
+    defaults = {
         "type": type,
         "event_id": str(random.getrandbits(60)),
         "timestamp": str(START + at),
@@ -59,10 +59,10 @@ def event(type: str, message: Message | None = None, at: int = 0, recipient: str
         "message_id": "000443ee14578172be22",
         "ip_address": "198.51.100.7",
     }
-    return {"msys": {_CLASSES.get(type, "message_event"): told | fields}}
+    return {"msys": {_CLASSES.get(type, "message_event"): defaults | fields}}
 
 
-def posted(*events: dict[str, Any]) -> bytes:
+def batch_body(*events: dict[str, Any]) -> bytes:
     """A batch."""
     return json.dumps(events).encode()
 
@@ -74,15 +74,15 @@ def moment(at: int) -> datetime:
 
 def history(messages: Sequence[Message], draw: random.Random) -> list[dict[str, Any]]:
     """What happened to these messages, in order, with a story for each of their recipients."""
-    told = []
+    events = []
     for message in messages:
         for recipient in message.recipients:
             for step, (type, fields) in enumerate(draw.choice(STORIES)):
                 # Some happen in the same second.
                 at = draw.randrange(0, 1000) + step * draw.choice((0, 1, 5000))
                 key = str(uuid.UUID(int=draw.getrandbits(128)))
-                told.append((at, event(type, message, at, recipient, event_id=key, **fields)))
-    return [one for _, one in sorted(told, key=lambda pair: pair[0])]
+                events.append((at, event(type, message, at, recipient, event_id=key, **fields)))
+    return [one for _, one in sorted(events, key=lambda pair: pair[0])]
 
 
 def shuffled(events: Sequence[dict[str, Any]], draw: random.Random, repeats: float = 0.2) -> list[dict[str, Any]]:
@@ -98,13 +98,13 @@ def end_state() -> dict[str, Any]:
         "message_id", "recipient", "arrival", "arrival_at", "arrival_key", "detail", "bounce_class", "bounce_category",
         "opened_at", "clicked_at", "unsubscribed_at", "complained_at",
     )  # fmt: skip
-    told = Event.objects.exclude(key=None).order_by("key")
-    listed = Suppression.objects.order_by("address", "scope", "list_id")
+    events = Event.objects.exclude(key=None).order_by("key")
+    suppressions = Suppression.objects.order_by("address", "scope", "list_id")
     return {
         "statuses": list(statuses),
-        "events": list(told.values_list("key", "message_id", "type", "at", "recipient", "detail", "bounce_class")),
+        "events": list(events.values_list("key", "message_id", "type", "at", "recipient", "detail", "bounce_class")),
         "messages": list(Message.objects.order_by("id").values_list("id", "delivery", "state")),
-        "suppressions": list(listed.values_list("address", "scope", "list_id", "source", "reason", "created_at")),
+        "suppressions": list(suppressions.values_list("address", "scope", "list_id", "source", "reason", "created_at")),
     }
 
 

@@ -26,10 +26,10 @@ _HELD_SECONDS = 0.01
 
 def turns(until: float) -> list[float]:
     """Hand over mail as fast as allowed. Returns when each was."""
-    pace = throttling.pace_for("")
+    rate_limiter = throttling.rate_limiter_for("")
     times = []
     while time.monotonic() < until:
-        wait = pace.wait_for_turn().total_seconds()
+        wait = rate_limiter.acquire().total_seconds()
         if wait:
             time.sleep(wait)
         else:

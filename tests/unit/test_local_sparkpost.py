@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from congressy_mailer.testing.local_sparkpost.events import Accepted, written
+from congressy_mailer.testing.local_sparkpost.events import AcceptedMail, event_batch
 from congressy_mailer.testing.local_sparkpost.fates import fate
-from congressy_mailer.testing.local_sparkpost.generation import generated
-from congressy_mailer.testing.local_sparkpost.substitution import SubstitutionError, substituted
+from congressy_mailer.testing.local_sparkpost.generation import generate
+from congressy_mailer.testing.local_sparkpost.msys_header import BadHeader, copies_of, split_header
+from congressy_mailer.testing.local_sparkpost.substitution import SubstitutionError, substitute
 from congressy_mailer.testing.local_sparkpost.suppression_list import COMPLIANCE, ListError, Search, SuppressionList
-from congressy_mailer.testing.local_sparkpost.told import BadHeader, copies_of, take_off
 
 MAIL = b"Subject: Oi\r\n\r\nX-MSYS-API: this is text\r\n"
 values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))
@@ -30,17 +30,17 @@ class TestHeader:
         )
         headers = [b"Subject: Oi\r\n", b"From: a@b.example\r\n"]
         content = b"".join([*headers[:where], header, *headers[where:]])
-        told, left = take_off(content + b"\r\nX-MSYS-API: this is text\r\n")
-        assert told == {"metadata": metadata}
-        assert left == b"".join(headers) + b"\r\nX-MSYS-API: this is text\r\n"
+        keys, rest = split_header(content + b"\r\nX-MSYS-API: this is text\r\n")
+        assert keys == {"metadata": metadata}
+        assert rest == b"".join(headers) + b"\r\nX-MSYS-API: this is text\r\n"
 
     def test_a_mail_without_it_goes_on_as_it_is(self) -> None:
-        assert take_off(MAIL) == ({}, MAIL)
+        assert split_header(MAIL) == ({}, MAIL)
 
     @pytest.mark.parametrize("fold", ["\r\n ", "\r\n\t", "\r\n    "])
     def test_a_fold_inside_a_text_reads_as_one_space(self, fold: str) -> None:
-        told, _ = take_off(f'X-MSYS-API: {{"campaign_id": "a{fold}b"}}\r\n\r\n'.encode())
-        assert told["campaign_id"] == "a b"
+        keys, _ = split_header(f'X-MSYS-API: {{"campaign_id": "a{fold}b"}}\r\n\r\n'.encode())
+        assert keys["campaign_id"] == "a b"
 
     @pytest.mark.parametrize(
         ("value", "reply"),
@@ -54,18 +54,18 @@ class TestHeader:
     )
     def test_what_breaks_a_limit_is_refused_in_sparkposts_words(self, value: str, reply: str) -> None:
         with pytest.raises(BadHeader) as refused:
-            take_off(f"X-MSYS-API: {value}\r\n\r\n".encode())
+            split_header(f"X-MSYS-API: {value}\r\n\r\n".encode())
         assert str(refused.value) == reply
 
     @given(st.binary())
     def test_no_bytes_break_it(self, content: bytes) -> None:
         with suppress(BadHeader):
-            _, left = take_off(b"X-MSYS-API: " + content)
-            assert len(left) <= len(content)
+            _, rest = split_header(b"X-MSYS-API: " + content)
+            assert len(rest) <= len(content)
 
     def test_copies_are_addresses_with_or_without_a_name(self) -> None:
-        told = {"cc": ["a@x.example"], "archive": [{"email": "b@x.example", "name": "B"}]}
-        assert copies_of(told) == [("a@x.example", "cc"), ("b@x.example", "archive")]
+        keys = {"cc": ["a@x.example"], "archive": [{"email": "b@x.example", "name": "B"}]}
+        assert copies_of(keys) == [("a@x.example", "cc"), ("b@x.example", "archive")]
 
 
 class TestSubstitution:
@@ -84,23 +84,23 @@ class TestSubstitution:
     )
     def test_places(self, template: str, text: str, in_html: str) -> None:
         data = {"who": "<Zé>", "order": {"items": ["a", "b"]}, "number": 7}
-        assert substituted(template, data) == text
-        assert substituted(template, data, in_html=True) == in_html
+        assert substitute(template, data) == text
+        assert substitute(template, data, in_html=True) == in_html
 
     @pytest.mark.parametrize("template", ["{{ if who }}", "{{ }}", "{{ a b }}", "{{ who | upper }}", "{{ 1 + 1 }}"])
     def test_what_is_no_name_is_an_error(self, template: str) -> None:
         with pytest.raises(SubstitutionError):
-            substituted(template, {"who": "x"})
+            substitute(template, {"who": "x"})
 
     @given(value=st.text(), around=st.text(alphabet="ab <>&\n"))
     def test_a_value_arrives_whole_and_is_not_substituted_again(self, value: str, around: str) -> None:
-        assert substituted(f"{around}{{{{{{ v }}}}}}{around}", {"v": value}, in_html=True) == around + value + around
+        assert substitute(f"{around}{{{{{{ v }}}}}}{around}", {"v": value}, in_html=True) == around + value + around
 
 
 class TestGeneration:
     def test_a_ready_mail_without_places_goes_out_as_it_came(self) -> None:
         content = "Subject: Oi\r\nContent-Type: text/html\r\n\r\n<p>{ x }</p>\n..\r\n"
-        assert generated({"email_rfc822": content}, {}) == content.replace("</p>\n", "</p>\r\n").encode()
+        assert generate({"email_rfc822": content}, {}) == content.replace("</p>\n", "</p>\r\n").encode()
 
     def test_only_headers_at_the_top_and_the_first_texts_are_substituted(self) -> None:
         content = (
@@ -109,7 +109,7 @@ class TestGeneration:
             "--x\r\nContent-Type: text/html\r\n\r\nsecond {{ who }}\r\n"
             "--x\r\nContent-Type: text/plain\r\nContent-Disposition: attachment\r\n\r\nfile {{ who }}\r\n--x--\r\n"
         )
-        made = generated({"email_rfc822": content}, {"who": "<Z>"}).decode()
+        made = generate({"email_rfc822": content}, {"who": "<Z>"}).decode()
         assert "Subject: <Z>" in made
         assert "X-Inner: {{ who }}" in made
         assert "second {{ who }}" in made
@@ -126,7 +126,7 @@ class TestGeneration:
     )
     def test_what_cannot_be_made_is_said(self, content: dict[str, Any]) -> None:
         with pytest.raises(SubstitutionError):
-            generated(content, {"address": {"email": "b@x.example"}})
+            generate(content, {"address": {"email": "b@x.example"}})
 
 
 class TestList:
@@ -232,14 +232,16 @@ class TestFates:
         assert not any("click" in types_of(f"{n}@x.example", link="") for n in range(50))
 
     def test_events_have_texts_for_numbers_and_come_one_after_the_other(self) -> None:
-        mail = Accepted(
+        mail = AcceptedMail(
             recipient="Delay-2@X.example", message_id="1", transmission_id="2", received_by="smtp",
             sender="a@b.example", subject="x", size=10, metadata={"a": 1},
         )  # fmt: skip
         happenings = fate(mail.recipient, opens=False, clicks=False, link="")
 
         def write() -> list[dict[str, Any]]:
-            return [one["msys"]["message_event"] for one in written(mail, happenings, now=100, chance=random.Random(1))]
+            return [
+                one["msys"]["message_event"] for one in event_batch(mail, happenings, now=100, rng=random.Random(1))
+            ]
 
         events = write()
         assert [event["timestamp"] for event in events] == ["98", "99", "100"]

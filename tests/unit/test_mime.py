@@ -23,26 +23,26 @@ from congressy_mailer.delivery.composing import compose
 from congressy_mailer.exceptions import ContentError, MailerError
 from congressy_mailer.mime import attachments as attachments_module
 from congressy_mailer.mime.addresses import bare_address, check_header_text, normalise_address, normalise_headers
-from congressy_mailer.mime.attachments import Attachment, ReadAttachment, read_attachments
+from congressy_mailer.mime.attachments import Attachment, LoadedAttachment, read_attachments
 from congressy_mailer.mime.headers import address_field
 from congressy_mailer.mime.outgoing import OutgoingMail
-from congressy_mailer.mime.writer import Rendered
+from congressy_mailer.mime.writer import MailContent
 from congressy_mailer.models import Message
 from congressy_mailer.transports import envelope
-from congressy_mailer.transports.base import Composed
+from congressy_mailer.transports.base import ComposedMail
 
 CONGRESSY = "Congressy Eventos <mail@congressy.net>"
 JOAO = "João da Silva <joao@example.com>"
-CONFIRMED = Rendered("Inscrição confirmada", "Olá, João!\n", "<p>Olá, <b>João</b>!</p>\n")
-BOLETO = ReadAttachment("boleto.pdf", b"%PDF", "application/pdf", "")
-LOGO = ReadAttachment("logo.png", bytes(range(256)), "image/png", "logo")
+CONFIRMED = MailContent("Inscrição confirmada", "Olá, João!\n", "<p>Olá, <b>João</b>!</p>\n")
+BOLETO = LoadedAttachment("boleto.pdf", b"%PDF", "application/pdf", "")
+LOGO = LoadedAttachment("logo.png", bytes(range(256)), "image/png", "logo")
 UNSUBSCRIBE = "<https://congressy.com/sair?" + "x" * 100 + ">"
 
 _ADDRESS_FIELDS = {"from", "to", "cc", "reply-to"}
 
 
 def mail_of(
-    rendered: Rendered = CONFIRMED, attachments: Sequence[ReadAttachment] = (), /, **fields: Any
+    rendered: MailContent = CONFIRMED, attachments: Sequence[LoadedAttachment] = (), /, **fields: Any
 ) -> OutgoingMail:
     now = timezone.now()
     values = {"from_email": CONGRESSY, "to": [JOAO], "message_id": "<1@congressy.net>", **fields}
@@ -51,7 +51,7 @@ def mail_of(
 
 def on_the_wire(mail: OutgoingMail) -> bytes:
     """What a server takes for the content (RFC 5321 §4.5.2)."""
-    content = envelope.address(Composed(uuid4(), mail)).write_out(eight_bit=True)
+    content = envelope.envelope_for(ComposedMail(uuid4(), mail)).write_out(eight_bit=True)
     assert content.endswith(b"\r\n.\r\n")
     return (b"\r\n" + content[:-3]).replace(b"\r\n.", b"\r\n")[2:]
 
@@ -226,11 +226,11 @@ def test_what_is_written_at_once_is_what_django_writes(
     people: list[str],
     reply_to: list[str],
     headers: dict[str, str],
-    files: list[ReadAttachment],
+    files: list[LoadedAttachment],
 ) -> None:
     fields = {"from_email": from_email, "to": people[:3], "cc": people[3:5], "bcc": people[5:], "reply_to": reply_to}
     try:
-        mail = mail_of(Rendered(subject, text, html), files, headers=headers, **fields)
+        mail = mail_of(MailContent(subject, text, html), files, headers=headers, **fields)
     except ContentError:
         return
     if mail.wire is not None:
@@ -245,10 +245,10 @@ def test_what_is_written_at_once_is_what_django_writes(
     ("rendered", "files", "fields"),
     [
         (CONFIRMED, [], {}),
-        (Rendered("Your ticket", "Hello\n", ""), [], {"to": ["eva@example.com"]}),
-        (Rendered("Ação " * 40 + "!", "Olá" * 2000, "<p>" + "é" * 2000), [], {}),
-        (Rendered("Word " * 40 + "!", "x" * 998, "x" * 999), [], {}),
-        (Rendered("招待状", "招待状\n" * 100, "<p>招待状</p>"), [], {"to": ["山田 <yamada@example.jp>"]}),
+        (MailContent("Your ticket", "Hello\n", ""), [], {"to": ["eva@example.com"]}),
+        (MailContent("Ação " * 40 + "!", "Olá" * 2000, "<p>" + "é" * 2000), [], {}),
+        (MailContent("Word " * 40 + "!", "x" * 998, "x" * 999), [], {}),
+        (MailContent("招待状", "招待状\n" * 100, "<p>招待状</p>"), [], {"to": ["山田 <yamada@example.jp>"]}),
         (CONFIRMED, [], {"from_email": "Inscrições Congressy <mail@congressy.net>"}),
         (CONFIRMED, [], {"to": ['"Silva, João" <joao@example.com>', '"Eva (CEO) \\"E\\"" <eva@example.com>', JOAO]}),
         (CONFIRMED, [], {"to": ["Zé <ze@são-paulo.example>"], "cc": [f"Ana <a{n}@example.com>" for n in range(99)]}),
@@ -257,13 +257,13 @@ def test_what_is_written_at_once_is_what_django_writes(
         (CONFIRMED, [], {"headers": {"List-Unsubscribe": UNSUBSCRIBE, "X-Campanha": "Verão", "Precedence": "bulk"}}),
         (CONFIRMED, [], {"headers": {"message-id": "<2@congressy.net>"}}),
         (CONFIRMED, [BOLETO], {}),
-        (Rendered("Boleto", "Em anexo.", ""), [BOLETO, ReadAttachment("inscrição nº 1.pdf", b"", "a/b", "")], {}),
-        (CONFIRMED, [LOGO, ReadAttachment("漢" * 255, b"x" * 200, "text/plain; charset=iso-8859-1", "")], {}),
-        (CONFIRMED, [ReadAttachment("i.ics", "ção".encode(), "text/calendar; method=REQUEST", "")], {}),
+        (MailContent("Boleto", "Em anexo.", ""), [BOLETO, LoadedAttachment("inscrição nº 1.pdf", b"", "a/b", "")], {}),
+        (CONFIRMED, [LOGO, LoadedAttachment("漢" * 255, b"x" * 200, "text/plain; charset=iso-8859-1", "")], {}),
+        (CONFIRMED, [LoadedAttachment("i.ics", "ção".encode(), "text/calendar; method=REQUEST", "")], {}),
     ],
 )  # fmt: skip
 def test_common_mails_are_written_at_once(
-    monkeypatch: pytest.MonkeyPatch, rendered: Rendered, files: list[ReadAttachment], fields: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, rendered: MailContent, files: list[LoadedAttachment], fields: dict[str, Any]
 ) -> None:
     mail = mail_of(rendered, files, **fields)
     with monkeypatch.context() as patch:
@@ -276,10 +276,10 @@ def test_common_mails_are_written_at_once(
 @pytest.mark.parametrize(
     ("rendered", "fields"),
     [
-        (Rendered("Olá", "", "<p>Olá</p>"), {}),
-        (Rendered("", "Olá", ""), {}),
-        (Rendered("two  spaces", "Olá", ""), {}),
-        (Rendered(" Olá ", "Olá", ""), {}),
+        (MailContent("Olá", "", "<p>Olá</p>"), {}),
+        (MailContent("", "Olá", ""), {}),
+        (MailContent("two  spaces", "Olá", ""), {}),
+        (MailContent(" Olá ", "Olá", ""), {}),
         (CONFIRMED, {"to": ['"a b"@example.com']}),
         (CONFIRMED, {"to": ["=?utf-8?q?a?= <eva@example.com>"]}),
         (CONFIRMED, {"headers": {"Sender": "Zé <ze@example.com>"}}),
@@ -287,7 +287,7 @@ def test_common_mails_are_written_at_once(
         (CONFIRMED, {"headers": {"X" * 30: "ç"}}),
     ],
 )
-def test_django_writes_what_could_be_read_in_two_ways(rendered: Rendered, fields: dict[str, Any]) -> None:
+def test_django_writes_what_could_be_read_in_two_ways(rendered: MailContent, fields: dict[str, Any]) -> None:
     mail = mail_of(rendered, **fields)
     assert mail.wire is None
     content = parsed(on_the_wire(mail))
@@ -297,11 +297,11 @@ def test_django_writes_what_could_be_read_in_two_ways(rendered: Rendered, fields
 
 @pytest.mark.parametrize("subject", ["=?utf-8?q?Ol=C3=A1?=", "Ol=?", "é =?utf-8?q?x?= "[:-1]])
 def test_a_subject_that_looks_encoded_comes_back_as_it_is(subject: str) -> None:
-    mail = mail_of(Rendered(subject, "Olá", ""))
+    mail = mail_of(MailContent(subject, "Olá", ""))
     assert mail.wire is not None
     assert parsed(on_the_wire(mail))["Subject"] == subject
     # The same where Django writes it, because of something else.
-    mail = mail_of(Rendered(subject, "Olá", ""), headers={"Date": "yesterday"})
+    mail = mail_of(MailContent(subject, "Olá", ""), headers={"Date": "yesterday"})
     assert mail.wire is None
     assert parsed(on_the_wire(mail))["Subject"] == subject
 
@@ -345,21 +345,21 @@ def test_no_line_break_gets_into_a_header(subject: str, fields: dict[str, Any], 
         return [broken(one) for one in value] if isinstance(value, list) else value.replace("\r\n", break_)
 
     with pytest.raises(ContentError):
-        mail_of(Rendered(broken(subject), "Olá", ""), **broken(fields))
+        mail_of(MailContent(broken(subject), "Olá", ""), **broken(fields))
 
 
 @pytest.mark.parametrize(
     "attachment",
     [
-        ReadAttachment(_INJECTION, b"", "text/plain", ""),
-        ReadAttachment(f"é{_INJECTION}", b"", "text/plain", ""),
-        ReadAttachment("a", b"", f"text/plain; a={_INJECTION}", ""),
-        ReadAttachment("a", b"", "message/rfc822", ""),
-        ReadAttachment("a", b"", "text/plain", _INJECTION),
-        ReadAttachment("a\ud800", b"", "text/plain", ""),
+        LoadedAttachment(_INJECTION, b"", "text/plain", ""),
+        LoadedAttachment(f"é{_INJECTION}", b"", "text/plain", ""),
+        LoadedAttachment("a", b"", f"text/plain; a={_INJECTION}", ""),
+        LoadedAttachment("a", b"", "message/rfc822", ""),
+        LoadedAttachment("a", b"", "text/plain", _INJECTION),
+        LoadedAttachment("a\ud800", b"", "text/plain", ""),
     ],
 )
-def test_an_attachment_that_was_never_checked_is_not_written_at_once(attachment: ReadAttachment) -> None:
+def test_an_attachment_that_was_never_checked_is_not_written_at_once(attachment: LoadedAttachment) -> None:
     try:
         mail = mail_of(CONFIRMED, [attachment])
     except ContentError:
@@ -368,9 +368,9 @@ def test_an_attachment_that_was_never_checked_is_not_written_at_once(attachment:
 
 
 @pytest.mark.parametrize(
-    "rendered", [Rendered("\ud800", "a", ""), Rendered("a", "\ud800", ""), Rendered("a", "a", "\ud800")]
+    "rendered", [MailContent("\ud800", "a", ""), MailContent("a", "\ud800", ""), MailContent("a", "a", "\ud800")]
 )
-def test_what_has_no_form_is_an_error_at_once(rendered: Rendered) -> None:
+def test_what_has_no_form_is_an_error_at_once(rendered: MailContent) -> None:
     with pytest.raises(ContentError, match="cannot be composed: Unicode"):
         mail_of(rendered)
 
@@ -379,7 +379,7 @@ def test_an_attachment_of_many_mails_is_encoded_once(monkeypatch: pytest.MonkeyP
     encoded = []
     encode = attachments_module.base64_lines
     monkeypatch.setattr(attachments_module, "base64_lines", lambda content: encoded.append(content) or encode(content))
-    shared = ReadAttachment("programa.pdf", b"%PDF" * 100, "application/pdf", "")
+    shared = LoadedAttachment("programa.pdf", b"%PDF" * 100, "application/pdf", "")
     for mail in (mail_of(CONFIRMED, [shared]), mail_of(CONFIRMED, [shared])):
         (part,) = parsed(on_the_wire(mail)).iter_attachments()
         assert part.get_content() == shared.content
@@ -390,7 +390,7 @@ def test_encoded_words_are_short_and_whole() -> None:
     """RFC 2047 §2 and §5: at most 75 octets, 76 in their line, and each with all of its characters."""
     name = "Associação Brasileira de Educação Médica Continuada 😀" * 3
     mail = mail_of(
-        Rendered("Inscrição 😀 " * 30 + "!", "x", ""), to=[f"{name} <a@example.com>"], headers={"X-A": "ç" * 300}
+        MailContent("Inscrição 😀 " * 30 + "!", "x", ""), to=[f"{name} <a@example.com>"], headers={"X-A": "ç" * 300}
     )
     assert mail.wire is not None
     lines = mail.wire.decode().split("\r\n")
@@ -412,7 +412,7 @@ def test_a_long_word_is_left_as_it_is() -> None:
 def test_nobody_knows_a_boundary_before() -> None:
     first, second = (re.findall(rb'boundary="([^"]+)"', mail_of(CONFIRMED, [LOGO]).wire or b"") for _ in range(2))
     assert len({*first, *second}) == 4
-    said = mail_of(Rendered("Boundary", f"--{first[0].decode()}--\n", "<p>Olá</p>"))
+    said = mail_of(MailContent("Boundary", f"--{first[0].decode()}--\n", "<p>Olá</p>"))
     assert_as_django_writes_it(said)
 
 

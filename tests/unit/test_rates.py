@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from congressy_mailer.conf.validation import parse_rate
 from congressy_mailer.throttling.rates import (
     HALVING_INTERVAL,
-    SLOWEST,
+    MINIMUM_RATE,
     SlowDown,
-    batch,
-    burst,
+    burst_size,
     measured_rate,
+    next_slow_down,
+    permits_to_take,
     rate_in_force,
-    slowed,
 )
 
 rates = st.floats(0.001, 100_000)
@@ -57,17 +57,17 @@ def test_any_text_is_a_rate_above_zero_or_an_error(text: str) -> None:
 
 
 def test_a_complaint_halves_the_limit_or_what_was_sent() -> None:
-    assert slowed(None, 7, limit=100, measured=100) == SlowDown(7, 7, 50, 100)
-    assert slowed(None, 7, limit=None, measured=100) == SlowDown(7, 7, 50, 200)
+    assert next_slow_down(None, 7, limit=100, recent_rate=100) == SlowDown(7, 7, 50, 100)
+    assert next_slow_down(None, 7, limit=None, recent_rate=100) == SlowDown(7, 7, 50, 200)
     # Little sent says little of what may be sent.
-    assert slowed(None, 7, limit=100, measured=3) == SlowDown(7, 7, 50, 100)
+    assert next_slow_down(None, 7, limit=100, recent_rate=3) == SlowDown(7, 7, 50, 100)
 
 
 def test_further_complaints_halve_it_further_once_a_second() -> None:
-    first = slowed(None, 0, limit=100, measured=100)
+    first = next_slow_down(None, 0, limit=100, recent_rate=100)
     assert first is not None
-    assert slowed(first, 0.9, limit=100, measured=100) == first
-    second = slowed(first, 1.0, limit=100, measured=100)
+    assert next_slow_down(first, 0.9, limit=100, recent_rate=100) == first
+    second = next_slow_down(first, 1.0, limit=100, recent_rate=100)
     assert second is not None
     assert second.rate == pytest.approx(25, rel=0.01)
     assert (second.began_at, second.ends_at_rate) == (0, 100)
@@ -83,39 +83,39 @@ def test_it_recovers_a_tenth_in_ten_seconds_until_it_is_over() -> None:
     assert rate_in_force(None, slow_down, 73) is None
 
 
-@given(current=st.none() | slow_downs, later=spans, limit=limits, measured=st.floats(0, 100_000))
+@given(current=st.none() | slow_downs, later=spans, limit=limits, recent_rate=st.floats(0, 100_000))
 def test_a_complaint_never_makes_it_faster_nor_stops_it(
-    current: SlowDown | None, later: float, limit: float | None, measured: float
+    current: SlowDown | None, later: float, limit: float | None, recent_rate: float
 ) -> None:
     now = later if current is None else current.halved_at + later
     before = rate_in_force(limit, current, now)
-    after = slowed(current, now, limit=limit, measured=measured)
+    after = next_slow_down(current, now, limit=limit, recent_rate=recent_rate)
     rate = rate_in_force(limit, after, now)
     if rate is None:
         # Nothing is known to be too fast.
         assert before is None
         return
     assert rate > 0
-    assert before is None or rate <= before * (1 + 1e-9) or rate == pytest.approx(SLOWEST)
+    assert before is None or rate <= before * (1 + 1e-9) or rate == pytest.approx(MINIMUM_RATE)
     if after is not None and after != current:
         assert after.halved_at == now
-        assert after.rate >= min(SLOWEST, after.ends_at_rate)
+        assert after.rate >= min(MINIMUM_RATE, after.ends_at_rate)
         assert not after.is_over(now)
 
 
-@given(measured=st.floats(0, 100_000), limit=limits, gaps=st.lists(st.floats(0, 3), max_size=40))
+@given(recent_rate=st.floats(0, 100_000), limit=limits, gaps=st.lists(st.floats(0, 3), max_size=40))
 def test_however_many_complaints_it_is_halved_at_most_once_a_second(
-    measured: float, limit: float | None, gaps: list[float]
+    recent_rate: float, limit: float | None, gaps: list[float]
 ) -> None:
-    now, slow_down, halved = 0.0, slowed(None, 0, limit=limit, measured=measured), 1
+    now, slow_down, halved = 0.0, next_slow_down(None, 0, limit=limit, recent_rate=recent_rate), 1
     for gap in gaps:
         now += gap
-        after = slowed(slow_down, now, limit=limit, measured=measured)
+        after = next_slow_down(slow_down, now, limit=limit, recent_rate=recent_rate)
         halved += after != slow_down
         slow_down = after
     assert halved <= now / HALVING_INTERVAL + 1
     if slow_down is not None:
-        assert slow_down.rate >= min(SLOWEST, slow_down.ends_at_rate)
+        assert slow_down.rate >= min(MINIMUM_RATE, slow_down.ends_at_rate)
 
 
 @given(slow_down=slow_downs, first=spans, second=spans)
@@ -149,8 +149,8 @@ def test_another_text_is_no_slow_down(text: str) -> None:
 
 @given(rate=rates, taken=st.integers(1, 10_000), lasted=st.floats(0, 100))
 def test_permits_are_taken_for_a_short_time_ahead(rate: float, taken: int, lasted: float) -> None:
-    most = burst(rate)
-    count = batch(rate, taken, lasted)
+    most = burst_size(rate)
+    count = permits_to_take(rate, taken, lasted)
     assert 1 <= count <= most
     assert most == 1 or most <= rate * 0.04
     assert count == 1 or count <= rate * 0.02
@@ -159,11 +159,11 @@ def test_permits_are_taken_for_a_short_time_ahead(rate: float, taken: int, laste
 
 def test_a_process_takes_as_many_as_it_uses() -> None:
     # Forty milliseconds for each mail: one permit at a time, however high the limit is.
-    assert batch(1000, 1, 0.04) == 1
-    assert batch(1000, 20, 0.8) == 1
+    assert permits_to_take(1000, 1, 0.04) == 1
+    assert permits_to_take(1000, 20, 0.8) == 1
     # Two hundred a second: four in a fiftieth of a second.
-    assert batch(1000, 4, 0.02) == 4
-    assert batch(1000, 2, 0.01) == 4
+    assert permits_to_take(1000, 4, 0.02) == 4
+    assert permits_to_take(1000, 2, 0.01) == 4
 
 
 def test_what_was_measured_is_the_more_of_this_span_and_the_last() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from congressy_mailer.outbox.backoff import FLOOR, delay
-from congressy_mailer.replies import Reply, Stage, Verdict, classify, says_too_fast
+from congressy_mailer.replies import Reply, Stage, Verdict, asks_to_slow_down, classify
 
 
 @pytest.mark.parametrize(
@@ -131,15 +131,15 @@ NOT_TOO_FAST = [
 
 @pytest.mark.parametrize(("code", "text"), TOO_FAST)
 def test_a_server_that_finds_it_too_fast_is_understood(code: int, text: str) -> None:
-    assert says_too_fast(Reply(code, text))
+    assert asks_to_slow_down(Reply(code, text))
     assert classify(code, text, Stage.MAIL) is Verdict.DEFERRED
 
 
 @pytest.mark.parametrize(("code", "text"), NOT_TOO_FAST)
 def test_other_temporary_refusals_are_no_reason_to_slow_down(code: int | None, text: str) -> None:
-    assert not says_too_fast(Reply(code, text))
+    assert not asks_to_slow_down(Reply(code, text))
 
 
 @given(code=st.none() | st.integers(0, 999), text=st.text())
 def test_only_what_is_temporary_is_too_fast(code: int | None, text: str) -> None:
-    assert not says_too_fast(Reply(code, text)) or (code is not None and 400 <= code < 500)
+    assert not asks_to_slow_down(Reply(code, text)) or (code is not None and 400 <= code < 500)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from congressy_mailer.replies import Reply
-from congressy_mailer.transports.smtp.replies import NotAReply, ReplyParser
+from congressy_mailer.transports.smtp.replies import InvalidReply, ReplyParser
 
 
 def replies_in(*pieces: bytes) -> list[Reply]:
@@ -61,5 +61,5 @@ def test_pieces_do_not_matter(texts: list[bytes], data: st.DataObject) -> None:
     ],
 )
 def test_what_is_no_reply(said: bytes) -> None:
-    with pytest.raises(NotAReply):
+    with pytest.raises(InvalidReply):
         replies_in(said)

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from ... import outbox, suppressions
 from ...health import check_health
 from .. import bulk_send, suppression_list, webhooks
-from ..console import INTERRUPTED
+from ..console import EXIT_INTERRUPTED
 
 
 class Command(BaseCommand):
@@ -37,15 +37,17 @@ class Command(BaseCommand):
         commands.add_parser(
             "purge", help=_("Drop at once what is older than KEEP_CONTENT and KEEP_MESSAGES. The workers do it hourly.")
         )
-        bulk = _("Send a mail to each address in a spreadsheet. The columns are the variables of the template.")
-        bulk_send.add_arguments(commands.add_parser("send-bulk", help=bulk, description=bulk))
+        bulk_help = _("Send a mail to each address in a spreadsheet. The columns are the variables of the template.")
+        bulk_send.add_arguments(commands.add_parser("send-bulk", help=bulk_help, description=bulk_help))
         sparkpost = commands.add_parser("sparkpost", help=_("What SparkPost is to do for the mail."))
         parts = sparkpost.add_subparsers(dest="part", required=True, title=_("commands"))
-        webhook = _("The webhook that SparkPost posts its events to: create, list, update, test, delete.")
-        webhooks.add_arguments(parts.add_parser("webhook", help=webhook, description=webhook))
+        webhook_help = _("The webhook that SparkPost posts its events to: create, list, update, test, delete.")
+        webhooks.add_arguments(parts.add_parser("webhook", help=webhook_help, description=webhook_help))
 
-        listed = _("Look after the suppression list: the addresses that get no mail.")
-        suppression_list.add_arguments(commands.add_parser("suppressions", help=listed, description=listed))
+        suppressions_help = _("Look after the suppression list: the addresses that get no mail.")
+        suppression_list.add_arguments(
+            commands.add_parser("suppressions", help=suppressions_help, description=suppressions_help)
+        )
 
     def handle(self, *args: Any, command: str, **options: Any) -> None:
         try:
@@ -60,7 +62,7 @@ class Command(BaseCommand):
             else:
                 self._purge()
         except KeyboardInterrupt:
-            raise SystemExit(INTERRUPTED) from None
+            raise SystemExit(EXIT_INTERRUPTED) from None
         except DatabaseError as error:
             raise CommandError(_("The database cannot be asked: %(error)s") % {"error": error}) from error
 
@@ -71,8 +73,8 @@ class Command(BaseCommand):
         if not health.ok:
             raise CommandError("\n".join(health.problems))
         if not as_json:
-            told = {"moment": f"{health.last_sweep:%Y-%m-%d %H:%M:%S %Z}"}
-            self.stdout.write(self.style.SUCCESS(_("Mail is moving. Last sweep: %(moment)s.") % told))
+            details = {"moment": f"{health.last_sweep:%Y-%m-%d %H:%M:%S %Z}"}
+            self.stdout.write(self.style.SUCCESS(_("Mail is moving. Last sweep: %(moment)s.") % details))
 
     def _purge(self) -> None:
         while outbox.purge() or suppressions.purge():

@@ -9,7 +9,7 @@ from .answers import Answer as ApiAnswer
 from .answers import Request as ApiRequest
 from .certificate import Certificate, make_certificate
 from .mailbox import Mailbox, ReceivedMail, count_copies, read_mailbox
-from .posting import Habits
+from .posting import PostingOptions
 from .replies import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, Raw, Script, Stage
 from .server import LocalSparkPost
 from .suppression_list import COMPLIANCE
@@ -25,7 +25,7 @@ __all__ = [
     "ApiRequest",
     "Certificate",
     "Exchange",
-    "Habits",
+    "PostingOptions",
     "LocalSparkPost",
     "Mailbox",
     "Raw",

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 
 from .lifetime import die_with_parent
-from .posting import Habits
+from .posting import PostingOptions
 from .whole import WholeSparkPost
 
 
@@ -40,9 +40,9 @@ def main() -> None:
         key=options.password,
         directory=options.directory,
         idle_seconds=options.idle_seconds,
-        habits=Habits(seed=options.seed),
+        posting=PostingOptions(seed=options.seed),
     ) as server:
-        told = {
+        connection = {
             "host": server.smtp.host,
             "port": server.smtp.port,
             "user": server.smtp.user,
@@ -50,7 +50,7 @@ def main() -> None:
             "api_host": server.api.address,
             "certificate": str(server.certificate.authority),
         }
-        print(json.dumps(told), flush=True)
+        print(json.dumps(connection), flush=True)
         stopping.wait()
 
 

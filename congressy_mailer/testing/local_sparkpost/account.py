@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from .events import Accepted, written
+from .events import AcceptedMail, event_batch
 from .fates import SUPPRESSED, Happening, fate
 from .posting import Poster
 from .suppression_list import TYPES, SuppressionList
@@ -43,31 +43,31 @@ class Account:
         self.poster = poster
         #: Every event so far, in the order in which it happened.
         self.events: list[dict[str, Any]] = []
-        self._chance = random.Random(seed)  # noqa: S311
+        self._rng = random.Random(seed)  # noqa: S311
         self._lock = threading.Lock()
 
-    def accept(self, mail: Accepted) -> None:
+    def accept(self, mail: AcceptedMail) -> None:
         """Let the world have a mail that was taken."""
-        self._happened(mail, [Happening("injection"), *self._fate(mail)])
+        self._record_events(mail, [Happening("injection"), *self._fate(mail)])
 
-    def generation_failed(self, mail: Accepted, reason: str) -> None:
+    def generation_failed(self, mail: AcceptedMail, reason: str) -> None:
         """Say that a mail could not be made from its template (article "Upcoming Breaking Changes to the
         Transmissions API": that is found out after the call)."""
-        self._happened(mail, [Happening("generation_failure", {"error_code": "554", "reason": reason})])
+        self._record_events(mail, [Happening("generation_failure", {"error_code": "554", "reason": reason})])
 
     def new_id(self) -> str:
         """An id as SparkPost gives transmissions."""
         with self._lock:
-            return str(self._chance.randrange(10**16, 10**17))
+            return str(self._rng.randrange(10**16, 10**17))
 
     def events_of(self, recipient: str) -> list[dict[str, Any]]:
         """What happened to the mails of one recipient, without the wrapping."""
         inside = [next(iter(event["msys"].values())) for event in self.events]
         return [event for event in inside if event["raw_rcpt_to"] == recipient]
 
-    def _fate(self, mail: Accepted) -> Sequence[Happening]:
+    def _fate(self, mail: AcceptedMail) -> Sequence[Happening]:
         type_ = TYPES[0] if mail.transactional else TYPES[1]
-        if not mail.options.get("skip_suppression") and self.suppression_list.has(mail.recipient, type_):
+        if not mail.options.get("skip_suppression") and self.suppression_list.suppresses(mail.recipient, type_):
             return [SUPPRESSED]
         return fate(
             mail.recipient,
@@ -76,15 +76,15 @@ class Account:
             link=mail.link,
         )
 
-    def _happened(self, mail: Accepted, happenings: Sequence[Happening]) -> None:
+    def _record_events(self, mail: AcceptedMail, happenings: Sequence[Happening]) -> None:
         with self._lock:
-            events = list(written(mail, happenings, now=int(time.time()), chance=self._chance))
+            events = list(event_batch(mail, happenings, now=int(time.time()), rng=self._rng))
             self.events += events
         for happening in happenings:
-            self._put_on_list(mail, happening)
+            self._update_list(mail, happening)
         self.poster.add(events)
 
-    def _put_on_list(self, mail: Accepted, happening: Happening) -> None:
+    def _update_list(self, mail: AcceptedMail, happening: Happening) -> None:
         if happening.type in ("bounce", "out_of_band") and happening.fields["bounce_class"] in _LISTED_CLASSES:
             self.suppression_list.add(mail.recipient, source="Bounce Rule", description=happening.fields["raw_reason"])
         elif happening.type in _LISTED_BY:

@@ -47,8 +47,8 @@ class ApiError(Exception):
 
     def __init__(self, status: int, message: str, code: str = "", description: str = "") -> None:
         super().__init__(message)
-        said = {"message": message, "code": code, "description": description}
-        self.answer = Answer(status, {"errors": [{key: value for key, value in said.items() if value}]})
+        error = {"message": message, "code": code, "description": description}
+        self.answer = Answer(status, {"errors": [{key: value for key, value in error.items() if value}]})
 
 
 #: Asked before anything else, in the server's thread: an answer, ``"hang up"``, or ``None`` to leave it to the rules.

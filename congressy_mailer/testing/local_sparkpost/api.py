@@ -103,7 +103,7 @@ class Api:
                     self.write(Answer(413, {"errors": [{"message": "Request Entity Too Large"}]}))
                     return
                 parts = urlsplit(self.path)
-                said = api._answer(
+                response = api._answer(
                     Request(
                         self.command,
                         parts.path.removeprefix(_BASE) if parts.path.startswith(f"{_BASE}/") else "",
@@ -112,8 +112,8 @@ class Api:
                         self.rfile.read(int(length)),
                     )
                 )
-                if isinstance(said, Answer):
-                    self.write(said)
+                if isinstance(response, Answer):
+                    self.write(response)
                 else:
                     self.close_connection = True
 

@@ -28,7 +28,7 @@ _LINK = re.compile(r"""<a\s[^>]*?href=["'](https?://[^"'\s]+)""", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accepted:
+class AcceptedMail:
     """A mail that SparkPost has taken for one recipient."""
 
     #: As it was given.
@@ -57,8 +57,8 @@ class Accepted:
         return self.options.get("transactional") is True
 
 
-def seen_in(message: Message) -> dict[str, Any]:
-    """What SparkPost sees in a mail: fields of :class:`Accepted`."""
+def content_fields(message: Message) -> dict[str, Any]:
+    """What SparkPost sees in a mail: fields of :class:`AcceptedMail`."""
     link = ""
     for part in message.walk():
         if part.get_content_type() == "text/html" and not link:
@@ -72,18 +72,18 @@ def seen_in(message: Message) -> dict[str, Any]:
     }
 
 
-def told_of(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What a mail's sender has told, over SMTP or HTTP: fields of :class:`Accepted`."""
+def key_fields(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """What a mail's sender has told, over SMTP or HTTP: fields of :class:`AcceptedMail`."""
     return {
-        "campaign": told.get("campaign_id") or "",
-        "tags": told.get("tags") or [],
-        "metadata": told.get("metadata") or {},
-        "options": told.get("options") or {},
+        "campaign": keys.get("campaign_id") or "",
+        "tags": keys.get("tags") or [],
+        "metadata": keys.get("metadata") or {},
+        "options": keys.get("options") or {},
     }
 
 
-def written(
-    mail: Accepted, happenings: Sequence[Happening], *, now: int, chance: random.Random
+def event_batch(
+    mail: AcceptedMail, happenings: Sequence[Happening], *, now: int, rng: random.Random
 ) -> Iterator[dict[str, Any]]:
     """The events of one mail.
 
@@ -92,7 +92,7 @@ def written(
         happenings: what happened to it, in order.
         now: Unix seconds. What takes minutes out there has happened just before, a second after the other, the last of
             it now.
-        chance: where ids come from; the same seed gives the same ones.
+        rng: where ids come from; the same seed gives the same ones.
     """
     first = now - len(happenings) + 1
     retries = 0
@@ -100,7 +100,7 @@ def written(
         retries += happening.type == "delay"
         event = {
             "type": happening.type,
-            "event_id": _event_id(chance),
+            "event_id": _event_id(rng),
             "timestamp": str(first + number),
             "rcpt_to": mail.recipient.lower(),
             "raw_rcpt_to": mail.recipient,
@@ -126,8 +126,8 @@ def written(
         yield {"msys": {CLASSES[happening.type]: event}}
 
 
-def _event_id(chance: random.Random) -> str:
+def _event_id(rng: random.Random) -> str:
     """A large integer, or a UUID: there are both."""
-    if chance.random() < 0.5:
-        return str(chance.randrange(10**16, 10**17))
-    return str(uuid.UUID(int=chance.getrandbits(128), version=4))
+    if rng.random() < 0.5:
+        return str(rng.randrange(10**16, 10**17))
+    return str(uuid.UUID(int=rng.getrandbits(128), version=4))

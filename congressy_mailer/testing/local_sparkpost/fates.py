@@ -80,10 +80,10 @@ def fate(recipient: str, *, opens: bool, clicks: bool, link: str) -> list[Happen
         return _FATES[name]
     delayed = _DELAYED.fullmatch(name)
     delays = [_DELAY] * min(int(delayed[1]), _LONGEST_DELAY) if delayed else []
-    return [*delays, _DELIVERY, *_reading(recipient, opens=opens, clicks=clicks, link=link)]
+    return [*delays, _DELIVERY, *_reader_events(recipient, opens=opens, clicks=clicks, link=link)]
 
 
-def _reading(recipient: str, *, opens: bool, clicks: bool, link: str) -> list[Happening]:
+def _reader_events(recipient: str, *, opens: bool, clicks: bool, link: str) -> list[Happening]:
     """By the address, not by chance: a run can be repeated."""
     kind = hashlib.sha256(recipient.lower().encode()).digest()[0]
     reader = {"user_agent": "Mozilla/5.0 (X11; Linux x86_64)", "geo_ip": {"country": "BR", "region": "GO"}}

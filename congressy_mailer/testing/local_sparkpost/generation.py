@@ -11,7 +11,7 @@ from email.message import EmailMessage, Message
 from email.utils import formataddr, formatdate, make_msgid
 from typing import Any
 
-from .substitution import SubstitutionError, substituted
+from .substitution import SubstitutionError, substitute
 
 _LONE_BREAK = re.compile(rb"\r\n|\r|\n")
 
@@ -27,7 +27,7 @@ def data_of(transmission: Mapping[str, Any], recipient: Mapping[str, Any]) -> di
     }
 
 
-def generated(content: Mapping[str, Any], data: Mapping[str, Any], *, in_bodies: bool = True) -> bytes:
+def generate(content: Mapping[str, Any], data: Mapping[str, Any], *, in_bodies: bool = True) -> bytes:
     """The mail as it goes out.
 
     Args:
@@ -65,7 +65,7 @@ def _substitute_headers(message: Message, data: Mapping[str, Any]) -> bool:
     changed = False
     for number, (name, value) in enumerate(headers):
         text = str(value)
-        new = substituted(text, data) if "{{" in text else text
+        new = substitute(text, data) if "{{" in text else text
         if new != text:
             headers[number] = (name, new if new.isascii() else Header(new, "utf-8").encode(linesep="\r\n"))
             changed = True
@@ -85,7 +85,7 @@ def _substitute_first(message: Message, subtype: str, data: Mapping[str, Any]) -
             if "{{" not in text:
                 return False
             del part["Content-Transfer-Encoding"]
-            part.set_payload(substituted(text, data, in_html=subtype == "html"), "utf-8")
+            part.set_payload(substitute(text, data, in_html=subtype == "html"), "utf-8")
             return True
     return False
 
@@ -96,21 +96,21 @@ def _from_parts(content: Mapping[str, Any], data: Mapping[str, Any], *, in_bodie
     message["From"] = _sender(content["from"], data)
     # A copy names the recipient whose copy it is.
     message["To"] = address.get("header_to") or formataddr((address.get("name", ""), address["email"]))
-    message["Subject"] = substituted(str(content["subject"]), data)
+    message["Subject"] = substitute(str(content["subject"]), data)
     if content.get("reply_to"):
-        message["Reply-To"] = substituted(str(content["reply_to"]), data)
+        message["Reply-To"] = substitute(str(content["reply_to"]), data)
     for name, value in (content.get("headers") or {}).items():
-        message[name] = substituted(str(value), data)
+        message[name] = substitute(str(value), data)
     if "Date" not in message:
         message["Date"] = formatdate()
     if "Message-ID" not in message:
         message["Message-ID"] = make_msgid(domain="sparkpost.example")
     if content.get("text"):
         text = str(content["text"])
-        message.set_content(substituted(text, data) if in_bodies else text)
+        message.set_content(substitute(text, data) if in_bodies else text)
     if content.get("html"):
         html = str(content["html"])
-        html = substituted(html, data, in_html=True) if in_bodies else html
+        html = substitute(html, data, in_html=True) if in_bodies else html
         add = message.add_alternative if content.get("text") else message.set_content
         add(html, subtype="html")
     for image in content.get("inline_images") or []:
@@ -120,14 +120,14 @@ def _from_parts(content: Mapping[str, Any], data: Mapping[str, Any], *, in_bodie
     return message.as_bytes()
 
 
-def _sender(given: Any, data: Mapping[str, Any]) -> str:
-    if isinstance(given, Mapping):
-        return formataddr((substituted(str(given.get("name", "")), data), substituted(str(given["email"]), data)))
-    return substituted(str(given), data)
+def _sender(value: Any, data: Mapping[str, Any]) -> str:
+    if isinstance(value, Mapping):
+        return formataddr((substitute(str(value.get("name", "")), data), substitute(str(value["email"]), data)))
+    return substitute(str(value), data)
 
 
-def _add_file(message: EmailMessage, given: Mapping[str, Any], **options: Any) -> None:
-    maintype, _, subtype = str(given["type"]).partition(";")[0].partition("/")
+def _add_file(message: EmailMessage, file: Mapping[str, Any], **options: Any) -> None:
+    maintype, _, subtype = str(file["type"]).partition(";")[0].partition("/")
     message.add_attachment(
-        b64decode(given["data"]), maintype=maintype, subtype=subtype, filename=str(given["name"]), **options
+        b64decode(file["data"]), maintype=maintype, subtype=subtype, filename=str(file["name"]), **options
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import email
 
 from .account import Account
-from .events import Accepted, seen_in, told_of
+from .events import AcceptedMail, content_fields, key_fields
 from .mailbox import Mailbox
-from .told import copies_of, take_off
+from .msys_header import copies_of, split_header
 
 
 def inject(
@@ -25,8 +25,8 @@ def inject(
     Raises:
         BadHeader: its ``X-MSYS-API`` is refused.
     """
-    told, content = take_off(content)
-    copies = copies_of(told)
+    keys, content = split_header(content)
+    copies = copies_of(keys)
     mailbox.add(
         sender=sender,
         recipients=(*recipients, *(address for address, _ in copies)),
@@ -34,18 +34,18 @@ def inject(
         connection=connection,
         queue_id=queue_id,
     )
-    seen = seen_in(email.message_from_bytes(content))
+    fields = content_fields(email.message_from_bytes(content))
     transmission_id = account.new_id()
     for address, kind in [*((recipient, "") for recipient in recipients), *copies]:
         account.accept(
-            Accepted(
+            AcceptedMail(
                 recipient=address,
                 message_id=queue_id,
                 transmission_id=transmission_id,
                 received_by="smtp",
                 kind=kind,
                 size=len(content),
-                **seen,
-                **told_of(told),
+                **fields,
+                **key_fields(keys),
             )
         )

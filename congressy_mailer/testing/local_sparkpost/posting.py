@@ -19,13 +19,13 @@ import requests
 from .webhooks import Webhook, Webhooks
 
 #: SparkPost tries so often, over 8 hours.
-MOST_ATTEMPTS = 12
+MAX_ATTEMPTS = 12
 #: Largest batch that is usual.
 LARGEST_BATCH = 350
 
 
 @dataclass(frozen=True, kw_only=True)
-class Habits:
+class PostingOptions:
     """How events are posted."""
 
     #: Seconds between two collections; SparkPost's are 30 to 60.
@@ -53,7 +53,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Posted:
+class PostAttempt:
     """A batch that has been posted once."""
 
     id: str
@@ -67,17 +67,17 @@ class Posted:
 class Poster:
     """A thread that collects events and posts them."""
 
-    def __init__(self, webhooks: Webhooks, habits: Habits) -> None:
+    def __init__(self, webhooks: Webhooks, options: PostingOptions) -> None:
         self._webhooks = webhooks
-        self._habits = habits
-        self._chance = random.Random(habits.seed)  # noqa: S311
+        self._options = options
+        self._rng = random.Random(options.seed)  # noqa: S311
         self._events: list[dict[str, Any]] = []
         self._batches: list[Batch] = []
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         #: Everything that was posted, in order.
-        self.posted: list[Posted] = []
+        self.posted: list[PostAttempt] = []
         #: Batches that were given up.
         self.lost = 0
 
@@ -107,46 +107,46 @@ class Poster:
         """
         with self._changed:
             if not self._changed.wait_for(lambda: not self._events and not self._batches, seconds):
-                left = len(self._events) + sum(len(batch.events) for batch in self._batches)
-                raise TimeoutError(f"{left} events were still to be posted after {seconds} s.")
+                remaining = len(self._events) + sum(len(batch.events) for batch in self._batches)
+                raise TimeoutError(f"{remaining} events were still to be posted after {seconds} s.")
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._habits.every):
+        while not self._stopping.wait(self._options.every):
             with self._changed:
-                self._batches += self._collected(self._events)
+                self._batches += self._make_batches(self._events)
                 self._events = []
                 due = [batch for batch in self._batches if batch.due <= time.monotonic()]
-                self._chance.shuffle(due)
+                self._rng.shuffle(due)
                 self._changed.notify_all()
             for batch in due:
                 if self._stopping.is_set():
                     break
-                over = self._post(batch)
+                finished = self._post(batch)
                 with self._changed:
-                    if over:
+                    if finished:
                         self._batches.remove(batch)
                     self._changed.notify_all()
 
-    def _collected(self, events: Sequence[dict[str, Any]]) -> Iterator[Batch]:
+    def _make_batches(self, events: Sequence[dict[str, Any]]) -> Iterator[Batch]:
         for webhook in self._webhooks:
             wanted = [event for event in events if webhook.active and _type(event) in webhook.events]
-            again = [event for event in wanted if self._happens()]
+            again = [event for event in wanted if self._is_repeated()]
             for some in (wanted, again):
                 yield from self._split(webhook, some)
 
     def _split(self, webhook: Webhook, events: Sequence[dict[str, Any]]) -> Iterator[Batch]:
-        left = list(events)
-        self._chance.shuffle(left)
-        while left:
-            size = self._chance.randint(1, min(len(left), self._habits.largest_batch))
-            batch, left = left[:size], left[size:]
-            id_ = f"{self._chance.getrandbits(128):032x}"
+        remaining = list(events)
+        self._rng.shuffle(remaining)
+        while remaining:
+            size = self._rng.randint(1, min(len(remaining), self._options.largest_batch))
+            batch, remaining = remaining[:size], remaining[size:]
+            id_ = f"{self._rng.getrandbits(128):032x}"
             yield Batch(id_, webhook, batch)
-            if self._happens():
+            if self._is_repeated():
                 yield Batch(id_, webhook, batch)
 
-    def _happens(self) -> bool:
-        return self._chance.random() * 100 < self._habits.repeated_percent
+    def _is_repeated(self) -> bool:
+        return self._rng.random() * 100 < self._options.repeated_percent
 
     def _post(self, batch: Batch) -> bool:
         """Returns whether that was all."""
@@ -155,13 +155,13 @@ class Poster:
             status: int | None = self._webhooks.post(batch.webhook, batch.events, batch=batch.id).status_code
         except requests.RequestException:
             status = None
-        self.posted.append(Posted(batch.id, batch.webhook.id, len(batch.events), batch.attempts, status))
+        self.posted.append(PostAttempt(batch.id, batch.webhook.id, len(batch.events), batch.attempts, status))
         if status is not None and 200 <= status < 300:
             return True
-        if batch.attempts >= MOST_ATTEMPTS:
+        if batch.attempts >= MAX_ATTEMPTS:
             self.lost += 1
             return True
-        batch.due = time.monotonic() + self._habits.retry_after * 2 ** (batch.attempts - 1)
+        batch.due = time.monotonic() + self._options.retry_after * 2 ** (batch.attempts - 1)
         return False
 
 

@@ -66,7 +66,7 @@ class Exchange:
     content: bytes = b""
 
 
-class Deed(Enum):
+class Action(Enum):
     """What a server may do instead of answering."""
 
     #: Close the connection without a word.
@@ -77,9 +77,9 @@ class Deed(Enum):
     SILENCE = "silence"
 
 
-HANG_UP = Deed.HANG_UP
-KEEP_AND_HANG_UP = Deed.KEEP_AND_HANG_UP
-SILENCE = Deed.SILENCE
+HANG_UP = Action.HANG_UP
+KEEP_AND_HANG_UP = Action.KEEP_AND_HANG_UP
+SILENCE = Action.SILENCE
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class Raw:
     """Bytes that are sent as they are, be they a reply or not, and what the server does then: never a word more."""
 
     sent: bytes
-    then: Deed = Deed.HANG_UP
+    then: Action = Action.HANG_UP
 
 
 #: A reply (``"451 4.7.1 Try again later"``; of several lines, each has its code), a deed, raw bytes, or ``None`` for
 #: what the server would do by itself. A reply below 400 still has the command's effect, any other has not. After 421
 #: the connection is closed.
-Answer = str | Deed | Raw | None
+Answer = str | Action | Raw | None
 #: Asked at every stage, in the server's thread. It may be a coroutine function, and wait before it answers.
 Script = Callable[[Exchange], Answer | Awaitable[Answer]]
 

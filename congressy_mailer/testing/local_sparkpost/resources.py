@@ -13,8 +13,8 @@ import requests
 from .account import Account
 from .answers import Answer, ApiError, Request
 from .mailbox import Mailbox
-from .suppression_list import MOST_ENTRIES, TYPES, ListError, Search, types_of
-from .told import address_of
+from .msys_header import address_of
+from .suppression_list import MAX_ENTRIES, TYPES, ListError, Search, types_of
 from .transmissions import MAX_CONTENT_BYTES, send
 from .webhooks import WebhookError
 
@@ -48,11 +48,11 @@ class Resources:
     def answer(self, request: Request) -> Answer:
         """The answer to a request."""
         try:
-            return self._routed(request)
+            return self._route(request)
         except ApiError as error:
             return error.answer
 
-    def _routed(self, request: Request) -> Answer:
+    def _route(self, request: Request) -> Answer:
         if request.headers.get("Authorization") != self._account.key:
             raise ApiError(401, "Unauthorized.")
         known = False
@@ -76,30 +76,32 @@ class Resources:
 
     def _put_many(self, request: Request) -> Answer:
         try:
-            self._account.suppression_list.put(_object(request).get("recipients"))
+            self._account.suppression_list.put(_json_object(request).get("recipients"))
         except ListError as error:
             raise ApiError(400, str(error)) from None
         return _LIST_UPDATED
 
     def _put_one(self, request: Request, recipient: str) -> Answer:
         try:
-            self._account.suppression_list.put([{**_object(request), "recipient": recipient}])
+            self._account.suppression_list.put([{**_json_object(request), "recipient": recipient}])
         except ListError as error:
             raise ApiError(400, str(error)) from None
         return _LIST_UPDATED
 
     def _get_one(self, request: Request, recipient: str) -> Answer:
-        types = _words(request, "types") or TYPES
-        found = [entry.as_json() for entry in self._account.suppression_list.of(recipient) if entry.type in types]
+        types = _comma_separated(request, "types") or TYPES
+        found = [
+            entry.as_json() for entry in self._account.suppression_list.entries_of(recipient) if entry.type in types
+        ]
         if not found:
             raise ApiError(404, "Recipient could not be found")
         return Answer(200, {"results": found, "links": [], "total_count": len(found)})
 
     def _delete_one(self, request: Request, recipient: str) -> Answer:
-        given = _object(request) if request.body else {}
+        value = _json_object(request) if request.body else {}
         try:
-            types = types_of(given) if "type" in given else TYPES
-            self._account.suppression_list.remove(recipient, types, given.get("list_id"))
+            types = types_of(value) if "type" in value else TYPES
+            self._account.suppression_list.remove(recipient, types, value.get("list_id"))
         except KeyError:
             raise ApiError(404, "Recipient could not be found") from None
         except ListError as error:
@@ -111,8 +113,8 @@ class Resources:
             since=_time(request, "from"),
             until=_time(request, "to"),
             domain=request.query.get("domain", ""),
-            types=_words(request, "types"),
-            sources=_words(request, "sources"),
+            types=_comma_separated(request, "types"),
+            sources=_comma_separated(request, "sources"),
             description=request.query.get("description", ""),
         )
         size = _number(request, "per_page", _number(request, "limit", 1000))
@@ -122,12 +124,12 @@ class Resources:
             )
         except ListError as error:
             raise ApiError(400, str(error)) from None
-        links = [{"rel": "next", "href": _page(request, cursor)}] if cursor else []
+        links = [{"rel": "next", "href": _page_link(request, cursor)}] if cursor else []
         return Answer(
             200,
             {
                 "results": [entry.as_json() for entry in entries],
-                "links": [{"rel": "first", "href": _page(request, "initial")}, *links],
+                "links": [{"rel": "first", "href": _page_link(request, "initial")}, *links],
                 "total_count": count,
             },
         )
@@ -136,7 +138,7 @@ class Resources:
 
     def _create_webhook(self, request: Request) -> Answer:
         try:
-            webhook = self._account.webhooks.create(_object(request))
+            webhook = self._account.webhooks.create(_json_object(request))
         except WebhookError as error:
             raise ApiError(400, str(error)) from None
         return Answer(200, {"results": {"id": webhook.id, "links": webhook.as_json()["links"]}})
@@ -152,7 +154,7 @@ class Resources:
 
     def _update_webhook(self, request: Request, id_: str) -> Answer:
         try:
-            webhook = self._account.webhooks.update(id_, _object(request))
+            webhook = self._account.webhooks.update(id_, _json_object(request))
         except KeyError:
             raise _no_webhook(id_) from None
         except WebhookError as error:
@@ -167,44 +169,44 @@ class Resources:
         return Answer(204)
 
     def _validate_webhook(self, request: Request, id_: str) -> Answer:
-        given = _object(request).get("message", {"msys": {}})
+        value = _json_object(request).get("message", {"msys": {}})
         try:
             webhook = self._account.webhooks.get(id_)
-            answer = self._account.webhooks.post(webhook, [given], batch=self._account.new_id())
+            answer = self._account.webhooks.post(webhook, [value], batch=self._account.new_id())
         except KeyError:
             raise _no_webhook(id_) from None
         except requests.RequestException as error:
             raise ApiError(400, f"Test POST to endpoint failed: {type(error).__name__}") from None
         if answer.status_code != 200:
             raise ApiError(400, f"Test POST to endpoint failed: it answered {answer.status_code}")
-        said = {"status": answer.status_code, "headers": dict(answer.headers), "body": answer.text[:1000]}
-        return Answer(200, {"results": {"msg": "Test POST to endpoint succeeded", "response": said}})
+        response = {"status": answer.status_code, "headers": dict(answer.headers), "body": answer.text[:1000]}
+        return Answer(200, {"results": {"msg": "Test POST to endpoint succeeded", "response": response}})
 
 
-def _object(request: Request) -> dict[str, Any]:
-    given = request.json()
-    if not isinstance(given, dict):
+def _json_object(request: Request) -> dict[str, Any]:
+    value = request.json()
+    if not isinstance(value, dict):
         raise ApiError(400, "invalid params", "1200", "the body must be an object")
-    return given
+    return value
 
 
-def _words(request: Request, name: str) -> list[str]:
+def _comma_separated(request: Request, name: str) -> list[str]:
     return [word for word in request.query.get(name, "").split(",") if word]
 
 
 def _number(request: Request, name: str, default: int) -> int:
-    given = request.query.get(name, str(default))
-    if not (given.isascii() and given.isdigit() and 1 <= int(given) <= MOST_ENTRIES):
-        raise ApiError(400, f"{name} must be a number between 1 and {MOST_ENTRIES}")
-    return int(given)
+    value = request.query.get(name, str(default))
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= MAX_ENTRIES):
+        raise ApiError(400, f"{name} must be a number between 1 and {MAX_ENTRIES}")
+    return int(value)
 
 
 def _time(request: Request, name: str) -> datetime | None:
-    given = request.query.get(name)
-    if given is None:
+    value = request.query.get(name)
+    if value is None:
         return None
     try:
-        found = datetime.fromisoformat(given)
+        found = datetime.fromisoformat(value)
     except ValueError:
         raise ApiError(400, f"{name} must be a valid date") from None
     if found.tzinfo is None:
@@ -212,7 +214,7 @@ def _time(request: Request, name: str) -> datetime | None:
     return found
 
 
-def _page(request: Request, cursor: str) -> str:
+def _page_link(request: Request, cursor: str) -> str:
     return f"/api/v1/suppression-list?{urlencode({**request.query, 'cursor': cursor}, quote_via=quote)}"
 
 

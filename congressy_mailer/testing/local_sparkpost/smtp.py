@@ -18,6 +18,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from .account import Account
 from .injection import inject
 from .mailbox import Mailbox
+from .msys_header import BadHeader
 from .replies import (
     AUTH_ACCEPTED,
     AUTH_REFUSED,
@@ -25,15 +26,14 @@ from .replies import (
     SEND_CONTENT,
     SENDER_ACCEPTED,
     TOO_MANY_MESSAGES,
+    Action,
     AddressRules,
     Answer,
-    Deed,
     Exchange,
     Raw,
     Script,
     Stage,
 )
-from .told import BadHeader
 
 #: SMTP API reference: the user is the same for every account; a subaccount is named behind a colon.
 USER = "SMTP_Injection"
@@ -111,7 +111,7 @@ class SparkPostSession(SMTP):
             self._greeted = True
             status = await self.answer(Stage.CONNECT, str(status))
         reply = status.decode() if isinstance(status, bytes) else str(status)
-        await super().push("\r\n".join(_continued(reply.splitlines())).encode())
+        await super().push("\r\n".join(_multiline(reply.splitlines())).encode())
         if reply.startswith("421"):
             # RFC 5321 §3.8: the server closes after it.
             self.hang_up()
@@ -123,26 +123,26 @@ class SparkPostSession(SMTP):
         # The base class's own way out of a session: its connection_lost() does the same.
         raise asyncio.CancelledError
 
-    async def answer(self, stage: Stage, usual: str, **details: Any) -> str:
+    async def answer(self, stage: Stage, default: str, **details: Any) -> str:
         """The reply to give: the script's, else the usual one. Does not return where there is to be none."""
-        said = await self._scripted(stage, details)
-        if isinstance(said, Raw):
-            self._writer.write(said.sent)
-            said = said.then
-        if said is Deed.SILENCE:
+        scripted = await self._scripted(stage, details)
+        if isinstance(scripted, Raw):
+            self._writer.write(scripted.sent)
+            scripted = scripted.then
+        if scripted is Action.SILENCE:
             # Until the client leaves, or the idle time is over: either cancels this.
             await asyncio.get_running_loop().create_future()
-        if isinstance(said, Deed):
-            if said is Deed.KEEP_AND_HANG_UP:
-                self.keep()
+        if isinstance(scripted, Action):
+            if scripted is Action.KEEP_AND_HANG_UP:
+                self.store_mail()
             self.hang_up()
-        return usual if said is None else said
+        return default if scripted is None else scripted
 
     async def _scripted(self, stage: Stage, details: dict[str, Any]) -> Answer:
         if self.rules.script is None:
             return None
         envelope = self.envelope
-        said = self.rules.script(
+        scripted = self.rules.script(
             Exchange(
                 stage=stage,
                 connection=self.connection,
@@ -152,9 +152,9 @@ class SparkPostSession(SMTP):
                 **details,
             )
         )
-        return await said if inspect.isawaitable(said) else said
+        return await scripted if inspect.isawaitable(scripted) else scripted
 
-    def keep(self) -> str:
+    def store_mail(self) -> str:
         """Put the current mail into the mailbox; returns the server's id of it.
 
         Raises:
@@ -207,7 +207,7 @@ class SparkPostSession(SMTP):
             reply = await self.answer(Stage.CONTENT, "", content=self.envelope.content)
             if not reply or reply.startswith("2"):
                 try:
-                    queue_id = self.keep()
+                    queue_id = self.store_mail()
                     reply = reply or f"250 2.0.0 OK {queue_id}"
                 except BadHeader as error:
                     reply = str(error)
@@ -246,8 +246,8 @@ class _Hooks:
         if encrypted:
             offered += ["AUTH LOGIN PLAIN", "AUTH=LOGIN PLAIN"]
         offered += ["8BITMIME", "PIPELINING"]
-        usual = "\n".join(f"250 {word}" for word in [f"{server.hostname} says EHLO to {hostname}", *offered])
-        reply = await self._session.answer(Stage.HELLO, usual)
+        default = "\n".join(f"250 {word}" for word in [f"{server.hostname} says EHLO to {hostname}", *offered])
+        reply = await self._session.answer(Stage.HELLO, default)
         if reply.startswith("2"):
             session.host_name = hostname
         return [reply]
@@ -299,7 +299,7 @@ class _Hooks:
         return await self._session.answer(Stage.QUIT, f"221 2.0.0 {server.hostname} closing")
 
 
-def _continued(lines: list[str]) -> list[str]:
+def _multiline(lines: list[str]) -> list[str]:
     """The lines of one reply, all but the last with a hyphen behind the code (RFC 5321 §4.2.1)."""
     if len(lines) < 2:
         return lines

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_PLACE = re.compile(r"\{\{\{(.*?)\}\}\}|\{\{(.*?)\}\}", re.DOTALL)
+_PLACEHOLDER = re.compile(r"\{\{\{(.*?)\}\}\}|\{\{(.*?)\}\}", re.DOTALL)
 _PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*|\[\d+\])*", re.ASCII)
 _STEP = re.compile(r"\w+", re.ASCII)
 _DEFAULT = re.compile(r"(.+?)\s+or\s+(?:'([^']*)'|\"([^\"]*)\")", re.DOTALL)
@@ -30,28 +30,28 @@ class SubstitutionError(ValueError):
     """The template cannot be rendered."""
 
 
-def substituted(template: str, data: Mapping[str, Any], *, in_html: bool = False) -> str:
+def substitute(template: str, data: Mapping[str, Any], *, in_html: bool = False) -> str:
     """The text with the values in their places. What stands in a value is not substituted again.
 
     Raises:
         SubstitutionError: there is something between the braces that is no name.
     """
 
-    def value(place: re.Match[str]) -> str:
-        raw = place[1] is not None
-        inside = (place[1] if raw else place[2]).strip()
+    def value(match: re.Match[str]) -> str:
+        raw = match[1] is not None
+        inside = (match[1] if raw else match[2]).strip()
         if inside in _CURLIES:
             return _CURLIES[inside]
-        text = _written(_evaluated(inside, data))
+        text = _as_text(_evaluate(inside, data))
         return text if raw or not in_html else html.escape(text)
 
-    return _PLACE.sub(value, template)
+    return _PLACEHOLDER.sub(value, template)
 
 
-def _evaluated(expression: str, data: Mapping[str, Any]) -> Any:
+def _evaluate(expression: str, data: Mapping[str, Any]) -> Any:
     default = _DEFAULT.fullmatch(expression)
     if default:
-        value = _evaluated(default[1], data)
+        value = _evaluate(default[1], data)
         return value if value not in (None, False) else default[2] or default[3] or ""
     if not _PATH.fullmatch(expression) or _STATEMENTS.match(expression):
         raise SubstitutionError(f"substitution language: {expression[:60]!r} is not understood")
@@ -66,7 +66,7 @@ def _evaluated(expression: str, data: Mapping[str, Any]) -> Any:
     return found
 
 
-def _written(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from .told import address_of
+from .msys_header import address_of
 
 TYPES = ("transactional", "non_transactional")
 MANUALLY_ADDED = "Manually Added"
@@ -18,8 +18,8 @@ COMPLIANCE = "Compliance"
 #: What may have put an entry there.
 SOURCES = ("Spam Complaint", "List Unsubscribe", "Bounce Rule", "Unsubscribe Link", MANUALLY_ADDED, COMPLIANCE)
 #: Entries of one PUT, and of one page of a search.
-MOST_ENTRIES = 10_000
-_USUAL_PAGE = 1000
+MAX_ENTRIES = 10_000
+_DEFAULT_PAGE_SIZE = 1000
 
 Key = tuple[str, str, str]
 
@@ -75,7 +75,7 @@ class Search:
     sources: Sequence[str] = ()
     description: str = ""
 
-    def finds(self, entry: ListEntry) -> bool:
+    def matches(self, entry: ListEntry) -> bool:
         """Whether this is one of those. Times are those of the last change."""
         return (
             (self.since is None or entry.updated >= self.since)
@@ -121,11 +121,11 @@ class SuppressionList:
                 elif known.source != COMPLIANCE:
                     self._entries[entry.key] = replace(entry, created=known.created)
 
-    def of(self, recipient: str) -> list[ListEntry]:
+    def entries_of(self, recipient: str) -> list[ListEntry]:
         """What is there of one address."""
         return [entry for entry in self if entry.recipient == recipient.lower()]
 
-    def has(self, recipient: str, type_: str) -> bool:
+    def suppresses(self, recipient: str, type_: str) -> bool:
         """Whether mail of that type to this address is suppressed, whatever list it belongs to."""
         with self._lock:
             return (recipient.lower(), type_, "") in self._entries
@@ -153,27 +153,27 @@ class SuppressionList:
             for entry in found:
                 del self._entries[entry.key]
 
-    def put(self, given: Any) -> None:
+    def put(self, value: Any) -> None:
         """Insert or update what a PUT has in ``recipients``; of an address that is there twice, the first counts.
 
         Raises:
             ListError: something is wrong with it; then nothing of it is taken.
         """
-        if not isinstance(given, list) or not given or not all(isinstance(one, dict) for one in given):
+        if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
             raise ListError("recipients must be a list of objects that is not empty")
-        if len(given) > MOST_ENTRIES:
-            raise ListError(f"PUT body contains more than {MOST_ENTRIES} recipients")
-        wrong = [str(one.get("recipient", one.get("email"))) for one in given if not _recipient(one)]
+        if len(value) > MAX_ENTRIES:
+            raise ListError(f"PUT body contains more than {MAX_ENTRIES} recipients")
+        wrong = [str(one.get("recipient", one.get("email"))) for one in value if not _recipient(one)]
         if wrong:
             raise ListError(f"PUT body contains {len(wrong)} invalid or malformed recipient(s): {', '.join(wrong)}")
         wanted: dict[Key, dict[str, Any]] = {}
-        for one in given:
+        for one in value:
             for type_ in types_of(one):
                 wanted.setdefault((_recipient(one).lower(), type_, str(one.get("list_id") or "")), one)
         for (recipient, type_, list_id), one in wanted.items():
             self.add(recipient, [type_], description=str(one.get("description") or ""), list_id=list_id)
 
-    def page(self, search: Search, *, after: str, size: int = _USUAL_PAGE) -> tuple[list[ListEntry], str, int]:
+    def page(self, search: Search, *, after: str, size: int = _DEFAULT_PAGE_SIZE) -> tuple[list[ListEntry], str, int]:
         """Some of what a search finds.
 
         Args:
@@ -187,34 +187,34 @@ class SuppressionList:
         Raises:
             ListError: that is no cursor of ours.
         """
-        found = [entry for entry in self if search.finds(entry)]
-        key = _key_in(after)
+        found = [entry for entry in self if search.matches(entry)]
+        key = _decode_cursor(after)
         rest = [entry for entry in found if key is None or entry.key > key]
         page = rest[:size]
-        return page, _cursor(page[-1].key) if len(rest) > size else "", len(found)
+        return page, _encode_cursor(page[-1].key) if len(rest) > size else "", len(found)
 
 
-def types_of(given: dict[str, Any]) -> list[str]:
+def types_of(value: dict[str, Any]) -> list[str]:
     """Which types an entry is about: ``type``, or the booleans that it has replaced.
 
     Raises:
         ListError: none that there is.
     """
-    found = [given["type"]] if "type" in given else [type_ for type_ in TYPES if given.get(type_) is True]
+    found = [value["type"]] if "type" in value else [type_ for type_ in TYPES if value.get(type_) is True]
     if not found or any(type_ not in TYPES for type_ in found):
         raise ListError("Type must be one of: 'transactional', 'non_transactional'")
     return found
 
 
-def _recipient(given: dict[str, Any]) -> str:
-    return address_of(given.get("recipient", given.get("email")))
+def _recipient(value: dict[str, Any]) -> str:
+    return address_of(value.get("recipient", value.get("email")))
 
 
-def _cursor(key: Key) -> str:
+def _encode_cursor(key: Key) -> str:
     return base64.urlsafe_b64encode("\0".join(key).encode()).decode()
 
 
-def _key_in(cursor: str) -> Key | None:
+def _decode_cursor(cursor: str) -> Key | None:
     if cursor == "initial":
         return None
     try:

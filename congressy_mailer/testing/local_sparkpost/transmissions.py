@@ -10,11 +10,11 @@ from typing import Any
 
 from .account import Account
 from .answers import Answer, ApiError
-from .events import Accepted, seen_in, told_of
-from .generation import data_of, generated
+from .events import AcceptedMail, content_fields, key_fields
+from .generation import data_of, generate
 from .mailbox import Mailbox
+from .msys_header import MAX_CAMPAIGN_BYTES, MAX_TAGS, address_of
 from .substitution import SubstitutionError
-from .told import MAX_CAMPAIGN_BYTES, MAX_TAGS, address_of
 
 #: Bytes of a transmission's content.
 MAX_CONTENT_BYTES = 20_000_000
@@ -22,13 +22,13 @@ MAX_CONTENT_BYTES = 20_000_000
 _OBJECTS = ("options", "metadata", "substitution_data")
 
 
-def send(account: Account, mailbox: Mailbox, new_queue_id: Callable[[], str], given: Any) -> Answer:
+def send(account: Account, mailbox: Mailbox, new_queue_id: Callable[[], str], body: Any) -> Answer:
     """Take a transmission, and make a mail for each of its recipients.
 
     Raises:
         ApiError: it is refused as a whole.
     """
-    transmission = _checked(given)
+    transmission = _check_transmission(body)
     valid, errors = _recipients(transmission["recipients"])
     if not valid:
         raise ApiError(400, "Message generation rejected", "5002", "At least one valid recipient is required")
@@ -44,33 +44,33 @@ def send(account: Account, mailbox: Mailbox, new_queue_id: Callable[[], str], gi
     }
     if not errors:
         return Answer(200, {"results": results})
-    said = [{"message": "transmission created, but with validation errors", "code": "2000"}]
-    return Answer(200, {"results": {**results, "rcpt_to_errors": errors}, "errors": said})
+    warnings = [{"message": "transmission created, but with validation errors", "code": "2000"}]
+    return Answer(200, {"results": {**results, "rcpt_to_errors": errors}, "errors": warnings})
 
 
-def _checked(given: Any) -> dict[str, Any]:
-    if not isinstance(given, dict):
+def _check_transmission(body: Any) -> dict[str, Any]:
+    if not isinstance(body, dict):
         raise ApiError(422, "invalid data format/type", "1300", "the body must be an object")
     for key in ("recipients", "content"):
-        if not given.get(key):
+        if not body.get(key):
             raise ApiError(422, "required field is missing", "1400", f"{key} is required")
-    if isinstance(given["recipients"], dict):
+    if isinstance(body["recipients"], dict):
         raise ApiError(404, "resource not found", "1600", "stored recipient lists are not kept here")
-    if not isinstance(given["recipients"], list):
-        raise _wrong("recipients must be a list")
+    if not isinstance(body["recipients"], list):
+        raise _invalid("recipients must be a list")
     for key in _OBJECTS:
-        if not isinstance(given.get(key) or {}, dict):
-            raise _wrong(f"{key} must be an object")
-    campaign = given.get("campaign_id") or ""
+        if not isinstance(body.get(key) or {}, dict):
+            raise _invalid(f"{key} must be an object")
+    campaign = body.get("campaign_id") or ""
     if not isinstance(campaign, str) or len(campaign.encode("utf-8", "surrogatepass")) > MAX_CAMPAIGN_BYTES:
-        raise _wrong(f"campaign_id is limited to {MAX_CAMPAIGN_BYTES} bytes")
-    _check_content(given["content"])
-    return given
+        raise _invalid(f"campaign_id is limited to {MAX_CAMPAIGN_BYTES} bytes")
+    _check_content(body["content"])
+    return body
 
 
 def _check_content(content: Any) -> None:
     if not isinstance(content, dict):
-        raise _wrong("content must be an object")
+        raise _invalid("content must be an object")
     if "template_id" in content:
         raise ApiError(404, "resource not found", "1600", "stored templates are not kept here")
     if "email_rfc822" in content:
@@ -85,11 +85,11 @@ def _check_content(content: Any) -> None:
         raise ApiError(422, "required field is missing", "1400", "at least one of content.html and content.text")
 
 
-def _recipients(given: list[Any]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+def _recipients(recipients: list[Any]) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Those that are right, and what is wrong with the others."""
     valid, errors = [], []
-    for recipient in given:
-        problem = _problem(recipient)
+    for recipient in recipients:
+        problem = _recipient_error(recipient)
         if problem:
             errors.append(problem)
         else:
@@ -99,7 +99,7 @@ def _recipients(given: list[Any]) -> tuple[list[dict[str, Any]], list[dict[str, 
     return valid, errors
 
 
-def _problem(recipient: Any) -> dict[str, str] | None:
+def _recipient_error(recipient: Any) -> dict[str, str] | None:
     address = recipient.get("address") if isinstance(recipient, dict) else None
     plain = parseaddr(address)[1] if isinstance(address, str) else address
     if not plain or (isinstance(plain, dict) and not plain.get("email")):
@@ -120,10 +120,10 @@ def _check_sender(account: Account, content: Mapping[str, Any]) -> None:
         return
     if "email_rfc822" in content:
         message = email.message_from_string(content["email_rfc822"], policy=email.policy.compat32)
-        sender = str(seen_in(message)["sender"])
+        sender = str(content_fields(message)["sender"])
     else:
-        given = content["from"]
-        sender = str(given.get("email") if isinstance(given, dict) else parseaddr(given)[1])
+        from_address = content["from"]
+        sender = str(from_address.get("email") if isinstance(from_address, dict) else parseaddr(from_address)[1])
     domain = sender.rpartition("@")[2].lower()
     if domain not in account.sending_domains:
         raise ApiError(400, "Invalid domain", "7001", f"Unconfigured Sending Domain <{domain}>")
@@ -146,7 +146,7 @@ def _send_one(
     recipient: dict[str, Any],
     transmission_id: str,
 ) -> None:
-    told = {
+    keys = {
         **transmission,
         "tags": recipient.get("tags"),
         # Where both have it, a recipient's own counts.
@@ -155,23 +155,23 @@ def _send_one(
         "options": {"open_tracking": True, "click_tracking": True, **(transmission.get("options") or {})},
     }
     address = str(recipient["address"]["email"])
-    known = {
+    common = {
         "recipient": address,
         "message_id": queue_id,
         "transmission_id": transmission_id,
         "received_by": "rest",
-        **told_of(told),
+        **key_fields(keys),
     }
     try:
-        in_bodies = told["options"].get("perform_substitutions") is not False
-        content = generated(transmission["content"], data_of(transmission, recipient), in_bodies=in_bodies)
+        in_bodies = keys["options"].get("perform_substitutions") is not False
+        content = generate(transmission["content"], data_of(transmission, recipient), in_bodies=in_bodies)
     except SubstitutionError as error:
-        account.generation_failed(Accepted(**known, sender="", subject="", size=0), str(error))
+        account.generation_failed(AcceptedMail(**common, sender="", subject="", size=0), str(error))
         return
-    seen = seen_in(email.message_from_bytes(content))
-    mailbox.add(sender=seen["sender"], recipients=(address,), content=content, connection=0, queue_id=queue_id)
-    account.accept(Accepted(**known, **seen, size=len(content)))
+    fields = content_fields(email.message_from_bytes(content))
+    mailbox.add(sender=fields["sender"], recipients=(address,), content=content, connection=0, queue_id=queue_id)
+    account.accept(AcceptedMail(**common, **fields, size=len(content)))
 
 
-def _wrong(description: str) -> ApiError:
+def _invalid(description: str) -> ApiError:
     return ApiError(422, "invalid data format/type", "1300", description)

@@ -77,22 +77,22 @@ class Webhooks:
         with self._lock:
             return self._webhooks[id_]
 
-    def create(self, given: Mapping[str, Any]) -> Webhook:
+    def create(self, fields: Mapping[str, Any]) -> Webhook:
         """Register one, once its target has answered a test.
 
         Raises:
             WebhookError: something is wrong with it, or its target does not answer 200.
         """
-        webhook = _checked(Webhook(str(uuid.uuid4()), "", "", []), given)
+        webhook = _updated_webhook(Webhook(str(uuid.uuid4()), "", "", []), fields)
         self._test(webhook)
         with self._lock:
             self._webhooks[webhook.id] = webhook
         return webhook
 
-    def update(self, id_: str, given: Mapping[str, Any]) -> Webhook:
+    def update(self, id_: str, fields: Mapping[str, Any]) -> Webhook:
         """Change one; a new target is tested first. Raises what :meth:`get` and :meth:`create` raise."""
         known = self.get(id_)
-        webhook = _checked(known, given)
+        webhook = _updated_webhook(known, fields)
         if webhook.target != known.target:
             self._test(webhook)
         with self._lock:
@@ -153,8 +153,8 @@ class Webhooks:
         return webhook.auth_credentials["access_token"]
 
 
-def _checked(known: Webhook, given: Mapping[str, Any]) -> Webhook:
-    values = {name: given.get(name, getattr(known, name)) for name in _CHANGEABLE}
+def _updated_webhook(known: Webhook, fields: Mapping[str, Any]) -> Webhook:
+    values = {name: fields.get(name, getattr(known, name)) for name in _CHANGEABLE}
     kinds = {"name": str, "target": str, "events": list, "active": bool, "auth_type": str, "auth_token": str}
     for name, value in values.items():
         kind = kinds.get(name, dict)

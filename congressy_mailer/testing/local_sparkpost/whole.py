@@ -11,7 +11,7 @@ from .account import Account
 from .api import Api
 from .certificate import Certificate, make_certificate
 from .mailbox import Mailbox
-from .posting import Habits, Poster
+from .posting import Poster, PostingOptions
 from .resources import Resources
 from .server import LocalSparkPost
 from .startable import Startable
@@ -30,7 +30,7 @@ class WholeSparkPost(Startable):
         directory: Path | None = None,
         certificate: Certificate | None = None,
         idle_seconds: float = 60,
-        habits: Habits | None = None,
+        posting: PostingOptions | None = None,
     ) -> None:
         """Prepare it without starting it.
 
@@ -41,17 +41,17 @@ class WholeSparkPost(Startable):
             directory: where accepted mail is stored, too; see :class:`.mailbox.Mailbox`.
             certificate: made for this server if ``None``.
             idle_seconds: of an SMTP connection.
-            habits: how events are posted.
+            posting: how events are posted.
         """
-        habits = habits or Habits()
+        posting = posting or PostingOptions()
         self._own_files: Path | None = None
         if certificate is None:
             self._own_files = Path(tempfile.mkdtemp(prefix="local-sparkpost-"))
             certificate = make_certificate(self._own_files)
         self.certificate = certificate
         webhooks = Webhooks(certificate.authority)
-        self.poster = Poster(webhooks, habits)
-        self.account = Account(key or secrets.token_hex(16), webhooks, self.poster, seed=habits.seed)
+        self.poster = Poster(webhooks, posting)
+        self.account = Account(key or secrets.token_hex(16), webhooks, self.poster, seed=posting.seed)
         self.smtp = LocalSparkPost(
             port=smtp_port,
             password=self.account.key,

@@ -13,7 +13,7 @@ _REPLY_LINE = re.compile(rb"[2-5][0-9][0-9](?:[ -]|$)")
 LONGEST_REPLY = 64 * 1024
 
 
-class NotAReply(ValueError):
+class InvalidReply(ValueError):
     """The server said something that is no reply: nobody knows any more what its next words are about."""
 
 
@@ -39,7 +39,7 @@ class ReplyParser:
         """The next reply; ``None`` until all of its last line has come.
 
         Raises:
-            NotAReply: it can be none.
+            InvalidReply: it can be none.
         """
         lines = self.next_lines()
         return _reply(lines) if lines is not None else None
@@ -48,14 +48,14 @@ class ReplyParser:
         """The same as it was said, line by line, without line ends.
 
         Raises:
-            NotAReply: it can be none.
+            InvalidReply: it can be none.
         """
         while (end := self._unread.find(b"\n", 0, LONGEST_REPLY)) >= 0:
             line = bytes(self._unread[:end]).removesuffix(b"\r")
             del self._unread[: end + 1]
             self._length += end
             if not _REPLY_LINE.match(line) or (self._lines and line[:3] != self._lines[0][:3]):
-                raise NotAReply(f"Not a reply: {line[:200]!r}")
+                raise InvalidReply(f"Not a reply: {line[:200]!r}")
             if self._length > LONGEST_REPLY:
                 break
             self._lines.append(line)
@@ -63,7 +63,7 @@ class ReplyParser:
                 lines, self._lines, self._length = self._lines, [], 0
                 return lines
         if self._length + len(self._unread) > LONGEST_REPLY:
-            raise NotAReply(f"Not a reply, for it has no end: {bytes(self._unread[:200])!r}")
+            raise InvalidReply(f"Not a reply, for it has no end: {bytes(self._unread[:200])!r}")
         return None
 
 

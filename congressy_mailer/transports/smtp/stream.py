@@ -11,19 +11,19 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ...replies import Reply
-from ..base import nothing
-from .replies import NotAReply, ReplyParser
+from ..base import no_op
+from .replies import InvalidReply, ReplyParser
 
 # How much is handed to the socket at once, and read from it.
-_PIECE = 64 * 1024
+_CHUNK = 64 * 1024
 
 _READ = selectors.EVENT_READ
 _READ_OR_WRITE = selectors.EVENT_READ | selectors.EVENT_WRITE
 
 #: Seconds after which a server counts as one that takes longer than usual.
-_USUAL = 0.02
+_USUAL_WAIT = 0.02
 
-_UNFINISHED = Reply(None, "The server has begun to say something unasked.")
+_PARTIAL_REPLY = Reply(None, "The server has begun to say something unsolicited.")
 
 
 class ConnectionLost(Exception):
@@ -45,13 +45,13 @@ class Stream:
         # As the backend has set it, in seconds; so long may the server be silent, or take nothing.
         self._timeout = sock.gettimeout()
         self._replies = ReplyParser()
-        self._arrival = select.poll()
-        self._arrival.register(sock, select.POLLIN)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         self._end: Reply | None = None
         #: Bytes of the last :meth:`write` that have left this process.
-        self.written = 0
+        self.bytes_written = 0
         #: Called before the server is waited for any longer than it usually takes to answer.
-        self.before_waiting: Callable[[], None] = nothing
+        self.before_waiting: Callable[[], None] = no_op
         with suppress(OSError):
             # Otherwise the last part of a content may wait for the acknowledgement of the part before (RFC 896).
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -66,27 +66,27 @@ class Stream:
         self._end = reason
         self._replies = ReplyParser()
 
-    def unasked(self) -> Reply | None:
+    def unsolicited_reply(self) -> Reply | None:
         """What has come although nothing was asked, such as that the server closes; ``None``, as it should be."""
         self._socket.settimeout(0)
         try:
             self._receive()
-            return self._replies.next() or self._end or (None if self._replies.empty else _UNFINISHED)
-        except NotAReply as error:
+            return self._replies.next() or self._end or (None if self._replies.empty else _PARTIAL_REPLY)
+        except InvalidReply as error:
             return Reply(None, str(error))
         finally:
             self._socket.settimeout(self._timeout)
 
     def write(self, data: bytes) -> None:
         """Hand over all of it, as far as the connection lasts."""
-        self.written = 0
+        self.bytes_written = 0
         view = memoryview(data)
         self._socket.settimeout(0)
         try:
-            while self.written < len(view) and not self.ended:
+            while self.bytes_written < len(view) and not self.ended:
                 self._write_some(view)
         except TimeoutError:
-            self._has_ended("The server took nothing in time.")
+            self._mark_ended("The server took nothing in time.")
         except OSError:
             # What the server said before is still to be read; reading finds the end by itself.
             return
@@ -95,7 +95,7 @@ class Stream:
 
     def _write_some(self, view: memoryview) -> None:
         try:
-            self.written += self._socket.send(view[self.written : self.written + _PIECE])
+            self.bytes_written += self._socket.send(view[self.bytes_written : self.bytes_written + _CHUNK])
         except ssl.SSLWantReadError:
             self._wait(_READ)
         except (BlockingIOError, ssl.SSLWantWriteError):
@@ -107,7 +107,7 @@ class Stream:
     def _wait(self, events: int) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, events)
-            if not selector.select(_USUAL):
+            if not selector.select(_USUAL_WAIT):
                 self.before_waiting()
             if not selector.select(self._timeout):
                 raise TimeoutError
@@ -123,8 +123,8 @@ class Stream:
             while (reply := self._replies.next()) is None:
                 if self._end is not None:
                     raise ConnectionLost(self._end)
-                self._wait_no_longer_than(began)
-        except NotAReply as error:
+                self._receive_within_timeout(began)
+        except InvalidReply as error:
             self.end(Reply(None, str(error)))
             raise ConnectionLost(Reply(None, str(error))) from error
         finally:
@@ -132,40 +132,40 @@ class Stream:
                 self._socket.settimeout(self._timeout)
         return reply
 
-    def _wait_no_longer_than(self, began: float) -> None:
+    def _receive_within_timeout(self, began: float) -> None:
         """Take in more of a reply. A server that says it a byte at a time is not waited for without end."""
-        if not self._has_something():
+        if not self._has_data():
             self.before_waiting()
         if self._timeout is not None:
-            left = began + self._timeout - time.monotonic()
-            if left <= 0:
-                self._has_ended("The server did not come to the end of its reply in time.")
+            remaining = began + self._timeout - time.monotonic()
+            if remaining <= 0:
+                self._mark_ended("The server did not come to the end of its reply in time.")
                 return
-            self._socket.settimeout(left)
+            self._socket.settimeout(remaining)
         self._receive()
 
-    def _has_something(self) -> bool:
+    def _has_data(self) -> bool:
         """Whether there is something to take in, or soon will be."""
         if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             return True
-        return bool(self._arrival.poll(_USUAL * 1000))
+        return bool(self._poll.poll(_USUAL_WAIT * 1000))
 
     def _receive(self) -> None:
         """Take in what there is; wait for it, if the socket does."""
         try:
-            data = self._socket.recv(_PIECE)
+            data = self._socket.recv(_CHUNK)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         except TimeoutError:
-            self._has_ended("The server said nothing in time.")
+            self._mark_ended("The server said nothing in time.")
         except OSError as error:
-            self._has_ended(f"The connection was lost: {type(error).__name__}: {error}")
+            self._mark_ended(f"The connection was lost: {type(error).__name__}: {error}")
         else:
             if data:
                 self._replies.feed(data)
             else:
-                self._has_ended("The server closed the connection.")
+                self._mark_ended("The server closed the connection.")
 
-    def _has_ended(self, reason: str) -> None:
+    def _mark_ended(self, reason: str) -> None:
         """Nothing more will come; what has come is still to be read."""
         self._end = self._end or Reply(None, reason)

@@ -1,6 +1,6 @@
 """Delivery over Django's SMTP backend with pipelining (RFC 2920): one round trip for a mail on an open connection.
 
-The backend opens the connection and logs in; what is said on it then is :mod:`.smtp_session`'s.
+The backend opens the connection and logs in; what is said on it then is :mod:`.session`'s.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from ...exceptions import NoFreeConnection, TransportUnavailable
 from ...replies import Outcome
 from ...sparkpost import headers
 from ...throttling import ConnectionSlot, connection_slot
-from ..base import Composed, nothing
+from ..base import ComposedMail, no_op
 from ..django_backend import describe_open_error
-from ..envelope import Letter, address
+from ..envelope import Envelope, envelope_for
 from .session import Attempt, Session
 
 # What a subclass may have changed about how a mail is sent; opening and logging in are as free as they are in Django.
-_SENDING = ("send_messages", "_send", "prep_address", "connection_class")
+_SENDING_METHODS = ("send_messages", "_send", "prep_address", "connection_class")
 
 
 def sends_as_django_does(backend: BaseEmailBackend) -> bool:
     """Whether it is Django's SMTP backend, or one that differs from it in opening and closing at the most."""
     return isinstance(backend, EmailBackend) and all(
-        getattr(type(backend), name, None) is getattr(EmailBackend, name, None) for name in _SENDING
+        getattr(type(backend), name, None) is getattr(EmailBackend, name, None) for name in _SENDING_METHODS
     )
 
 
@@ -47,7 +47,7 @@ class SmtpTransport:
         self._slot: ConnectionSlot | None = None
         self._session: Session | None = None
 
-    def deliver(self, mails: Iterable[Composed], before_waiting: Callable[[], None] = nothing) -> Iterator[Outcome]:
+    def deliver(self, mails: Iterable[ComposedMail], before_waiting: Callable[[], None] = no_op) -> Iterator[Outcome]:
         """See :meth:`congressy_mailer.transports.base.Transport.deliver`.
 
         A mail is pulled before the content of the one before it is sent, so that its envelope can go along. It is
@@ -56,7 +56,7 @@ class SmtpTransport:
         one is closed early.
         """
         try:
-            yield from self._deliver(_Source(mails, headers.wanted_by(self._backend)), before_waiting)
+            yield from self._deliver(_Source(mails, headers.enabled_for(self._backend)), before_waiting)
         except BaseException:
             # In the middle of a mail nothing else takes back what has been announced of it.
             with suppress(Exception):
@@ -68,7 +68,7 @@ class SmtpTransport:
         """See :meth:`congressy_mailer.transports.base.Transport.close`."""
         session, self._session = self._session, None
         if session is not None:
-            session.leave()
+            session.prepare_close()
         with suppress(Exception):
             self._backend.close()
         slot, self._slot = self._slot, None
@@ -78,10 +78,10 @@ class SmtpTransport:
     def _deliver(self, source: _Source, before_waiting: Callable[[], None]) -> Iterator[Outcome]:
         session = self._ready_session(before_waiting)
         sending: Attempt | None = None
-        while source.look_ahead() or sending is not None:
+        while source.has_next() or sending is not None:
             if sending is None:
                 session = self._ready_session(before_waiting)
-            beginning = session.begin(source.take()) if source.look_ahead() and session.has_room else None
+            beginning = session.begin(source.pop()) if source.has_next() and session.has_room else None
             try:
                 session.send(sending, beginning)
             except BaseException as error:
@@ -90,21 +90,21 @@ class SmtpTransport:
                 if sending is not None:
                     yield sending.outcome()
                 raise
-            if sending is not None and not sending.again_at_once:
+            if sending is not None and not sending.retries_at_once:
                 # Before the next envelope is heard of: however long that takes, this is to be written down now.
                 yield sending.outcome()
             if beginning is not None:
-                session.hear(beginning)
-            again = [one for one in (sending, beginning) if one is not None and one.again_at_once]
-            source.put_back([attempt.letter for attempt in again])
+                session.read_replies(beginning)
+            retried = [attempt for attempt in (sending, beginning) if attempt is not None and attempt.retries_at_once]
+            source.put_back([attempt.envelope for attempt in retried])
             sending = None
-            if beginning is not None and beginning.awaited:
+            if beginning is not None and beginning.awaited_content:
                 sending = beginning
-            elif beginning is not None and not beginning.again_at_once:
+            elif beginning is not None and not beginning.retries_at_once:
                 yield beginning.outcome()
         # A goodbye may take its time.
         before_waiting()
-        if not session.has_room or self._slot is None or not self._slot.rest():
+        if not session.has_room or self._slot is None or not self._slot.may_stay_open():
             self.close()
 
     def _ready_session(self, before_waiting: Callable[[], None]) -> Session:
@@ -115,7 +115,7 @@ class SmtpTransport:
             NoFreeConnection: others have all that are allowed.
         """
         session, slot = self._session, self._slot
-        if session is not None and session.usable and slot is not None and slot.keep(before_waiting):
+        if session is not None and session.usable and slot is not None and slot.renew(before_waiting):
             session.before_waiting = before_waiting
             return session
         before_waiting()
@@ -140,21 +140,21 @@ class SmtpTransport:
 class _Source:
     """The mails to come."""
 
-    def __init__(self, mails: Iterable[Composed], for_sparkpost: bool) -> None:
+    def __init__(self, mails: Iterable[ComposedMail], for_sparkpost: bool) -> None:
         self._mails = iter(mails)
-        self._address = partial(address, for_sparkpost=for_sparkpost)
-        self._held: deque[Letter] = deque()
+        self._envelope_for = partial(envelope_for, for_sparkpost=for_sparkpost)
+        self._pending: deque[Envelope] = deque()
 
-    def look_ahead(self) -> bool:
+    def has_next(self) -> bool:
         """Have one at hand; false if there is none left."""
-        if not self._held:
-            self._held.extend(map(self._address, islice(self._mails, 1)))
-        return bool(self._held)
+        if not self._pending:
+            self._pending.extend(map(self._envelope_for, islice(self._mails, 1)))
+        return bool(self._pending)
 
-    def take(self) -> Letter:
+    def pop(self) -> Envelope:
         """What is at hand."""
-        return self._held.popleft()
+        return self._pending.popleft()
 
-    def put_back(self, letters: list[Letter]) -> None:
+    def put_back(self, envelopes: list[Envelope]) -> None:
         """Take these again first."""
-        self._held.extendleft(reversed(letters))
+        self._pending.extendleft(reversed(envelopes))

@@ -18,7 +18,7 @@ from congressy_mailer.mime.addresses import (
     normalise_address,
     normalise_addresses,
     normalise_headers,
-    split_plain,
+    split_address,
 )
 
 
@@ -118,7 +118,7 @@ def test_whatever_is_accepted_is_one_mailbox_on_one_line(text: str) -> None:
     ).map("".join)
 )
 def test_an_address_that_is_plain_is_what_the_parser_takes_it_for(text: str) -> None:
-    plain = split_plain(text)
+    plain = split_address(text)
     if plain is not None:
         (mailbox,) = AddressHeader.value_parser(text).all_mailboxes
         assert plain == (mailbox.display_name or "", mailbox.addr_spec)
@@ -136,7 +136,7 @@ def test_an_address_that_is_plain_is_what_the_parser_takes_it_for(text: str) -> 
     ],
 )
 def test_what_is_plain(text: str, plain: tuple[str, str] | None) -> None:
-    assert split_plain(text) == plain
+    assert split_address(text) == plain
 
 
 def test_headers() -> None:
@@ -184,12 +184,12 @@ _names = st.text("AbÇçéõß 09.,'\"-<>=?", max_size=12)
 @given(st.builds("{}@{}.{}".format, _labels, _labels, _labels), _names)
 def test_what_needs_no_parser_is_what_the_parser_would_say(address: str, name: str) -> None:
     text = f"{name} <{address}>" if name else address
-    if addresses._ORDINARY.fullmatch(text):
-        parsed_name, parsed_address = addresses._split(text, "to")
+    if addresses._COMMON_ADDRESS.fullmatch(text):
+        parsed_name, parsed_address = addresses._parse_address(text, "to")
         assert str(Address(display_name=parsed_name, addr_spec=parsed_address)) == normalise_address(text, "to") == text
         validate_email(parsed_address)
 
 
 @pytest.mark.parametrize("usual", ["ana.silva+vip@mail.example.com.br", "José Conceição 2 <jose_9@example.com>"])
 def test_the_usual_needs_no_parser(usual: str) -> None:
-    assert addresses._ORDINARY.fullmatch(usual)
+    assert addresses._COMMON_ADDRESS.fullmatch(usual)

@@ -15,12 +15,12 @@ from django.core.files.base import ContentFile
 
 from congressy_mailer import models
 from congressy_mailer.exceptions import AttachmentTooLarge, AttachmentUnreadable
-from congressy_mailer.mime.attachments import Attachment, ReadAttachment, media_type, read_attachments
+from congressy_mailer.mime.attachments import Attachment, LoadedAttachment, media_type, read_attachments
 
 LIMIT = 1000
 
 
-def read_one(given: Any) -> ReadAttachment:
+def read_one(given: Any) -> LoadedAttachment:
     (attachment,) = read_attachments([given], LIMIT)
     return attachment
 
@@ -29,7 +29,7 @@ def test_shapes(tmp_path: Path) -> None:
     path = tmp_path / "boleto.pdf"
     path.write_bytes(b"%PDF")
     for given in (path, str(path), ("boleto.pdf", b"%PDF", "application/pdf"), ("boleto.pdf", b"%PDF")):
-        assert read_one(given) == ReadAttachment("boleto.pdf", b"%PDF", "application/pdf", "")
+        assert read_one(given) == LoadedAttachment("boleto.pdf", b"%PDF", "application/pdf", "")
     with path.open("rb") as file:
         file.read()
         assert read_one(file).content == b"%PDF"
@@ -44,16 +44,16 @@ def test_inline_image_of_django_idiom() -> None:
     image = MIMEImage(b"\x89PNG", "png")
     image.add_header("Content-ID", "<logo>")
     image.add_header("Content-Disposition", "inline", filename="logo.png")
-    assert read_one(image) == ReadAttachment("logo.png", b"\x89PNG", "image/png", "logo")
+    assert read_one(image) == LoadedAttachment("logo.png", b"\x89PNG", "image/png", "logo")
 
 
 def test_a_list_is_taken_like_a_tuple() -> None:
-    assert read_one(["a.txt", "x", "text/plain"]) == ReadAttachment("a.txt", b"x", "text/plain", "")
+    assert read_one(["a.txt", "x", "text/plain"]) == LoadedAttachment("a.txt", b"x", "text/plain", "")
 
 
 def test_media_types_with_parameters() -> None:
     given = "text/calendar; method=REQUEST; charset=utf-8"
-    assert read_one(("i.ics", "ção", given)) == ReadAttachment("i.ics", "ção".encode(), given, "")
+    assert read_one(("i.ics", "ção", given)) == LoadedAttachment("i.ics", "ção".encode(), given, "")
     assert read_one(("a.txt", "ção", "text/plain; charset=iso-8859-1")).content == "ção".encode("latin-1")
     assert media_type('text/x; A="b; c=d" ;e=f;') == ("text/x", {"a": "b; c=d", "e": "f"})
     part = MIMEText("ção", "calendar", "iso-8859-1")

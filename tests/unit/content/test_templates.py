@@ -16,9 +16,9 @@ from django.utils import timezone, translation
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
 
-from congressy_mailer.content.templates import check, ready_content, render
+from congressy_mailer.content.templates import build_content, check, render
 from congressy_mailer.exceptions import ContentError, ContentNotReady, MailerError, TemplateNotFound
-from congressy_mailer.mime.writer import Rendered
+from congressy_mailer.mime.writer import MailContent
 
 Write = Callable[..., None]
 
@@ -42,7 +42,7 @@ def write(tmp_path: Path, settings: Any) -> Write:
     return write_all
 
 
-def rendered(context: dict[str, Any] | None = None, **options: Any) -> Rendered:
+def rendered(context: dict[str, Any] | None = None, **options: Any) -> MailContent:
     return render("subscription/paid", context or {}, **{"subject": "s", "language": "", "timezone": "", **options})
 
 
@@ -127,7 +127,7 @@ def test_a_template_that_does_not_compile_is_told_at_the_call(write: Write) -> N
 
 def test_the_three_parts(write: Write) -> None:
     write({".html": "<p>{{ name }}</p>", ".txt": "Olá, {{ name }}", "_subject.txt": "\n  Olá,\n  {{ name }}\n"})
-    assert rendered({"name": "Ana & <Zé>"}, subject="") == Rendered(
+    assert rendered({"name": "Ana & <Zé>"}, subject="") == MailContent(
         "Olá, Ana & <Zé>", "Olá, Ana & <Zé>", "<p>Ana &amp; &lt;Zé&gt;</p>"
     )
 
@@ -147,7 +147,7 @@ def test_text_is_made_from_the_html_where_there_is_none(write: Write) -> None:
 
 def test_text_only(write: Write) -> None:
     write({".txt": "Olá"})
-    assert rendered() == Rendered("s", "Olá", "")
+    assert rendered() == MailContent("s", "Olá", "")
 
 
 def test_the_callers_subject_wins(write: Write) -> None:
@@ -171,12 +171,12 @@ def test_the_callers_subject_wins(write: Write) -> None:
 def test_the_file_nearest_to_the_language_wins(write: Write, language: str, found: str) -> None:
     for part in (".html", ".txt", "_subject.txt"):
         write({f"{code}{part}": code.strip(".") or "any" for code in ("", ".pt", ".pt-br")})
-    assert rendered(subject="", language=language) == Rendered(found, found, found)
+    assert rendered(subject="", language=language) == MailContent(found, found, found)
 
 
 def test_each_part_is_looked_for_on_its_own(write: Write) -> None:
     write({".pt-br.html": "<p>pt-br</p>", ".html": "<p>any</p>", ".txt": "any", ".pt_subject.txt": "pt"})
-    assert rendered(subject="", language="pt-br") == Rendered("pt", "any", "<p>pt-br</p>")
+    assert rendered(subject="", language="pt-br") == MailContent("pt", "any", "<p>pt-br</p>")
 
 
 def test_language_and_time_zone_are_the_recipients_and_do_not_stay(write: Write) -> None:
@@ -260,7 +260,7 @@ def test_jinja2_escapes_html_and_nothing_else(tmp_path: Path, settings: Any) -> 
     (tmp_path / "broken.html").write_text("{% include 'nowhere.html' %}")
     context = {"a": "Ana & Zé", "b": mark_safe("<b>")}
     for _ in range(2):
-        assert render("m", context, subject="", language="", timezone="") == Rendered(
+        assert render("m", context, subject="", language="", timezone="") == MailContent(
             "Ana & Zé <b>", "Ana & Zé <b>", "Ana &amp; Zé <b>"
         )
     with pytest.raises(ContentNotReady, match=r"nowhere\.html"):
@@ -274,6 +274,6 @@ def test_jinja2_escapes_html_and_nothing_else(tmp_path: Path, settings: Any) -> 
 
 
 def test_ready_content_is_kept_and_its_text_made_where_it_is_missing() -> None:
-    assert ready_content("a  b", "text", "<p>html</p>") == Rendered("a  b", "text", "<p>html</p>")
-    assert ready_content("s", "", "<p>html</p>") == Rendered("s", "html", "<p>html</p>")
-    assert ready_content("s", "", "") == Rendered("s", "", "")
+    assert build_content("a  b", "text", "<p>html</p>") == MailContent("a  b", "text", "<p>html</p>")
+    assert build_content("s", "", "<p>html</p>") == MailContent("s", "html", "<p>html</p>")
+    assert build_content("s", "", "") == MailContent("s", "", "")

@@ -8,7 +8,7 @@ import pytest
 
 from congressy_mailer.exceptions import SparkPostError
 from congressy_mailer.replies import Verdict
-from congressy_mailer.sparkpost.answers import created, refusal
+from congressy_mailer.sparkpost.answers import classify_error, parse_result
 
 ADDRESSES = ["ana@example.com", "eva@example.com", "rui@example.com"]
 
@@ -65,13 +65,13 @@ ADDRESSES = ["ana@example.com", "eva@example.com", "rui@example.com"]
 def test_what_an_answer_means(
     status: int | None, codes: tuple[str, ...], text: str, verdict: Verdict, in_doubt: bool
 ) -> None:
-    found = refusal(SparkPostError(text, status=status, codes=codes))
+    found = classify_error(SparkPostError(text, status=status, codes=codes))
     assert (found.verdict, found.in_doubt) == (verdict, in_doubt)
     assert text in found.reply.text
 
 
 def test_no_answer_leaves_it_in_doubt() -> None:
-    found = refusal(SparkPostError("The server said nothing in time.", in_doubt=True))
+    found = classify_error(SparkPostError("The server said nothing in time.", in_doubt=True))
     assert (found.verdict, found.in_doubt, found.reply.code) == (Verdict.DEFERRED, True, None)
 
 
@@ -81,34 +81,34 @@ def answer(rejected: int, *errors: Any) -> dict[str, Any]:
 
 
 def test_all_are_accepted() -> None:
-    found = created(answer(0), ADDRESSES)
+    found = parse_result(answer(0), ADDRESSES)
     assert (str(found.reply), found.rejected, found.unclear) == ("200 OK 11668787484950529", {}, False)
 
 
 def test_those_that_are_named_are_refused_and_no_others() -> None:
     error = {"code": "1902", "message": "Message generation rejected", "description": "recipient 'Eva@example.com' …"}
-    found = created(answer(1, error), ADDRESSES)
+    found = parse_result(answer(1, error), ADDRESSES)
     assert list(found.rejected) == ["eva@example.com"]
     assert "message generation rejected" in str(found.rejected["eva@example.com"]).lower()
     assert not found.unclear
 
 
 def test_an_address_in_a_longer_one_is_not_named() -> None:
-    found = created(answer(1, {"description": "<nova@example.com.br> and maria-ana@example.com"}), ADDRESSES)
+    found = parse_result(answer(1, {"description": "<nova@example.com.br> and maria-ana@example.com"}), ADDRESSES)
     assert found.rejected == {}
     assert found.unclear
 
 
 def test_where_all_are_refused_nobody_needs_a_name() -> None:
     error = {"code": "1400", "message": "required field is missing", "description": "address.email is required"}
-    found = created(answer(3, error, error, error), ADDRESSES)
+    found = parse_result(answer(3, error, error, error), ADDRESSES)
     assert set(found.rejected) == set(ADDRESSES)
     assert all("required field is missing" in str(reply) for reply in found.rejected.values())
     assert not found.unclear
 
 
 def test_who_was_refused_without_a_name_is_unclear() -> None:
-    found = created(answer(1, {"code": "1400", "message": "required field is missing"}), ADDRESSES)
+    found = parse_result(answer(1, {"code": "1400", "message": "required field is missing"}), ADDRESSES)
     assert (found.rejected, found.unclear) == ({}, True)
 
 
@@ -117,27 +117,27 @@ def test_who_was_refused_without_a_name_is_unclear() -> None:
     [{}, {"results": 7}, {"results": {}}, {"results": {"rcpt_to_errors": 3}}, {"errors": [{"message": "no"}]}],
 )
 def test_an_answer_that_speaks_of_no_transmission_is_no_acceptance(strange: dict[str, Any]) -> None:
-    found = created(strange, ADDRESSES)
+    found = parse_result(strange, ADDRESSES)
     assert (found.rejected, found.unclear, found.reply.code) == ({}, True, None)
 
 
 def test_where_it_was_taken_for_nobody_nobody_has_it() -> None:
-    found = created({"results": {"id": "1", "total_accepted_recipients": 0}}, ADDRESSES)
+    found = parse_result({"results": {"id": "1", "total_accepted_recipients": 0}}, ADDRESSES)
     assert set(found.rejected) == set(ADDRESSES)
 
 
 def test_numbers_may_be_texts() -> None:
-    found = created({"results": {"id": "1", "total_rejected_recipients": "1"}}, ADDRESSES)
+    found = parse_result({"results": {"id": "1", "total_rejected_recipients": "1"}}, ADDRESSES)
     assert found.unclear
 
 
 def test_where_more_are_named_than_were_refused_nobody_knows_who_was() -> None:
     error = {"code": "1300", "description": "ana@example.com is not eva@example.com"}
-    found = created(answer(1, error), ADDRESSES)
+    found = parse_result(answer(1, error), ADDRESSES)
     assert (found.rejected, found.unclear) == ({}, True)
 
 
 @pytest.mark.parametrize("errors", [7, None, [7, None], "x"])
 def test_errors_in_a_strange_shape_leave_it_unclear(errors: Any) -> None:
     results = {"id": "1", "total_rejected_recipients": 1, "rcpt_to_errors": errors}
-    assert created({"results": results}, ADDRESSES).unclear
+    assert parse_result({"results": results}, ADDRESSES).unclear

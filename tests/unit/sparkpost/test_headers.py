@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from congressy_mailer.delivery.composing import compose
 from congressy_mailer.mime.addresses import CONTROL, MAX_LINE
 from congressy_mailer.mime.outgoing import OutgoingMail
-from congressy_mailer.mime.writer import Rendered
+from congressy_mailer.mime.writer import MailContent
 from congressy_mailer.models import Message
 from congressy_mailer.sparkpost import MESSAGE_KEY, headers
 from congressy_mailer.sparkpost.options import sparkpost_fields
 from congressy_mailer.transports import envelope
-from congressy_mailer.transports.base import Composed
+from congressy_mailer.transports.base import ComposedMail
 
 KEY = UUID("0192f0c1-2345-7abc-8def-0123456789ab")
 
@@ -41,21 +41,21 @@ def message_of(**options: Any) -> Message:
 
 
 def composed(message: Message) -> OutgoingMail:
-    mail = compose(message, Rendered("Inscrição", "Olá\n", "<p>Olá</p>"), [])
-    mail.sparkpost = headers.told(message)
+    mail = compose(message, MailContent("Inscrição", "Olá\n", "<p>Olá</p>"), [])
+    mail.sparkpost = headers.sparkpost_keys(message)
     return mail
 
 
 def at_once(message: Message) -> bytes:
     """As the pipelined transport writes most mails."""
-    return envelope.address(Composed(uuid4(), composed(message)), for_sparkpost=True).write_out(eight_bit=True)
+    return envelope.envelope_for(ComposedMail(uuid4(), composed(message)), for_sparkpost=True).write_out(eight_bit=True)
 
 
 def by_django(message: Message) -> bytes:
     """As the pipelined transport writes a mail that takes Django."""
     mail = composed(message)
     mail.wire = None
-    return envelope.address(Composed(uuid4(), mail), for_sparkpost=True).write_out(eight_bit=False)
+    return envelope.envelope_for(ComposedMail(uuid4(), mail), for_sparkpost=True).write_out(eight_bit=False)
 
 
 def by_a_backend(message: Message) -> bytes:
@@ -121,15 +121,17 @@ def test_the_rest_of_the_mail_is_as_it_was(way: Any) -> None:
 
 
 def test_only_what_differs_from_sparkposts_own_defaults_is_told() -> None:
-    assert headers.told(message_of(transactional=False)) == {"metadata": {MESSAGE_KEY: KEY.hex}}
-    assert headers.told(message_of())["options"] == {"transactional": True}
-    assert headers.told(message_of(track_opens=False, transactional=False))["options"] == {"open_tracking": False}
+    assert headers.sparkpost_keys(message_of(transactional=False)) == {"metadata": {MESSAGE_KEY: KEY.hex}}
+    assert headers.sparkpost_keys(message_of())["options"] == {"transactional": True}
+    assert headers.sparkpost_keys(message_of(track_opens=False, transactional=False))["options"] == {
+        "open_tracking": False
+    }
     archive = [{"email": "a@example.com"}]
-    assert headers.told(message_of(sparkpost={"archive": ["a@example.com"]}))["archive"] == archive
+    assert headers.sparkpost_keys(message_of(sparkpost={"archive": ["a@example.com"]}))["archive"] == archive
 
 
 def test_our_own_key_stands_before_what_might_be_cut_off() -> None:
-    value = headers.header_value(headers.told(message_of(metadata={"a": 1})))
+    value = headers.header_value(headers.sparkpost_keys(message_of(metadata={"a": 1})))
     assert value.index(MESSAGE_KEY) < value.index('"a"')
 
 
@@ -148,8 +150,8 @@ def test_our_own_key_stands_before_what_might_be_cut_off() -> None:
 )
 def test_only_sparkpost_is_told(when: str, host: str, wanted: bool) -> None:
     with override_settings(CONGRESSY_MAILER={"SPARKPOST_HEADER": when}):
-        assert headers.wanted_by(EmailBackend(host=host, **_alias())) is wanted
-        assert headers.wanted_by(ConsoleBackend(**_alias())) is False
+        assert headers.enabled_for(EmailBackend(host=host, **_alias())) is wanted
+        assert headers.enabled_for(ConsoleBackend(**_alias())) is False
 
 
 def _alias() -> dict[str, Any]:
@@ -159,5 +161,5 @@ def _alias() -> dict[str, Any]:
 
 
 def test_nobody_else_gets_the_header() -> None:
-    content = envelope.address(Composed(uuid4(), composed(message_of(campaign="a")))).write_out(eight_bit=True)
+    content = envelope.envelope_for(ComposedMail(uuid4(), composed(message_of(campaign="a")))).write_out(eight_bit=True)
     assert headers.NAME.encode() not in content

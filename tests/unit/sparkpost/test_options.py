@@ -16,7 +16,7 @@ from congressy_mailer import Recipient, send_bulk, send_mail
 from congressy_mailer.exceptions import InvalidAddress, InvalidHeader, InvalidOption, MailerError
 from congressy_mailer.models import Batch, Message
 from congressy_mailer.sparkpost import MESSAGE_KEY
-from congressy_mailer.sparkpost.options import metadata_of, sparkpost_fields, with_message_key
+from congressy_mailer.sparkpost.options import check_metadata, sparkpost_fields, with_message_key
 
 pytestmark = pytest.mark.django_db
 
@@ -118,10 +118,10 @@ def test_metadata_that_contains_itself_is_refused() -> None:
 
 def test_the_limit_of_metadata_counts_our_own_key_to_the_byte() -> None:
     room = 1000 - OURS - len('{"a":"","b":""}')
-    metadata_of({"a": "x" * 600, "b": "y" * (room - 600)})
-    metadata_of({"a": "x" * 600, "b": "é" * ((room - 600) // 2 - 150), "c": ""})
+    check_metadata({"a": "x" * 600, "b": "y" * (room - 600)})
+    check_metadata({"a": "x" * 600, "b": "é" * ((room - 600) // 2 - 150), "c": ""})
     with pytest.raises(InvalidOption, match="has 1,001 bytes"):
-        metadata_of({"a": "x" * 600, "b": "y" * (room - 599)})
+        check_metadata({"a": "x" * 600, "b": "y" * (room - 599)})
 
 
 def test_the_header_is_ours_to_write() -> None:

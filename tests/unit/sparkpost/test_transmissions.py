@@ -12,14 +12,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from congressy_mailer.delivery.composing import compose
-from congressy_mailer.mime.attachments import ReadAttachment
+from congressy_mailer.mime.attachments import LoadedAttachment
 from congressy_mailer.mime.outgoing import OutgoingMail
-from congressy_mailer.mime.writer import Rendered, written
+from congressy_mailer.mime.writer import MailContent, as_bytes
 from congressy_mailer.models import Message
 from congressy_mailer.sparkpost import MESSAGE_KEY
-from congressy_mailer.sparkpost.headers import told
-from congressy_mailer.sparkpost.substitution import Skeleton
-from congressy_mailer.sparkpost.transmissions import ToSend, encoded, likeness, many, one
+from congressy_mailer.sparkpost.headers import sparkpost_keys
+from congressy_mailer.sparkpost.substitution import SharedContent
+from congressy_mailer.sparkpost.transmissions import (
+    TransmissionMail,
+    batch_transmission,
+    encode_request,
+    grouping_key,
+    transmission,
+)
 
 from .substituting import Received, received, render
 
@@ -29,21 +35,23 @@ TIME = timezone.now()
 
 def mail(
     text: str, html: str = "", *, to: str = "ana@example.com", subject: str = "Olá", batch: UUID | None = BATCH,
-    files: list[ReadAttachment] | None = None, **fields: Any,
+    files: list[LoadedAttachment] | None = None, **fields: Any,
 ) -> OutgoingMail:  # fmt: skip
     message = Message(
         from_email="Congressy <mail@congressy.net>", to=[to], message_id=f"<{uuid4()}@x>", created_at=TIME,
         queued_at=TIME, transactional=False, **fields,
     )  # fmt: skip
     leave = {"List-Unsubscribe": f"<https://congressy.net/leave/{message.id}>"}
-    composed = compose(message, Rendered(subject, text, html), files or [], leave)
-    composed.sparkpost = told(message)
+    composed = compose(message, MailContent(subject, text, html), files or [], leave)
+    composed.sparkpost = sparkpost_keys(message)
     composed.batch = batch
     return composed
 
 
 def alone(composed: OutgoingMail) -> dict[str, Any]:
-    return one(ToSend(written(composed, eight_bit=False), composed.envelope, composed.envelope, composed.sparkpost))
+    return transmission(
+        TransmissionMail(as_bytes(composed, eight_bit=False), composed.envelope, composed.envelope, composed.sparkpost)
+    )
 
 
 def same(text: str) -> str:
@@ -52,13 +60,13 @@ def same(text: str) -> str:
 
 def check(got: Received, composed: OutgoingMail) -> None:
     """What one has is what the mail says, and whose it is."""
-    assert composed.rendered is not None
+    assert composed.content is not None
     assert got.address == composed.envelope[0]
-    assert same(got.text).rstrip("\n") == same(composed.rendered.text).rstrip("\n")
-    assert same(got.html).rstrip("\n") == same(composed.rendered.html).rstrip("\n")
+    assert same(got.text).rstrip("\n") == same(composed.content.text).rstrip("\n")
+    assert same(got.html).rstrip("\n") == same(composed.content.html).rstrip("\n")
     assert got.headers["Message-ID"] == composed.extra_headers["Message-ID"]
     assert got.headers["List-Unsubscribe"] == composed.extra_headers["List-Unsubscribe"]
-    assert got.headers["Subject"] == composed.rendered.subject
+    assert got.headers["Subject"] == composed.content.subject
     assert composed.envelope[0] in got.headers["To"]
     assert got.metadata == composed.sparkpost["metadata"]
 
@@ -72,8 +80,8 @@ def test_a_mail_alone_arrives_byte_for_byte() -> None:
     check(received(request)[0], composed)
 
 
-def pdf() -> ReadAttachment:
-    return ReadAttachment("a.pdf", b"%PDF {{name}}", "application/pdf", "")
+def pdf() -> LoadedAttachment:
+    return LoadedAttachment("a.pdf", b"%PDF {{name}}", "application/pdf", "")
 
 
 @pytest.mark.parametrize("subject", ["{{name}}", "Olá {{{nome}}}", "ção {" + "á" * 70 + "{x}}", "a}}b{{ c", "{ { } }"])
@@ -85,7 +93,7 @@ def test_braces_in_a_header_arrive_also_where_it_is_encoded(subject: str) -> Non
 def test_what_sparkpost_is_told_stands_beside_the_mail() -> None:
     options = {"options": {"ip_pool": "a", "open_tracking": True}, "bcc": [{"email": "eva@example.com", "name": "Eva"}]}
     composed = mail("Texto", campaign="março", tags=["um"], metadata={"a": "b"}, sparkpost=options)
-    request = json.loads(encoded(alone(composed)))
+    request = json.loads(encode_request(alone(composed)))
     assert request["campaign_id"] == "março"
     assert request["options"] == {
         "open_tracking": True, "click_tracking": False, "ip_pool": "a", "perform_substitutions": False,
@@ -99,7 +107,7 @@ def test_what_sparkpost_is_told_stands_beside_the_mail() -> None:
 
 
 def together(*mails: OutgoingMail) -> dict[str, Any] | None:
-    return many(mails, [one_mail.envelope[0] for one_mail in mails])
+    return batch_transmission(mails, [one_mail.envelope[0] for one_mail in mails])
 
 
 def test_many_share_what_they_have_in_common() -> None:
@@ -109,10 +117,10 @@ def test_many_share_what_they_have_in_common() -> None:
              subject=f"{name}, seu ingresso", files=files, tags=[name])
         for n, name in enumerate(["Ana", "Zé & <b>", "{{email}}", "", "}}}"])
     ]  # fmt: skip
-    assert len({likeness(one_mail) for one_mail in mails}) == 1
+    assert len({grouping_key(one_mail) for one_mail in mails}) == 1
     request = together(*mails)
     assert request is not None
-    assert len(encoded(request)) < 2 * len(mails[0].wire or b"") + 5000
+    assert len(encode_request(request)) < 2 * len(mails[0].wire or b"") + 5000
     for got, composed in zip(received(request), mails, strict=True):
         check(got, composed)
         assert [part.get_content() for part in got.mail.iter_attachments()] == [b"%PDF {{name}}"]
@@ -144,7 +152,7 @@ def test_a_link_that_is_to_be_tracked_is_in_no_value() -> None:
     ],
 )
 def test_what_is_not_alike_shares_no_call(other: OutgoingMail) -> None:
-    assert likeness(other) is None or likeness(other) != likeness(mail("Texto"))
+    assert grouping_key(other) is None or grouping_key(other) != grouping_key(mail("Texto"))
 
 
 TEXT = st.text(
@@ -162,12 +170,12 @@ def test_nobody_has_anything_of_anybody_else(people: list[tuple[str, str, str]],
             mail(f"x{before}{own[0]}{after}{own[1]}", f"<p>{before}{own[1]}{after}</p>",
                  to=f"{number}@example.com", subject="S " + " ".join(subject.split()))
         )  # fmt: skip
-    alike = [likeness(one_mail) for one_mail in mails]
+    alike = [grouping_key(one_mail) for one_mail in mails]
     if len(set(alike)) > 1 or alike[0] is None:
         return
     request = together(*mails)
     assert request is not None
-    got = received(json.loads(encoded(request)))
+    got = received(json.loads(encode_request(request)))
     for one_got, composed in zip(got, mails, strict=True):
         check(one_got, composed)
 
@@ -175,6 +183,6 @@ def test_nobody_has_anything_of_anybody_else(people: list[tuple[str, str, str]],
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.text("{}ab"), min_size=1, max_size=6))
 def test_any_line_is_filled_in_as_it_was(lines: list[str]) -> None:
-    skeleton = Skeleton(len(lines))
-    template = skeleton.line(lines)
-    assert [render(template, skeleton.common | own) for own in skeleton.own] == lines
+    shared = SharedContent(len(lines))
+    template = shared.line(lines)
+    assert [render(template, shared.common_values | own) for own in shared.own_values] == lines

@@ -15,23 +15,23 @@ from hypothesis import strategies as st
 from congressy_mailer.delivery.composing import compose
 from congressy_mailer.exceptions import InvalidHeader
 from congressy_mailer.mime.addresses import check_header_text
-from congressy_mailer.mime.attachments import ReadAttachment
+from congressy_mailer.mime.attachments import LoadedAttachment
 from congressy_mailer.mime.outgoing import OutgoingMail
-from congressy_mailer.mime.writer import Rendered
+from congressy_mailer.mime.writer import MailContent
 from congressy_mailer.models import Message
 from congressy_mailer.replies import Reply
 from congressy_mailer.transports import envelope
-from congressy_mailer.transports.base import Composed
+from congressy_mailer.transports.base import ComposedMail
 
 
-def composed(text: str = "Texto", **fields: Any) -> Composed:
+def composed(text: str = "Texto", **fields: Any) -> ComposedMail:
     now = timezone.now()
     values = {"from_email": "Congressy <mail@congressy.net>", "to": ["ana@example.com"], **fields}
     message = Message(message_id="<1@x>", created_at=now, queued_at=now, **values)
-    return Composed(uuid4(), compose(message, Rendered(message.subject or "Olá", text, ""), []))
+    return ComposedMail(uuid4(), compose(message, MailContent(message.subject or "Olá", text, ""), []))
 
 
-def left_to_django(composed: Composed) -> Composed:
+def left_to_django(composed: ComposedMail) -> ComposedMail:
     """The same as if it were of no common shape."""
     composed.mail.wire = None
     return composed
@@ -49,7 +49,7 @@ def received(content: bytes) -> Any:
 def test_the_server_gets_what_was_written(text: str) -> None:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
     for mail in (composed(text), left_to_django(composed(text))):
-        content = envelope.address(mail).write_out(eight_bit=True)
+        content = envelope.envelope_for(mail).write_out(eight_bit=True)
         assert content.count(b"\r\n.\r\n") == 1
         assert content.count(b"\r\n") == content.count(b"\r") == content.count(b"\n")
         assert received(content).get_content().replace("\r\n", "\n").rstrip("\n").split("\n") == lines
@@ -67,13 +67,13 @@ def test_a_single_line_break_character_does_not_pass_for_the_end() -> None:
             return message
 
     mail.mail.__class__ = Careless
-    assert envelope.address(mail).write_out(eight_bit=True).endswith(b"a\r\n..\r\nb\r\n..\r\nc\r\n.\r\n")
+    assert envelope.envelope_for(mail).write_out(eight_bit=True).endswith(b"a\r\n..\r\nb\r\n..\r\nc\r\n.\r\n")
 
 
 def test_seven_bits_where_the_server_takes_no_more() -> None:
     mail = left_to_django(composed("Olá, você"))
-    assert not envelope.address(mail).write_out(eight_bit=True).isascii()
-    content = envelope.address(mail).write_out(eight_bit=False)
+    assert not envelope.envelope_for(mail).write_out(eight_bit=True).isascii()
+    content = envelope.envelope_for(mail).write_out(eight_bit=False)
     assert content.isascii()
     assert received(content).get_content().strip() == "Olá, você"
 
@@ -82,12 +82,14 @@ def test_attachments_stay_as_they_are_in_seven_bits() -> None:
     now = timezone.now()
     message = Message(from_email="a@b.example", to=["ana@example.com"], message_id="<1@x>", created_at=now)
     data = bytes(range(256)) * 20
-    attachment = ReadAttachment("ação.pdf", data, "application/pdf", "")
-    mail = Composed(uuid4(), compose(message, Rendered("Olá", "você", "<p>você</p>"), [attachment]))
-    assert envelope.address(mail).write_out(eight_bit=False) == envelope.address(mail).write_out(eight_bit=True)
+    attachment = LoadedAttachment("ação.pdf", data, "application/pdf", "")
+    mail = ComposedMail(uuid4(), compose(message, MailContent("Olá", "você", "<p>você</p>"), [attachment]))
+    assert envelope.envelope_for(mail).write_out(eight_bit=False) == envelope.envelope_for(mail).write_out(
+        eight_bit=True
+    )
     left_to_django(mail)
     for eight_bit in (True, False):
-        (part,) = received(envelope.address(mail).write_out(eight_bit=eight_bit)).iter_attachments()
+        (part,) = received(envelope.envelope_for(mail).write_out(eight_bit=eight_bit)).iter_attachments()
         assert part.get_filename() == "ação.pdf"
         assert part.get_content() == data
 
@@ -107,14 +109,14 @@ def test_no_header_that_is_accepted_has_a_line_that_servers_refuse(name: str, va
         return
     mail = composed(subject=value) if name == "Subject" else composed(headers={name: value or "x"})
     for one in (mail, left_to_django(mail)):
-        content = envelope.address(one).write_out(eight_bit=True)
+        content = envelope.envelope_for(one).write_out(eight_bit=True)
         assert max(map(len, content.split(b"\r\n"))) <= 998
 
 
 @pytest.mark.parametrize("name", ["message-id", "MESSAGE-ID", "Message-ID", "date", "Date"])
 def test_a_header_of_ours_that_the_caller_gives_stands_once(name: str) -> None:
     value = "<2@x>" if name.lower() == "message-id" else "Mon, 01 Jan 2024 00:00:00 +0000"
-    got = received(envelope.address(composed(headers={name: value})).write_out(eight_bit=True))
+    got = received(envelope.envelope_for(composed(headers={name: value})).write_out(eight_bit=True))
     assert got.get_all(name) == [value]
     assert len(got.get_all("Message-ID")) == len(got.get_all("Date")) == 1
 
@@ -123,9 +125,9 @@ def test_the_parameters_of_a_media_type_are_written() -> None:
     now = timezone.now()
     message = Message(from_email="a@b.example", to=["ana@example.com"], message_id="<1@x>", created_at=now)
     kinds = ['text/calendar; method=REQUEST; charset=utf-8; x_y="a; b"', "text/plain; charset=iso-8859-1", "text/plain"]
-    attachments = [ReadAttachment("a.x", b"BEGIN", kind, "") for kind in kinds]
-    mail = Composed(uuid4(), compose(message, Rendered("Olá", "você", ""), attachments))
-    parts = list(received(envelope.address(mail).write_out(eight_bit=True)).iter_attachments())
+    attachments = [LoadedAttachment("a.x", b"BEGIN", kind, "") for kind in kinds]
+    mail = ComposedMail(uuid4(), compose(message, MailContent("Olá", "você", ""), attachments))
+    parts = list(received(envelope.envelope_for(mail).write_out(eight_bit=True)).iter_attachments())
     assert [(part.get_content_type(), dict(part["Content-Type"].params)) for part in parts] == [
         ("text/calendar", {"method": "REQUEST", "charset": "utf-8", "x_y": "a; b"}),
         ("text/plain", {"charset": "iso-8859-1"}),
@@ -136,7 +138,7 @@ def test_the_parameters_of_a_media_type_are_written() -> None:
 
 def test_addresses_are_ascii() -> None:
     mail = composed(from_email="Olá <mail@congressy.com>", to=["ana@bücher.example", "Eva <eva@example.com>"])
-    ready = envelope.address(mail)
+    ready = envelope.envelope_for(mail)
     assert ready.sender == "mail@congressy.com"
     assert list(ready.recipients.values()) == ["ana@xn--bcher-kva.example", "eva@example.com"]
 
@@ -145,7 +147,7 @@ def test_addresses_are_ascii() -> None:
 def test_an_address_that_cannot_be_said_is_refused_alone(address: str) -> None:
     mail = composed()
     mail.mail.envelope = ["ana@example.com", address]
-    ready = envelope.address(mail)
+    ready = envelope.envelope_for(mail)
     assert list(ready.recipients) == ["ana@example.com"]
     assert ready.refused[address].code == 553
     assert "Not sent" in ready.refused[address].text
@@ -154,7 +156,7 @@ def test_an_address_that_cannot_be_said_is_refused_alone(address: str) -> None:
 def test_a_sender_that_cannot_be_said() -> None:
     mail = composed()
     mail.mail.from_email = "joão@example.com"
-    ready = envelope.address(mail)
+    ready = envelope.envelope_for(mail)
     assert not ready.sendable
     assert ready.problem == Reply(
         553, "5.1.7 Not sent: the part before the @ of 'joão@example.com' needs SMTPUTF8 (RFC 6531), which is not used"

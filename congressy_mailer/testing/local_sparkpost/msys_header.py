@@ -22,7 +22,7 @@ class BadHeader(ValueError):
     """The header is refused; the text is the reply, in the words of the article "Error messages when using SMTP"."""
 
 
-def take_off(content: bytes) -> tuple[dict[str, Any], bytes]:
+def split_header(content: bytes) -> tuple[dict[str, Any], bytes]:
     """Read the header, and the mail without it, as it goes on to its recipients.
 
     When it is unfolded, one space is read for each fold (SMTP API reference).
@@ -36,39 +36,39 @@ def take_off(content: bytes) -> tuple[dict[str, Any], bytes]:
     if found is None:
         return {}, content
     try:
-        told = json.loads(_FOLD.sub(b" ", found[1].rstrip(b"\r\n")).decode())
+        keys = json.loads(_FOLD.sub(b" ", found[1].rstrip(b"\r\n")).decode())
     except (ValueError, RecursionError):
         raise BadHeader("550 5.6.0 JSON parsing error in X-MSYS-API") from None
-    if not isinstance(told, dict):
+    if not isinstance(keys, dict):
         raise BadHeader("550 5.6.0 JSON parsing error in X-MSYS-API")
-    _check(told)
-    return told, content[: found.start()] + content[found.end() :]
+    _check(keys)
+    return keys, content[: found.start()] + content[found.end() :]
 
 
-def _check(told: dict[str, Any]) -> None:
-    campaign = told.get("campaign_id", "")
+def _check(keys: dict[str, Any]) -> None:
+    campaign = keys.get("campaign_id", "")
     if not isinstance(campaign, str) or len(campaign.encode("utf-8", "surrogatepass")) > MAX_CAMPAIGN_BYTES:
         raise BadHeader("550 5.6.0 smtpapi_campaign_id context is limited to 64 bytes")
     for key in ("metadata", "options"):
-        if not isinstance(told.get(key, {}), dict):
+        if not isinstance(keys.get(key, {}), dict):
             raise BadHeader(f"550 5.6.0 {key} in X-MSYS-API must be an object")
-    tags = told.get("tags", [])
+    tags = keys.get("tags", [])
     if not isinstance(tags, list) or len(tags) > MAX_TAGS or not all(isinstance(tag, str) for tag in tags):
         raise BadHeader(f"550 5.6.0 tags in X-MSYS-API must be at most {MAX_TAGS} texts")
-    copies = [copy for kind in ("cc", "bcc", "archive") for copy in _list(told.get(kind, []))]
+    copies = [copy for kind in ("cc", "bcc", "archive") for copy in _list(keys.get(kind, []))]
     if len(copies) > MAX_COPIES or not all(map(address_of, copies)):
         raise BadHeader(f"550 5.6.0 cc, bcc and archive in X-MSYS-API must be at most {MAX_COPIES} addresses")
 
 
-def copies_of(told: dict[str, Any]) -> list[tuple[str, str]]:
+def copies_of(keys: dict[str, Any]) -> list[tuple[str, str]]:
     """Who gets a message of their own beside the envelope's recipients: address and ``rcpt_type``."""
-    return [(address_of(copy), kind) for kind in ("cc", "bcc", "archive") for copy in told.get(kind, [])]
+    return [(address_of(copy), kind) for kind in ("cc", "bcc", "archive") for copy in keys.get(kind, [])]
 
 
 def address_of(one: object) -> str:
     """An address that is given by itself or with a name; empty where it is none."""
-    given = one.get("email") if isinstance(one, dict) else one
-    return given if isinstance(given, str) and re.fullmatch(r"[^@\s<>]+@[^@\s<>]+", given) else ""
+    address = one.get("email") if isinstance(one, dict) else one
+    return address if isinstance(address, str) and re.fullmatch(r"[^@\s<>]+@[^@\s<>]+", address) else ""
 
 
 def _list(value: object) -> list[object]:

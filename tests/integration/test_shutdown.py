@@ -14,7 +14,7 @@ from django.db import transaction
 from django.test import override_settings
 
 from congressy_mailer import send_mail
-from congressy_mailer.delivery.shutdown import sigterm_waits
+from congressy_mailer.delivery.shutdown import deferred_sigterm
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
@@ -77,7 +77,7 @@ def test_sigterm_in_the_midst_of_a_mail_waits_for_the_record_of_it(sigterm: list
     ids = [send_mail("x", "y", to="ana@example.com").pk for _ in range(3)]
     result = Delivery("task:1").run(ids, redelivered=False)
     assert [Message.objects.get(pk=key).state for key in ids] == [State.SENT, State.QUEUED, State.QUEUED]
-    assert result.left == ids[1:]
+    assert result.unfinished == ids[1:]
     assert len(mail.outbox) == 1
     assert sigterm == [signal.SIGTERM]
 
@@ -104,7 +104,7 @@ def test_outside_the_main_thread_nothing_changes() -> None:
     seen: list[object] = []
 
     def work() -> None:
-        with sigterm_waits(lambda: None):
+        with deferred_sigterm(lambda: None):
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)

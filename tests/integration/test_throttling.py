@@ -24,14 +24,14 @@ from redis.exceptions import NoPermissionError
 from congressy_mailer import throttling
 from congressy_mailer.replies import Reply
 from congressy_mailer.throttling import connections, stores
-from congressy_mailer.throttling.limiter import Pace
-from congressy_mailer.throttling.memory_store import LocalLedger
-from congressy_mailer.throttling.rates import SPAN, SlowDown, burst
-from congressy_mailer.throttling.redis_store import SharedLedger
-from congressy_mailer.throttling.store import Ledger, Seen
+from congressy_mailer.throttling.limiter import RateLimiter
+from congressy_mailer.throttling.memory_store import MemoryStore
+from congressy_mailer.throttling.rates import COUNT_WINDOW, SlowDown, burst_size
+from congressy_mailer.throttling.redis_store import RedisStore
+from congressy_mailer.throttling.store import LimitStore, Snapshot
 from testbed.redis_server import EmbeddedRedis
 from testbed.servers.sentinel import RedisUnderSentinel
-from tests.conftest import at_once, forget_pacing, wait_for
+from tests.conftest import reset_throttling, run_concurrently, wait_for
 
 CelerySettings = Callable[..., None]
 
@@ -46,11 +46,11 @@ def ask_at(celery_settings: CelerySettings) -> Iterator[CelerySettings]:
     """Have this process ask at a broker."""
 
     def ask(url: str, **settings: Any) -> None:
-        forget_pacing()
+        reset_throttling()
         celery_settings(broker_url=url, broker_write_url=url, broker_read_url=url, **settings)
 
     yield ask
-    forget_pacing()
+    reset_throttling()
 
 
 @pytest.fixture
@@ -62,11 +62,11 @@ def client(redis_server: EmbeddedRedis, ask_at: CelerySettings) -> Iterator[redi
 
 
 @pytest.fixture(params=["shared", "local"])
-def ledger(request: pytest.FixtureRequest) -> Ledger:
-    """Both ledgers must do the same."""
+def store(request: pytest.FixtureRequest) -> LimitStore:
+    """Both stores must do the same."""
     if request.param == "local":
-        return LocalLedger()
-    return SharedLedger(request.getfixturevalue("client"))
+        return MemoryStore()
+    return RedisStore(request.getfixturevalue("client"))
 
 
 @contextmanager
@@ -120,10 +120,10 @@ def took(work: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
-def turns_at_once(pace: Pace) -> int:
+def permits_at_once(rate_limiter: RateLimiter) -> int:
     """How many mails may be handed over without waiting; at most 500."""
     count = 0
-    while count < 500 and not pace.wait_for_turn():
+    while count < 500 and not rate_limiter.acquire():
         count += 1
     return count
 
@@ -140,7 +140,7 @@ def test_all_processes_together_keep_to_the_rate(three_workers: list[subprocess.
     for window in (0.05, 0.2, 0.5, 1.0):
         most = max(bisect_left(times, moment + window) - index for index, moment in enumerate(times))
         # What may add up, what the three hold for their next mails, and what the machine delays.
-        assert most <= rate * window + burst(rate) + rate * 0.05, (window, most)
+        assert most <= rate * window + burst_size(rate) + rate * 0.05, (window, most)
     assert len(times) >= rate * seconds * 0.5
 
 
@@ -151,67 +151,67 @@ def test_without_a_limit_redis_is_asked_once_a_second_and_with_one_for_several_m
         return int(client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
 
     began = time.monotonic()
-    free = throttling.pace_for("")
+    free = throttling.rate_limiter_for("")
     before = calls()
-    assert not any(free.wait_for_turn() for _ in range(10_000))
+    assert not any(free.acquire() for _ in range(10_000))
     assert calls() - before <= 1 + time.monotonic() - began + 1
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "100000/s"}
-    limited = throttling.pace_for("other")
+    limited = throttling.rate_limiter_for("other")
     before = calls()
     for _ in range(1000):
-        limited.heard([TOO_FAST])
+        limited.observe_replies([TOO_FAST])
     assert calls() - before <= 4
-    limited = throttling.pace_for("third")
+    limited = throttling.rate_limiter_for("third")
     before = calls()
-    assert sum(not limited.wait_for_turn() for _ in range(2000)) == 2000
+    assert sum(not limited.acquire() for _ in range(2000)) == 2000
     assert calls() - before < 100
 
 
 def test_after_a_pause_no_second_s_allowance_comes_at_once(client: redis.Redis, settings: Any) -> None:
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "500/s"}
     began = time.monotonic()
-    count = turns_at_once(throttling.pace_for(""))
-    assert 1 <= count <= burst(500) + 500 * (time.monotonic() - began) + 1
+    count = permits_at_once(throttling.rate_limiter_for(""))
+    assert 1 <= count <= burst_size(500) + 500 * (time.monotonic() - began) + 1
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/m"}
-    hourly = throttling.pace_for("other")
-    assert turns_at_once(hourly) == 1
-    assert 50 < hourly.wait_for_turn().total_seconds() <= 60
+    hourly = throttling.rate_limiter_for("other")
+    assert permits_at_once(hourly) == 1
+    assert 50 < hourly.acquire().total_seconds() <= 60
 
 
 def test_each_mail_backend_has_a_rate_of_its_own(client: redis.Redis, settings: Any) -> None:
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/h"}
-    assert [turns_at_once(throttling.pace_for(using)) for using in ("", "eu", "")] == [1, 1, 0]
-    assert throttling.pace_for("") is throttling.pace_for("default")
+    assert [permits_at_once(throttling.rate_limiter_for(using)) for using in ("", "eu", "")] == [1, 1, 0]
+    assert throttling.rate_limiter_for("") is throttling.rate_limiter_for("default")
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_complaint_slows_all_down_and_is_said_once(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
-    paces = [Pace("default") for _ in range(4)]
-    assert [turns_at_once(pace) for pace in paces] == [500] * 4
-    at_once(lambda worker: paces[worker].heard([Reply(250, "2.0.0 OK"), TOO_FAST]))
+    rate_limiters = [RateLimiter("default") for _ in range(4)]
+    assert [permits_at_once(rate_limiter) for rate_limiter in rate_limiters] == [500] * 4
+    run_concurrently(lambda worker: rate_limiters[worker].observe_replies([Reply(250, "2.0.0 OK"), TOO_FAST]))
     (said,) = warnings(caplog)
     assert "'default' says that mail comes too fast: 451 4.7.1 Rate limit exceeded, try again later." in said
-    noted = SlowDown.decode(client.hget("congressy_mailer:pace:default", "noted") or "")
-    assert noted is not None
-    assert noted.rate >= 50
+    slow_down = SlowDown.decode(client.hget("congressy_mailer:pace:default", "noted") or "")
+    assert slow_down is not None
+    assert slow_down.rate >= 50
     # Nothing else than too fast counts.
-    elsewhere = Pace("default")
-    elsewhere.heard([Reply(451, "4.7.1 Greylisted"), Reply(250, "2.0.0 OK")])
+    elsewhere = RateLimiter("default")
+    elsewhere.observe_replies([Reply(451, "4.7.1 Greylisted"), Reply(250, "2.0.0 OK")])
     # Complaints that were under way together are one.
-    elsewhere.heard([TOO_FAST])
-    assert SlowDown.decode(client.hget("congressy_mailer:pace:default", "noted") or "") == noted
-    assert turns_at_once(Pace("eu")) == 500
+    elsewhere.observe_replies([TOO_FAST])
+    assert SlowDown.decode(client.hget("congressy_mailer:pace:default", "noted") or "") == slow_down
+    assert permits_at_once(RateLimiter("eu")) == 500
     # Somebody who has heard nothing himself.
     now = float(client.time()[0])
     client.hset("congressy_mailer:pace:default", "noted", SlowDown(now, now, 2, 100).encode())
-    assert turns_at_once(Pace("default")) <= 1
+    assert permits_at_once(RateLimiter("default")) <= 1
 
 
 @pytest.mark.django_db(transaction=True)
 def test_the_end_of_a_slow_down_is_said_once(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
     now = float(client.time()[0])
     client.hset("congressy_mailer:pace:default", "noted", SlowDown(now - 400, now - 200, 50, 100).encode())
-    assert at_once(lambda worker: turns_at_once(Pace("default"))) == [500] * 4
+    assert run_concurrently(lambda worker: permits_at_once(RateLimiter("default"))) == [500] * 4
     (said,) = warnings(caplog)
     assert "'default' is no longer sent to more slowly, after 0:06:4" in said
     assert client.hget("congressy_mailer:pace:default", "noted") is None
@@ -219,7 +219,7 @@ def test_the_end_of_a_slow_down_is_said_once(client: redis.Redis, caplog: pytest
 
 def test_what_makes_no_sense_in_redis_limits_nothing(client: redis.Redis) -> None:
     client.hset("congressy_mailer:pace:default", "noted", "of another version")
-    assert turns_at_once(throttling.pace_for("")) == 500
+    assert permits_at_once(throttling.rate_limiter_for("")) == 500
 
 
 def test_no_more_connections_than_allowed_and_none_unused(three_workers: list[subprocess.Popen[str]]) -> None:
@@ -272,15 +272,15 @@ def test_a_connection_at_rest_is_given_up_where_others_wait(client: redis.Redis,
     settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
     slot = throttling.connection_slot("")
     assert slot.acquired
-    assert slot.keep()
-    assert slot.rest()
+    assert slot.renew()
+    assert slot.may_stay_open()
     assert not throttling.connection_slot("").acquired
     assert throttling.connection_slot("eu").acquired
-    assert not slot.rest()
+    assert not slot.may_stay_open()
     # It is still held until it is closed.
-    assert slot.keep()
+    assert slot.renew()
     slot.release()
-    assert not slot.keep()
+    assert not slot.renew()
     assert throttling.connection_slot("").acquired
 
 
@@ -288,22 +288,22 @@ def test_a_connection_whose_slot_was_lost_is_closed_or_counted_again(
     client: redis.Redis, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
-    monkeypatch.setattr(connections, "_KEEP_INTERVAL", 0)
+    monkeypatch.setattr(connections, "_RENEW_INTERVAL", 0)
     slot = throttling.connection_slot("")
     client.flushall()
-    assert slot.keep()
+    assert slot.renew()
     assert client.zcard("congressy_mailer:connections:default") == 1
     client.flushall()
     assert throttling.connection_slot("").acquired
-    assert not slot.keep()
-    assert not slot.rest()
+    assert not slot.renew()
+    assert not slot.may_stay_open()
 
 
 def test_without_a_limit_for_connections_nobody_is_asked(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": None}
-    monkeypatch.setattr(connections, "ledgers", None)
+    monkeypatch.setattr(connections, "limit_stores", None)
     slots = [throttling.connection_slot("") for _ in range(20)]
-    assert all(slot.acquired and slot.keep() and slot.rest() for slot in slots)
+    assert all(slot.acquired and slot.renew() and slot.may_stay_open() for slot in slots)
     slots[0].release()
     assert not slots[0].acquired
 
@@ -316,20 +316,20 @@ def test_a_redis_that_hangs_holds_nobody_up_for_long(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/h", "MAX_CONNECTIONS": 1}
-    assert turns_at_once(throttling.pace_for("")) == 1
+    assert permits_at_once(throttling.rate_limiter_for("")) == 1
     assert throttling.connection_slot("").acquired
     with stopped(redis_server.pid):
         # On the open connection; then without trying; then on a new one.
         assert took(lambda: throttling.connection_slot("eu")) < BOUND
         assert took(lambda: [throttling.connection_slot("eu").release() for _ in range(50)]) < BOUND / 2
-        stores.ledgers._next_try = 0.0
+        stores.limit_stores._next_try = 0.0
         assert took(lambda: throttling.connection_slot("eu").release()) < 2 * BOUND
         # Each process for itself meanwhile.
-        assert turns_at_once(Pace("default")) == 1
-        assert turns_at_once(Pace("default")) == 0
+        assert permits_at_once(RateLimiter("default")) == 1
+        assert permits_at_once(RateLimiter("default")) == 0
         assert len(warnings(caplog)) == 1
         assert "Redis does not answer" in warnings(caplog)[0]
-    stores.ledgers._next_try = 0.0
+    stores.limit_stores._next_try = 0.0
     assert not throttling.connection_slot("").acquired
     assert len(warnings(caplog)) == 2
     assert "Redis answers again" in warnings(caplog)[1]
@@ -342,7 +342,7 @@ def test_a_redis_that_was_restarted_is_used_at_once(
     slot = throttling.connection_slot("")
     redis_server.kill()
     redis_server.start()
-    assert slot.rest()
+    assert slot.may_stay_open()
     assert client.zcard("congressy_mailer:connections:default") == 1
     assert warnings(caplog) == []
 
@@ -350,14 +350,14 @@ def test_a_redis_that_was_restarted_is_used_at_once(
 def test_a_forked_process_asks_over_a_connection_of_its_own(client: redis.Redis, settings: Any) -> None:
     settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 2, "RATE_LIMIT": "1/h"}
     parent = throttling.connection_slot("")
-    assert turns_at_once(throttling.pace_for("")) == 1
+    assert permits_at_once(throttling.rate_limiter_for("")) == 1
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         said = [
             throttling.connection_slot("").acquired,
-            turns_at_once(throttling.pace_for("")),
-            stores.ledgers._failures,
+            permits_at_once(throttling.rate_limiter_for("")),
+            stores.limit_stores._failures,
         ]
         os.write(writing, json.dumps(said).encode())
         os._exit(0)
@@ -365,15 +365,15 @@ def test_a_forked_process_asks_over_a_connection_of_its_own(client: redis.Redis,
     assert json.loads(os.read(reading, 1000)) == [True, 0, 0]
     os.close(reading)
     os.close(writing)
-    assert parent.rest()
+    assert parent.may_stay_open()
     assert client.zcard("congressy_mailer:connections:default") == 2
 
 
 def test_what_is_kept_in_redis_ends_by_itself_and_names_nobody(client: redis.Redis, settings: Any) -> None:
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "100/s"}
-    pace = throttling.pace_for("")
-    turns_at_once(pace)
-    pace.heard([Reply(451, "too many messages from ana@example.com")])
+    rate_limiter = throttling.rate_limiter_for("")
+    permits_at_once(rate_limiter)
+    rate_limiter.observe_replies([Reply(451, "too many messages from ana@example.com")])
     assert throttling.connection_slot("").acquired
     keys = sorted(client.scan_iter())
     assert keys == [f"congressy_mailer:{kind}:default" for kind in ("connections", "pace", "permits")]
@@ -387,7 +387,7 @@ def test_the_prefix_of_the_host_s_keys_is_used(
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/h", "MAX_CONNECTIONS": 1}
     ask_at(redis_server.url, broker_transport_options={"global_keyprefix": "host:"})
     slot = throttling.connection_slot("")
-    assert turns_at_once(throttling.pace_for("")) == 1
+    assert permits_at_once(throttling.rate_limiter_for("")) == 1
     assert {key.partition("congressy_mailer:")[0] for key in client.scan_iter()} == {"host:"}
     slot.release()
     assert client.exists("host:congressy_mailer:connections:default") == 0
@@ -401,7 +401,7 @@ def test_with_sentinel_the_master_is_asked(ask_at: CelerySettings, settings: Any
         assert not throttling.connection_slot("").acquired
         with redis.Redis(port=group.master.port) as master:
             assert master.zcard("congressy_mailer:connections:default") == 2
-        forget_pacing()
+        reset_throttling()
 
 
 @pytest.mark.parametrize("celery", ["another broker", "eager", "none"])
@@ -421,7 +421,7 @@ def test_without_a_redis_each_process_counts_for_itself(
     )
     if celery == "none":
         monkeypatch.setattr(stores, "find_celery_app", no_app)
-    assert turns_at_once(throttling.pace_for("")) == 1
+    assert permits_at_once(throttling.rate_limiter_for("")) == 1
     slot = throttling.connection_slot("")
     assert slot.acquired
     assert not throttling.connection_slot("").acquired
@@ -435,101 +435,101 @@ def test_threads_that_find_redis_away_at_once_wait_together_and_say_it_once(
     redis_server: EmbeddedRedis, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     with stopped(redis_server.pid):
-        waited = at_once(lambda worker: took(lambda: throttling.connection_slot(str(worker))), 12)
+        waited = run_concurrently(lambda worker: took(lambda: throttling.connection_slot(str(worker))), 12)
     assert max(waited) < 2 * BOUND
     assert len(warnings(caplog)) == 1
-    assert stores.ledgers._failures == 1
+    assert stores.limit_stores._failures == 1
 
 
 def test_where_redis_answers_with_an_error_the_process_counts_for_itself(client: redis.Redis) -> None:
-    def ask(ledger: Ledger) -> str:
-        if isinstance(ledger, SharedLedger):
+    def ask(store: LimitStore) -> str:
+        if isinstance(store, RedisStore):
             raise NoPermissionError("this user has no permissions to run the 'evalsha' command")
         return "local"
 
-    assert stores.ledgers.ask(ask) == "local"
+    assert stores.limit_stores.run(ask) == "local"
 
 
 def test_who_is_interrupted_while_he_asks_is_interrupted(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
-    def ask(ledger: Ledger) -> None:
+    def ask(store: LimitStore) -> None:
         raise SoftTimeLimitExceeded
 
-    stores.ledgers.ask(lambda ledger: ledger.look("x", 0))
+    stores.limit_stores.run(lambda store: store.snapshot("x", 0))
     with pytest.raises(SoftTimeLimitExceeded):
-        stores.ledgers.ask(ask)
-    assert stores.ledgers.ask(type) is SharedLedger
+        stores.limit_stores.run(ask)
+    assert stores.limit_stores.run(type) is RedisStore
     assert warnings(caplog) == []
 
 
 def test_who_complains_after_another_follows_him(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
-    class Late(SharedLedger):
-        def note(self, name: str, instead_of: str, slow_down: str) -> bool:
-            super().note(name, instead_of, SlowDown(0, 9e9, 7, 70).encode())
-            return super().note(name, instead_of, slow_down)
+    class Late(RedisStore):
+        def replace_slow_down(self, name: str, expected: str, slow_down: str) -> bool:
+            super().replace_slow_down(name, expected, SlowDown(0, 9e9, 7, 70).encode())
+            return super().replace_slow_down(name, expected, slow_down)
 
-    turns_at_once(throttling.pace_for(""))
-    stores.ledgers._shared = Late(client)
-    throttling.pace_for("").heard([TOO_FAST])
+    permits_at_once(throttling.rate_limiter_for(""))
+    stores.limit_stores._redis = Late(client)
+    throttling.rate_limiter_for("").observe_replies([TOO_FAST])
     assert warnings(caplog) == []
-    assert turns_at_once(throttling.pace_for("")) == 1
+    assert permits_at_once(throttling.rate_limiter_for("")) == 1
 
 
-def test_permits_are_given_evenly(ledger: Ledger) -> None:
-    assert ledger.take("x", 1, 2, 2) == 0
-    assert 0 < ledger.take("x", 1, 2, 1) <= 1
-    assert 1 < ledger.take("x", 1, 2, 2) <= 2
-    assert ledger.take("y", 1, 2, 1) == 0
+def test_permits_are_given_evenly(store: LimitStore) -> None:
+    assert store.take_permits("x", 1, 2, 2) == 0
+    assert 0 < store.take_permits("x", 1, 2, 1) <= 1
+    assert 1 < store.take_permits("x", 1, 2, 2) <= 2
+    assert store.take_permits("y", 1, 2, 1) == 0
     # Another rate from here on, and what was taken counts.
-    assert 1 < ledger.take("x", 0.5, 1, 1) <= 2
+    assert 1 < store.take_permits("x", 0.5, 1, 1) <= 2
 
 
-def test_what_was_handed_over_is_counted(ledger: Ledger) -> None:
-    assert ledger.look("x", 0).current == 0
-    ledger.look("x", 70)
-    seen = ledger.look("x", 30)
-    assert (seen.current + seen.previous, seen.noted, seen.slow_down) == (100, "", None)
-    assert seen.measured >= 20
-    assert ledger.look("y", 1).current == 1
+def test_what_was_handed_over_is_counted(store: LimitStore) -> None:
+    assert store.snapshot("x", 0).current == 0
+    store.snapshot("x", 70)
+    seen = store.snapshot("x", 30)
+    assert (seen.current + seen.previous, seen.encoded, seen.slow_down) == (100, "", None)
+    assert seen.measured_rate >= 20
+    assert store.snapshot("y", 1).current == 1
 
 
 def test_the_last_span_is_remembered_and_no_earlier_one(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared, local = SharedLedger(client), LocalLedger()
-    for ledger in (shared, local):
-        ledger.look("x", 100)
+    shared, local = RedisStore(client), MemoryStore()
+    for store in (shared, local):
+        store.snapshot("x", 100)
     now = time.monotonic()
-    monkeypatch.setattr("congressy_mailer.throttling.memory_store.time.monotonic", lambda: now + SPAN)
+    monkeypatch.setattr("congressy_mailer.throttling.memory_store.time.monotonic", lambda: now + COUNT_WINDOW)
     client.hincrby("congressy_mailer:pace:x", "span", -1)
-    for seen in (shared.look("x", 0), local.look("x", 0)):
+    for seen in (shared.snapshot("x", 0), local.snapshot("x", 0)):
         assert (seen.previous, seen.current) == (100, 0)
-        assert 0 <= seen.now - seen.since < SPAN
-    monkeypatch.setattr("congressy_mailer.throttling.memory_store.time.monotonic", lambda: now + 3 * SPAN)
+        assert 0 <= seen.now - seen.counted_since < COUNT_WINDOW
+    monkeypatch.setattr("congressy_mailer.throttling.memory_store.time.monotonic", lambda: now + 3 * COUNT_WINDOW)
     client.hincrby("congressy_mailer:pace:x", "span", -2)
-    for seen in (shared.look("x", 1), local.look("x", 1)):
-        assert (seen.previous, seen.current, seen.since) == (0, 1, seen.now)
+    for seen in (shared.snapshot("x", 1), local.snapshot("x", 1)):
+        assert (seen.previous, seen.current, seen.counted_since) == (0, 1, seen.now)
 
 
-def test_only_one_of_two_notes_is_taken(ledger: Ledger) -> None:
-    ledger.look("x", 0)
-    assert ledger.note("x", "", "first")
-    assert not ledger.note("x", "", "second")
-    assert ledger.look("x", 0).noted == "first"
-    assert ledger.note("x", "first", "")
-    assert ledger.look("x", 0).noted == ""
+def test_only_one_of_two_notes_is_taken(store: LimitStore) -> None:
+    store.snapshot("x", 0)
+    assert store.replace_slow_down("x", "", "first")
+    assert not store.replace_slow_down("x", "", "second")
+    assert store.snapshot("x", 0).encoded == "first"
+    assert store.replace_slow_down("x", "first", "")
+    assert store.snapshot("x", 0).encoded == ""
 
 
-def test_connections_are_given_and_taken_back(ledger: Ledger) -> None:
-    assert ledger.admit("x", "a", 2).granted
-    assert ledger.admit("x", "b", 2).granted
-    assert not ledger.admit("x", "a", 2).wanted
-    refused = ledger.admit("x", "c", 2)
-    assert (refused.granted, {"a", "b"} <= set(refused.holders)) == (False, True)
-    kept = ledger.admit("x", "a", 2)
-    assert (kept.granted, kept.wanted, list(kept.holders)) == (True, True, [])
-    assert ledger.admit("y", "c", 2).granted
-    ledger.dismiss("x", ["a", "b"])
-    assert ledger.admit("x", "c", 1).granted
+def test_connections_are_given_and_taken_back(store: LimitStore) -> None:
+    assert store.acquire("x", "a", 2).granted
+    assert store.acquire("x", "b", 2).granted
+    assert not store.acquire("x", "a", 2).others_wait
+    refused = store.acquire("x", "c", 2)
+    assert (refused.granted, {"a", "b"} <= set(refused.owners)) == (False, True)
+    kept = store.acquire("x", "a", 2)
+    assert (kept.granted, kept.others_wait, list(kept.owners)) == (True, True, [])
+    assert store.acquire("y", "c", 2).granted
+    store.release("x", ["a", "b"])
+    assert store.acquire("x", "c", 1).granted
 
 
 def test_a_look_shows_the_slow_down() -> None:
     slow_down = SlowDown(1, 2, 3, 4)
-    assert Seen(5, slow_down.encode(), 0, 0, 0).slow_down == slow_down
+    assert Snapshot(5, slow_down.encode(), 0, 0, 0).slow_down == slow_down
