@@ -46,6 +46,7 @@ bench:
 lint: $(STAMP)
 	@$(VENV)/bin/python -m ruff check
 	@$(VENV)/bin/python -m ruff format --check
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 
 # The tests' settings make a folder for their files, unless there is one.
 types: $(STAMP)

@@ -76,7 +76,7 @@ setup(
         "demo": demo,
         "local-sparkpost": local_sparkpost,
         "test": test,
-        "lint": ["ruff==0.17.*", "mypy>=2", "django-stubs>=5.2", "celery-types>=0.23"],
+        "lint": ["ruff==0.17.*", "import-linter>=2.17", "mypy>=2", "django-stubs>=5.2", "celery-types>=0.23"],
         "wheel": ["build>=1.2"],
         "docs": docs,
         "bench": bench,

@@ -1,0 +1,1 @@
+"""What a mail says: templates, the text made from HTML, and contexts stored as JSON."""

@@ -7,7 +7,10 @@ from django.utils.translation import gettext_lazy as _
 
 
 class TransportStatus(models.Model):
-    """A mail backend that cannot be used now; there is no row while it can. Kept by :mod:`.availability`."""
+    """A mail backend that cannot be used now; there is no row while it can.
+
+    Kept by :mod:`congressy_mailer.delivery.availability`.
+    """
 
     #: Alias of the mail backend; empty: the default one.
     using = models.CharField(_("using"), max_length=100, blank=True, default="")

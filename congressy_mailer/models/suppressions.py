@@ -41,7 +41,7 @@ class Suppression(models.Model):
         COMPLIANCE = "compliance", _("SparkPost's compliance team")
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
-    #: The address in the form in which addresses are compared: :func:`.content.addresses.comparable_address`.
+    #: The address in the form of :func:`congressy_mailer.mime.addresses.comparable_address`.
     address = models.CharField(_("address"), max_length=320)
     #: Which mail is not to be sent to it.
     scope = models.CharField(_("scope"), max_length=20, choices=Scope.choices)

@@ -14,9 +14,10 @@ from django.utils.module_loading import import_string
 
 from ..conf import mailer_settings
 from ..exceptions import TransportUnavailable
-from ..replies import Outcome, Reply, Stage, printable_text
+from ..replies import Outcome, Reply, Stage
 from ..sparkpost import headers
 from .base import Answer, ComposedMail, no_op, outcome_of
+from .smtp.errors import describe_open_error, error_reply, reply_of
 from .smtp.replies import LONGEST_REPLY, InvalidReply, ReplyParser
 
 # RFC 5321 §4.5.3.2 and SparkPost's "SMTP and REST API Injection Best Practices" ask for at least a minute.
@@ -144,16 +145,16 @@ def _answer_of_backend(sent: bool, error: Exception | None) -> Answer:
     if error is None:
         return Answer(_NOT_SENT, Stage.CONTENT)
     if isinstance(error, smtplib.SMTPRecipientsRefused):
-        replies = {recipient: _reply(code, text) for recipient, (code, text) in error.recipients.items()}
-        return Answer(_error_reply(error), Stage.RCPT, replies)
+        replies = {recipient: reply_of(code, text) for recipient, (code, text) in error.recipients.items()}
+        return Answer(error_reply(error), Stage.RCPT, replies)
     if isinstance(error, smtplib.SMTPResponseException):
         for kind, stage in _STAGES.items():
             if isinstance(error, kind):
-                return Answer(_reply(error.smtp_code, error.smtp_error), stage)
+                return Answer(reply_of(error.smtp_code, error.smtp_error), stage)
     if isinstance(error, smtplib.SMTPDataError) and 400 <= error.smtp_code < 600:
-        return Answer(_reply(error.smtp_code, error.smtp_error), Stage.CONTENT)
+        return Answer(reply_of(error.smtp_code, error.smtp_error), Stage.CONTENT)
     # Nobody knows how far it came. smtplib makes up replies too: 500 for a line that is too long, -1 for garbage.
-    return Answer(_error_reply(error), Stage.CONTENT, in_doubt=True)
+    return Answer(error_reply(error), Stage.CONTENT, in_doubt=True)
 
 
 #: What a backend that connects by itself may fail at before the content.
@@ -207,17 +208,17 @@ class _ObservedSession:
             reply = reply if reply.code is not None and reply.code >= 400 else _NOT_SENT
         elif not isinstance(error, smtplib.SMTPResponseException | smtplib.SMTPRecipientsRefused):
             # It is not a reply that ended it.
-            reply = _error_reply(error)
+            reply = error_reply(error)
         return Answer(reply, stage, self._recipients, in_doubt=self._content_sent)
 
     def mail(self, *args: Any, **options: Any) -> tuple[int, bytes]:
         code, text = self._mail(*args, **options)
-        self._last_reply = Stage.MAIL, _reply(code, text)
+        self._last_reply = Stage.MAIL, reply_of(code, text)
         return code, text
 
     def rcpt(self, recip: str, *args: Any, **options: Any) -> tuple[int, bytes]:
         code, text = self._rcpt(recip, *args, **options)
-        self._recipients[recip] = _reply(code, text)
+        self._recipients[recip] = reply_of(code, text)
         self._last_reply = Stage.RCPT, self._recipients[recip]
         return code, text
 
@@ -226,11 +227,11 @@ class _ObservedSession:
         try:
             code, text = self._data(message)
         except smtplib.SMTPDataError as error:
-            self._last_reply = Stage.DATA, _reply(error.smtp_code, error.smtp_error)
+            self._last_reply = Stage.DATA, reply_of(error.smtp_code, error.smtp_error)
             raise
         finally:
             self._replies_since_data = None
-        self._last_reply = Stage.CONTENT, _reply(code, text)
+        self._last_reply = Stage.CONTENT, reply_of(code, text)
         return code, text
 
     def getreply(self) -> tuple[int, bytes]:
@@ -270,23 +271,3 @@ def _read_reply(file: BinaryIO) -> tuple[int, bytes]:
     except InvalidReply as error:
         raise smtplib.SMTPServerDisconnected(str(error)) from error
     return int(lines[0][:3]), b"\n".join(line[4:].strip() for line in lines)
-
-
-def _reply(code: int, text: bytes | str) -> Reply:
-    return Reply(code, printable_text(text))
-
-
-def _error_reply(error: Exception) -> Reply:
-    return Reply(None, f"{type(error).__name__}: {error}")
-
-
-def describe_open_error(error: Exception) -> str:
-    if isinstance(error, smtplib.SMTPAuthenticationError):
-        return (
-            f"The mail server refuses the login: {_reply(error.smtp_code, error.smtp_error)}. "
-            "Check EMAIL_HOST_USER and EMAIL_HOST_PASSWORD (for SparkPost: SMTP_Injection and an API key "
-            'with "Send via SMTP").'
-        )
-    if isinstance(error, smtplib.SMTPResponseException) and error.smtp_code >= 0:
-        return f"The mail server cannot be used: {_reply(error.smtp_code, error.smtp_error)}"
-    return f"The mail server cannot be reached: {_error_reply(error)}"

@@ -20,8 +20,8 @@ from ...replies import Outcome
 from ...sparkpost import headers
 from ...throttling import ConnectionSlot, connection_slot
 from ..base import ComposedMail, no_op
-from ..django_backend import describe_open_error
 from ..envelope import Envelope, envelope_for
+from .errors import describe_open_error
 from .session import Attempt, Session
 
 # What a subclass may have changed about how a mail is sent; opening and logging in are as free as they are in Django.
