@@ -72,6 +72,15 @@ def printable_text(text: bytes | str) -> str:
     return " ".join(decoded.split())[:_LONGEST_TEXT]
 
 
+def error_text(error: BaseException) -> str:
+    """Type and words of an exception, as :func:`readable` has them; somebody else's may fail to say its own."""
+    try:
+        words = str(error)
+    except Exception:
+        words = "(it has no text)"
+    return printable_text(f"{type(error).__name__}: {words}")
+
+
 # Authentication required, too weak, failed, encryption needed (RFC 4954 §6): about the account.
 _ACCOUNT_CODES = frozenset({530, 534, 535, 538})
 

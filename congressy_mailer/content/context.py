@@ -24,7 +24,8 @@ from django.utils.functional import LazyObject, Promise, empty
 from django.utils.text import format_lazy
 
 from ..exceptions import ContentError, ContentNotReady, ContextNotSerializable
-from .references import RowReference, Rows
+from ..replies import error_text
+from .references import AT_LIMITS, RowReference, Rows
 from .values import TYPE, UNSTORABLE, Json, decode_object, encode_object, plain_number, storable_text
 
 #: Levels of JSON that every database takes: MariaDB calls what has 32 or more invalid.
@@ -83,10 +84,8 @@ def decode_many(contexts: Sequence[Json]) -> list[dict[str, Any] | ContentError 
 
     Returns:
         For each context, in order, its variables, or why there are none: ``ContentError`` where a row is gone or
-        the stored value is damaged, ``ContentNotReady`` where this process does not know a model, database or enum.
-
-    Raises:
-        django.db.OperationalError: the database cannot be asked.
+        the stored value is damaged, ``ContentNotReady`` where this process does not know a model, database or enum,
+        or a row cannot be read now.
     """
     # What messages of a batch have in common is one object.
     occurrences: Counter[int] = Counter()
@@ -211,7 +210,7 @@ class _Encoder:
             try:
                 evaluated = function(*args, **kwargs)
             except Exception as error:
-                reason = type(error).__name__ if self._sensitive else f"{type(error).__name__}: {error}"
+                reason = type(error).__name__ if self._sensitive else error_text(error)
                 raise ContextNotSerializable(f"{path} is a lazy value that cannot be evaluated: {reason}") from (
                     None if self._sensitive else error
                 )
@@ -289,8 +288,10 @@ class _Decoder:
             return {name: self._decode_variable(value) for name, value in (stored or {}).items()}
         except (ContentError, ContentNotReady) as error:
             return error
-        except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
-            damaged = ContentError(f"The stored context is damaged: {type(error).__name__}: {error}")
+        except AT_LIMITS:
+            raise
+        except Exception as error:
+            damaged = ContentError(f"The stored context is damaged: {error_text(error)}")
             damaged.__cause__ = error
             return damaged
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import copy
 import enum
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from billiard.exceptions import SoftTimeLimitExceeded
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import ProgrammingError, connections, models, router
+from django.db import Error, connections, models, router, transaction
 
 from ..exceptions import ContentError, ContentNotReady
+from ..replies import error_text
+
+#: The process is short of memory, or out of the time that Celery allows: no fault of the value being read.
+AT_LIMITS = (MemoryError, SoftTimeLimitExceeded)
 
 
 class RowReference(NamedTuple):
@@ -49,43 +55,81 @@ def row_reference(instance: models.Model) -> RowReference:
 
 
 class Rows:
-    """The rows that many references mean, fetched with one query for each model and database."""
+    """The rows that many references mean, fetched with one query for each model and database.
+
+    Where that query fails, each row is fetched by itself when it is needed: one row that cannot be read, or whose
+    model's code raises for it, stops no other context.
+    """
 
     def __init__(self, references: Iterable[RowReference]) -> None:
-        """
-        Raises:
-            django.db.OperationalError: the database cannot be asked.
-        """
+        #: Databases that cannot be asked, and why.
+        self._away: dict[str, ContentNotReady] = {}
         wanted: dict[tuple[str, str], set[Any]] = {}
         for reference in references:
-            try:
+            # An error is raised again by get(), to the one context that it concerns.
+            with suppress(Exception):
                 key = _primary_key(_model(reference), reference)
-            except (ContentError, ContentNotReady):
-                continue  # Said again by get(), to the one context that it concerns.
-            wanted.setdefault((reference.model, reference.using), set()).add(key)
-        self._rows: dict[tuple[str, str], dict[Any, models.Model] | ContentNotReady] = {}
+                wanted.setdefault((reference.model, reference.using), set()).add(key)
+        self._rows: dict[tuple[str, str], dict[Any, models.Model] | None] = {}
         for (label, using), keys in wanted.items():
             try:
-                self._rows[label, using] = apps.get_model(label)._base_manager.using(using).in_bulk(keys)
-            except ProgrammingError as error:
-                # A table or column of a newer deployment, whose migration has not run yet.
-                self._rows[label, using] = ContentNotReady(f"{label} cannot be read from {using!r}: {error}")
+                self._rows[label, using] = _fetched(apps.get_model(label), using, keys)
+            except AT_LIMITS:
+                raise
+            except Exception:
+                self._rows[label, using] = None
 
     def get(self, reference: RowReference) -> models.Model:
         """A new copy of the row, so that what one mail's template does to it is not seen in the next mail.
 
         Raises:
             ContentError: there is no such row any more.
-            ContentNotReady: this process does not know the model or the database, or its table is not there.
+            ContentNotReady: this process does not know the model or the database, or the row cannot be read now.
         """
         model = _model(reference)
         key = _primary_key(model, reference)
-        rows = self._rows[reference.model, reference.using]
-        if isinstance(rows, ContentNotReady):
-            raise rows
+        rows = self._rows.get((reference.model, reference.using))
+        if rows is None:
+            rows = self._fetched_alone(model, reference, key)
         if key not in rows:
             raise ContentError(f"{model._meta.label} pk={reference.pk} no longer exists.")
         return copy.copy(rows[key])
+
+    def _fetched_alone(self, model: type[models.Model], reference: RowReference, key: Any) -> dict[Any, models.Model]:
+        if reference.using in self._away:
+            raise self._away[reference.using]
+        try:
+            return _fetched(model, reference.using, {key})
+        except AT_LIMITS:
+            raise
+        except Exception as error:
+            # Perhaps a table or column of a newer deployment, whose migration has not run yet.
+            not_ready = ContentNotReady(
+                f"{model._meta.label} cannot be read from {reference.using!r}: {error_text(error)}"
+            )
+            if not _answers(reference.using):
+                # The other contexts need not wait for it, each for as long as connecting may take.
+                self._away[reference.using] = not_ready
+            raise not_ready from error
+
+
+def _fetched(model: type[models.Model], using: str, keys: Collection[Any]) -> dict[Any, models.Model]:
+    # A savepoint: within somebody's transaction the failure of this query must not be that of all after it.
+    with transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext():
+        return model._base_manager.using(using).in_bulk(keys)
+
+
+def _answers(using: str) -> bool:
+    """Whether this database can be asked at all."""
+    connection = connections[using]
+    if connection.in_atomic_block:
+        return True
+    try:
+        connection.close_if_unusable_or_obsolete()
+        connection.ensure_connection()
+    except Error:
+        return False
+    return True
 
 
 def enum_reference(member: enum.Enum) -> tuple[str, str]:

@@ -14,8 +14,7 @@ from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from billiard.exceptions import SoftTimeLimitExceeded
-from django.db import InterfaceError, OperationalError
+from django.db import Error
 from django.template import Context, TemplateDoesNotExist, VariableDoesNotExist
 from django.template.backends.django import Template as DjangoTemplate
 from django.template.base import Node
@@ -25,7 +24,9 @@ from django.utils import translation
 
 from ..exceptions import ContentError, ContentNotReady, TemplateNotFound, TemplateUnreadable
 from ..mime.writer import MailContent
+from ..replies import error_text
 from .html import text_from_html
+from .references import AT_LIMITS
 
 try:
     from jinja2 import TemplateNotFound as Jinja2TemplateNotFound
@@ -38,8 +39,8 @@ UNSUBSCRIBE_URL = "mailer_unsubscribe_url"
 _HTML, _TEXT, _SUBJECT = ".html", ".txt", "_subject.txt"
 #: Characters of another library's error that are kept: enough to understand it, too few to repeat a mail's content.
 _MAX_ERROR_LENGTH = 200
-# Not the template's fault: the task is tried again, or ends.
-_NOT_TEMPLATE_ERRORS = (OperationalError, InterfaceError, MemoryError, SoftTimeLimitExceeded)
+# Not the template's fault: a database that did not answer a query, or a process at its limits.
+_NOT_TEMPLATE_ERRORS = (Error, *AT_LIMITS)
 
 
 def check(template: str, *, subject_given: bool, language: str) -> None:
@@ -218,7 +219,9 @@ def _error_location(error: Exception) -> str:
 
 
 def _describe_error(error: Exception) -> str:
-    # Django's own text for a variable that is missing repeats the whole context.
-    text = f"no variable {error.params[0]!r}" if isinstance(error, VariableDoesNotExist) else str(error)
-    text = " ".join(text.split())
-    return f"{type(error).__name__}: {text[:_MAX_ERROR_LENGTH]}{'…' if len(text) > _MAX_ERROR_LENGTH else ''}"
+    if isinstance(error, VariableDoesNotExist):
+        # Django's own text for a variable that is missing repeats the whole context.
+        return f"VariableDoesNotExist: no variable {error.params[0]!r}"
+    text = error_text(error)
+    longest = len(type(error).__name__) + len(": ") + _MAX_ERROR_LENGTH
+    return text if len(text) <= longest else f"{text[:longest]}…"

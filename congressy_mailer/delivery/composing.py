@@ -22,6 +22,7 @@ from ..mime.headers import ENCODED_WORD_START, encoded_words
 from ..mime.outgoing import HAS_MODERN_EMAIL, OutgoingMail
 from ..mime.writer import MailContent, write
 from ..models import Attachment, Batch, Message
+from ..replies import error_text
 from ..sparkpost.headers import sparkpost_keys
 from ..unsubscribe.links import unsubscribe_headers, unsubscribe_url
 
@@ -40,8 +41,7 @@ class Composer:
     def prepare(self, messages: Sequence[Message]) -> None:
         """Fetch what the contexts of these messages refer to, with one query for each model.
 
-        Raises:
-            django.db.OperationalError: the database cannot be asked.
+        A context that cannot be read is an error of :meth:`compose`, for its message alone.
         """
         decoded = decode_many([_encoded_context(message) for message in messages])
         self._contexts = {message.id: context for message, context in zip(messages, decoded, strict=True)}
@@ -111,7 +111,7 @@ def _read(attachment: Attachment) -> LoadedAttachment:
     except Exception as error:
         # The storage may be away, or another host's that is not mounted yet.
         raise ContentNotReady(
-            f"The attachment {attachment.filename!r} cannot be read from the storage: {type(error).__name__}: {error}"
+            f"The attachment {attachment.filename!r} cannot be read from the storage: {error_text(error)}"
         ) from error
     if hashlib.sha256(content).hexdigest() != attachment.sha256:
         raise ContentError(f"The attachment {attachment.filename!r} is not what was stored: its SHA-256 differs.")
@@ -140,7 +140,7 @@ def compose(
     except (MemoryError, SoftTimeLimitExceeded):
         raise
     except Exception as error:
-        raise ContentError(f"The mail cannot be composed: {type(error).__name__}: {error}") from error
+        raise ContentError(f"The mail cannot be composed: {error_text(error)}") from error
 
 
 def _compose(

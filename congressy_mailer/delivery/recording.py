@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connections
+from django.db import DatabaseError, DataError, Error, IntegrityError, InterfaceError, connections
 
 from .. import outbox
 from ..models import Message
@@ -44,6 +45,8 @@ class Recorder:
         self._lease_ends = lease_ends
         self._batch_accepted = batch_accepted
         self._on_interrupt = on_interrupt
+        #: Something could not be written down in time: no message's fault, and nothing more may be begun.
+        self.gave_up = False
         #: Accepted, and not written down.
         self._pending: list[tuple[Message, Reply]] = []
         #: Since when the first of them waits.
@@ -79,39 +82,55 @@ class Recorder:
         if not self._pending:
             return
         accepted = self._pending
-        try:
-            self.retry_until_recorded(partial(outbox.record_accepted, self._token, accepted))
-        except (DataError, UnicodeError):
-            # That a mail was accepted must not depend on words which the database cannot hold.
-            for message, reply in accepted:
-                self._record_one(message, Outcome(message.id, accepted=tuple(message.recipients), reply=reply))
+        self.retry_until_recorded(
+            partial(outbox.record_accepted, self._token, accepted),
+            # That a mail was accepted must not depend on words which the database does not take, least of all on those
+            # about another mail.
+            plainer=lambda: self._record_each_in_ascii(accepted),
+        )
         # Not before: what could not be written down is tried again on the way out.
         self._pending = []
 
-    def _record_one(self, message: Message, outcome: Outcome) -> timedelta | None:
-        try:
-            return self.retry_until_recorded(partial(outbox.record, self._token, message, outcome))
-        except (DataError, UnicodeError):
-            return self.retry_until_recorded(partial(outbox.record, self._token, message, with_ascii_replies(outcome)))
+    def _record_each_in_ascii(self, accepted: Sequence[tuple[Message, Reply]]) -> None:
+        for message, reply in accepted:
+            outcome = Outcome(message.id, accepted=tuple(message.recipients), reply=reply)
+            outbox.record(self._token, message, with_ascii_replies(outcome))
 
-    def retry_until_recorded(self, change: Callable[[], _R]) -> _R:
+    def _record_one(self, message: Message, outcome: Outcome) -> timedelta | None:
+        return self.retry_until_recorded(
+            partial(outbox.record, self._token, message, outcome),
+            plainer=partial(outbox.record, self._token, message, with_ascii_replies(outcome)),
+        )
+
+    def retry_until_recorded(self, change: Callable[[], _R], *, plainer: Callable[[], _R] | None = None) -> _R:
         """What the server has taken must be written down, also where the database is away for a while.
 
+        Args:
+            change: of the outbox, in a transaction of its own.
+            plainer: the same without texts that a database may refuse; made where it refuses ``change``.
+
         Raises:
-            django.db.OperationalError: it is still away when the lease is about to end.
+            django.db.DatabaseError: the database is away or read-only, and the lease is about to end.
         """
         wait = 0.1
         while True:
             try:
                 return change()
-            except (DataError, IntegrityError):
+            except (DataError, IntegrityError, UnicodeError):
                 # Another time would make no difference.
-                raise
+                if plainer is None:
+                    raise
+                change, plainer = plainer, None
             except (DatabaseError, InterfaceError) as error:
                 # Away, or read-only after a failover, or a connection that an interruption has left in a bad way.
                 connection = connections[outbox.database()]
                 if connection.in_atomic_block or time.monotonic() + wait > self._lease_ends:
+                    self.gave_up = True
                     raise
+                if plainer is not None and not outbox.is_away():
+                    # MariaDB calls a character that a column cannot hold an operational error.
+                    with suppress(Error, UnicodeError):
+                        return plainer()
                 logger.warning("The database is away; what was sent is recorded when it is back: %s", error)
                 connection.close()
                 self.sleep(wait)

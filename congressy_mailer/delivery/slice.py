@@ -6,26 +6,28 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
-from django.db import DataError, InterfaceError, OperationalError, connections
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import Error, connections, transaction
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from .. import outbox
 from ..conf import mailer_settings
+from ..content.references import AT_LIMITS
 from ..exceptions import ContentError, ContentNotReady, NoFreeConnection, TransportUnavailable
 from ..mime.addresses import domain_of
 from ..mime.outgoing import OutgoingMail
 from ..models import Message, Priority
 from ..outbox.backoff import FLOOR
 from ..redaction import error_summary, redact_error, redact_outcome, redact_unavailable
-from ..replies import Outcome
+from ..replies import Outcome, error_text
 from ..suppressions.lookup import suppressed_recipients
 from ..throttling import RateLimiter, rate_limiter_for
 from ..transports.base import ComposedMail
@@ -186,18 +188,10 @@ class Delivery:
         self._unfinished.clear()
         self._open |= {message.id: message for message in messages}
         unavailable: TransportUnavailable | None = None
-        # Where this ends in an error nobody publishes what is left, and the next sweep does.
+        # If this raises, the caller cannot publish what is left: make it due now for the next sweep.
         put_back_until: datetime | None = timezone.now()
         try:
-            messages = self._without_suppressed(messages)
-            for begun, using in enumerate(dict.fromkeys(message.using for message in messages)):
-                if begun and time.monotonic() > self._slice_ends:
-                    break
-                try:
-                    self._deliver_over_routes(using, [message for message in messages if message.using == using])
-                except TransportUnavailable as error:
-                    # Another backend's mail need not wait for this one.
-                    unavailable = error
+            unavailable = self._deliver_together_or_alone(messages)
             if unavailable is None and not self._stopped:
                 put_back_until = None
         finally:
@@ -209,6 +203,70 @@ class Delivery:
                 self._put_back(self._unfinished, until=put_back_until)
         if unavailable is not None:
             raise unavailable
+
+    @sensitive_variables()
+    def _deliver_together_or_alone(self, messages: Sequence[Message]) -> TransportUnavailable | None:
+        """Deliver these messages; after an unexpected error each by itself, so that it is one message's alone.
+
+        Returns:
+            Why a mail backend cannot be used, if so.
+
+        Raises:
+            django.db.Error: the outbox's database is away.
+        """
+        try:
+            return self._deliver_over_backends(messages)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._take_back_handed_over()
+            if isinstance(error, SoftTimeLimitExceeded) or self._recorder.gave_up or outbox.is_away():
+                raise
+            if len(messages) == 1:
+                self._failed_unexpectedly(messages[0], error)
+                return None
+            logger.warning(
+                "%s while %d messages were delivered together; each is now delivered by itself.",
+                error_summary(error), len(messages),
+            )  # fmt: skip
+        unavailable: TransportUnavailable | None = None
+        for message in [message for message in messages if message.id in self._open]:
+            if time.monotonic() > self._slice_ends:
+                break
+            unavailable = self._deliver_together_or_alone([message]) or unavailable
+        return unavailable
+
+    def _failed_unexpectedly(self, message: Message, error: BaseException) -> None:
+        """An error that no step provides for ends this attempt, as a temporary refusal does: tried again for a while.
+
+        It may be a fault of the host's code, of a row that an older version stored, or of ours.
+        """
+        waits = message.id in self._open
+        reason = redact_error(message, error) if message.sensitive else error_text(error)
+        # A traceback ends with the exception's words.
+        trace = None if message.sensitive else error
+        logger.error("Message %s %s: %s", message.id, "waits" if waits else "was recorded", reason, exc_info=trace)
+        if waits:
+            self._schedule_retry(message, self._record_reason(outbox.postpone, message, reason))
+            del self._open[message.id]
+
+    def _deliver_over_backends(self, messages: Sequence[Message]) -> TransportUnavailable | None:
+        messages = self._without_suppressed(messages)
+        unavailable: TransportUnavailable | None = None
+        for begun, using in enumerate(dict.fromkeys(message.using for message in messages)):
+            if begun and time.monotonic() > self._slice_ends:
+                break
+            try:
+                self._deliver_over_routes(using, [message for message in messages if message.using == using])
+            except TransportUnavailable as error:
+                # Another backend's mail need not wait for this one.
+                unavailable = error
+        return unavailable
+
+    def _take_back_handed_over(self) -> None:
+        """What was handed to a transport and has no outcome was not sent."""
+        self._open |= self._handed_over
+        self._handed_over.clear()
 
     def _without_suppressed(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Those that somebody is left of who is not on the suppression list; the others are ended."""
@@ -293,20 +351,15 @@ class Delivery:
                     ):
                         self._record(breaker, rate_limiter, outcome)
             # It was taken, and its time was over before it was begun.
-            self._open |= self._handed_over
-            self._handed_over.clear()
+            self._take_back_handed_over()
             self._put_back_for(self._permit_wait, messages)
         except NoFreeConnection as no_connection:
-            # What was handed over and has no outcome was not sent.
-            self._open |= self._handed_over
-            self._handed_over.clear()
+            self._take_back_handed_over()
             self._put_back_for(no_connection.retry_in, messages)
         except TransportUnavailable as raised:
             self._recorder.flush()
             error = redact_unavailable(self._handed_over.values(), raised)
-            # What was handed over and has no outcome was not sent.
-            self._open |= self._handed_over
-            self._handed_over.clear()
+            self._take_back_handed_over()
             error.retry_in = breaker.record_failure("", str(error), minimum_wait=raised.retry_in)
             self._unavailable_until[using] = breaker.open_until[""]
             self._put_back(
@@ -372,9 +425,9 @@ class Delivery:
 
     def _record(self, breaker: CircuitBreaker, rate_limiter: RateLimiter, outcome: Outcome) -> None:
         message = self._handed_over.pop(outcome.key)
-        sender_domain = domain_of(message.from_email)
         outcome = redact_outcome(message, outcome)
         if outcome.sender_refused:
+            sender_domain = domain_of(message.from_email)
             breaker.record_failure(sender_domain, str(outcome.reply))
             self._open[message.id] = message
             self._put_back([message.id], until=breaker.open_until[sender_domain])
@@ -386,7 +439,7 @@ class Delivery:
             # Whatever it thinks of the mail, the server is there.
             breaker.record_success()
         if outcome.accepted:
-            breaker.record_success(sender_domain)
+            breaker.record_success(domain_of(message.from_email))
         rate_limiter.observe_replies(replies, self._recorder.flush)
 
     def _compose_all(
@@ -397,7 +450,12 @@ class Delivery:
         Composing may take any time, or end the process. So what was accepted is written down before it begins, and
         so much is composed at once that this is not needed for each mail.
         """
-        self._composer.prepare(messages)
+        try:
+            with _savepoint():
+                self._composer.prepare(messages)
+        except SoftTimeLimitExceeded as error:
+            self._exhausted(messages, error, "while its context was read")
+            return
         waiting = deque(messages)
         begun = handed_over = False
         while waiting and not (begun and time.monotonic() > self._slice_ends) and time.monotonic() < self._lease_ends:
@@ -466,40 +524,46 @@ class Delivery:
     def _compose_or_record(self, message: Message) -> OutgoingMail | None:
         """The mail; ``None`` where it cannot be composed, and the message is looked after."""
         try:
-            return self._composer.compose(message)
+            with _savepoint():
+                return self._composer.compose(message)
         except ContentNotReady as error:
             reason = redact_error(message, error)
             logger.warning("Message %s waits: %s", message.id, reason)
             self._schedule_retry(message, self._record_reason(outbox.postpone, message, reason))
+            del self._open[message.id]
         except ContentError as error:
             reason = redact_error(message, error)
             logger.error("Message %s failed: %s", message.id, reason)
             self._record_reason(outbox.fail, message, reason)
-        except (OperationalError, InterfaceError):
-            # The database's fault, and no message's.
-            raise
-        except Exception as error:
-            # Out of time, out of memory, or a fault of ours: none of it may stop the messages behind it.
-            reason = f"{type(error).__name__} while it was composed"
-            if message.sensitive:
-                # A traceback ends with the exception's words.
-                logger.error("Message %s: %s while it was composed.", message.id, error_summary(error))
-            else:
-                logger.exception("Message %s: %s.", message.id, reason)
-            self._record_crash(message, reason)
-            self._slice_ends = 0.0
-        except BaseException as error:
-            # The process is being ended, most likely because of this message.
+            del self._open[message.id]
+        except AT_LIMITS as error:
+            self._exhausted([message], error, "while it was composed")
+        except (SystemExit, KeyboardInterrupt) as error:
+            # The process is being ended, perhaps because of this message.
             self._record_crash(message, f"{type(error).__name__} while it was composed")
             raise
-        del self._open[message.id]
+        except BaseException as error:
+            if isinstance(error, Error) and outbox.is_away():
+                raise
+            self._failed_unexpectedly(message, error)
         return None
 
+    def _exhausted(self, messages: Sequence[Message], error: Exception, when: str) -> None:
+        """The process ran out of time or memory, one of these messages being the cause: each is tried again alone."""
+        for message in messages:
+            reason = f"{type(error).__name__} {when}"
+            if message.sensitive:
+                # A traceback ends with the exception's words.
+                logger.error("Message %s: %s %s.", message.id, error_summary(error), when)
+            else:
+                logger.error("Message %s: %s.", message.id, reason, exc_info=error)
+            self._record_crash(message, reason)
+            del self._open[message.id]
+        self._end_slice()
+
     def _record_reason(self, change: Callable[[str, UUID, str], _R], message: Message, reason: str) -> _R:
-        try:
-            return self._recorder.retry_until_recorded(partial(change, self._token, message.id, reason))
-        except (DataError, UnicodeError):
-            return self._recorder.retry_until_recorded(partial(change, self._token, message.id, ascii(reason)))
+        say = partial(change, self._token, message.id)
+        return self._recorder.retry_until_recorded(partial(say, reason), plainer=partial(say, ascii(reason)))
 
     def _record_crash(self, message: Message, reason: str) -> None:
         self._recorder.retry_until_recorded(lambda: outbox.record_crash(self._token, message, reason))
@@ -509,6 +573,12 @@ class Delivery:
             # A second more: the message must be due when its id comes.
             seconds = round(wait.total_seconds()) + 1
             self._result.retries.setdefault(seconds, []).append(message.id)
+
+
+def _savepoint() -> AbstractContextManager[None]:
+    """Within somebody's transaction a query of a template that fails must not be the failure of all after it."""
+    using = outbox.database()
+    return transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext()
 
 
 def _was_queued(messages: Sequence[Message]) -> bool:

@@ -165,7 +165,7 @@ class Message(Mail):
     due_at = models.DateTimeField(_("due at"), null=True, blank=True)
     #: Who took it last: a claim's token while it is being sent.
     token = models.CharField(_("token"), max_length=100, blank=True, default="")
-    #: How often it was offered to the mail server and answered.
+    #: How often it was tried: composed and offered to the mail server, however far that came.
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     #: When handing it over began; only kept where ``ON_CRASH`` is ``"hold"``.
     handover_started_at = models.DateTimeField(_("handover started at"), null=True, blank=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from django.db import OperationalError, connections, router, transaction
+from django.db import Error, OperationalError, connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .messages import Message
@@ -17,6 +17,26 @@ from .messages import Message
 def commits_manually(connection: BaseDatabaseWrapper) -> bool:
     """Whether the host commits by hand: Django runs no hooks then; the next sweep publishes what it stored."""
     return not (connection.in_atomic_block or connection.get_autocommit())
+
+
+def is_away() -> bool:
+    """Whether the outbox's own database cannot be asked now, neither over this connection nor over a new one.
+
+    An error of a query alone does not tell: the query may have been a template's, may have gone to another database,
+    or the database may have refused that one query.
+    """
+    connection = connections[database()]
+    for _ in range(2):
+        try:
+            Message.objects.using(database()).exists()
+        except Error:
+            if connection.in_atomic_block:
+                # A new connection would not be in the transaction.
+                return True
+            connection.close()
+        else:
+            return False
+    return True
 
 
 # Deadlock and serialisation failure (PostgreSQL), deadlock and lock wait timeout (MariaDB, MySQL).

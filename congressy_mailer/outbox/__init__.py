@@ -14,7 +14,7 @@ next attempt is due.
 
 from ..broker.processes import new_claim_token
 from ..models.choices import FINAL
-from ..models.transactions import database
+from ..models.transactions import database, is_away
 from .adding import add
 from .batches import (
     MAX_CONCURRENCY,
@@ -77,6 +77,7 @@ __all__ = [
     "fail",
     "release_claim",
     "make_due_now",
+    "is_away",
     "heartbeat",
     "concurrency",
     "remove_suppressed",

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import DatabaseError, connections
-from django.db.models import Case, DateTimeField, Prefetch, Q, QuerySet, Value
+from django.db import DatabaseError, DataError, Error, connections
+from django.db.models import Case, DateTimeField, F, Prefetch, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from ..conf import mailer_settings
-from ..models import Attachment, Batch, Message, Priority, State
-from ..models.transactions import database, retry_on_conflict
+from ..models import Attachment, Batch, Event, Message, Priority, State
+from ..models.transactions import database, is_away, retry_on_conflict
 from .batches import WITH_BATCH, make_due_by
 from .recovery import find_abandoned, recover
-from .rows import WAITING, before_expiry_expression, claimed_row, rows
+from .rows import WAITING, add_event, before_expiry_expression, claimed_row, rows
+
+logger = logging.getLogger("congressy_mailer.outbox")
 
 # What has just been published is left to a worker that is free: only if none takes it, it is taken out of turn.
 _IDLE_WORKER_GRACE = timedelta(milliseconds=100)
@@ -124,11 +127,56 @@ def _claimed_messages(token: str, queryset: QuerySet[Message], batch: Batch | No
     related: list[Any] = [Prefetch("attachments", attachments)]
     if batch is None:
         related += [Prefetch("batch", Batch.objects.using(database())), Prefetch("batch__attachments", attachments)]
-    claimed = list(queryset.filter(state=State.SENDING, token=token).prefetch_related(*related))
+    held = queryset.filter(state=State.SENDING, token=token)
+    claimed = _read(held.prefetch_related(*related), token)
     if batch is not None:
         for message in claimed:
             message.batch = batch
     return sorted(claimed, key=lambda message: (message.priority, message.id))
+
+
+def _read(held: QuerySet[Message], token: str) -> list[Message]:
+    """These messages; one that cannot be read is put aside, so that it does not keep the others from being sent."""
+    try:
+        return list(held)
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException:
+        if is_away():
+            raise
+    readable = []
+    for key in held.prefetch_related(None).order_by("id").values_list("id", flat=True):
+        try:
+            readable += list(held.filter(id=key))
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if is_away():
+                raise
+            _put_aside(key, token, error)
+    return readable
+
+
+@retry_on_conflict
+def _put_aside(key: UUID, token: str, error: BaseException) -> None:
+    """A stored value that no longer reads as what its column holds will not do so later; a refused query may."""
+    refused = isinstance(error, Error) and not isinstance(error, DataError)
+    conf = mailer_settings()
+    now = timezone.now()
+    reason = f"Its row cannot be read: {type(error).__name__}"
+    ours = rows([key]).filter(state=State.SENDING, token=token)
+    logger.error("Message %s is put aside. %s", key, reason)
+    if refused and not ours.filter(queued_at__lt=now - conf.RETRY_FOR).exists():
+        due_at = now + conf.RETRY_BACKOFF_MAX
+        state, event = State.DEFERRED, Event.Type.DEFERRED
+        changed = ours.update(state=state, token="", due_at=due_at, attempts=F("attempts") + 1, reason=reason)
+    else:
+        state, event = State.FAILED, Event.Type.FAILED
+        changed = ours.update(
+            state=state, token="", due_at=None, finished_at=now, attempts=F("attempts") + 1, reason=reason
+        )
+    if changed:
+        add_event(key, event, now, detail=reason)
 
 
 def _messages() -> QuerySet[Message]:

@@ -119,7 +119,10 @@ def postpone(token: str, key: UUID, reason: str) -> timedelta | None:
 def fail(token: str, key: UUID, reason: str) -> None:
     """End a claimed message that can never be sent."""
     now = timezone.now()
-    if claimed_row(key, token).update(state=State.FAILED, token="", due_at=None, finished_at=now, reason=reason):
+    claimed = claimed_row(key, token)
+    if claimed.update(
+        state=State.FAILED, token="", due_at=None, finished_at=now, attempts=F("attempts") + 1, reason=reason
+    ):
         add_event(key, Event.Type.FAILED, now, detail=reason)
 
 

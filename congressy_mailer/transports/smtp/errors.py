@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import smtplib
 
-from ...replies import Reply, printable_text
+from ...replies import Reply, error_text, printable_text
 
 
 def reply_of(code: int, text: bytes | str) -> Reply:
@@ -14,7 +14,7 @@ def reply_of(code: int, text: bytes | str) -> Reply:
 
 def error_reply(error: Exception) -> Reply:
     """An exception in place of a reply that was not read."""
-    return Reply(None, f"{type(error).__name__}: {error}")
+    return Reply(None, error_text(error))
 
 
 def describe_open_error(error: Exception) -> str:

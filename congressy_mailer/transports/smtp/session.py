@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ...replies import Outcome, Reply, Stage
+from ...replies import Outcome, Reply, Stage, error_text
 from ..base import Answer, outcome_of
 from ..envelope import LONE_DOT, Envelope
 from .stream import ConnectionLost, Stream
@@ -187,7 +187,7 @@ class Session:
 
     def interrupt(self, sending: Attempt | None, error: BaseException) -> None:
         """A round trip was broken off from outside: content that was on its way may have arrived."""
-        reply = Reply(None, f"Interrupted: {type(error).__name__}: {error}")
+        reply = Reply(None, f"Interrupted: {error_text(error)}")
         self._stream.end(reply)
         if sending is not None and sending.awaited_content:
             sending.reply, sending.stage, sending.in_doubt = reply, Stage.CONTENT, True
@@ -208,7 +208,7 @@ class Session:
             attempt.content = attempt.envelope.write_out(eight_bit=self._eight_bit)
         except Exception as error:
             # Nobody has said that this mail is wrong: it may be memory that is short.
-            attempt.reply = Reply(None, f"It cannot be written out: {type(error).__name__}: {error}")
+            attempt.reply = Reply(None, f"It cannot be written out: {error_text(error)}")
 
     def _read_content_reply(self, attempt: Attempt) -> None:
         bytes_written = self._stream.bytes_written

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from ...replies import Reply
+from ...replies import Reply, error_text
 from ..base import no_op
 from .replies import InvalidReply, ReplyParser
 
@@ -159,7 +159,7 @@ class Stream:
         except TimeoutError:
             self._mark_ended("The server said nothing in time.")
         except OSError as error:
-            self._mark_ended(f"The connection was lost: {type(error).__name__}: {error}")
+            self._mark_ended(f"The connection was lost: {error_text(error)}")
         else:
             if data:
                 self._replies.feed(data)

@@ -368,7 +368,8 @@ def test_one_query_for_each_model_whatever_the_number_of_contexts() -> None:
     stored = [store(encode({"user": user, "all": users[:3], "group": group}, language=None)) for user in users]
     with CaptureQueriesContext(connection) as queries:
         decoded = decode_many(stored)
-    assert len(queries) == 2
+    # The test runs in a transaction, where each has a savepoint.
+    assert len([query for query in queries if "SAVEPOINT" not in query["sql"]]) == 2
     assert [one["user"] for one in decoded] == users  # type: ignore[index]
 
 
