@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -12,7 +13,8 @@ from django.utils.translation import ngettext
 from . import outbox, periodic
 from .conf import mailer_settings
 from .delivery import availability
-from .models import TransportStatus
+from .models import TaskFailure, TransportStatus
+from .outbox import Queue
 
 # A sweep that is late by this many intervals is missing.
 _MISSED_SWEEPS = 4
@@ -31,6 +33,16 @@ class Health:
     overdue_batches: int
     #: Mail backends that cannot be used now and that mail waits for.
     unavailable: list[TransportStatus]
+    #: Messages in no batch that wait for a worker: how many, and since when the oldest does.
+    waiting: Queue
+    #: Batches with something left that may be sent now: how many, and since when the oldest could.
+    waiting_batches: Queue
+    #: Batches of which nothing was sent for ``LONGEST_WAIT`` although something waits.
+    stuck_batches: list[UUID]
+    #: Messages that were set aside, and wait for a person.
+    held: int
+    #: Delivery tasks that end in an error again and again.
+    failing_tasks: list[TaskFailure]
     #: What is wrong, one sentence each, in the language in force; empty: nothing.
     problems: list[str]
 
@@ -51,6 +63,12 @@ def check_health() -> Health:
     overdue = outbox.count_overdue(tolerance)
     overdue_batches = outbox.count_overdue_batches(tolerance)
     unavailable = availability.unavailable_backends()
+    longest_wait = mailer_settings().LONGEST_WAIT
+    waiting = outbox.waiting_messages()
+    waiting_batches = outbox.waiting_batches()
+    stuck_batches = outbox.stuck_batches(longest_wait)
+    held = outbox.count_held()
+    failing_tasks = outbox.failing_tasks()
     problems = []
     if last_sweep is None:
         problems.append(_("No worker has ever swept: start one with celery -A project worker."))
@@ -80,8 +98,49 @@ def check_health() -> Health:
             )
             % {"count": overdue_batches, "seconds": tolerance.total_seconds()}
         )
+    if waiting.oldest is not None and timezone.now() - waiting.oldest > longest_wait:
+        problems.append(
+            ngettext(
+                "%(count)d message waits in the queue %(queue)r, since %(since)s: too few workers serve it, or they "
+                "are too slow.",
+                "%(count)d messages wait in the queue %(queue)r, the oldest since %(since)s: too few workers serve "
+                "it, or they are too slow.",
+                waiting.count,
+            )
+            % {"count": waiting.count, "queue": mailer_settings().QUEUE, "since": _format_time(waiting.oldest)}
+        )
+    problems += [
+        _("Nothing of the batch %(batch)s was sent for %(minutes)d minutes, although something waits.")
+        % {"batch": key, "minutes": longest_wait.total_seconds() / 60}
+        for key in stuck_batches
+    ]
+    if held:
+        problems.append(
+            ngettext(
+                "%(count)d message is set aside (held) and waits for a person: the admin shows why.",
+                "%(count)d messages are set aside (held) and wait for a person: the admin shows why.",
+                held,
+            )
+            % {"count": held}
+        )
+    problems += [
+        _("The task for %(task)s failed %(count)d times since %(since)s, last with %(error)s.")
+        % {"task": task.task, "count": task.failures, "since": _format_time(task.since), "error": task.error}
+        for task in failing_tasks
+    ]
     problems += [_outage_problem(status) for status in unavailable]
-    return Health(last_sweep, overdue, overdue_batches, unavailable, problems)
+    return Health(
+        last_sweep=last_sweep,
+        overdue=overdue,
+        overdue_batches=overdue_batches,
+        unavailable=unavailable,
+        waiting=waiting,
+        waiting_batches=waiting_batches,
+        stuck_batches=stuck_batches,
+        held=held,
+        failing_tasks=failing_tasks,
+        problems=problems,
+    )
 
 
 def _outage_problem(status: TransportStatus) -> str:

@@ -73,7 +73,7 @@ def printable_text(text: bytes | str) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """Type and words of an exception, as :func:`readable` has them; somebody else's may fail to say its own."""
+    """Type and words of an exception, as :func:`printable_text` has them; somebody else's may fail to say its own."""
     try:
         words = str(error)
     except Exception:

@@ -47,6 +47,9 @@ class MailerSettings:
     #: that was published later has come through the queue. It leaves room for the tasks that a worker has fetched
     #: and not begun.
     LOST_AFTER: timedelta = timedelta(minutes=1)
+    #: How long mail that could be sent may wait before ``mailer health`` calls that a problem: a message in the queue,
+    #: or a batch of which nothing is sent meanwhile. With a low ``RATE_LIMIT``, longer than from one mail to the next.
+    LONGEST_WAIT: timedelta = timedelta(minutes=10)
     #: How often each worker publishes a sweep, which dispatches whatever is due and not moving.
     SWEEP_INTERVAL: timedelta = timedelta(seconds=15)
     #: How long a message that is refused temporarily is tried again, from the moment it was queued.

@@ -14,7 +14,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import Error, connections, models, router, transaction
+from django.db import connections, models, router, transaction
 
 from ..exceptions import ContentError, ContentNotReady
 from ..replies import error_text
@@ -127,7 +127,7 @@ def _answers(using: str) -> bool:
     try:
         connection.close_if_unusable_or_obsolete()
         connection.ensure_connection()
-    except Error:
+    except Exception:
         return False
     return True
 

@@ -26,6 +26,20 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='TaskFailure',
+            fields=[
+                ('task', models.CharField(max_length=100, primary_key=True, serialize=False, verbose_name='task')),
+                ('failures', models.PositiveIntegerField(default=1, verbose_name='failures')),
+                ('since', models.DateTimeField(verbose_name='since')),
+                ('last_failed_at', models.DateTimeField(verbose_name='last failed at')),
+                ('error', models.TextField(blank=True, default='', verbose_name='error')),
+            ],
+            options={
+                'verbose_name': 'failing task',
+                'verbose_name_plural': 'failing tasks',
+            },
+        ),
+        migrations.CreateModel(
             name='SyncCursor',
             fields=[
                 ('name', models.CharField(max_length=100, primary_key=True, serialize=False, verbose_name='name')),

@@ -13,7 +13,7 @@ from .messages import (
     attachment_storage,
     shared_attachment_path,
 )
-from .operations import PeriodicTask, TransportStatus
+from .operations import PeriodicTask, TaskFailure, TransportStatus
 from .suppressions import Suppression, SyncCursor
 from .tracking import RecipientStatus, WebhookBatch
 
@@ -32,6 +32,7 @@ __all__ = [
     "RecipientStatus",
     "State",
     "Suppression",
+    "TaskFailure",
     "TransportStatus",
     "WebhookBatch",
     "attachment_path",

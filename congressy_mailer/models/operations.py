@@ -1,4 +1,4 @@
-"""What the workers know of the mail backends and of their periodic tasks."""
+"""What the workers know of the mail backends, of their periodic tasks, and of tasks that fail."""
 
 from __future__ import annotations
 
@@ -48,3 +48,25 @@ class PeriodicTask(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class TaskFailure(models.Model):
+    """A delivery task that ends in an error again and again. Kept by :mod:`congressy_mailer.outbox.failures`."""
+
+    #: What the task delivers: ``mailer`` for single messages, else the id of the batch.
+    task = models.CharField(_("task"), max_length=100, primary_key=True)
+    #: How often it failed one after another.
+    failures = models.PositiveIntegerField(_("failures"), default=1)
+    #: When the first of these failures was.
+    since = models.DateTimeField(_("since"))
+    #: When it last failed.
+    last_failed_at = models.DateTimeField(_("last failed at"))
+    #: Type of the error and where it was raised, without its words.
+    error = models.TextField(_("error"), blank=True, default="")
+
+    class Meta:
+        verbose_name = _("failing task")
+        verbose_name_plural = _("failing tasks")
+
+    def __str__(self) -> str:
+        return self.task

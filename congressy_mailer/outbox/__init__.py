@@ -8,7 +8,8 @@ changes nothing.
 knows what a batch has left; :mod:`.claiming` gives messages out; :mod:`.results` writes down what became of them;
 :mod:`.recovery` deals with those whose process died (:mod:`congressy_mailer.broker.processes`); :mod:`.sweeping` finds
 what is due, and :mod:`.publishing` hands it to the broker; :mod:`.suppressing` leaves out suppressed recipients;
-:mod:`.commands` is what people may ask for; :mod:`.retention` drops what is old, and :mod:`.backoff` says when the
+:mod:`.commands` is what people may ask for; :mod:`.waiting` and :mod:`.failures` are what
+:mod:`congressy_mailer.health` asks; :mod:`.retention` drops what is old, and :mod:`.backoff` says when the
 next attempt is due.
 """
 
@@ -47,13 +48,22 @@ from .claiming import (
     start_handover,
 )
 from .commands import RETRYABLE, cancel, resend, retry
+from .failures import failing_tasks, record_task_failure
 from .recovery import record_crash
 from .results import fail, make_due_now, postpone, record, record_accepted
 from .retention import purge, remove_orphans
 from .suppressing import remove_suppressed
 from .sweeping import count_overdue, sweep
+from .waiting import Queue, count_held, stuck_batches, waiting_batches, waiting_messages
 
 __all__ = [
+    "waiting_messages",
+    "waiting_batches",
+    "stuck_batches",
+    "record_task_failure",
+    "failing_tasks",
+    "count_held",
+    "Queue",
     "FINAL",
     "MAX_CONCURRENCY",
     "RETRYABLE",

@@ -224,6 +224,23 @@ def state_counts(key: UUID) -> dict[State, int]:
     return {State(state): count for state, count in states}
 
 
+def has_waiting(key: UUID, by: datetime) -> bool:
+    """Whether a batch has a message that could have been taken by then."""
+    mine = _messages(key).filter(WITH_BATCH)
+    # One after another: three ranges of one index, where a condition of three parts would read the whole table.
+    return (
+        mine.filter(state=State.QUEUED, due_at=None).exists()
+        or mine.filter(state=State.DEFERRED, due_at__lte=by).exists()
+        or mine.filter(state=State.SCHEDULED, send_at__lte=by).exists()
+    )
+
+
+def unfinished_batches(by: datetime) -> QuerySet[Batch]:
+    """Batches that somebody should look at again, and that were to be sent by then; the first due come first."""
+    unfinished = Batch.objects.using(database()).filter(cancelled_at=None, due_at__isnull=False)
+    return unfinished.exclude(send_at__gt=by).order_by("due_at")
+
+
 def _deliverable(key: UUID, now: datetime) -> QuerySet[Message]:
     """What a task for the batch may take now."""
     return _messages(key).filter(

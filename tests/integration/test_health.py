@@ -20,11 +20,11 @@ from django.db import OperationalError
 from django.test import override_settings
 from django.utils import timezone, translation
 
-from congressy_mailer import outbox, periodic, send_mail, tasks
+from congressy_mailer import Priority, outbox, periodic, send_bulk, send_mail, tasks
 from congressy_mailer.broker.sending import publish_sweep
 from congressy_mailer.health import check_health
 from congressy_mailer.management.commands.mailer import Command
-from congressy_mailer.models import Message, PeriodicTask, State, TransportStatus
+from congressy_mailer.models import Batch, Message, PeriodicTask, State, TaskFailure, TransportStatus
 from tests.conftest import database_url, run_concurrently
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("published")]
@@ -189,6 +189,115 @@ def test_problems_are_told_in_portuguese() -> None:
     ]
     assert ", com uma tentativa, a próxima em 20" in problems[2]
     assert ", com 3 tentativas, a próxima em 20" in problems[3]
+
+
+def store(**values: Any) -> Message:
+    """A message in no batch that a worker could take."""
+    message = send_mail("s", "b", to="ana@example.com")
+    Message.objects.filter(pk=message.pk).update(**values)
+    return message
+
+
+def test_mail_that_waits_too_long_behind_a_living_worker_is_noticed() -> None:
+    swept()
+    store(queued_at=timezone.now() - timedelta(minutes=9))
+    store()
+    health = check_health()
+    assert health.problems == []
+    assert health.waiting.count == 2
+    assert mailer("health")[0].splitlines()[1].startswith("mailer: 2 waiting, the oldest for 5")
+    store(queued_at=timezone.now() - timedelta(minutes=11))
+    (problem,) = check_health().problems
+    assert problem.startswith("3 messages wait in the queue 'mailer', the oldest since 20")
+
+
+def test_an_old_message_of_a_lower_priority_is_found_as_well() -> None:
+    swept()
+    store()
+    oldest = timezone.now() - timedelta(minutes=5)
+    store(priority=Priority.LOW, queued_at=oldest)
+    assert check_health().waiting.oldest == oldest
+
+
+def test_a_batch_that_does_not_move_is_noticed() -> None:
+    swept()
+    batch = send_bulk([f"ana{number}@example.com" for number in range(3)], subject="s", message="b")
+    begun = timezone.now() - timedelta(minutes=11)
+    health = check_health()
+    assert (health.problems, health.waiting_batches.count) == ([], 1)
+    Batch.objects.update(created_at=begun)
+    Message.objects.update(queued_at=begun)
+    (problem,) = check_health().problems
+    assert problem == f"Nothing of the batch {batch.pk} was sent for 10 minutes, although something waits."
+    # One of them was sent meanwhile.
+    sent = Message.objects.order_by("id").first()
+    assert sent is not None
+    Message.objects.filter(pk=sent.pk).update(state=State.SENT, finished_at=timezone.now() - timedelta(minutes=2))
+    assert check_health().problems == []
+
+
+def test_a_batch_that_is_finished_or_is_to_be_sent_later_is_well() -> None:
+    swept()
+    send_bulk(["ana@example.com"], subject="s", message="b", send_at=timezone.now() + timedelta(hours=1))
+    finished = send_bulk(["eva@example.com"], subject="s", message="b")
+    finished.messages.update(state=State.SENT, finished_at=timezone.now())
+    Batch.objects.update(created_at=timezone.now() - timedelta(hours=2))
+    health = check_health()
+    assert (health.problems, health.waiting_batches.count) == ([], 0)
+
+
+def test_mail_that_was_set_aside_is_noticed_until_somebody_looks_after_it() -> None:
+    swept()
+    message = store(state=State.HELD, due_at=None, finished_at=timezone.now())
+    assert check_health().problems == [
+        "1 message is set aside (held) and waits for a person: the admin shows why.",
+    ]
+    message.refresh_from_db()
+    message.retry()
+    assert check_health().held == 0
+
+
+def fail_a_task(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise LookupError("secret words")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("congressy_mailer.tasks.Delivery", broken)
+        for _ in range(times):
+            with pytest.raises(LookupError):
+                tasks.deliver([str(UUID(int=1))])
+
+
+def test_a_task_that_fails_each_time_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    swept()
+    fail_a_task(monkeypatch, 2)
+    assert check_health().problems == []
+    fail_a_task(monkeypatch, 1)
+    (problem,) = check_health().problems
+    assert problem.startswith("The task for mailer failed 3 times since 20")
+    assert "LookupError in tests.integration.test_health, line " in problem
+    assert "secret" not in problem
+    # Whatever it was, it is over.
+    TaskFailure.objects.update(last_failed_at=timezone.now() - timedelta(minutes=4))
+    assert check_health().problems == []
+    fail_a_task(monkeypatch, 1)
+    assert TaskFailure.objects.get().failures == 1
+
+
+def test_a_batch_whose_task_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    swept()
+    batch = send_bulk(["ana@example.com"], subject="s", message="b")
+    monkeypatch.setattr(outbox, "batch_with_content", lambda key: 1 / 0)
+    batch.refresh_from_db()
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            tasks.deliver_batch(str(batch.pk), batch.generation, False)
+    assert [task.task for task in check_health().failing_tasks] == [str(batch.pk)]
+
+
+def test_several_workers_count_one_task_together() -> None:
+    run_concurrently(lambda worker: outbox.record_task_failure("mailer", "LookupError"))
+    assert TaskFailure.objects.get().failures == 4
 
 
 def test_json_for_machines() -> None:

@@ -7,6 +7,7 @@ import json
 import smtplib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from email import errors as email_errors
 from types import MethodType
 from typing import Any
@@ -16,14 +17,17 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.contrib.auth.models import User
 from django.core import exceptions as django_errors
 from django.core.mail.backends.base import BaseEmailBackend
-from django.db import transaction, utils
+from django.db import connection, connections, transaction, utils
+from django.db.backends.base.base import NO_DB_ALIAS
 from django.template import TemplateDoesNotExist, TemplateSyntaxError
+from django.utils import timezone
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from congressy_mailer import Recipient, exceptions, outbox, send_bulk, send_mail
 from congressy_mailer.delivery.slice import Delivery
-from congressy_mailer.models import Batch, Message, State
+from congressy_mailer.models import Batch, Event, Message, State
+from congressy_mailer.testing import deliver_all
 from tests.support.fuzzing import examples
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.fuzz]
@@ -226,3 +230,122 @@ def test_any_exception_at_any_step_is_that_mails_alone(
     assert poison.attempts + poison.crashes > 0
     assert poison.reason
     assert poison.events.exists()
+
+
+def failing_query(user: User) -> None:
+    """A query that this database refuses with an operational error, over a connection that can be used afterwards."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET statement_timeout = 20")
+            try:
+                cursor.execute("SELECT pg_sleep(5)")
+            finally:
+                cursor.execute("RESET statement_timeout")
+        else:
+            cursor.execute("SELECT no_such_column FROM auth_user")
+
+
+@pytest.fixture
+def backend(settings: Any) -> type[Backend]:
+    """A mail backend that takes everything."""
+    settings.EMAIL_BACKEND = f"{__name__}.Backend"
+    Backend.taken.clear()
+    return Backend
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_query_of_one_template_that_the_database_refuses_is_that_mails_alone(
+    published: list[str], backend: type[Backend], monkeypatch: pytest.MonkeyPatch, batch: bool
+) -> None:
+    poison, stored = store(batch, 3)
+
+    def username(user: User) -> str:
+        if user.get_username() == "poison":
+            failing_query(user)
+        return "good"
+
+    monkeypatch.setattr(User, "__str__", username)
+    monkeypatch.setattr("congressy_mailer.content.templates._render_html", lambda found, context: f"{context['user']}")
+    work(poison, stored)
+    assert len(backend.taken) == MAILS - 1
+    poison.refresh_from_db()
+    assert (poison.state, poison.attempts) == (State.DEFERRED, 1)
+    assert poison.reason.startswith("OperationalError: ")
+    assert poison.events.get().type == Event.Type.DEFERRED
+    # It is given up as any other mail is that cannot be sent.
+    Message.objects.filter(pk=poison.pk).update(queued_at=timezone.now() - timedelta(days=3), due_at=timezone.now())
+    work(poison, stored)
+    poison.refresh_from_db()
+    assert (poison.state, poison.attempts) == (State.FAILED, 2)
+    assert poison.reason.startswith("Given up after 2 days, 0:00:00: OperationalError: ")
+
+
+def test_a_second_database_that_is_down_holds_up_only_the_mail_that_needs_it(
+    published: list[str], backend: type[Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = {**connections["default"].settings_dict, "ENGINE": "django.db.backends.sqlite3", "NAME": "/none/db"}
+    # The one alias that Django lets a test connect to without creating a test database for it.
+    monkeypatch.setitem(connections.settings, NO_DB_ALIAS, elsewhere)
+    user = User.objects.create(username="ana")
+    with transaction.atomic():
+        send_mail("s", "b", to="eva@example.com")
+        user._state.db = NO_DB_ALIAS
+        needs_it = [
+            send_mail("s", to=f"ana{number}@example.com", template="mail/hello", context={"user": user})
+            for number in range(2)
+        ]
+        send_mail("s", "b", to="rui@example.com")
+    work(needs_it[0], None)
+    assert backend.taken == ["eva@example.com", "rui@example.com"]
+    for message in needs_it:
+        message.refresh_from_db()
+        assert message.state == State.DEFERRED
+        assert f"auth.User cannot be read from '{NO_DB_ALIAS}': OperationalError" in message.reason
+
+
+def test_an_address_that_an_older_version_stored_stops_nobody_else(
+    published: list[str], backend: type[Backend]
+) -> None:
+    batch = send_bulk([f"user{number}@example.com" for number in range(5)], subject="s", message="b")
+    stored = Message.objects.order_by("id")[2]
+    Message.objects.filter(pk=stored.pk).update(to=["ana@gmail.com\u2026"])
+    work(stored, batch)
+    assert len(backend.taken) == 4
+    stored.refresh_from_db()
+    assert stored.state in (State.DEFERRED, State.FAILED)
+    assert stored.reason
+
+
+@pytest.mark.parametrize("column", ["created_at", "to", "context", "remaining"])
+def test_a_value_that_is_not_what_its_column_holds_stops_nobody_else(
+    published: list[str], backend: type[Backend], column: str
+) -> None:
+    with transaction.atomic():
+        ids = [send_mail("s", "b", to=f"user{number}@example.com").pk for number in range(3)]
+    statement = f"UPDATE congressy_mailer_message SET {connection.ops.quote_name(column)} = 'wrong'"  # noqa: S608
+    with connection.cursor() as cursor:
+        if connection.vendor != "sqlite":
+            # The others refuse it themselves.
+            with pytest.raises(utils.DatabaseError):
+                cursor.execute(statement)
+            return
+        cursor.execute("PRAGMA ignore_check_constraints = ON")
+        cursor.execute(f"{statement} WHERE id = %s", [ids[1].hex])
+        cursor.execute("PRAGMA ignore_check_constraints = OFF")
+    unfinished = ids
+    while unfinished:
+        unfinished = Delivery(outbox.new_claim_token("test")).run(unfinished, redelivered=False).unfinished
+    assert backend.taken.count("user0@example.com") == backend.taken.count("user2@example.com") == 1
+    assert not Message.objects.filter(state=State.SENDING).exists()
+
+
+def test_within_the_hosts_transaction_a_failed_query_is_not_the_failure_of_all_after_it(
+    published: list[str], backend: type[Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison, _ = store(False, 2)
+    monkeypatch.setattr(User, "__str__", lambda user: failing_query(user) if user.username == "poison" else "good")
+    monkeypatch.setattr("congressy_mailer.content.templates._render_html", lambda found, context: f"{context['user']}")
+    with transaction.atomic():
+        deliver_all()
+    assert len(backend.taken) == MAILS - 1
+    assert Message.objects.get(pk=poison.pk).state == State.DEFERRED

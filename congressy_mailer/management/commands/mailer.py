@@ -9,18 +9,18 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from ... import outbox, suppressions
+from ...conf import mailer_settings
 from ...health import check_health
 from .. import bulk_send, suppression_list, webhooks
 from ..console import EXIT_INTERRUPTED
 
 
 class Command(BaseCommand):
-    """``mailer health``, ``mailer purge``, ``mailer send-bulk`` and ``mailer suppressions``."""
-
-    """``mailer health``, ``mailer purge``, ``mailer send-bulk`` and ``mailer sparkpost webhook``."""
+    """``mailer health``, ``purge``, ``send-bulk``, ``sparkpost`` and ``suppressions``."""
 
     # A probe asks often, and about the mail: what is wrong elsewhere must not answer for it. Whatever sends asks itself
     # whether mail can leave.
@@ -75,6 +75,9 @@ class Command(BaseCommand):
         if not as_json:
             details = {"moment": f"{health.last_sweep:%Y-%m-%d %H:%M:%S %Z}"}
             self.stdout.write(self.style.SUCCESS(_("Mail is moving. Last sweep: %(moment)s.") % details))
+            conf = mailer_settings()
+            for name, queue in ((conf.QUEUE, health.waiting), (conf.BULK_QUEUE, health.waiting_batches)):
+                self.stdout.write(_waiting(name, queue))
 
     def _purge(self) -> None:
         while outbox.purge() or suppressions.purge():
@@ -82,6 +85,14 @@ class Command(BaseCommand):
             self.stdout.flush()
         outbox.remove_orphans(None)
         self.stdout.write(self.style.SUCCESS(_("Purged.")))
+
+
+def _waiting(name: str, queue: outbox.Queue) -> str:
+    if queue.oldest is None:
+        return _("%(queue)s: nothing waits.") % {"queue": name}
+    seconds = round((timezone.now() - queue.oldest).total_seconds())
+    details = {"queue": name, "count": queue.count, "seconds": seconds}
+    return _("%(queue)s: %(count)d waiting, the oldest for %(seconds)d s.") % details
 
 
 def _as_json(value: object) -> str:

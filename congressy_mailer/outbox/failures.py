@@ -1,0 +1,54 @@
+"""Delivery tasks that end in an error again and again, so that somebody is told that their mail does not move."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import IntegrityError, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from ..conf import mailer_settings
+from ..models import TaskFailure
+from ..models.transactions import database, retry_on_conflict
+
+#: So many failures one after another are no accident any more: a deadlock or a restart makes one or two.
+TOO_MANY = 3
+
+
+def _window() -> timedelta:
+    """A task that goes on failing is published again within this time."""
+    conf = mailer_settings()
+    return 2 * conf.LOST_AFTER + 4 * conf.SWEEP_INTERVAL
+
+
+@retry_on_conflict
+def record_task_failure(task: str, error: str) -> None:
+    """Count a failure; after a time without any the count begins anew.
+
+    Args:
+        task: what the task delivers, as in :attr:`.TaskFailure.task`.
+        error: its type and place.
+    """
+    now = timezone.now()
+    rows = TaskFailure.objects.using(database()).filter(task=task)
+    if rows.filter(last_failed_at__gte=now - _window()).update(
+        failures=F("failures") + 1, last_failed_at=now, error=error
+    ):
+        return
+    if rows.update(failures=1, since=now, last_failed_at=now, error=error):
+        return
+    try:
+        with transaction.atomic(using=database()):
+            TaskFailure.objects.using(database()).create(task=task, since=now, last_failed_at=now, error=error)
+    except IntegrityError:
+        # Another worker has just created it.
+        rows.update(failures=F("failures") + 1, last_failed_at=now, error=error)
+
+
+def failing_tasks() -> list[TaskFailure]:
+    """Tasks that have failed several times one after another, and did so lately."""
+    failures = TaskFailure.objects.using(database()).filter(
+        failures__gte=TOO_MANY, last_failed_at__gte=timezone.now() - _window()
+    )
+    return list(failures.order_by("since"))
