@@ -31,19 +31,19 @@ def record_task_failure(task: str, error: str) -> None:
         error: its type and place.
     """
     now = timezone.now()
+    begins_anew = now - _window()
     rows = TaskFailure.objects.using(database()).filter(task=task)
-    if rows.filter(last_failed_at__gte=now - _window()).update(
-        failures=F("failures") + 1, last_failed_at=now, error=error
-    ):
+    one_more = {"failures": F("failures") + 1, "last_failed_at": now, "error": error}
+    if rows.filter(last_failed_at__gte=begins_anew).update(**one_more):
         return
-    if rows.update(failures=1, since=now, last_failed_at=now, error=error):
+    if rows.filter(last_failed_at__lt=begins_anew).update(failures=1, since=now, last_failed_at=now, error=error):
         return
     try:
         with transaction.atomic(using=database()):
             TaskFailure.objects.using(database()).create(task=task, since=now, last_failed_at=now, error=error)
     except IntegrityError:
-        # Another worker has just created it.
-        rows.update(failures=F("failures") + 1, last_failed_at=now, error=error)
+        # Another worker has just written the row.
+        rows.update(**one_more)
 
 
 def failing_tasks() -> list[TaskFailure]:

@@ -363,7 +363,7 @@ def test_a_real_worker_that_logs_everything_does_not_log_it(
     worker = start_worker("-l", "DEBUG")
     good, missing, wrong = queue(**READY), with_code("part"), with_code("link")
     publishing.publish([good.pk, missing.pk, wrong.pk])
-    wait_for(lambda: Message.objects.filter(attempts=1).count() == 2, what="an attempt")
+    wait_for(lambda: Message.objects.filter(attempts=1).count() == 3, what="an attempt")
     wait_for(lambda: Message.objects.filter(state=State.FAILED).exists(), what="the failure")
     good.refresh_from_db()
     assert good.state == State.SENT
