@@ -68,6 +68,7 @@ setup(
         "celery[redis]>=5.5",
         "redis>=5",
         "sparkpost>=1.3.10",
+        "idna>=3.7",
         "uuid6>=2024.1",
         "html-to-markdown>=3.21,<4",
         "throttled-py>=3.5,<4",

@@ -121,6 +121,10 @@ class MailerSettings:
     #: Lists that a recipient may leave one by one: their ids for ``list_id=`` (letters, digits, - and _), and their
     #: names for people.
     LISTS: Mapping[str, Any] = field(default_factory=dict)
+    #: Hosts of the host's own network whose names have no dot, such as ``["web1", "mail"]``: addresses like
+    #: ``root@web1`` are accepted for them, and refused for all others. ``["*"]`` accepts any such name. ``localhost``
+    #: is always accepted.
+    INTRANET_HOSTS: Sequence[str] = ()
 
 
 #: What puts an address on the suppression list, and for which mail, unless ``SUPPRESSION`` says otherwise.

@@ -21,6 +21,8 @@ _NULLABLE = {
 _CHOICES = {"ON_CRASH": ("resend", "hold"), "SPARKPOST_HEADER": ("auto", "always", "never")}
 _SUPPRESSION_SCOPES = ("all", "transactional", "non_transactional", None)
 _SECRET = re.compile(r"basic [^\s:]+:\S.*|bearer \S+|token \S+")
+# A label of a domain (RFC 1035 §2.3.1).
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _KEYS = [setting.name for setting in fields(MailerSettings)]
 
 
@@ -140,6 +142,14 @@ def _check_lists(value: object) -> None:
         raise ImproperlyConfigured("CONGRESSY_MAILER['LISTS'] has two ids that differ only in case.")
 
 
+def _check_intranet_hosts(value: object) -> None:
+    if not _is_list_of_text(value) or not all(one == "*" or _HOST.fullmatch(one) for one in value):  # type: ignore[attr-defined]
+        raise ImproperlyConfigured(
+            "CONGRESSY_MAILER['INTRANET_HOSTS'] must be a list of names without a dot, of letters, digits and hyphens, "
+            f"or ['*'] for all such names, not {value!r}."
+        )
+
+
 def _is_list_of_text(value: object) -> bool:
     if isinstance(value, str) or not isinstance(value, Sequence):
         return False
@@ -154,6 +164,7 @@ _CHECKS: Mapping[str, Callable[[object], None]] = {
     "SUPPRESSION": _check_suppression,
     "SITE_URL": _check_site,
     "LISTS": _check_lists,
+    "INTRANET_HOSTS": _check_intranet_hosts,
 }
 
 _DEFAULTS = MailerSettings()

@@ -17,8 +17,9 @@ from django.views.decorators.debug import sensitive_variables
 from ..content.context import decode_many
 from ..content.templates import build_content, render
 from ..exceptions import ContentError, ContentNotReady
+from ..mime.addresses import ENCODED_WORD_START
 from ..mime.attachments import LoadedAttachment
-from ..mime.headers import ENCODED_WORD_START, encoded_words
+from ..mime.headers import encoded_words
 from ..mime.outgoing import HAS_MODERN_EMAIL, OutgoingMail
 from ..mime.writer import MailContent, write
 from ..models import Attachment, Batch, Message

@@ -13,7 +13,6 @@ import unicodedata
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from email.headerregistry import Address
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -22,7 +21,7 @@ from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
 
 from ..exceptions import InvalidAddress
-from ..mime.addresses import bare_address, normalise_address
+from ..mime.addresses import address_with_name, comparable_address, normalise_address
 
 #: Encodings that a file may be in, by Python's name for them, the likelier one first.
 ENCODINGS = {"utf-8-sig": "UTF-8", "cp1252": "Windows-1252", "utf-16": "UTF-16"}
@@ -67,7 +66,7 @@ class Row:
     @property
     def address(self) -> str:
         """The address alone, the same for everybody who writes it in another case or with another name."""
-        return bare_address(self.to).casefold()
+        return comparable_address(self.to)
 
 
 class Spreadsheet:
@@ -198,7 +197,7 @@ class Spreadsheet:
             return Row(number, "", variables, _in_column(self.email_column, _address_problem(address)))
         name = "" if self._name_index is None else " ".join(cells[self._name_index].split())
         try:
-            return Row(number, _with_name(name, to) if name else to, variables)
+            return Row(number, address_with_name(name, to, self.name_column) if name else to, variables)
         except InvalidAddress:
             column = self._header[self._name_index or 0]
             problem = _("%(value)r cannot be the name of an address") % {"value": truncate(name)}
@@ -302,10 +301,6 @@ def _matching_columns(header: Sequence[str], column: str) -> list[int]:
         return [header.index(column)]
     names = {variable_name(column)} - {""} if column else _ADDRESS_COLUMN_NAMES
     return [position for position, name in enumerate(header) if variable_name(name) in names]
-
-
-def _with_name(name: str, to: str) -> str:
-    return normalise_address(str(Address(display_name=name, addr_spec=bare_address(to))), "to")
 
 
 def _in_column(column: str, problem: str) -> str:

@@ -1,22 +1,37 @@
-"""Mail addresses and header values as callers give them: exactly one address each, and nothing hidden in it."""
+"""Mail addresses and header values as callers give them: exactly one address each, and nothing hidden in it.
+
+An address has one normal form, ``name <local@domain>`` or ``local@domain``. It is made once, at the call; in this form
+the address is normalised, stored, compared and sent. In it
+
+- the domain is ASCII and in lower case: an international one is encoded by IDNA 2008 after the mapping of UTS 46;
+- the part before the ``@`` stands in quotation marks only where RFC 5321 §4.1.2 asks for them;
+- the name is decoded text with single blanks, in quotation marks only where RFC 5322 §3.2.5 asks for them.
+
+The grammar is that of RFC 5321 §4.1.2 and RFC 5322 §3.4. It is written here rather than taken from Python's ``email``,
+whose parser takes time that grows with the square of the text, raises errors of many types and changes from one release
+of Python to the next.
+"""
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Iterable, Mapping
-from email.errors import MessageDefect
-from email.headerregistry import Address, AddressHeader
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
-from django.utils.encoding import punycode
+import idna
 from django.utils.functional import Promise
 
+from ..conf import settings_if_valid
 from ..exceptions import InvalidAddress, InvalidHeader
 
 #: C0 and C1 controls, DEL, the line and paragraph separators that str.splitlines() knows, lone surrogates.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+# Those of them that no part of an address may hold: what str.splitlines() takes for the end of a line, and lone
+# surrogates, which have no encoding.
+_LINE_BREAK = re.compile("[\n-\r\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")
 
 #: RFC 5322 §3.6.8: printable ASCII but the colon. A longer one leaves no room for its value.
 HEADER_NAME = re.compile(r"[!-9;-~]{1,76}")
@@ -31,9 +46,16 @@ _HEADER_ARGUMENTS = {
     "subject": "subject",
     "x-msys-api": "sparkpost",
 }
+#: Headers that hold one address, and those that hold a list of them (RFC 5322 §3.6, RFC 8098 §2.1).
+_ONE_ADDRESS = {"sender", "resent-sender"}
+ADDRESS_HEADERS = _ONE_ADDRESS | {
+    "resent-from", "resent-reply-to", "resent-to", "resent-cc", "resent-bcc", "disposition-notification-to",
+    "return-receipt-to", "errors-to",
+}  # fmt: skip
 _MIME_HEADERS = {"mime-version", "content-type", "content-transfer-encoding", "content-disposition", "content-id"}
 
-# RFC 5321 §4.5.3.1: octets of an address in a path, without its angle brackets.
+# RFC 5321 §4.5.3.1: octets of the part before the @, and of an address in a path, without its angle brackets.
+MAX_LOCAL = 64
 MAX_ADDRESS = 254
 
 # RFC 5322 §2.1.1: octets of a line, without its CR LF.
@@ -42,28 +64,75 @@ MAX_LINE = 998
 # Far less than a line may have; a longer name hides something.
 MAX_NAME = 300
 
+# Characters of an address with its name, before anything of it is read. A name of 300 characters has fewer, also where
+# it is encoded (RFC 2047).
+_MAX_TEXT = 6_000
+
+# Characters of a text that an error repeats.
+_LONGEST_SHOWN = 100
+
 # What stays together when a header is folded (RFC 5322 §2.2.3): a word with the spaces before it, and the last one with
 # those behind it.
 _UNFOLDABLE = re.compile(" *[^ ]+(?: *$)?|^ *$")
 
-# An address in normal form that needs no parser: a name that is quoted where it holds anything special, and no comment,
-# quoted local part or domain literal (RFC 5322 §3.4).
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_BARE = rf"{_ATOM}(?:\.{_ATOM})*@[\w-]+(?:\.[\w-]+)*"
-_QUOTED_PAIR = re.compile(r"\\(.)")
-_SIMPLE_ADDRESS = re.compile(rf'(?:("(?:[^"\\]|\\["\\])+"|[^()<>@,:;."\[\]\\]+) <({_BARE})>|({_BARE}))')
-
 #: A Message-ID of printable ASCII (RFC 5322 §3.6.4).
 MESSAGE_ID = re.compile(r"<[!-;=?A-~]+@[!-;=?A-~]+>")
 
+#: What looks like an encoded word (RFC 2047) is taken for one by some readers, and not by others.
+ENCODED_WORD_START = "=?"
 
-# What nearly every address looks like that is in normal form already: plain words in front, labels of letters and
-# digits behind (RFC 1035 §2.3.1). The parser takes a hundred times as long to say so.
-_WORD = r"[A-Za-z0-9_+-]+"
+# Quantifiers are possessive where a pattern could go back and try again: so matching takes time in proportion to the
+# text, also where it fails.
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
+_DOT_ATOM = rf"{_ATOM}(?:\.{_ATOM})*+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_COMMON_BARE_ADDRESS = rf"(?=[^@]{{1,64}}@){_WORD}(?:\.{_WORD})*@(?:{_LABEL}\.){{1,8}}[A-Za-z]{{2,63}}"
-_NAME = "[A-Za-z0-9\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f]+"
-_COMMON_ADDRESS = re.compile(rf"{_NAME}(?: {_NAME}){{0,9}} <{_COMMON_BARE_ADDRESS}>|{_COMMON_BARE_ADDRESS}")
+_DOMAIN = rf"{_LABEL}(?:\.{_LABEL})*"
+_LITERAL = r"\[(?:[0-9.]++|[Ii][Pp][Vv]6:[0-9A-Fa-f:.]++)\]"
+_MAILBOX = rf'(?:{_DOT_ATOM}|"(?:[ !#-\[\]-~]|\\["\\])*+")@(?:{_DOMAIN}|{_LITERAL})'
+
+#: A ``Mailbox`` of RFC 5321 §4.1.2 in normal form, as it stands in a command; only its length is not looked at.
+MAILBOX = re.compile(_MAILBOX)
+
+_IS_DOT_ATOM = re.compile(_DOT_ATOM)
+_IS_DOMAIN = re.compile(_DOMAIN)
+_IPV4 = re.compile(r"\[([0-9.]+)\]")
+_IPV6 = re.compile(r"\[(?:[Ii][Pp][Vv]6:)?([0-9A-Fa-f:.]+)\]")
+
+# RFC 5322 §3.2.3: what stands in a name only within quotation marks. The full stop and the parentheses of a comment are
+# read without them as well.
+_SPECIAL = re.compile(r'[()<>\[\]:;@\\,."]')
+_NAMED = re.compile(rf'("(?:[^"\\]|\\["\\])++"|[^()<>\[\]:;@\\,."]+) <({_MAILBOX})>')
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+
+# The same as people and programs write it.
+_GIVEN_QUOTED = r'"(?:[^"\\]++|\\.)*+"'
+_GIVEN_ADDRESS = rf'({_GIVEN_QUOTED}|[^"<>@()\s]++)[ \t]*+@[ \t]*+([^"<>@()\s]++)'
+_GIVEN_PHRASE = rf'((?:{_GIVEN_QUOTED}|[^"<>\[\]:;@\\,]++)*+)'
+_GIVEN_ALONE = re.compile(_GIVEN_ADDRESS, re.DOTALL)
+_GIVEN_NAMED = re.compile(rf"{_GIVEN_PHRASE}<[ \t]*+{_GIVEN_ADDRESS}[ \t]*+>", re.DOTALL)
+_GIVEN_COMMENTED = re.compile(rf"{_GIVEN_ADDRESS}[ \t]*+\(([^()\\]*+)\)", re.DOTALL)
+_WORDS = re.compile(rf'({_GIVEN_QUOTED})|[^"]++', re.DOTALL)
+
+# RFC 2047 §2, with the language of RFC 2231 §5.
+_ENCODED_WORD = re.compile(r"=\?([!-)+->@-~]+)(?:\*[!->@-~]*)?\?([BbQq])\?([!->@-~]*)\?=")
+# Those that mail is written in; Python knows further encodings, which are none of mail.
+_CHARSET = re.compile(
+    r"us-ascii|utf-?8|iso-8859-[0-9]{1,2}|windows-125[0-9]|koi8-[ru]|iso-2022-(?:jp|kr)|euc-(?:jp|kr)|shift_jis|big5"
+    r"|gb(?:2312|k|18030)",
+    re.IGNORECASE | re.ASCII,
+)
+_BETWEEN_ENCODED_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")
+
+# A list of addresses in a header: what stands between its commas.
+_LISTED = re.compile(rf'(?:[^",(]++|{_GIVEN_QUOTED}|\([^()]*+\))*+', re.DOTALL)
+
+# What nearly every address looks like that is in normal form already: words without anything special in front, labels
+# of letters and digits behind (RFC 1035 §2.3.1). Reading it would take twenty times as long to say so.
+_WORD = r"[A-Za-z0-9!#$%&'*+/=^_`{|}~-]++"
+_LOWER_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_COMMON_BARE_ADDRESS = rf"(?=[^@]{{1,{MAX_LOCAL}}}@){_WORD}(?:\.{_WORD})*+@(?:{_LOWER_LABEL}\.){{1,8}}[a-z]{{2,63}}"
+_NAME = r'[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff()<>\[\]:;@\\,."?]++'
+_COMMON_ADDRESS = re.compile(rf"(?:{_NAME}(?: {_NAME})*+ <{_COMMON_BARE_ADDRESS}>|{_COMMON_BARE_ADDRESS})")
 
 
 def normalise_address(value: object, argument: str) -> str:
@@ -74,53 +143,22 @@ def normalise_address(value: object, argument: str) -> str:
         argument: where it was given, such as ``to[2]``, for the error.
 
     Raises:
-        InvalidAddress: it is not exactly one address, holds a control character, or its local part is not
-            ASCII (RFC 6531 would need ``SMTPUTF8``, which SparkPost does not offer).
+        InvalidAddress: it is not exactly one address, holds a line break, is longer than RFC 5321 §4.5.3.1 allows, its
+            domain has no ASCII form (RFC 5891), or its local part is not ASCII (RFC 6531 would need ``SMTPUTF8``, which
+            SparkPost does not offer).
     """
     text = str(value).strip() if value is not None else ""
-    if len(text) <= MAX_ADDRESS and _COMMON_ADDRESS.fullmatch(text):
-        return text
-    if not text:
-        raise InvalidAddress(f"{argument} is empty: give an address such as ana@example.com.")
-    if CONTROL.search(text):
-        raise InvalidAddress(f"{argument} holds a line break or control character: {text!r}.")
-    name, address = _parse_address(text, argument)
-    if len(name) > MAX_NAME:
-        raise InvalidAddress(f"{argument}: the name before {address!r} is longer than {MAX_NAME} characters.")
-    if not address.rpartition("@")[0].isascii():
-        raise InvalidAddress(f"{argument}: the part before the @ of {address!r} must be ASCII.")
-    try:
-        validate_email(address)
-        length = len(ascii_address(address))
-    except (ValidationError, UnicodeError):
-        raise InvalidAddress(f"{argument} is not a mail address: {text!r}.") from None
-    if length > MAX_ADDRESS:
-        raise InvalidAddress(f"{argument}: {address!r} is longer than {MAX_ADDRESS} characters (RFC 5321).")
-    return str(Address(display_name=name, addr_spec=address))
-
-
-def _parse_address(text: str, argument: str) -> tuple[str, str]:
-    """Name and address of a text that must be one mailbox, read by the parser that will write it too."""
-    try:
-        parsed = AddressHeader.value_parser(text)
-        mailboxes = parsed.all_mailboxes
-        defects: list[MessageDefect] = parsed.all_defects
-        group = parsed.addresses[0][0].token_type == "group"  # noqa: S105
-    except Exception:
-        # The parser of the standard library trips over some broken input; whatever it cannot read is not one.
-        raise InvalidAddress(f"{argument} is not a mail address: {text!r}.") from None
-    if defects or group or len(mailboxes) != 1 or len(parsed) != 1 or mailboxes[0].local_part is None:
-        raise InvalidAddress(f"{argument} is not one mail address: {text!r}.")
-    mailbox = mailboxes[0]
-    name = mailbox.display_name or ""
-    address = mailbox.addr_spec
-    if CONTROL.search(name) or CONTROL.search(address):
-        raise InvalidAddress(f"{argument} holds a line break or control character: {text!r}.")
-    # What is written must be read back as the same mailbox, or somebody else might get the mail.
-    reparsed = AddressHeader.value_parser(str(Address(display_name=name, addr_spec=address))).all_mailboxes
-    if len(reparsed) != 1 or reparsed[0].addr_spec != address or (reparsed[0].display_name or "") != name:
-        raise InvalidAddress(f"{argument} is not a mail address that can be written in a header: {text!r}.")
-    return name, address
+    if len(text) <= MAX_ADDRESS:
+        if _COMMON_ADDRESS.fullmatch(text):
+            return text
+        # Typed in capitals: nothing else of it need be read either.
+        local, at, domain = text.rpartition("@")
+        lower = f"{local}{at}{domain.lower()}"
+        if domain.isascii() and _COMMON_ADDRESS.fullmatch(lower):
+            return lower
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise InvalidAddress(f"{argument} must be text, not {type(value).__name__}: decode it first.")
+    return _with_name(*_read(text, argument))
 
 
 def normalise_addresses(values: object, argument: str) -> list[str]:
@@ -133,42 +171,100 @@ def normalise_addresses(values: object, argument: str) -> list[str]:
         return []
     if isinstance(values, str | Promise):
         return [normalise_address(values, argument)]
-    if isinstance(values, (bytes, Mapping)) or not isinstance(values, Iterable):
+    if isinstance(values, (bytes, bytearray, memoryview, Mapping)) or not isinstance(values, Iterable):
         raise InvalidAddress(f"{argument} must be a list of addresses, not {type(values).__name__}.")
     return [normalise_address(value, f"{argument}[{position}]") for position, value in enumerate(values)]
 
 
-def bare_address(address: str) -> str:
-    """The ``local@domain`` of a normal address, as the envelope carries it, the domain in ASCII (RFC 5891)."""
-    parts = split_address(address)
-    if parts is not None:
-        return ascii_address(parts[1])
-    mailbox = AddressHeader.value_parser(address).all_mailboxes[0]
-    return ascii_address(mailbox.addr_spec)
+def listed_addresses(text: str, argument: str) -> list[str]:
+    """The addresses of a header that holds a list of them (RFC 5322 §3.4), in normal form.
+
+    Raises:
+        InvalidAddress: one of them is not an address.
+    """
+    parts = []
+    position = 0
+    while True:
+        match = _LISTED.match(text, position)
+        assert match is not None
+        parts.append(match.group())
+        position = match.end() + 1
+        if position > len(text):
+            break
+        if text[match.end()] != ",":
+            raise InvalidAddress(f"{argument} has a quotation mark or parenthesis that is not closed: {_shown(text)}.")
+    return [normalise_address(part, argument) for part in parts]
 
 
-def split_address(address: str) -> tuple[str, str] | None:
-    """Name and ``local@domain`` of a normal address, a hundred times faster than a parser can tell.
+def address_with_name(name: str, address: str, argument: str) -> str:
+    """An address in normal form with another name before it.
+
+    Args:
+        name: any text.
+        address: in normal form.
+        argument: where the name was given, for the error.
+
+    Raises:
+        InvalidAddress: no address can have that name.
+    """
+    if _LINE_BREAK.search(name):
+        raise InvalidAddress(f"{argument} holds a line break or control character: {_shown(name)}.")
+    bare = bare_address(address)
+    return _with_name(_checked_name(name, bare, argument), bare)
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Name and ``local@domain`` of an address that was stored: the name as text, the address in ASCII.
+
+    Raises:
+        InvalidAddress: it was stored by an older version, and cannot be sent to.
+    """
+    return split_common_address(address) or _read(address, "address")
+
+
+def split_common_address(address: str) -> tuple[str, str] | None:
+    """Name and ``local@domain`` of an address in normal form.
 
     Returns:
-        ``None`` where it takes a parser.
+        ``None`` where it is not in normal form.
     """
-    match = _SIMPLE_ADDRESS.fullmatch(address)
-    if match is None or "=?" in address or "  " in address or CONTROL.search(address):
+    if MAILBOX.fullmatch(address):
+        return "", address
+    match = _NAMED.fullmatch(address)
+    if match is None or CONTROL.search(address):
         return None
-    name, bracketed, bare = match.groups(default="")
+    name, bare = match.groups()
     if name.startswith('"'):
         name = _QUOTED_PAIR.sub(r"\1", name[1:-1])
-    if name != name.strip():
+    elif ENCODED_WORD_START in name:
         return None
-    return name, bracketed or bare
+    if name != " ".join(name.split()):
+        return None
+    return name, bare
+
+
+def written_name(name: str) -> str:
+    """A name as it stands before its address: in quotation marks where it could be read as anything else."""
+    return _quoted(name) if ENCODED_WORD_START in name or _SPECIAL.search(name) else name
+
+
+def bare_address(address: str) -> str:
+    """The ``local@domain`` of a normal address, as the envelope carries it, the domain in ASCII (RFC 5891).
+
+    Never an error: an older version may have stored an address that has no such form, and comes back as it is. No
+    transport sends to that.
+    """
+    try:
+        return split_address(address)[1]
+    except InvalidAddress:
+        return address
 
 
 def comparable_address(address: str) -> str:
     """A normal address in the form in which addresses are compared: without name and case, its domain in ASCII.
 
     RFC 5321 §2.4 lets the part before the ``@`` depend on case; no provider does, and SparkPost's lists and events do
-    not.
+    not. Never an error, as with :func:`bare_address`.
     """
     return bare_address(address).lower()
 
@@ -178,10 +274,194 @@ def domain_of(address: str) -> str:
     return address.rpartition("@")[2].rstrip(">").lower()
 
 
-def ascii_address(address: str) -> str:
-    """``local@domain`` with an international domain in its ASCII form."""
-    local, _, domain = address.rpartition("@")
-    return address if domain.isascii() else f"{local}@{punycode(domain)}"
+def _read(text: str, argument: str) -> tuple[str, str]:
+    """Name and bare address of a text that is no more than one address."""
+    if not text:
+        raise InvalidAddress(f"{argument} is empty: give an address such as ana@example.com.")
+    if len(text) > _MAX_TEXT:
+        raise InvalidAddress(f"{argument} is longer than {_MAX_TEXT:,} characters: {_shown(text)}.")
+    if _LINE_BREAK.search(text):
+        raise InvalidAddress(f"{argument} holds a line break or control character: {_shown(text)}.")
+    name, local, domain = _parts(text, argument)
+    if not local.isascii():
+        raise InvalidAddress(f"{argument}: the part before the @ of {_shown(text)} must be ASCII.")
+    try:
+        bare = f"{_local(local)}@{_domain(domain)}"
+    except ValueError as error:
+        raise InvalidAddress(f"{argument} is not a mail address: {_shown(text)}: {error}.") from None
+    if len(bare) > MAX_ADDRESS:
+        raise InvalidAddress(f"{argument}: {_shown(bare)} is longer than {MAX_ADDRESS} characters (RFC 5321).")
+    return _checked_name(name, bare, argument), bare
+
+
+def _parts(text: str, argument: str) -> tuple[str, str, str]:
+    """Name, local part and domain as they were given."""
+    if (found := _GIVEN_ALONE.fullmatch(text)) is not None:
+        return "", found[1], found[2]
+    if (found := _GIVEN_NAMED.fullmatch(text)) is not None:
+        return _text_of(found[1], argument), found[2], found[3]
+    if (found := _GIVEN_COMMENTED.fullmatch(text)) is not None:
+        return _decoded(found[3], argument), found[1], found[2]
+    hint = ""
+    if text.endswith(">") and _SPECIAL.search(text.rpartition("<")[0]):
+        hint = " A name that holds one of < > [ ] : ; @ \\ , must stand in quotation marks."
+    raise InvalidAddress(f"{argument} is not a mail address: {_shown(text)}.{hint}")
+
+
+def _local(given: str) -> str:
+    """The local part, in quotation marks only where it needs them (RFC 5321 §4.1.2).
+
+    Raises:
+        ValueError: it is none; the message says why.
+    """
+    text = _QUOTED_PAIR.sub(r"\1", given[1:-1]) if given.startswith('"') else given
+    if _IS_DOT_ATOM.fullmatch(text):
+        local = text
+    elif given.startswith('"') and text.isprintable():
+        local = _quoted(text)
+    else:
+        raise ValueError("the part before the @ is not one that an address can have")
+    if len(local) > MAX_LOCAL:
+        raise ValueError(f"the part before the @ is longer than {MAX_LOCAL} characters (RFC 5321)")
+    if ENCODED_WORD_START in local:
+        # Python's email decodes it even there; others do not, and answer somebody else.
+        raise ValueError("the part before the @ looks like an encoded word (RFC 2047)")
+    return local
+
+
+def _domain(given: str) -> str:
+    """The domain in ASCII and lower case, or an address literal.
+
+    Raises:
+        ValueError: it is none; the message says why.
+    """
+    if given.startswith("["):
+        return _literal(given)
+    domain = given if given.isascii() else _ascii_domain(given)
+    if not _IS_DOMAIN.fullmatch(domain):
+        raise ValueError("the domain must be labels of letters, digits and hyphens")
+    domain = domain.lower()
+    _, dot, last = domain.rpartition(".")
+    if not dot:
+        if domain != "localhost" and not _is_intranet_host(domain):
+            raise ValueError(
+                f"the domain has no dot. Name {domain!r} in CONGRESSY_MAILER['INTRANET_HOSTS'] if it is a host of "
+                "your own network"
+            )
+    elif len(last) == 1 or last.isdigit():
+        raise ValueError(f"no domain ends in {last!r}")
+    return domain
+
+
+def _ascii_domain(given: str) -> str:
+    """An international domain in its ASCII form (RFC 5891), after the mapping of UTS 46.
+
+    Raises:
+        ValueError: it has none.
+    """
+    # A label takes more octets in ASCII than it has characters. What is longer costs time for nothing.
+    if len(given) <= MAX_ADDRESS:
+        try:
+            labels = idna.uts46_remap(given, std3_rules=True).split(".")
+            if max(map(len, labels)) < 64:
+                return ".".join(label if label.isascii() else idna.alabel(label).decode() for label in labels)
+        except ValueError:
+            pass
+    raise ValueError("the domain has no ASCII form (IDNA 2008)")
+
+
+def _is_intranet_host(host: str) -> bool:
+    conf = settings_if_valid()
+    hosts = conf.INTRANET_HOSTS if conf is not None else ()
+    return "*" in hosts or any(host == one.lower() for one in hosts)
+
+
+def _literal(given: str) -> str:
+    """An address literal in one spelling (RFC 5321 §4.1.3, RFC 5952).
+
+    Django's ``EmailField`` knows IPv6 only without its tag, which is added.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        if found := _IPV4.fullmatch(given):
+            return f"[{IPv4Address(found[1])}]"
+        if found := _IPV6.fullmatch(given):
+            return f"[IPv6:{_ipv6(found[1])}]"
+    except ValueError:
+        pass
+    raise ValueError("the domain is no address literal such as [192.0.2.1] or [IPv6:2001:db8::1]")
+
+
+def _ipv6(given: str) -> str:
+    # Versions of Python differ about those that end like an IPv4 address.
+    groups = IPv6Address(given).exploded.split(":")
+    words = [f"{int(group, 16):x}" for group in groups]
+    zeros = max(re.findall(r"(?<![0-9a-f])0(?::0)+(?![0-9a-f])", ":".join(words)), key=len, default="")
+    if not zeros:
+        return ":".join(words)
+    before, _, after = f":{':'.join(words)}:".partition(f":{zeros}:")
+    return f"{before[1:]}::{after[:-1]}"
+
+
+def _text_of(phrase: str, argument: str) -> str:
+    """The text of a name: of its words, of those in quotation marks, and of encoded words (RFC 2047 §5)."""
+    words = []
+    for found in _WORDS.finditer(phrase):
+        quoted = found[1]
+        words.append(_decoded(found[0], argument) if quoted is None else _QUOTED_PAIR.sub(r"\1", quoted[1:-1]))
+    return " ".join(words)
+
+
+def _decoded(text: str, argument: str) -> str:
+    if ENCODED_WORD_START not in text:
+        return text
+    try:
+        return _ENCODED_WORD.sub(_decoded_word, _BETWEEN_ENCODED_WORDS.sub("", text))
+    except (LookupError, ValueError):
+        raise InvalidAddress(f"{argument}: the name {_shown(text)} cannot be decoded (RFC 2047).") from None
+
+
+def _decoded_word(match: re.Match[str]) -> str:
+    charset, encoding, text = match.groups()
+    if not _CHARSET.fullmatch(charset):
+        raise LookupError(charset)
+    if encoding in "Bb":
+        octets = binascii.a2b_base64(text + "=" * (-len(text) % 4))
+    else:
+        octets = binascii.a2b_qp(text, header=True)
+    return octets.decode(charset)
+
+
+def _checked_name(given: str, bare: str, argument: str) -> str:
+    """A name as one line of words.
+
+    Control characters other than line breaks count as blanks: spreadsheets have them, and nobody sees them.
+
+    Raises:
+        InvalidAddress: it is too long, or an encoded word hides a line break in it.
+    """
+    if _LINE_BREAK.search(given):
+        raise InvalidAddress(f"{argument} holds a line break or control character: {_shown(given)}.")
+    name = " ".join(CONTROL.sub(" ", given).split())
+    if len(name) > MAX_NAME:
+        raise InvalidAddress(f"{argument}: the name before {bare!r} is longer than {MAX_NAME} characters.")
+    return name
+
+
+def _with_name(name: str, bare: str) -> str:
+    return f"{written_name(name)} <{bare}>" if name else bare
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _shown(text: str) -> str:
+    """So much of a text that it is recognised."""
+    return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…")
 
 
 def check_header_text(value: object, label: str, name: str) -> str:
@@ -198,7 +478,8 @@ def check_header_text(value: object, label: str, name: str) -> str:
     """
     if isinstance(value, bytes | bytearray | memoryview):
         raise InvalidHeader(f"{label} must be text, not {type(value).__name__}: decode it first.")
-    text = "" if value is None else str(value)
+    # RFC 5322 §2.2.2: a tab separates words as a blank does.
+    text = "" if value is None else str(value).replace("\t", " ")
     if CONTROL.search(text):
         raise InvalidHeader(f"{label} must not hold line breaks or control characters: {text!r}.")
     # Anything but ASCII is encoded (RFC 2047), which can be folded everywhere.
@@ -214,6 +495,7 @@ def normalise_headers(headers: Mapping[str, Any] | None) -> dict[str, str]:
     """Further headers, checked.
 
     Raises:
+        InvalidAddress: a header of addresses, such as ``Sender``, holds something else.
         InvalidHeader: ``headers`` is not a mapping; a name is not a header name (RFC 5322 §3.6.8), belongs to an
             argument of its own, says how the content is built, or is given twice; a value is empty or not one that
             :func:`check_header_text` accepts.
@@ -237,6 +519,11 @@ def normalise_headers(headers: Mapping[str, Any] | None) -> dict[str, str]:
             raise InvalidHeader(f"headers[{name!r}] is empty.")
         if lower == "message-id" and not (MESSAGE_ID.fullmatch(text) and len(text) <= 255):
             raise InvalidHeader(f"headers[{name!r}] must look like <unique@example.com>: {text!r}.")
+        if lower in ADDRESS_HEADERS:
+            listed = listed_addresses(text, f"headers[{name!r}]")
+            if len(listed) > 1 and lower in _ONE_ADDRESS:
+                raise InvalidAddress(f"headers[{name!r}] must be one address: {_shown(text)}.")
+            text = ", ".join(listed)
         seen.add(lower)
         normalised[name] = text
     return normalised

@@ -10,7 +10,17 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from .addresses import CONTROL, HEADER_NAME, MAX_LINE, MESSAGE_ID, ascii_address, split_address
+from .addresses import (
+    ADDRESS_HEADERS,
+    CONTROL,
+    ENCODED_WORD_START,
+    HEADER_NAME,
+    MAX_LINE,
+    MESSAGE_ID,
+    listed_addresses,
+    split_address,
+    written_name,
+)
 
 # RFC 2047 §2: a line with an encoded word in it. RFC 5322 §2.1.1 recommends little more for any other.
 _RECOMMENDED_LINE = 76
@@ -20,8 +30,6 @@ _MAX_NAME_BEFORE_ENCODED_WORD = 17
 # Words of printable ASCII with single spaces between them: unfolding gives them back as they were.
 _PLAIN = re.compile("[!-~]+(?: [!-~]+)*")
 _DATE = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} [+-][0-9]{4}")
-#: What looks like an encoded word is taken for one by some readers, and not by others. In encoded words it is none.
-ENCODED_WORD_START = "=?"
 
 # Those with a grammar of their own, and those that must not stand twice.
 _STRUCTURED = frozenset(
@@ -59,16 +67,40 @@ def address_field(name: str, addresses: Iterable[str]) -> str:
     """A field of one or more addresses in normal form, with its line break.
 
     Raises:
-        ValueError: there is none, or one could be read in more than one way.
+        ValueError: there is none, or one cannot be written: an older version has stored it.
     """
+    return _fold(name, _address_words(addresses))
+
+
+def address_value(addresses: Iterable[str]) -> str:
+    """The value of such a field in one line.
+
+    Raises:
+        ValueError: as :func:`address_field`.
+    """
+    return " ".join(_address_words(addresses))
+
+
+def folded_value(name: str, value: str) -> str:
+    """The field of a value that is written already, with its line break.
+
+    Raises:
+        ValueError: it is not plain ASCII, or has a word that is too long for a line.
+    """
+    if not value.isascii() or CONTROL.search(value):
+        raise ValueError(f"{name} is not plain ASCII")
+    return _fold(name, value.split(" "))
+
+
+def _address_words(addresses: Iterable[str]) -> list[str]:
     words: list[str] = []
     for address in addresses:
         words += _mailbox_words(address)
         words[-1] += ","
     if not words:
-        raise ValueError(f"{name} has no address")
+        raise ValueError("a field without an address")
     words[-1] = words[-1][:-1]
-    return _fold(name, words)
+    return words
 
 
 #: The same for those that most mails have in common.
@@ -84,6 +116,8 @@ def extra_field(name: str, value: str) -> str:
     kind = name.lower()
     if kind == "message-id" and MESSAGE_ID.fullmatch(value) or kind == "date" and _DATE.fullmatch(value):
         return text_field(name, value)
+    if kind in ADDRESS_HEADERS:
+        return address_field(name, listed_addresses(value, name))
     if kind in _STRUCTURED or not HEADER_NAME.fullmatch(name):
         raise ValueError(f"{name} is not a field of free text")
     return text_field(name, value)
@@ -91,23 +125,12 @@ def extra_field(name: str, value: str) -> str:
 
 def _mailbox_words(address: str) -> list[str]:
     """An address as words between which the field may be folded."""
-    parts = split_address(address)
-    if parts is None or ENCODED_WORD_START in address:
-        raise ValueError(f"{address!r} takes a parser")
-    name, bare = parts
-    if not bare.isascii():
-        bare = ascii_address(bare)
-        # Some characters have an ASCII form that is special in a header: ⑴ is (1).
-        if split_address(bare) != ("", bare) or not bare.isascii():
-            raise ValueError(f"the domain of {bare!r} takes a parser")
+    name, bare = split_address(address)
     if not name:
         return [bare]
-    if not name.isascii():
+    if not name.isascii() or ENCODED_WORD_START in name:
         return [*encoded_words(name), f"<{bare}>"]
-    if not _PLAIN.fullmatch(name):
-        raise ValueError(f"the name before {bare!r} is not plain text")
-    # With its quotes where it has some.
-    return address.split(" ")[:-1] + [f"<{bare}>"]
+    return [*written_name(name).split(" "), f"<{bare}>"]
 
 
 def encoded_words(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import email.policy
 from collections.abc import Mapping, Sequence
 from email.encoders import encode_base64
@@ -13,32 +14,52 @@ from uuid import UUID
 import django
 from django.core.mail import EmailMultiAlternatives
 
+from .addresses import ADDRESS_HEADERS, listed_addresses
 from .attachments import LoadedAttachment
-from .headers import extra_field
+from .headers import address_value, extra_field, folded_value
 from .writer import MailContent
 
 # Django 6.0 moved its mail to the standard library's modern interface.
 HAS_MODERN_EMAIL = django.VERSION >= (6, 0)
 
 
+# Those whose values are written before Django gets them.
+_WRITTEN = ADDRESS_HEADERS | {"from", "to", "cc", "reply-to"}
+
+
 class _Policy(email.policy.EmailPolicy):
-    """Headers of plain ASCII folded at their spaces.
+    """Headers of plain ASCII folded at their spaces, those with addresses among them.
 
     The standard library encodes words that are longer than its line (RFC 2047), such as the URL of a List-Unsubscribe,
-    where readers of most fields decode nothing.
+    where readers of most fields decode nothing. It reads addresses before it writes them, each version of Python in
+    another way, and some that are valid not at all.
     """
+
+    def header_store_parse(self, name: str, value: Any) -> tuple[str, Any]:
+        return (name, value) if name.lower() in _WRITTEN else super().header_store_parse(name, value)
+
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        try:
+            return super().header_fetch_parse(name, value)
+        except Exception:
+            # The parser trips over some addresses, such as one with nothing in the quotation marks before its @.
+            return value
 
     def fold(self, name: str, value: Any) -> str:
         try:
-            return extra_field(name, str(value))
+            return _field(name, str(value))
         except ValueError:
             return str(super().fold(name, value))
 
     def fold_binary(self, name: str, value: Any) -> bytes:
         try:
-            return extra_field(name, str(value)).encode("ascii")
+            return _field(name, str(value)).encode("ascii")
         except ValueError:
             return bytes(super().fold_binary(name, value))
+
+
+def _field(name: str, value: str) -> str:
+    return folded_value(name, value) if name.lower() in _WRITTEN else extra_field(name, value)
 
 
 # The other values are those of email.policy.SMTP.
@@ -71,8 +92,27 @@ class OutgoingMail(EmailMultiAlternatives):
     def message(self, *args: Any, **options: Any) -> Any:
         if self._mime_message is None:
             # Whoever asks, so that what compose() has tried is what a backend gets.
-            self._mime_message = super().message(policy=_POLICY) if HAS_MODERN_EMAIL else super().message()
+            mail = self._with_written_addresses()
+            build = EmailMultiAlternatives.message
+            self._mime_message = build(mail, policy=_POLICY) if HAS_MODERN_EMAIL else build(mail)
         return self._mime_message
+
+    def _with_written_addresses(self) -> OutgoingMail:
+        """The same mail, its addresses as headers have them: so Django need not read them.
+
+        Raises:
+            ValueError: one cannot be written.
+        """
+        mail = copy.copy(self)
+        mail.from_email = address_value([self.from_email])
+        mail.to, mail.cc, mail.reply_to = (
+            [address_value(addresses)] if addresses else [] for addresses in (self.to, self.cc, self.reply_to)
+        )
+        mail.extra_headers = {
+            name: address_value(listed_addresses(value, name)) if name.lower() in ADDRESS_HEADERS else value
+            for name, value in self.extra_headers.items()
+        }
+        return mail
 
     def add_header(self, name: str, value: str) -> None:
         """Add a header to what a backend gets that has the mail written by Django.

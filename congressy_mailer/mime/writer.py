@@ -23,9 +23,9 @@ from urllib.parse import quote
 
 from django.core.mail import EmailMessage
 
-from .addresses import CONTROL, MAX_LINE
+from .addresses import CONTROL, ENCODED_WORD_START, MAX_LINE
 from .attachments import CONTENT_ID, LoadedAttachment, base64_lines, is_composite
-from .headers import ENCODED_WORD_START, address_field, cached_address_field, extra_field, text_field
+from .headers import address_field, cached_address_field, extra_field, text_field
 
 # Quoted-Printable is the shorter one while at most one in so many octets is a character's second or a later one.
 _OCTETS_TO_A_LATER_ONE = 6

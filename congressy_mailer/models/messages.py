@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from ..conf import mailer_settings
-from ..mime.addresses import bare_address
+from ..mime.addresses import bare_address, comparable_address
 from . import actions
 from .choices import BounceCategory, DeliveryStatus, Priority, State
 from .identity import new_id
@@ -248,8 +248,13 @@ class Message(Mail):
 
     @property
     def envelope(self) -> list[str]:
-        """Whom it is still to be sent to, bare: whoever stands in two of the lists gets one copy."""
-        return self.remaining or list(dict.fromkeys(map(bare_address, self.recipients)))
+        """The addresses that it is still to be sent to, bare. Of those that compare equal, only the first."""
+        if self.remaining:
+            return list(self.remaining)
+        copies: dict[str, str] = {}
+        for bare in map(bare_address, self.recipients):
+            copies.setdefault(comparable_address(bare), bare)
+        return list(copies.values())
 
     @property
     def content(self) -> Mail:

@@ -9,8 +9,8 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.views.decorators.debug import sensitive_variables
 
-from ..exceptions import SparkPostError
-from ..mime.addresses import ascii_address, bare_address
+from ..exceptions import InvalidAddress, SparkPostError
+from ..mime.addresses import bare_address, normalise_addresses
 from ..mime.writer import as_bytes
 from .client import ApiKey, Client, api_client
 from .transmissions import TransmissionMail, encode_request, to_addresses, transmission
@@ -54,19 +54,20 @@ class EmailBackend(BaseEmailBackend):
             How many SparkPost has taken for somebody.
 
         Raises:
-            SparkPostError: it refuses one, or cannot be asked; those before it are sent.
+            InvalidAddress: a recipient is not an address; the mails before it are sent.
+            SparkPostError: it refuses one, or cannot be asked; the mails before it are sent.
         """
         sent = 0
         for mail in email_messages:
             try:
                 sent += self._send(mail)
-            except SparkPostError:
+            except (InvalidAddress, SparkPostError):
                 if not self.fail_silently:
                     raise
         return sent
 
     def _send(self, mail: EmailMessage) -> bool:
-        recipients = [ascii_address(bare_address(address)) for address in mail.recipients()]
+        recipients = list(map(bare_address, normalise_addresses(mail.recipients(), "recipients")))
         if not recipients:
             return False
         request = transmission(

@@ -173,11 +173,7 @@ def _iso_time(value: object) -> datetime | None:
 def _address(recipient: str) -> str:
     text = recipient.lower()
     if _ADDRESS.fullmatch(text) is None and "@" in text and len(text) <= _LONGEST_ADDRESS:
-        try:
-            text = comparable_address(text)
-        except Exception:
-            # The parser of the standard library trips over some broken input; then it is taken as it is.
-            text = recipient.lower()
+        text = comparable_address(text)
     # Some databases take letters that differ in an accent for the same; no such address is ever written to.
     return text.encode("ascii", "backslashreplace").decode()[:_LONGEST_ADDRESS].strip()
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from email.header import decode_header, make_header
 from typing import Any
 
-from ..mime.addresses import MAX_LINE, ascii_address, bare_address
+from ..exceptions import InvalidAddress
+from ..mime.addresses import MAX_LINE, split_address
 from ..mime.outgoing import OutgoingMail
 from ..mime.writer import MailContent, write
 from .substitution import BRACES, SharedContent
@@ -176,8 +177,8 @@ def to_addresses(addresses: Iterable[str]) -> list[str]:
     found = []
     for address in addresses:
         try:
-            found.append(ascii_address(bare_address(address)))
-        except ValueError:
+            found.append(split_address(address)[1])
+        except InvalidAddress:
             continue
     return found
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from ..content import templates
 from ..content.context import encode
 from ..exceptions import InvalidOption, MailerError, NoRecipient
-from ..mime.addresses import bare_address, normalise_address, normalise_addresses
+from ..mime.addresses import comparable_address, normalise_address, normalise_addresses
 from ..models import Batch, new_id
 from ..outbox import BatchMessage
 from ..sparkpost.options import check_metadata
@@ -144,7 +144,7 @@ class RecipientParser:
 
 def _idempotency_key(batch: Batch, key: str, addresses: Sequence[str]) -> str:
     """What a second message for the same would have in common with the first: the names may differ, or be left out."""
-    source = f"key {key}" if key else "\n".join(["to", *(bare_address(address).lower() for address in addresses)])
+    source = f"key {key}" if key else "\n".join(["to", *map(comparable_address, addresses)])
     return f"{batch.id.hex}:{blake2s(source.encode(errors='replace'), digest_size=16).hexdigest()}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..mime.addresses import ascii_address, bare_address
+from ..mime.addresses import MAILBOX, MAX_ADDRESS, bare_address
 from ..mime.headers import extra_field
 from ..mime.writer import as_bytes
 from ..replies import Reply
@@ -56,13 +56,13 @@ def envelope_for(composed: ComposedMail, *, for_sparkpost: bool = False) -> Enve
     """
     try:
         sender = _command_address(bare_address(composed.mail.from_email))
-    except Exception as error:
+    except ValueError as error:
         return Envelope(composed, problem=Reply(553, f"5.1.7 Not sent: {error}"))
     recipients: dict[str, str] = {}
     refused: dict[str, Reply] = {}
     for recipient in composed.mail.envelope:
         try:
-            recipients[recipient] = _command_address(ascii_address(recipient))
+            recipients[recipient] = _command_address(recipient)
         except ValueError as error:
             refused[recipient] = Reply(553, f"5.1.3 Not sent: {error}")
     first_field = _sparkpost_field(composed) if for_sparkpost else b""
@@ -75,16 +75,16 @@ def _sparkpost_field(composed: ComposedMail) -> bytes:
 
 
 def _command_address(address: str) -> str:
-    """The address, if it can stand in a command (RFC 5321 §4.1.2).
+    """The address, if it can stand in a command (RFC 5321 §4.1.2). The call lets no other pass: a row may be older.
 
     Raises:
         ValueError: it cannot.
     """
-    if not address.isascii():
+    if not address.rpartition("@")[0].isascii():
         raise ValueError(f"the part before the @ of {address!r} needs SMTPUTF8 (RFC 6531), which is not used")
-    if not address.isprintable():
-        # A line break would end the command, and begin another.
-        raise ValueError(f"{address!r} has control characters")
+    if not MAILBOX.fullmatch(address) or len(address) > MAX_ADDRESS:
+        # What else it holds could end the command, and begin another.
+        raise ValueError(f"{address!r} is not an address that a command can hold")
     return address
 
 

@@ -58,6 +58,10 @@ def test_unknown_key_far_from_all_lists_them() -> None:
         ({"SITE_URL": "https://["}, r"\['SITE_URL'\] must be a URL such as"),
         ({"LISTS": {"a b": "A"}}, r"\['LISTS'\] must be a dict of names by ids"),
         ({"LISTS": {"news": "A", "News": "B"}}, r"\['LISTS'\] has two ids that differ only in case"),
+        ({"INTRANET_HOSTS": "web1"}, r"\['INTRANET_HOSTS'\] must be a list of names without a dot"),
+        ({"INTRANET_HOSTS": ["web1.example"]}, r"\['INTRANET_HOSTS'\] must be a list of names without a dot"),
+        ({"INTRANET_HOSTS": ["web_1"]}, r"\['INTRANET_HOSTS'\] must be a list .*, not \['web_1'\]"),
+        ({"INTRANET_HOSTS": [1]}, r"\['INTRANET_HOSTS'\] must be a list"),
         ({"WEBHOOK_MAX_BYTES": 0}, r"\['WEBHOOK_MAX_BYTES'\] must be a whole number"),
     ],
 )

@@ -143,7 +143,21 @@ def test_addresses_are_ascii() -> None:
     assert list(ready.recipients.values()) == ["ana@xn--bcher-kva.example", "eva@example.com"]
 
 
-@pytest.mark.parametrize("address", ["joão@example.com", "a@example.com>\r\nRCPT TO:<b@example.com", "a\0@example.com"])
+@pytest.mark.parametrize(
+    "address",
+    ["joão@example.com", "a@example.com>\r\nRCPT TO:<b@example.com", "a\0@example.com", "u@x.com>,v@w.com", "u@⑴.com"]
+    + [
+        "u@x.com> NOTIFY=NEVER",
+        "a b@x.com",
+        '"a\tb"@x.com',
+        "a..b@x.com",
+        "a@x..com",
+        "",
+        "a",
+        "a@",
+        "x" * 250 + "@x.com",
+    ],
+)
 def test_an_address_that_cannot_be_said_is_refused_alone(address: str) -> None:
     mail = composed()
     mail.mail.envelope = ["ana@example.com", address]

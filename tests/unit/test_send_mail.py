@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,13 @@ ERRORS: list[tuple[dict[str, Any], type[MailerError], type[Exception], str]] = [
     ({"bcc": ["a@b.com\nBcc: c@d.com"]}, exceptions.InvalidAddress, ValueError, r"bcc\[0\] holds a line break"),
     ({"reply_to": ["nobody"]}, exceptions.InvalidAddress, ValueError, r"reply_to\[0\] is not"),
     ({"from_email": "nobody"}, exceptions.InvalidAddress, ValueError, "from_email is not"),
+    ({"to": "user@\u2474.com"}, exceptions.InvalidAddress, ValueError, "to is not a mail address"),
+    ({"to": "ana@gmail.com…"}, exceptions.InvalidAddress, ValueError, "to is not a mail address"),
+    ({"cc": "a@x.com，b＠evil.com"}, exceptions.InvalidAddress, ValueError, "cc is not a mail address"),
+    ({"to": "root@web1"}, exceptions.InvalidAddress, ValueError, "INTRANET_HOSTS"),
+    ({"headers": {"Sender": "nobody"}}, exceptions.InvalidAddress, ValueError, r"headers\['Sender'\] is not"),
+    ({"headers": {"sender": "a@x.example, b@x.example"}}, exceptions.InvalidAddress, ValueError, "must be one address"),
+    ({"headers": {"Resent-To": "a@x.example, b"}}, exceptions.InvalidAddress, ValueError, r"\['Resent-To'\] is not"),
     ({"from_email": " "}, exceptions.InvalidAddress, ValueError, "from_email is empty"),
     ({"subject": b"Ol"}, exceptions.InvalidHeader, ValueError, "The subject must be text, not bytes"),
     ({"subject": "x" * 1200}, exceptions.InvalidHeader, ValueError, "The subject has a word that is too long"),
@@ -84,6 +93,68 @@ def test_bad_input_is_refused_before_anything_is_stored(
     assert isinstance(raised.value, builtin)
     assert not Message.objects.exists()
     assert not Attachment.objects.exists()
+
+
+_LONG = [piece * (100_000 // len(piece)) for piece in ("a", "<", '"', "(", "\\", ",", "a@b.", "ü.", '"\\', "=?")]
+
+
+@pytest.mark.parametrize("long", _LONG, ids=lambda long: long[:5])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        lambda long: {"to": long},
+        lambda long: {"to": [f"{long} <ana@example.com>"]},
+        lambda long: {"cc": [long]},
+        lambda long: {"bcc": [f"ana@{long}.com"]},
+        lambda long: {"reply_to": long},
+        lambda long: {"from_email": long},
+        lambda long: {"headers": {"Sender": long}},
+        lambda long: {"headers": {"Resent-Cc": f"ana@example.com, {long}"}},
+        lambda long: {"headers": {"Disposition-Notification-To": long}},
+        lambda long: {"sparkpost": {"bcc": [long]}},
+    ],
+)
+def test_a_long_text_costs_no_time(arguments: Callable[[str], dict[str, Any]], long: str) -> None:
+    begun = time.thread_time()
+    with pytest.raises(MailerError) as raised:
+        send_mail(**{"subject": "Olá", "to": ["ana@example.com"], **arguments(long)})
+    assert time.thread_time() - begun < 1
+    assert len(str(raised.value)) < 1000
+
+
+def test_addresses_are_stored_as_they_are_sent() -> None:
+    message = send_mail(
+        "Olá", "Texto", 'Feira  de "Livros" <feira@FAß.de>', to="Ana  Silva <ana@Example.COM>", cc="eva@münchen.de",
+        bcc="ana@[2001:DB8::1]", reply_to='"a b"@example.com',
+        headers={"Sender": '"Silva,  Ana" <ana@FAß.de>', "Resent-To": "Zé <ze@Example.com>,eva@x.example"},
+    )  # fmt: skip
+    message.refresh_from_db()
+    assert message.from_email == "Feira de Livros <feira@xn--fa-hia.de>"
+    assert (message.to, message.cc) == (["Ana Silva <ana@example.com>"], ["eva@xn--mnchen-3ya.de"])
+    assert (message.bcc, message.reply_to) == (["ana@[IPv6:2001:db8::1]"], ['"a b"@example.com'])
+    assert message.headers["Sender"] == '"Silva, Ana" <ana@xn--fa-hia.de>'
+    assert message.headers["Resent-To"] == "Zé <ze@example.com>, eva@x.example"
+    assert message.message_id == f"<{message.pk.hex}@xn--fa-hia.de>"
+    assert message.envelope == ["ana@example.com", "eva@xn--mnchen-3ya.de", "ana@[IPv6:2001:db8::1]"]
+
+
+def test_who_is_named_twice_gets_one_copy() -> None:
+    message = send_mail(
+        "Olá", "Texto", to=["Ana@example.com", "eva@faß.de"], cc=["Ana <ana@EXAMPLE.com>", "EVA@xn--fa-hia.de"],
+        bcc="ANA@example.com",
+    )  # fmt: skip
+    assert message.envelope == ["Ana@example.com", "eva@xn--fa-hia.de"]
+    assert message.cc == ["Ana <ana@example.com>", "EVA@xn--fa-hia.de"]
+
+
+def test_a_tab_in_a_header_separates_words() -> None:
+    message = send_mail("Your\tticket", "Texto", to="ana@example.com", headers={"X-Event": "42\tb"})
+    assert (message.subject, message.headers) == ("Your ticket", {"X-Event": "42 b"})
+
+
+@override_settings(CONGRESSY_MAILER={"INTRANET_HOSTS": ["web1"]})
+def test_hosts_of_the_own_network_are_a_setting() -> None:
+    assert send_mail("Cron", "Texto", "Cron <root@WEB1>", "root@web1").to == ["root@web1"]
 
 
 def test_times_that_can_never_be_met() -> None:

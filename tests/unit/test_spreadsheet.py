@@ -222,6 +222,13 @@ def test_an_address_may_have_a_name(write: Write) -> None:
     assert Spreadsheet(path, name_column="nome").name_column == "Nome"
 
 
+def test_a_name_may_hold_what_nobody_sees(write: Write) -> None:
+    path = write('Nome,E-mail\n" Ana\t \x7fSilva ",ANA@Exâmple.com\n"=?utf-8?q?a?=",bia@example.com\n')
+    read = rows(path, name_column="nome")
+    assert [row.to for row in read] == ["Ana Silva <ANA@xn--exmple-xta.com>", '"=?utf-8?q?a?=" <bia@example.com>']
+    assert read[0].address == "ana@xn--exmple-xta.com"
+
+
 def test_a_header_that_says_too_little_or_too_much_is_an_error(write: Write) -> None:
     assert complaint(write("")) == "people.csv is empty: its first row must name the columns."
     assert complaint(write("\n;;\n")) == "people.csv is empty: its first row must name the columns."
