@@ -395,9 +395,9 @@ def _literal(given: str) -> str:
 
 
 def _ipv6(given: str) -> str:
-    # Versions of Python differ about those that end like an IPv4 address.
-    groups = IPv6Address(given).exploded.split(":")
-    words = [f"{int(group, 16):x}" for group in groups]
+    # Versions of Python differ in what they write for those that hold an IPv4 address.
+    digits = IPv6Address(given).packed.hex()
+    words = [f"{int(digits[place : place + 4], 16):x}" for place in range(0, 32, 4)]
     zeros = max(re.findall(r"(?<![0-9a-f])0(?::0)+(?![0-9a-f])", ":".join(words)), key=len, default="")
     if not zeros:
         return ":".join(words)

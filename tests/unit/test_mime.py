@@ -80,8 +80,8 @@ def people_in(content: bytes, name: str) -> list[tuple[str, str]]:
     """Names and addresses of a field. The newer parser keeps spaces between encoded words, against RFC 2047 §6.2."""
     value = raw_fields(content).get(name, "").replace("\r\n", "")
     people = given_people(listed_addresses(value, name)) if value else []
-    if not any(bare.startswith('"') for _, bare in people):
-        # The older parser loses some of those in quotation marks.
+    if not any(set('"[') & set(bare) for _, bare in people):
+        # Some versions of the older parser lose quoted local parts and address literals.
         found = getaddresses([value]) if value else []
         assert [(str(make_header(decode_header(named))), bare) for named, bare in found] == people
     return people
