@@ -145,6 +145,11 @@ def enum_reference(member: enum.Enum) -> tuple[str, str]:
             return reference, member.name
     except ContentNotReady:
         pass
+    if isinstance(member, enum.Flag) and len(list(member)) != 1:
+        raise ValueError(
+            f"a combination of flags of {kind.__module__}.{kind.__qualname__}, which has no name that a worker could "
+            "find it by. Pass its .value, or a list of its members"
+        )
     raise ValueError(
         f"a member of {kind.__module__}.{kind.__qualname__}, which a worker could not find again: only enums of an "
         f"installed app, at the top of a module or in a class there, can be stored. Pass its .value or .label"

@@ -118,7 +118,8 @@ def build_content(subject: str, text: str | None, html: str) -> MailContent:
     Raises:
         ContentError: no text can be made from the HTML.
     """
-    if not text and html:
+    # A .txt of nothing but tags and blanks is no text.
+    if html and not (text or "").strip():
         try:
             text = text_from_html(html)
         except _NOT_TEMPLATE_ERRORS:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
+from django.utils.timezone import get_default_timezone, localtime
 from django.views.decorators.debug import sensitive_variables
 
 from ..content.context import decode_many
@@ -150,7 +151,10 @@ def _compose(
     attachments: Sequence[LoadedAttachment],
     further_headers: Mapping[str, str],
 ) -> OutgoingMail:
-    headers = {"Message-ID": message.message_id, "Date": format_datetime(message.queued_at or message.created_at)}
+    moment = message.queued_at or message.created_at
+    if settings.EMAIL_USE_LOCALTIME:
+        moment = localtime(moment, get_default_timezone())
+    headers = {"Message-ID": message.message_id, "Date": format_datetime(moment)}
     own_names = {name.lower() for name in message.headers}
     # Names are the same in any case (RFC 5322 §1.2.2), and neither of the two may stand twice (§3.6).
     headers = (

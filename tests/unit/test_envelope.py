@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import email
 import email.policy
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
+from django.test import override_settings
 from django.utils import timezone
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ from congressy_mailer.transports.base import ComposedMail
 def composed(text: str = "Texto", **fields: Any) -> ComposedMail:
     now = timezone.now()
     values = {"from_email": "Congressy <mail@congressy.net>", "to": ["ana@example.com"], **fields}
-    message = Message(message_id="<1@x>", created_at=now, queued_at=now, **values)
+    message = Message(**{"message_id": "<1@x>", "created_at": now, "queued_at": now, **values})
     return ComposedMail(uuid4(), compose(message, MailContent(message.subject or "Olá", text, ""), []))
 
 
@@ -111,6 +113,20 @@ def test_no_header_that_is_accepted_has_a_line_that_servers_refuse(name: str, va
     for one in (mail, left_to_django(mail)):
         content = envelope.envelope_for(one).write_out(eight_bit=True)
         assert max(map(len, content.split(b"\r\n"))) <= 998
+
+
+@override_settings(TIME_ZONE="America/Sao_Paulo")
+def test_the_date_is_utc_or_the_host_s_time_as_django_has_it() -> None:
+    def date_of(local: bool) -> datetime:
+        with override_settings(EMAIL_USE_LOCALTIME=local):
+            mail = composed(created_at=moment, queued_at=moment)
+        for one in (mail, left_to_django(mail)):
+            written = received(envelope.envelope_for(one).write_out(eight_bit=True))["Date"].datetime
+        return cast(datetime, written)
+
+    moment = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert date_of(False) == date_of(True) == moment
+    assert (date_of(False).utcoffset(), date_of(True).utcoffset()) == (timedelta(0), timedelta(hours=-3))
 
 
 @pytest.mark.parametrize("name", ["message-id", "MESSAGE-ID", "Message-ID", "date", "Date"])

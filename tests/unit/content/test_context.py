@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import math
+import re
 import uuid
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
@@ -211,6 +212,10 @@ def test_enums_keep_their_label() -> None:
 
 class HereOnly(enum.Enum):
     A = 1
+
+
+def test_flags_together_have_no_name() -> None:
+    assert " is a combination of flags of re.RegexFlag, which has no name" in refusal(re.IGNORECASE | re.DOTALL)
 
 
 def test_enums_that_no_worker_can_find_are_refused() -> None:

@@ -145,6 +145,11 @@ def test_text_is_made_from_the_html_where_there_is_none(write: Write) -> None:
     assert rendered({"name": "Ana & Zé"}).text == "Olá, Ana & Zé\n\nVer <https://a.example/v>"
 
 
+def test_a_text_of_nothing_but_blanks_is_none(write: Write) -> None:
+    write({".html": "<p>Olá</p>", ".txt": "{% load i18n %}\n{% if False %}x{% endif %} \n"})
+    assert rendered().text == "Olá"
+
+
 def test_text_only(write: Write) -> None:
     write({".txt": "Olá"})
     assert rendered() == MailContent("s", "Olá", "")
