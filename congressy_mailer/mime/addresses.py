@@ -46,8 +46,8 @@ _HEADER_ARGUMENTS = {
     "subject": "subject",
     "x-msys-api": "sparkpost",
 }
-#: Headers that hold one address, and those that hold a list of them (RFC 5322 §3.6, RFC 8098 §2.1).
 _ONE_ADDRESS = {"sender", "resent-sender"}
+#: Further headers that hold one address, or a list of them (RFC 5322 §3.6, RFC 8098 §2.1).
 ADDRESS_HEADERS = _ONE_ADDRESS | {
     "resent-from", "resent-reply-to", "resent-to", "resent-cc", "resent-bcc", "disposition-notification-to",
     "return-receipt-to", "errors-to",
@@ -115,7 +115,9 @@ _WORDS = re.compile(rf'({_GIVEN_QUOTED})|[^"]++', re.DOTALL)
 
 # RFC 2047 §2, with the language of RFC 2231 §5.
 _ENCODED_WORD = re.compile(r"=\?([!-)+->@-~]+)(?:\*[!->@-~]*)?\?([BbQq])\?([!->@-~]*)\?=")
-# Those that mail is written in; Python knows further encodings, which are none of mail.
+# The same as lenient readers have it.
+_HOLDS_ENCODED_WORD = re.compile(r"=\?.*\?=")
+# Character sets that mail is written in. Python's codecs include others, such as its own for escapes.
 _CHARSET = re.compile(
     r"us-ascii|utf-?8|iso-8859-[0-9]{1,2}|windows-125[0-9]|koi8-[ru]|iso-2022-(?:jp|kr)|euc-(?:jp|kr)|shift_jis|big5"
     r"|gb(?:2312|k|18030)",
@@ -323,7 +325,7 @@ def _local(given: str) -> str:
         raise ValueError("the part before the @ is not one that an address can have")
     if len(local) > MAX_LOCAL:
         raise ValueError(f"the part before the @ is longer than {MAX_LOCAL} characters (RFC 5321)")
-    if ENCODED_WORD_START in local:
+    if _HOLDS_ENCODED_WORD.search(local):
         # Python's email decodes it even there; others do not, and answer somebody else.
         raise ValueError("the part before the @ looks like an encoded word (RFC 2047)")
     return local
@@ -348,7 +350,9 @@ def _domain(given: str) -> str:
                 f"the domain has no dot. Name {domain!r} in CONGRESSY_MAILER['INTRANET_HOSTS'] if it is a host of "
                 "your own network"
             )
-    elif len(last) == 1 or last.isdigit():
+    elif last.isdigit():
+        raise ValueError(f"no domain ends in {last!r}, and an IP address stands in brackets: [192.0.2.1]")
+    elif len(last) == 1:
         raise ValueError(f"no domain ends in {last!r}")
     return domain
 

@@ -152,6 +152,18 @@ def test_neither_case_nor_the_way_a_domain_is_written_makes_a_difference() -> No
     assert not is_suppressed("ana@xn--bcher-kva.example")
 
 
+def test_domains_that_older_rules_mixed_up_are_told_apart() -> None:
+    suppress("ana@fass.example")
+    assert not is_suppressed("ana@faß.example")
+    suppress("Ana <ana@FAß.example>")
+    assert is_suppressed("ana@xn--fa-hia.example")
+    assert [send(f"ana@{domain}").state for domain in ("faß.example", "FAß.example", "xn--FA-hia.example")] == [
+        State.SUPPRESSED
+    ] * 3
+    assert unsuppress("ana@fass.example") == 2
+    assert is_suppressed("ana@faß.example")
+
+
 def test_retry_and_resend_after_the_address_was_taken_off() -> None:
     suppress(ANA)
     first, second = send(ANA), send(ANA)
