@@ -123,12 +123,13 @@ class Spreadsheet:
                 _("%(file)s is empty: its first row must name the columns.") % {"file": self.path.name}
             )
 
-        def likelihood(delimiter: str) -> tuple[bool, int]:
-            cells = headers[delimiter][1]
-            return bool(_matching_columns(cells, email_column)), len(cells)
+        def likelihood(delimiter: str) -> tuple[bool, bool, int]:
+            _number, cells, is_consistent = headers[delimiter]
+            # Names are compared without punctuation, so that "E-mail," would do as well as "E-mail".
+            return bool(_matching_columns(cells, email_column)), is_consistent, len(cells)
 
         delimiter = max(headers, key=likelihood)
-        number, header = headers[delimiter]
+        number, header, _is_consistent = headers[delimiter]
         return delimiter if len(header) > 1 else _NO_DELIMITER, number, header
 
     def _map_variables(self) -> dict[str, int]:
@@ -255,8 +256,12 @@ def _inspect(path: Path) -> tuple[str, str]:
     )
 
 
-def _headers(path: Path, encoding: str) -> Iterator[tuple[str, tuple[int, list[str]]]]:
-    """For each delimiter that the file may have, its first row with a name in it, and that row's number."""
+def _headers(path: Path, encoding: str) -> Iterator[tuple[str, tuple[int, list[str], bool]]]:
+    """For each delimiter that the file may have, its first row with a name in it.
+
+    Yields:
+        The delimiter; the row's number, its cells, and whether the row below has as many cells.
+    """
     with path.open(encoding=encoding, newline="") as file:
         separator = _SEPARATOR_LINE.fullmatch(file.readline(_MAX_SHOWN_LENGTH))
     failure: SpreadsheetError | None = None
@@ -267,11 +272,19 @@ def _headers(path: Path, encoding: str) -> Iterator[tuple[str, tuple[int, list[s
                 header = next((row for row in table if any(map(variable_name, row[1]))), None)
                 if header:
                     any_header = True
-                    yield delimiter, header
+                    yield delimiter, (*header, _next_row_has(len(header[1]), table))
             except SpreadsheetError as error:
                 failure = error
     if failure and not any_header:
         raise failure
+
+
+def _next_row_has(cells: int, table: Iterator[tuple[int, list[str]]]) -> bool:
+    try:
+        row = next(table, None)
+    except SpreadsheetError:
+        return False
+    return row is None or len(row[1]) == cells
 
 
 def _table(path: Path, encoding: str, delimiter: str) -> Generator[tuple[int, list[str]], None, None]:

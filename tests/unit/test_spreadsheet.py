@@ -102,7 +102,7 @@ def test_whatever_is_written_is_read(
     width = len(table[0]) if table else 0
     # A name of the header may be quoted and broken like any cell, as long as it is one's own.
     header = data.draw(st.lists(CELL, min_size=width, max_size=width, unique_by=variable_name))
-    assume(not {"email", "mail"} & set(map(variable_name, header)) and "" not in map(variable_name, header))
+    assume(not {"email", "e_mail", "mail"} & set(map(variable_name, header)) and "" not in map(variable_name, header))
     written = [["E-mail", *header], *(["ana@example.com", *cells] for cells in table)]
     assume(encodable(written, encoding))
     # Python's own writer leaves out the quotation marks that a lone carriage return needs.
