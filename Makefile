@@ -1,8 +1,9 @@
 # make demo: the main job, seen · make test: everything tested · make site: the demo's site until Ctrl-C
 # make chaos: thousands of mails while everything around them is killed, ten minutes at the most; SEED=… repeats a run
+# make fuzz: the property tests with fifty times as many examples, or FUZZ=… times; not in the suite's five minutes
 # make bench: how fast it is beside its peers, ten minutes at the most; ONLY="caller bulk" QUICK=1 for less of it
 # make lint · make types · make docs · make migrations: none is missing · make wheel: into dist/ · make clean
-.PHONY: demo test site chaos bench lint types docs migrations wheel clean
+.PHONY: demo test site chaos fuzz bench lint types docs migrations wheel clean
 VENV := .venv
 STAMP := $(VENV)/.installed
 
@@ -22,6 +23,11 @@ test: $(STAMP)
 
 chaos: $(STAMP)
 	@$(VENV)/bin/python -m tests.chaos $(if $(SEED),--seed $(SEED))
+
+FUZZ ?= 50
+
+fuzz: $(STAMP)
+	@MAILER_FUZZ=$(FUZZ) $(VENV)/bin/python -m tests.run --on sqlite -m fuzz
 
 # What is compared is installed apart from what is needed to develop: with Django 5.2, and with 6.1 where there is a
 # Python for it. Not 3.13 first: the package with a Redis inside has wheels up to 3.12.

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
 from django.conf import settings
 from django.db import connection
@@ -25,6 +26,7 @@ from congressy_mailer.transports import pool
 from testbed.processes import Process
 from testbed.redis_server import EmbeddedRedis
 from tests.project.celery import app
+from tests.support.fuzzing import examples
 from tests.support.scripted_https import ScriptedHttps
 
 _R = TypeVar("_R")
@@ -62,6 +64,18 @@ def run_concurrently(work: Callable[[int], _R], workers: int = 4) -> list[_R]:
 
     with ThreadPoolExecutor(workers) as threads:
         return list(threads.map(begin, range(workers)))
+
+
+# Where a test does not say how many; and never by the clock, which a busy machine would fail.
+hypothesis.settings.register_profile("suite", max_examples=examples(100), deadline=None)
+hypothesis.settings.load_profile("suite")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All property tests are marked, so that ``make fuzz`` finds them."""
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("fuzz")
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -20,6 +20,7 @@ from congressy_mailer.mime.addresses import bare_address, listed_addresses
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing import deliver_all
 from congressy_mailer.transports import pool
+from tests.support.fuzzing import examples
 from tests.support.scripted_smtp import ScriptedServer
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
@@ -106,7 +107,7 @@ _ADDRESSES = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(_ADDRESSES, _ADDRESSES, st.sampled_from(["from_email", "cc", "bcc", "reply_to"])),

@@ -380,9 +380,11 @@ class Terminal:
             "BROKER_URL": "memory://",
             "TERM": "xterm",
         }
+        # As a shell starts a command in the foreground: a test run in the background ignores Ctrl-C, and so would this.
+        interruptible = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
         script = "import sys, tests.project; from django.core.management import execute_from_command_line as run"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", f"{script}; run(sys.argv)", "mailer", *arguments],
+            [sys.executable, "-c", f"{interruptible}; {script}; run(sys.argv)", "mailer", *arguments],
             stdin=slave, stdout=slave, stderr=slave, env=environment, cwd=Path(__file__).parents[2],
         )  # fmt: skip
         os.close(slave)

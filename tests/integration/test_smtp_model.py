@@ -22,6 +22,7 @@ from congressy_mailer.replies import Outcome
 from congressy_mailer.transports.base import ComposedMail
 from congressy_mailer.transports.django_backend import open_backend
 from congressy_mailer.transports.smtp.transport import SmtpTransport
+from tests.support.fuzzing import examples
 from tests.support.scripted_smtp import YES, ScriptedServer, Step
 
 
@@ -110,7 +111,7 @@ def replies() -> st.SearchStrategy[Step]:
     return st.builds(Step, said, cut, stays_open=st.booleans())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     steps=st.lists(st.just(YES) | replies(), max_size=40),
     recipients=st.lists(st.integers(1, 3), min_size=1, max_size=5),

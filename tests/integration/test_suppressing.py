@@ -26,6 +26,7 @@ from congressy_mailer.suppressions.lookup import suppressed_recipients
 from congressy_mailer.suppressions.rules import Scope, Source
 from congressy_mailer.testing import deliver_all
 from tests.conftest import run_concurrently
+from tests.support.fuzzing import examples
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("published")]
 
@@ -309,7 +310,7 @@ def listed() -> set[tuple[Any, ...]]:
     return set(suppressions.active().values_list("address", "scope", "list_id", "source", "reason", "created_at"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(said=facts, order=st.randoms(use_true_random=False), parts=st.integers(1, 4), removed_at=st.integers(0, 100))
 def test_any_order_of_the_same_facts_gives_the_same_list(said: Any, order: Any, parts: int, removed_at: int) -> None:
     """Somebody takes an address off once; only what was reported before that had happened before it."""

@@ -21,6 +21,7 @@ from congressy_mailer import outbox, send_mail, tasks
 from congressy_mailer.models import Event, Message, Suppression, WebhookBatch
 from congressy_mailer.tracking import inbox, processing, webhook
 from tests.conftest import run_concurrently, wait_for
+from tests.support.fuzzing import examples
 from tests.support.sparkpost_events import batch_body, event
 
 pytestmark = [pytest.mark.django_db]
@@ -341,7 +342,7 @@ _EVENTS = st.lists(
     ),
     max_size=4,
 )
-_fuzz = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+_fuzz = settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @_fuzz

@@ -28,6 +28,7 @@ from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from testbed.processes import Process
 from testbed.redis_server import EmbeddedRedis
 from tests.conftest import wait_for
+from tests.support.fuzzing import examples
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -306,7 +307,7 @@ def test_whatever_is_accepted_arrives_as_exactly_one_mail_with_exactly_those_rec
     start_worker()
     accepted: dict[str, tuple[Message, set[str]]] = {}
 
-    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(300), deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         subject=_LINE,
         text=_HOSTILE,

@@ -34,6 +34,7 @@ from congressy_mailer.mime.writer import MailContent
 from congressy_mailer.models import Message
 from congressy_mailer.transports import envelope
 from congressy_mailer.transports.base import ComposedMail
+from tests.support.fuzzing import examples
 
 CONGRESSY = "Congressy Eventos <mail@congressy.net>"
 JOAO = "João da Silva <joao@example.com>"
@@ -218,7 +219,7 @@ _FILES = st.builds(
 ).map(lambda given: accepted([BOLETO], read_attachments, [given], 10_000)[0])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     subject=_SUBJECTS,
     text=_BODIES,

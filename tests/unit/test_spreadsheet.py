@@ -16,6 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from congressy_mailer.management.spreadsheet import Row, Spreadsheet, SpreadsheetError, variable_name
+from tests.support.fuzzing import examples
 
 Write = Callable[..., Path]
 
@@ -87,7 +88,7 @@ def encodable(values: Sequence[Sequence[str]], encoding: str) -> bool:
     return True
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     table=st.integers(0, 4).flatmap(lambda width: st.lists(st.lists(CELL, min_size=width, max_size=width), max_size=6)),
     delimiter=st.sampled_from(";,\t"),

@@ -36,6 +36,7 @@ from congressy_mailer.mime.addresses import (
 )
 from congressy_mailer.mime.headers import address_field
 from congressy_mailer.transports.envelope import _command_address
+from tests.support.fuzzing import examples
 
 
 @pytest.mark.parametrize(
@@ -432,7 +433,7 @@ _HOSTILE = st.one_of(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(_HOSTILE)
 @example('Ana <"a<b"@x.example>')
 @example("a@[IPv6:::ffff:1.2.3.4]")
@@ -445,14 +446,14 @@ def test_whatever_is_accepted_can_be_sent_and_all_else_is_an_invalid_address(tex
     assert_sendable(normal)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.text(max_size=60) | st.lists(_PIECES, max_size=9).map("".join))
 def test_nothing_that_was_stored_is_an_error(text: str) -> None:
     assert bare_address(text).lower() == comparable_address(text) == comparable_address(comparable_address(text))
     assert isinstance(domain_of(text), str)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.lists(_PIECES | st.sampled_from([",", ", "]), max_size=14).map("".join))
 def test_lists_are_addresses_or_refused(text: str) -> None:
     try:
@@ -488,7 +489,7 @@ _DJANGO_LOCALS = st.from_regex(
 ) | st.from_regex(r'"([ -!#-\[\]-~]|\\[ -~]){0,20}"', fullmatch=True)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.builds("{}@{}".format, _DJANGO_LOCALS, _DJANGO_DOMAINS) | st.emails())
 def test_what_a_form_of_django_accepts_can_be_sent(text: str) -> None:
     """But for what is refused for good reasons: docs/explanation/decisions.md names them."""

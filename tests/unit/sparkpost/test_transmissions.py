@@ -26,6 +26,7 @@ from congressy_mailer.sparkpost.transmissions import (
     grouping_key,
     transmission,
 )
+from tests.support.fuzzing import examples
 
 from .substituting import Received, received, render
 
@@ -160,7 +161,7 @@ TEXT = st.text(
 )  # fmt: skip
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=2, max_size=5), TEXT, TEXT)
 def test_nobody_has_anything_of_anybody_else(people: list[tuple[str, str, str]], before: str, after: str) -> None:
     mails = []
@@ -180,7 +181,7 @@ def test_nobody_has_anything_of_anybody_else(people: list[tuple[str, str, str]],
         check(one_got, composed)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.text("{}ab"), min_size=1, max_size=6))
 def test_any_line_is_filled_in_as_it_was(lines: list[str]) -> None:
     shared = SharedContent(len(lines))
