@@ -30,7 +30,7 @@ from congressy_mailer.models import Batch, Event, Message, State
 from congressy_mailer.testing import deliver_all
 from tests.support.fuzzing import examples
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
 
 POISON = "poison@poison.example"
 SENDER = "news@poison-sender.example"
