@@ -6,7 +6,7 @@ import copy
 import enum
 import sys
 from collections.abc import Collection, Iterable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -113,9 +113,13 @@ class Rows:
             raise not_ready from error
 
 
+def savepoint_in_transaction(using: str) -> AbstractContextManager[None]:
+    """Within somebody's transaction a query that fails must not be the failure of all after it."""
+    return transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext()
+
+
 def _fetched(model: type[models.Model], using: str, keys: Collection[Any]) -> dict[Any, models.Model]:
-    # A savepoint: within somebody's transaction the failure of this query must not be that of all after it.
-    with transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext():
+    with savepoint_in_transaction(using):
         return model._base_manager.using(using).in_bulk(keys)
 
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,13 +14,13 @@ from typing import TypeVar
 from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import Error, connections, transaction
+from django.db import Error, connections
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from .. import outbox
 from ..conf import mailer_settings
-from ..content.references import AT_LIMITS
+from ..content.references import AT_LIMITS, savepoint_in_transaction
 from ..exceptions import ContentError, ContentNotReady, NoFreeConnection, TransportUnavailable
 from ..mime.addresses import domain_of
 from ..mime.outgoing import OutgoingMail
@@ -451,7 +451,7 @@ class Delivery:
         so much is composed at once that this is not needed for each mail.
         """
         try:
-            with _savepoint():
+            with savepoint_in_transaction(outbox.database()):
                 self._composer.prepare(messages)
         except SoftTimeLimitExceeded as error:
             self._exhausted(messages, error, "while its context was read")
@@ -524,7 +524,7 @@ class Delivery:
     def _compose_or_record(self, message: Message) -> OutgoingMail | None:
         """The mail; ``None`` where it cannot be composed, and the message is looked after."""
         try:
-            with _savepoint():
+            with savepoint_in_transaction(outbox.database()):
                 return self._composer.compose(message)
         except ContentNotReady as error:
             reason = redact_error(message, error)
@@ -573,12 +573,6 @@ class Delivery:
             # A second more: the message must be due when its id comes.
             seconds = round(wait.total_seconds()) + 1
             self._result.retries.setdefault(seconds, []).append(message.id)
-
-
-def _savepoint() -> AbstractContextManager[None]:
-    """Within somebody's transaction a query of a template that fails must not be the failure of all after it."""
-    using = outbox.database()
-    return transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext()
 
 
 def _was_queued(messages: Sequence[Message]) -> bool:

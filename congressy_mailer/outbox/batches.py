@@ -143,7 +143,7 @@ def reschedule_batch(key: UUID, generation: int) -> bool:
     # This locks the row: nobody adds to the batch or puts something back until it is known what is waiting.
     if not _batches(key).filter(generation=generation).update(due_at=recheck_at):
         return False
-    if _deliverable(key, now).exists():
+    if has_waiting(key, now):
         return True
     pending = _messages(key).filter(WITH_BATCH, state__in=(State.DEFERRED, State.SCHEDULED))
     next_time = pending.aggregate(deferred=Min("due_at"), scheduled=Min("send_at"))

@@ -19,6 +19,7 @@ from ..models import Attachment, Batch, Event, Message, Priority, State
 from ..models.transactions import database, is_away, retry_on_conflict
 from .batches import WITH_BATCH, make_due_by
 from .recovery import find_abandoned, recover
+from .results import fail
 from .rows import WAITING, add_event, before_expiry_expression, claimed_row, rows
 
 logger = logging.getLogger("congressy_mailer.outbox")
@@ -164,19 +165,14 @@ def _put_aside(key: UUID, token: str, error: BaseException) -> None:
     conf = mailer_settings()
     now = timezone.now()
     reason = f"Its row cannot be read: {type(error).__name__}"
-    ours = rows([key]).filter(state=State.SENDING, token=token)
+    ours = claimed_row(key, token)
     logger.error("Message %s is put aside. %s", key, reason)
-    if refused and not ours.filter(queued_at__lt=now - conf.RETRY_FOR).exists():
-        due_at = now + conf.RETRY_BACKOFF_MAX
-        state, event = State.DEFERRED, Event.Type.DEFERRED
-        changed = ours.update(state=state, token="", due_at=due_at, attempts=F("attempts") + 1, reason=reason)
-    else:
-        state, event = State.FAILED, Event.Type.FAILED
-        changed = ours.update(
-            state=state, token="", due_at=None, finished_at=now, attempts=F("attempts") + 1, reason=reason
-        )
-    if changed:
-        add_event(key, event, now, detail=reason)
+    if not refused or ours.filter(queued_at__lt=now - conf.RETRY_FOR).exists():
+        fail(token, key, reason)
+    elif ours.update(
+        state=State.DEFERRED, token="", due_at=now + conf.RETRY_BACKOFF_MAX, attempts=F("attempts") + 1, reason=reason
+    ):
+        add_event(key, Event.Type.DEFERRED, now, detail=reason)
 
 
 def _messages() -> QuerySet[Message]:
