@@ -39,8 +39,11 @@ def redact_error(message: Message, error: BaseException) -> str:
 
 def error_summary(error: BaseException) -> str:
     """An exception without its words: the type of what it goes back to, and where that was raised."""
-    while error.__cause__ is not None:
+    # A chain of causes may be a ring.
+    seen = {id(error)}
+    while error.__cause__ is not None and id(error.__cause__) not in seen:
         error = error.__cause__
+        seen.add(id(error))
     location = ""
     for frame, line in walk_tb(error.__traceback__):
         location = f" in {frame.f_globals.get('__name__')}, line {line}"

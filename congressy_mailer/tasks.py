@@ -128,7 +128,7 @@ def _failures_counted(task: str) -> Iterator[None]:
         yield
     except TransportUnavailable:
         raise
-    except Exception as error:
+    except BaseException as error:
         with suppress(Error):
             outbox.record_task_failure(task, error_summary(error))
         raise

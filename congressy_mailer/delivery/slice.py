@@ -20,11 +20,11 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import outbox
 from ..conf import mailer_settings
-from ..content.references import AT_LIMITS, savepoint_in_transaction
+from ..content.references import AT_LIMITS
 from ..exceptions import ContentError, ContentNotReady, NoFreeConnection, TransportUnavailable
 from ..mime.addresses import domain_of
 from ..mime.outgoing import OutgoingMail
-from ..models import Message, Priority
+from ..models import Message
 from ..outbox.backoff import FLOOR
 from ..redaction import error_summary, redact_error, redact_outcome, redact_unavailable
 from ..replies import Outcome, error_text
@@ -35,6 +35,7 @@ from ..transports.pool import max_mails_per_call, transport_for
 from . import routing
 from .availability import CircuitBreaker
 from .composing import Composer
+from .host_code import contained
 from .recording import LONGEST_PENDING, Recorder
 from .shutdown import deferred_sigterm
 
@@ -108,6 +109,8 @@ class Delivery:
         #: Until when what was put back need not be looked at.
         self._put_back_until: datetime | None = None
         self._composer = Composer()
+        #: What was raised while an outcome was recorded; nothing more is handed over then.
+        self._recording_error: BaseException | None = None
         #: How long the next mail's turn is away, where that ended the slice.
         self._permit_wait = timedelta(0)
         self._result = SliceResult()
@@ -125,7 +128,7 @@ class Delivery:
             mine = len(messages)
             if messages and _was_queued(messages):
                 least = max(message.priority for message in messages)
-                urgent = partial(outbox.claim_waiting, self._token, self._slice_size, before=Priority(least))
+                urgent = partial(outbox.claim_waiting, self._token, self._slice_size, before=least)
                 messages = sorted(messages + self._claim(urgent), key=lambda message: message.priority)
             self._work(messages)
             self._result.unfinished += self._unfinished
@@ -230,8 +233,9 @@ class Delivery:
                 error_summary(error), len(messages),
             )  # fmt: skip
         unavailable: TransportUnavailable | None = None
-        for message in [message for message in messages if message.id in self._open]:
-            if time.monotonic() > self._slice_ends:
+        for begun, message in enumerate([message for message in messages if message.id in self._open]):
+            # One at the least: what used up the time may do so in each slice.
+            if begun and time.monotonic() > self._slice_ends:
                 break
             unavailable = self._deliver_together_or_alone([message]) or unavailable
         return unavailable
@@ -245,10 +249,12 @@ class Delivery:
         reason = redact_error(message, error) if message.sensitive else error_text(error)
         # A traceback ends with the exception's words.
         trace = None if message.sensitive else error
-        logger.error("Message %s %s: %s", message.id, "waits" if waits else "was recorded", reason, exc_info=trace)
         if waits:
             self._schedule_retry(message, self._record_reason(outbox.postpone, message, reason))
             del self._open[message.id]
+        # Recorded already: nothing that a handler or filter of the host's raises may stop the messages behind it.
+        with suppress(Exception):
+            logger.error("Message %s %s: %s", message.id, "waits" if waits else "was recorded", reason, exc_info=trace)
 
     def _deliver_over_backends(self, messages: Sequence[Message]) -> TransportUnavailable | None:
         messages = self._without_suppressed(messages)
@@ -334,6 +340,7 @@ class Delivery:
             TransportUnavailable: the backend as a whole was found to be.
         """
         self._unavailable_until.pop(using, None)
+        self._recording_error = None
         senders = {domain_of(message.from_email) for message in messages}
         breaker = CircuitBreaker(using, senders, before_update=self._recorder.flush)
         rate_limiter = rate_limiter_for(using)
@@ -349,7 +356,9 @@ class Delivery:
                     for outcome in transport.deliver(
                         self._compose_all(breaker, rate_limiter, messages), self._recorder.flush
                     ):
-                        self._record(breaker, rate_limiter, outcome)
+                        self._record_or_remember(breaker, rate_limiter, outcome)
+                if self._recording_error is not None:
+                    raise self._recording_error
             # It was taken, and its time was over before it was begun.
             self._take_back_handed_over()
             self._put_back_for(self._permit_wait, messages)
@@ -423,6 +432,16 @@ class Delivery:
             self._put_back_until = until or self._put_back_until
             self._recorder.retry_until_recorded(partial(outbox.release, self._token, mine, until))
 
+    def _record_or_remember(self, breaker: CircuitBreaker, rate_limiter: RateLimiter, outcome: Outcome) -> None:
+        """Record an outcome; after an error the outcomes of all that was handed over still follow, and nothing else.
+
+        A transport may know several outcomes at once. Mails whose outcome were lost here would be sent again.
+        """
+        try:
+            self._record(breaker, rate_limiter, outcome)
+        except BaseException as error:
+            self._recording_error = self._recording_error or error
+
     def _record(self, breaker: CircuitBreaker, rate_limiter: RateLimiter, outcome: Outcome) -> None:
         message = self._handed_over.pop(outcome.key)
         outcome = redact_outcome(message, outcome)
@@ -451,11 +470,17 @@ class Delivery:
         so much is composed at once that this is not needed for each mail.
         """
         try:
-            with savepoint_in_transaction(outbox.database()):
+            with contained():
                 self._composer.prepare(messages)
         except SoftTimeLimitExceeded as error:
             self._exhausted(messages, error, "while its context was read")
             return
+        except (SystemExit, KeyboardInterrupt) as error:
+            # The process is being ended, perhaps because of one of these messages: each is tried again alone.
+            for message in messages:
+                self._record_crash(message, f"{type(error).__name__} while its context was read")
+                del self._open[message.id]
+            raise
         waiting = deque(messages)
         begun = handed_over = False
         while waiting and not (begun and time.monotonic() > self._slice_ends) and time.monotonic() < self._lease_ends:
@@ -466,6 +491,8 @@ class Delivery:
             for message, mail in composed:
                 # What has been composed is sent, unless the process is to end.
                 if (handed_over and not self._slice_ends) or time.monotonic() > self._lease_ends:
+                    return
+                if self._recording_error is not None:
                     return
                 if not self._still_sendable(breaker, message):
                     continue
@@ -524,18 +551,19 @@ class Delivery:
     def _compose_or_record(self, message: Message) -> OutgoingMail | None:
         """The mail; ``None`` where it cannot be composed, and the message is looked after."""
         try:
-            with savepoint_in_transaction(outbox.database()):
+            with contained():
                 return self._composer.compose(message)
+        # Recorded before it is logged: a handler or filter of the host's may raise.
         except ContentNotReady as error:
             reason = redact_error(message, error)
-            logger.warning("Message %s waits: %s", message.id, reason)
             self._schedule_retry(message, self._record_reason(outbox.postpone, message, reason))
             del self._open[message.id]
+            logger.warning("Message %s waits: %s", message.id, reason)
         except ContentError as error:
             reason = redact_error(message, error)
-            logger.error("Message %s failed: %s", message.id, reason)
             self._record_reason(outbox.fail, message, reason)
             del self._open[message.id]
+            logger.error("Message %s failed: %s", message.id, reason)
         except AT_LIMITS as error:
             self._exhausted([message], error, "while it was composed")
         except (SystemExit, KeyboardInterrupt) as error:

@@ -9,13 +9,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import DatabaseError, DataError, Error, connections
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import DatabaseError, DataError, connections
 from django.db.models import Case, DateTimeField, F, Prefetch, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from ..conf import mailer_settings
-from ..models import Attachment, Batch, Event, Message, Priority, State
+from ..models import Attachment, Batch, Event, Message, State
 from ..models.transactions import database, is_away, retry_on_conflict
 from .batches import WITH_BATCH, make_due_by
 from .recovery import find_abandoned, recover
@@ -79,13 +80,13 @@ def claim_from_batch(batch: Batch, token: str, limit: int) -> list[Message]:
     return []
 
 
-def claim_waiting(token: str, limit: int, *, before: Priority | None = None) -> list[Message]:
+def claim_waiting(token: str, limit: int, *, before: int | None = None) -> list[Message]:
     """Take what has been published, is in no batch, and has been left waiting: it goes before what is less urgent.
 
     Args:
         token: of the claim.
         limit: the most that is taken.
-        before: only what is more urgent than this.
+        before: only what has a lower number as its priority, which is more urgent.
     """
     cutoff = timezone.now() - _IDLE_WORKER_GRACE
     waiting = _messages().filter(batch=None, state=State.QUEUED, crashes=0, queued_at__lte=cutoff)
@@ -140,7 +141,7 @@ def _read(held: QuerySet[Message], token: str) -> list[Message]:
     """These messages; one that cannot be read is put aside, so that it does not keep the others from being sent."""
     try:
         return list(held)
-    except (SystemExit, KeyboardInterrupt):
+    except (SystemExit, KeyboardInterrupt, SoftTimeLimitExceeded):
         raise
     except BaseException:
         if is_away():
@@ -149,7 +150,7 @@ def _read(held: QuerySet[Message], token: str) -> list[Message]:
     for key in held.prefetch_related(None).order_by("id").values_list("id", flat=True):
         try:
             readable += list(held.filter(id=key))
-        except (SystemExit, KeyboardInterrupt):
+        except (SystemExit, KeyboardInterrupt, SoftTimeLimitExceeded):
             raise
         except BaseException as error:
             if is_away():
@@ -160,14 +161,14 @@ def _read(held: QuerySet[Message], token: str) -> list[Message]:
 
 @retry_on_conflict
 def _put_aside(key: UUID, token: str, error: BaseException) -> None:
-    """A stored value that no longer reads as what its column holds will not do so later; a refused query may."""
-    refused = isinstance(error, Error) and not isinstance(error, DataError)
+    """A stored value that no longer reads as what its column holds will not do so later; all else may."""
+    damaged = isinstance(error, DataError | ValueError | TypeError | LookupError)
     conf = mailer_settings()
     now = timezone.now()
     reason = f"Its row cannot be read: {type(error).__name__}"
     ours = claimed_row(key, token)
     logger.error("Message %s is put aside. %s", key, reason)
-    if not refused or ours.filter(queued_at__lt=now - conf.RETRY_FOR).exists():
+    if damaged or ours.filter(queued_at__lt=now - conf.RETRY_FOR).exists():
         fail(token, key, reason)
     elif ours.update(
         state=State.DEFERRED, token="", due_at=now + conf.RETRY_BACKOFF_MAX, attempts=F("attempts") + 1, reason=reason

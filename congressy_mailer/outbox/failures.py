@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
 from ..conf import mailer_settings
-from ..models import TaskFailure
+from ..models import Message, TaskFailure
 from ..models.transactions import database, retry_on_conflict
 
 #: So many failures one after another are no accident any more: a deadlock or a restart makes one or two.
@@ -47,8 +48,17 @@ def record_task_failure(task: str, error: str) -> None:
 
 
 def failing_tasks() -> list[TaskFailure]:
-    """Tasks that have failed several times one after another, and did so lately."""
+    """Tasks that failed several times, the last time lately, while none of their mail was sent or ended."""
     failures = TaskFailure.objects.using(database()).filter(
         failures__gte=TOO_MANY, last_failed_at__gte=timezone.now() - _window()
     )
-    return list(failures.order_by("since"))
+    return [failure for failure in failures.order_by("since") if not _has_progress(failure)]
+
+
+def _has_progress(failure: TaskFailure) -> bool:
+    ended = Message.objects.using(database()).filter(finished_at__gt=failure.since)
+    try:
+        return ended.filter(batch_id=UUID(failure.task)).exists()
+    except ValueError:
+        # The name of a queue: its messages are in no batch.
+        return ended.filter(batch=None).exists()

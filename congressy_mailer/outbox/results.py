@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import F
+from django.db.models import Case, F, Value, When
 from django.utils import timezone
 
 from ..conf import mailer_settings
@@ -119,9 +119,10 @@ def postpone(token: str, key: UUID, reason: str) -> timedelta | None:
 def fail(token: str, key: UUID, reason: str) -> None:
     """End a claimed message that can never be sent."""
     now = timezone.now()
-    claimed = claimed_row(key, token)
-    if claimed.update(
-        state=State.FAILED, token="", due_at=None, finished_at=now, attempts=F("attempts") + 1, reason=reason
+    # Somebody may have a copy already, before the others were refused temporarily.
+    state = Case(When(sent_at__isnull=False, then=Value(State.SENT)), default=Value(State.FAILED))
+    if claimed_row(key, token).update(
+        state=state, token="", due_at=None, finished_at=now, attempts=F("attempts") + 1, reason=reason
     ):
         add_event(key, Event.Type.FAILED, now, detail=reason)
 

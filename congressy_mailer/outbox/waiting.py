@@ -24,24 +24,27 @@ _HEAD = 1000
 class Queue:
     """What waits in one queue."""
 
-    #: How many messages, :data:`COUNTED` at the most; of batches, how many batches.
+    #: How many messages, counted up to :data:`COUNTED` of each kind; of batches, how many batches.
     count: int
     #: When the oldest of them became ready to be sent; ``None``: nothing waits.
     oldest: datetime | None
 
 
 def waiting_messages() -> Queue:
-    """Messages in no batch that wait for a worker."""
-    waiting = _messages().filter(batch=None, state=State.QUEUED)
+    """Messages that wait for a task of their own: in no batch, or no longer with their batch."""
+    single = _messages().filter(batch=None, state=State.QUEUED)
+    # Those that wait with their batch have no due_at.
+    left_batch = _messages().filter(batch__isnull=False, state=State.QUEUED, due_at__isnull=False).order_by("due_at")
     # Those that are sent next, of each priority a range of the index of what is in no batch. Their ids are in the order
     # of the calls; a message that was scheduled or is sent once more became ready later than that.
+    heads = [single.filter(priority=priority).order_by("id") for priority in Priority]
     moments = [
         moment
-        for priority in Priority
-        for moment in waiting.filter(priority=priority).order_by("id").values_list("queued_at", flat=True)[:_HEAD]
+        for head in (*heads, left_batch)
+        for moment in head.values_list("queued_at", flat=True)[:_HEAD]
         if moment is not None
     ]
-    return Queue(waiting[:COUNTED].count(), min(moments, default=None))
+    return Queue(single[:COUNTED].count() + left_batch[:COUNTED].count(), min(moments, default=None))
 
 
 def waiting_batches() -> Queue:

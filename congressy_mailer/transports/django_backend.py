@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 
 from ..conf import mailer_settings
 from ..exceptions import TransportUnavailable
-from ..replies import Outcome, Reply, Stage
+from ..replies import Outcome, Reply, Stage, error_text
 from ..sparkpost import headers
 from .base import Answer, ComposedMail, no_op, outcome_of
 from .smtp.errors import describe_open_error, error_reply, reply_of
@@ -39,7 +39,9 @@ def open_backend(using: str) -> BaseEmailBackend:
     try:
         backend = _make_backend(using)
     except Exception as error:
-        raise TransportUnavailable(f"The mail backend {using or 'default'!r} cannot be made: {error}") from error
+        raise TransportUnavailable(
+            f"The mail backend {using or 'default'!r} cannot be made: {error_text(error)}"
+        ) from error
     if getattr(backend, "timeout", DEFAULT_TIMEOUT) is None:
         backend.timeout = DEFAULT_TIMEOUT  # type: ignore[attr-defined]
     return backend

@@ -204,8 +204,10 @@ def test_what_was_taken_and_not_begun_when_the_time_is_over_is_put_back(api: Scr
 
 @pytest.mark.parametrize(("limit", "sizes"), [(None, [10, 20, 40, 80, 50]), ("100000/s", [10] * 20)])
 def test_while_there_is_time_more_and_more_share_a_call(
-    api: ScriptedHttps, settings: Any, limit: str | None, sizes: list[int]
+    api: ScriptedHttps, settings: Any, monkeypatch: pytest.MonkeyPatch, limit: str | None, sizes: list[int]
 ) -> None:
+    # However long composing takes on a busy machine.
+    monkeypatch.setattr("congressy_mailer.transports.sparkpost._MAX_GROUP_SECONDS", 60.0)
     settings.CONGRESSY_MAILER = {
         **settings.CONGRESSY_MAILER, "SLICE_SIZE": 10, "TIME_SLICE": timedelta(minutes=1), "RATE_LIMIT": limit,
     }  # fmt: skip
@@ -288,3 +290,26 @@ def test_what_is_in_doubt_over_http_does_not_go_over_smtp(
     deliver(*messages)
     assert Message.objects.get().state == State.SENT
     assert len(api.requests) == 2
+
+
+def test_an_error_while_one_outcome_is_recorded_loses_no_other_of_the_same_call(
+    api: ScriptedHttps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [f"{n}@example.com" for n in range(6)]
+    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
+
+    class Interrupted(BaseException):
+        """What ``except Exception`` of a signal's dispatcher does not see."""
+
+    calls = iter([Interrupted])
+
+    def observe(*arguments: object) -> None:
+        for error in calls:
+            raise error
+
+    monkeypatch.setattr("congressy_mailer.throttling.RateLimiter.observe_replies", observe)
+    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
+    assert next(calls, None) is None
+    sent_to = [recipient["address"]["email"] for request in api.requests for recipient in request.json["recipients"]]
+    assert sorted(sent_to) == people
+    assert set(Message.objects.values_list("state", flat=True)) == {State.SENT}

@@ -284,6 +284,38 @@ def test_a_task_that_fails_each_time_is_noticed(monkeypatch: pytest.MonkeyPatch)
     assert TaskFailure.objects.get().failures == 1
 
 
+def test_failures_between_deliveries_are_no_task_that_fails_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    swept()
+    fail_a_task(monkeypatch, 2)
+    tasks.Delivery(outbox.new_claim_token("test")).run([store().pk], redelivered=False)
+    fail_a_task(monkeypatch, 1)
+    assert TaskFailure.objects.get().failures == 3
+    assert check_health().problems == []
+
+
+def test_a_task_that_ends_its_process_each_time_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    swept()
+
+    def leave(*arguments: Any, **options: Any) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("congressy_mailer.tasks.Delivery", leave)
+    for _ in range(3):
+        with pytest.raises(SystemExit):
+            tasks.deliver([str(UUID(int=1))])
+    assert len(check_health().failing_tasks) == 1
+
+
+def test_what_no_longer_waits_with_its_batch_is_noticed() -> None:
+    swept()
+    send_bulk(["ana@example.com"], subject="s", message="b")
+    long_ago = timezone.now() - timedelta(minutes=11)
+    # As its worker's death leaves it.
+    Message.objects.update(crashes=1, queued_at=long_ago, due_at=long_ago)
+    (problem,) = check_health().problems
+    assert problem.startswith("1 message waits in the queue 'mailer', since 20")
+
+
 def test_a_batch_whose_task_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     swept()
     batch = send_bulk(["ana@example.com"], subject="s", message="b")

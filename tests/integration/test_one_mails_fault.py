@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 import smtplib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from django.core import exceptions as django_errors
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import connection, connections, transaction, utils
 from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.models.signals import post_save
 from django.template import TemplateDoesNotExist, TemplateSyntaxError
 from django.utils import timezone
 from hypothesis import HealthCheck, example, given, settings
@@ -349,3 +352,205 @@ def test_within_the_hosts_transaction_a_failed_query_is_not_the_failure_of_all_a
         deliver_all()
     assert len(backend.taken) == MAILS - 1
     assert Message.objects.get(pk=poison.pk).state == State.DEFERRED
+
+
+def fail_for_poison(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Have the rendering of the one mail do something."""
+
+    def render(template: Any, context: Any) -> str:
+        if context["user"].username == "poison":
+            act()
+        return "good"
+
+    monkeypatch.setattr("congressy_mailer.content.templates._render_html", render)
+
+
+def raise_in_a_ring() -> None:
+    error = ValueError("a secret word")
+    raise error from error
+
+
+@pytest.mark.parametrize("sensitive", [False, True])
+def test_causes_that_form_a_ring_are_no_endless_chain(
+    published: list[str], backend: type[Backend], monkeypatch: pytest.MonkeyPatch, sensitive: bool
+) -> None:
+    poison, _ = store(False, 2)
+    Message.objects.filter(pk=poison.pk).update(sensitive=sensitive)
+    fail_for_poison(monkeypatch, raise_in_a_ring)
+    work(poison, None)
+    assert len(backend.taken) == MAILS - 1
+    poison.refresh_from_db()
+    assert (poison.state, poison.attempts) == (State.FAILED, 1)
+
+
+def leave_a_block_open() -> None:
+    transaction.atomic().__enter__()
+
+
+def leave_a_broken_block_open() -> None:
+    leave_a_block_open()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM no_such_table")
+
+
+def commit_by_hand() -> None:
+    transaction.set_autocommit(False)
+
+
+@pytest.mark.parametrize("act", [leave_a_block_open, leave_a_broken_block_open, commit_by_hand])
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_transaction_that_a_template_leaves_open_takes_no_record_with_it(
+    published: list[str], backend: type[Backend], monkeypatch: pytest.MonkeyPatch, act: Callable[[], None], batch: bool
+) -> None:
+    poison, stored = store(batch, 2)
+    fail_for_poison(monkeypatch, act)
+    work(poison, stored)
+    assert (connection.in_atomic_block, connection.get_autocommit()) == (False, True)
+    # What was recorded is seen by a new connection too.
+    connection.close()
+    assert len(backend.taken) == MAILS - 1
+    assert Message.objects.filter(state=State.SENT).count() == MAILS - 1
+    poison.refresh_from_db()
+    assert (poison.state, poison.attempts) == (State.DEFERRED, 1)
+    assert poison.reason
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_an_exit_while_contexts_are_read_counts_against_each_and_does_not_repeat_for_ever(
+    published: list[str], backend: type[Backend], kind: type[BaseException]
+) -> None:
+    poison, _ = store(False, 2)
+    ids = list(Message.objects.order_by("id").values_list("id", flat=True))
+    path, name, concerns = STEPS["reading a row of the context"]
+    with raising((owner_of(path), name), concerns, kind):
+        with pytest.raises(kind):
+            Delivery(outbox.new_claim_token("test")).run(ids, redelivered=False)
+        # Each is tried alone from then on, and the one is set aside.
+        for _ in range(2):
+            for key in ids:
+                try:
+                    Delivery(outbox.new_claim_token("test")).run([key], redelivered=False)
+                except kind:
+                    assert key == poison.pk
+    assert len(backend.taken) == MAILS - 1
+    poison.refresh_from_db()
+    assert (poison.state, poison.crashes) == (State.HELD, 3)
+
+
+def test_a_receiver_of_the_hosts_for_all_models_decides_nothing(
+    published: list[str], backend: type[Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison, _ = store(False, 2)
+    fail_for_poison(monkeypatch, raise_in_a_ring)
+
+    def audit(sender: type[Any], **options: Any) -> None:
+        if sender is Event:
+            raise LookupError("the audit log is full")
+
+    post_save.connect(audit)
+    try:
+        work(poison, None)
+    finally:
+        post_save.disconnect(audit)
+    assert len(backend.taken) == MAILS - 1
+    assert poison.events.get().type == Event.Type.FAILED
+
+
+def test_a_filter_of_the_hosts_log_that_raises_stops_nobody(
+    published: list[str], backend: type[Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison, _ = store(False, 2)
+    fail_for_poison(monkeypatch, raise_in_a_ring)
+
+    def refuse(record: logging.LogRecord) -> bool:
+        if str(poison.pk) in record.getMessage():
+            raise LookupError("the log is full")
+        return True
+
+    logger = logging.getLogger("congressy_mailer.delivery")
+    logger.addFilter(refuse)
+    try:
+        work(poison, None)
+    finally:
+        logger.removeFilter(refuse)
+    assert len(backend.taken) == MAILS - 1
+    poison.refresh_from_db()
+    assert (poison.state, poison.attempts) == (State.FAILED, 1)
+
+
+def test_a_priority_that_this_version_does_not_know_is_a_number_as_any_other(
+    published: list[str], backend: type[Backend]
+) -> None:
+    ids = [send_mail("s", "b", to=f"user{number}@example.com").pk for number in range(2)]
+    Message.objects.update(queued_at=timezone.now() - timedelta(minutes=5))
+    Message.objects.filter(pk=ids[0]).update(priority=7)
+    Delivery(outbox.new_claim_token("test")).run(ids, redelivered=False)
+    assert sorted(backend.taken) == ["user0@example.com", "user1@example.com"]
+
+
+def test_memory_that_was_short_while_a_row_was_read_fails_nothing(published: list[str], backend: type[Backend]) -> None:
+    message = send_mail("s", "b", to=POISON)
+    with raising((Message, "from_db"), _names_poison, MemoryError):
+        work(message, None)
+    message.refresh_from_db()
+    assert (message.state, message.attempts) == (State.DEFERRED, 1)
+
+
+def test_what_uses_up_the_time_of_each_slice_does_not_keep_a_batch_from_moving(
+    published: list[str], backend: type[Backend], settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "TIME_SLICE": timedelta(microseconds=1)}
+    poison, stored = store(True, 5)
+    assert stored is not None
+    path, name, concerns = STEPS["reading a row of the context"]
+    with raising((owner_of(path), name), concerns, Bare):
+        for _ in range(MAILS):
+            Delivery(outbox.new_claim_token("test")).run_batch(stored.pk, stored.generation)
+    assert len(backend.taken) == MAILS - 1
+
+
+def test_a_mail_that_somebody_has_is_sent_although_its_template_fails_later(
+    published: list[str], backend: type[Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison, _ = store(False, 2)
+    now = timezone.now()
+    Message.objects.filter(pk=poison.pk).update(sent_at=now, state=State.DEFERRED, due_at=now, attempts=1)
+    fail_for_poison(monkeypatch, raise_in_a_ring)
+    work(poison, None)
+    poison.refresh_from_db()
+    assert (poison.state, poison.attempts) == (State.SENT, 2)
+    assert poison.reason
+
+
+def test_a_copy_of_the_worker_that_a_template_makes_delivers_nothing(
+    published: list[str], backend: type[Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children: list[int] = []
+
+    def fork() -> None:
+        children.append(os.fork())
+
+    poison, _ = store(False, 2)
+    fail_for_poison(monkeypatch, fork)
+    work(poison, None)
+    assert sorted(backend.taken) == sorted([POISON, *(f"user{number}@example.com" for number in range(MAILS - 1))])
+    (child,) = children
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+class Unmakeable(BaseEmailBackend):
+    """A backend whose constructor raises what has no words."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        raise Unspeakable
+
+
+def test_a_backend_that_cannot_be_made_is_no_mails_fault_whatever_it_raises(
+    published: list[str], settings: Any
+) -> None:
+    settings.EMAIL_BACKEND = f"{__name__}.Unmakeable"
+    message = send_mail("s", "b", to="ana@example.com")
+    with pytest.raises(exceptions.TransportUnavailable, match="Unspeakable"):
+        work(message, None)
+    message.refresh_from_db()
+    assert (message.state, message.attempts) == (State.QUEUED, 0)
