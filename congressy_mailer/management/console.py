@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import TextIO, cast
 
@@ -67,7 +67,7 @@ def progress_bar(command: BaseCommand, label: str, total: int) -> Iterator[Calla
     if not command.stderr.isatty():
         yield lambda more: None
         return
-    with click.progressbar(
+    progress = click.progressbar(
         length=total,
         label=label,
         # The stream itself: Django's wrapper would end every piece of the line as a line of its own.
@@ -79,5 +79,8 @@ def progress_bar(command: BaseCommand, label: str, total: int) -> Iterator[Calla
         # Whatever the terminal has left.
         width=0,
         update_min_steps=max(1, total // _STEPS),
-    ) as progress:
-        yield progress.update
+    )
+    with ExitStack() as stack:
+        # Its line ends also where Ctrl-C comes while it is drawn for the first time.
+        stack.push(progress)
+        yield progress.__enter__().update
