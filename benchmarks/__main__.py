@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from . import bulk, caller, composing, end_to_end, events, latency, link_throughput, round_trips
+from . import bulk, caller, composing, end_to_end, events, far, latency, link_throughput, round_trips
 from .agent import AgentError
 from .bench import QUICK, Bench, Sizes
 from .report import Report
@@ -29,6 +29,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "composing": composing.measure,
     "caller": caller.measure,
     "link_throughput": link_throughput.measure,
+    "far": far.measure,
     "end_to_end": end_to_end.measure,
     "bulk": bulk.measure,
     "latency": latency.measure,
@@ -53,7 +54,7 @@ def main() -> int:
     options = parser.parse_args()
     # So that everything ends in order.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    if not Sink.found():
+    if not Sink.is_installed():
         _say(f"smtp-sink was not found, which all mail is sent to: apt install {Sink.package}")
         return 1
 

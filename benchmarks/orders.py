@@ -54,6 +54,18 @@ def send_each(first: int, count: int) -> list[float]:
     return [began, time.monotonic()]
 
 
+def send_together(first: int, count: int) -> list[float]:
+    """A call for each, in one transaction."""
+    from django.db import transaction
+
+    send = _system().send
+    began = time.monotonic()
+    with transaction.atomic():
+        for number in range(first, first + count):
+            send(Mail(number))
+    return [began, time.monotonic()]
+
+
 def fill(count: int) -> None:
     """Fill the queue with bulk mail as fast as can be."""
     content: list[tuple[str, str, str]] = []
@@ -105,6 +117,14 @@ def rate_of_socket(count: int) -> float:
     return raw.over_socket(_wire_bytes(), count)
 
 
+def rate_of_sockets(count: int, sockets: int) -> float:
+    """The same on several connections at once, together; each sends so many."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(sockets) as threads:
+        return sum(threads.map(rate_of_socket, [count] * sockets))
+
+
 def rate_of_smtplib(count: int) -> float:
     """Mails per second on one connection of ``smtplib`` that is kept, with bytes made before."""
     from . import raw
@@ -130,7 +150,7 @@ def compose_ours(count: int) -> list[float]:
     key = uuid4()
     began = time.perf_counter()
     for message in messages:
-        content = envelope_for(ComposedMail(key, compose(message, rendered, []))).write_out(eight_bit=True)
+        content = envelope_for(ComposedMail(key, compose(message, rendered, []))).write_out()
     return [(time.perf_counter() - began) * 1000 / count, len(content)]
 
 
@@ -148,6 +168,28 @@ def compose_django(count: int) -> list[float]:
         mail.attach_alternative(html, "text/html")
         content = mail.message().as_bytes()
     return [(time.perf_counter() - began) * 1000 / count, len(content)]
+
+
+def queue_django(count: int) -> float:
+    """Milliseconds for each mail of Django's in one ``send_messages()`` of the queue, which are then not committed."""
+    from django.core.mail import EmailMultiAlternatives
+    from django.db import transaction
+
+    from congressy_mailer.backends import EmailBackend
+
+    subject, text, html = Mail(1).render()
+    mails = []
+    for number in range(count):
+        message = _message(number)
+        mail = EmailMultiAlternatives(subject, text, message.from_email, message.to)
+        mail.attach_alternative(html, "text/html")
+        mails.append(mail)
+    with transaction.atomic():
+        began = time.perf_counter()
+        EmailBackend().send_messages(mails)
+        ended = time.perf_counter()
+        transaction.set_rollback(True)
+    return (ended - began) * 1000 / count
 
 
 # What a call costs

@@ -30,6 +30,8 @@ class Goal:
         if self.at_least is not None:
             return max(0.0, 1 - value / self.at_least)
         assert self.at_most is not None
+        if self.at_most == 0:
+            return float(value > 0)
         return max(0.0, value / self.at_most - 1)
 
 
