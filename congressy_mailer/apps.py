@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 
 
@@ -15,29 +16,49 @@ class CongressyMailerConfig(AppConfig):
 
     def ready(self) -> None:
         # Importing registers them; a worker that never calls autodiscover_tasks() has our tasks all the same.
-        from . import bulk, checks, mail, tasks, worker  # noqa: F401
+        from . import checks, tasks, worker  # noqa: F401
+        from .conf.project import remember_project
         from .models import actions
 
-        actions.register(_Actions(mail, bulk))
+        remember_project()
+        actions.register(_Actions())
+        post_migrate.connect(_create_installation, sender=self)
+
+
+def _create_installation(using: str, apps: Any = None, **options: Any) -> None:
+    """The one row is there before callers need it, who would wait for each other's transactions to create it."""
+    from . import outbox
+
+    # ``flush`` tells of no models. Where migrations were taken back there is no table.
+    is_migrated = apps is None or any(model.__name__ == "Installation" for model in apps.get_models())
+    if using == outbox.database() and is_migrated:
+        outbox.current_installation()
 
 
 class _Actions:
-    """The functions, looked up at each call."""
-
-    def __init__(self, mail: Any, bulk: Any) -> None:
-        self._mail, self._bulk = mail, bulk
+    """The functions behind the methods of the models. Their modules are loaded by the first call."""
 
     def cancel(self, message: Any) -> bool:
-        return bool(self._mail.cancel(message))
+        from . import mail
+
+        return bool(mail.cancel(message))
 
     def retry(self, message: Any) -> None:
-        self._mail.retry(message)
+        from . import mail
+
+        mail.retry(message)
 
     def resend(self, message: Any) -> None:
-        self._mail.resend(message)
+        from . import mail
+
+        mail.resend(message)
 
     def progress(self, batch: Any) -> Any:
-        return self._bulk.progress(batch)
+        from . import bulk
+
+        return bulk.progress(batch)
 
     def cancel_batch(self, batch: Any) -> int:
-        return int(self._bulk.cancel(batch))
+        from . import bulk
+
+        return int(bulk.cancel(batch))

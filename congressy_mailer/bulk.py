@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from asgiref.sync import sync_to_async
 from django.db import transaction
+from django.db.models import Model
 from django.utils import timezone as django_timezone
 from django.views.decorators.debug import sensitive_variables
 
@@ -17,6 +18,7 @@ from . import outbox
 from .exceptions import InvalidOption
 from .models import Batch, Priority
 from .models.progress import Progress
+from .models.transactions import explaining_missing_tables
 from .submission.arguments import clean_idempotency_key
 from .submission.batch_writer import BatchWriter, open_or_find_batch
 from .submission.fields import mail_fields
@@ -31,6 +33,7 @@ def send_bulk(
     subject: str | None = "",
     message: str | None = "",
     html_message: str | None = None,
+    alternatives: Sequence[tuple[str, str]] | None = (),
     from_email: str | None = None,
     reply_to: Sequence[str] | str | None = None,
     headers: Mapping[str, Any] | None = None,
@@ -52,6 +55,7 @@ def send_bulk(
     track_opens: bool | None = None,
     track_clicks: bool | None = None,
     sparkpost: Mapping[str, Any] | None = None,
+    about: Model | None = None,
 ) -> Batch:
     """Store one mail for each of many recipients, and have them sent by the workers.
 
@@ -65,6 +69,7 @@ def send_bulk(
         subject: as for ``send_mail()``.
         message: as for ``send_mail()``.
         html_message: as for ``send_mail()``.
+        alternatives: as for ``send_mail()``; a recipient's own are added to them.
         from_email: as for ``send_mail()``.
         reply_to: as for ``send_mail()``.
         headers: as for ``send_mail()``, but a ``Message-ID``, which each mail has of its own.
@@ -91,6 +96,7 @@ def send_bulk(
         track_opens: as for ``send_mail()``.
         track_clicks: as for ``send_mail()``.
         sparkpost: as for ``send_mail()``.
+        about: the host's object that the whole batch is about; what one mail is about, its recipient says.
 
     Returns:
         The batch. ``batch.progress()`` tells how far it is, ``batch.cancel()`` takes back what has not been sent.
@@ -105,17 +111,18 @@ def send_bulk(
     if isinstance(recipients, str | bytes | Mapping) or not isinstance(recipients, Iterable):
         raise InvalidOption(f"recipients must be a list or another iterable, not {type(recipients).__name__}.")
     fields, files = mail_fields(
-        subject=subject, message=message, html_message=html_message, from_email=from_email, reply_to=reply_to,
-        headers=headers, attachments=attachments, template=template, context=context, language=language,
-        timezone=timezone, transactional=transactional, send_at=send_at, expires_at=expires_at, priority=priority,
-        sensitive=sensitive, using=using, list_id=list_id, campaign=campaign, tags=tags, metadata=metadata,
-        track_opens=track_opens, track_clicks=track_clicks, sparkpost=sparkpost,
+        subject=subject, message=message, html_message=html_message, alternatives=alternatives, from_email=from_email,
+        reply_to=reply_to, headers=headers, attachments=attachments, template=template, context=context,
+        language=language, timezone=timezone, transactional=transactional, send_at=send_at, expires_at=expires_at,
+        priority=priority, sensitive=sensitive, using=using, list_id=list_id, campaign=campaign, tags=tags,
+        metadata=metadata, track_opens=track_opens, track_clicks=track_clicks, sparkpost=sparkpost,
+        about=about,
     )  # fmt: skip
     if any(name.lower() == "message-id" for name in fields["headers"]):
         raise InvalidOption("headers: each mail of a batch has a Message-ID of its own.")
     new_batch = Batch(**fields, key=clean_idempotency_key(key), created_at=django_timezone.now())
     all_or_nothing = transaction.atomic(using=outbox.database()) if on_invalid == "raise" else nullcontext()
-    with all_or_nothing:
+    with explaining_missing_tables(), all_or_nothing:
         batch, is_new = open_or_find_batch(new_batch, files)
         if batch.stored_at is None and batch.cancelled_at is None:
             BatchWriter(batch, is_new, on_invalid == "skip").store(recipients)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from django.core.mail.message import BadHeaderError
-from django.db import IntegrityError
+from django.db import IntegrityError, InterfaceError, InternalError, OperationalError
 from django.template import TemplateDoesNotExist
 
-from .replies import Reply
+if TYPE_CHECKING:
+    from .replies import Reply
+
+
+# Django's errors of a database as a whole: away, restarting, read-only. Which of them it is depends on the driver. A
+# single statement may raise them too: outbox.is_away() asks the database itself.
+DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
 
 
 class MailerError(Exception):
@@ -50,6 +57,13 @@ class AttachmentTooLarge(MailerError, ValueError):
     """The attachments of one message are together larger than ``MAX_ATTACHMENT_BYTES``."""
 
 
+class AttachmentNotStored(MailerError, OSError):
+    """The storage of attachments did not take one, or could not be asked: nothing was stored, the call may be repeated.
+
+    Its cause is the storage's own error.
+    """
+
+
 class InvalidOption(MailerError, ValueError):
     """An argument, or a combination of arguments, has no meaning."""
 
@@ -60,6 +74,10 @@ class IdempotencyConflict(MailerError, IntegrityError):
     So it may be where the database's isolation level is set to ``REPEATABLE READ``. Nothing was stored. The same call
     in a new transaction returns that message.
     """
+
+
+class NotMigrated(MailerError, OperationalError):
+    """The database lacks a table or column of this version: ``python manage.py migrate`` makes it."""
 
 
 # Raised when the state of a message does not allow what is asked.
@@ -78,6 +96,13 @@ class ContentError(MailerError):
 
 class ContentNotReady(MailerError):
     """This worker lacks something the message needs, which a newer deployment may have: try again for a while."""
+
+
+class Withhold(MailerError):
+    """Raised by one of ``INTERCEPTORS``: this mail is set aside (``held``), with the words of this as its reason.
+
+    A person releases it by ``retry()``; then the interceptors that keep it back are not heard any more.
+    """
 
 
 # Raised where SparkPost's HTTP API is used.
@@ -128,8 +153,28 @@ class NoFreeConnection(MailerError):
         self.retry_in = retry_in
 
 
+def login_missing_error(reply: Reply) -> TransportUnavailable:
+    """The error for a server that refuses every recipient, where no login is configured."""
+    error = TransportUnavailable(
+        f"The mail server refuses every recipient, and no login is configured: {reply}. Check EMAIL_HOST_USER and "
+        "EMAIL_HOST_PASSWORD."
+    )
+    error.reply = reply
+    return error
+
+
 def account_refused_error(reply: Reply) -> TransportUnavailable:
     """The error for what a server said to a mail, and means for all of the account's."""
-    error = TransportUnavailable(f"The mail server refuses this account: {reply}")
+    return unavailable_error("The mail server refuses this account:", reply)
+
+
+def unavailable_error(what: str, reply: Reply) -> TransportUnavailable:
+    """The error for what a server said, or what happened instead, while a mail was handed over.
+
+    Args:
+        what: the first words of a sentence that the reply ends.
+        reply: may repeat what the mail says.
+    """
+    error = TransportUnavailable(f"{what} {reply}")
     error.reply = reply
     return error

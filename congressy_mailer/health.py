@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.utils import timezone
@@ -13,11 +13,41 @@ from django.utils.translation import ngettext
 from . import outbox, periodic
 from .conf import mailer_settings
 from .delivery import availability
-from .models import TaskFailure, TransportStatus
-from .outbox import Queue
+from .models import TaskFailure, TransportStatus, clock
+from .models.transactions import explaining_missing_tables
+from .outbox import Deferred, Queue
+from .tracking import inbox
 
 # A sweep that is late by this many intervals is missing.
 _MISSED_SWEEPS = 4
+
+# The workers purge once an hour; where much has come of age at once, for longer.
+_PURGE_TOLERANCE = timedelta(hours=6)
+
+# A storage may be away for a while.
+_FILES_TOLERANCE = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Something that somebody has paused."""
+
+    #: A value of :class:`congressy_mailer.models.PauseScope`.
+    scope: str
+    #: Which queue, mail backend, campaign or batch; empty: all sending.
+    name: str
+    #: What is paused, in the language in force.
+    label: str
+    #: Why.
+    reason: str
+    #: Who did it.
+    by: str
+    #: Since when.
+    since: datetime
+    #: Messages in no batch that workers have put back for it, counted as those of :attr:`Health.waiting` are.
+    messages: int
+    #: Batches that have stopped for it.
+    batches: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +65,8 @@ class Health:
     unavailable: list[TransportStatus]
     #: Messages in no batch that wait for a worker: how many, and since when the oldest does.
     waiting: Queue
+    #: Messages that were refused temporarily or cannot be composed yet: how many, and when the first is tried again.
+    deferred: Deferred
     #: Batches with something left that may be sent now: how many, and since when the oldest could.
     waiting_batches: Queue
     #: Batches of which nothing was sent for ``LONGEST_WAIT`` although something waits.
@@ -43,6 +75,17 @@ class Health:
     held: int
     #: Delivery tasks that end in an error again and again.
     failing_tasks: list[TaskFailure]
+    #: Batches of SparkPost's events of which some could not be recorded.
+    webhook_batches_set_aside: int
+    #: When the oldest of what should have been dropped by now, or deleted from the storage, should have been; ``None``:
+    #: nothing should have been.
+    purge_overdue_since: datetime | None
+    #: Attachment files that the storage does not delete: how many, and since when.
+    undeleted_files: Queue
+    #: Since when no attachment file is deleted, because another database uses the same folder; ``None``: none does.
+    installation_contested_since: datetime | None
+    #: What somebody has paused. That is no problem by itself: somebody has decided it.
+    paused: list[HeldBack]
     #: What is wrong, one sentence each, in the language in force; empty: nothing.
     problems: list[str]
 
@@ -52,6 +95,7 @@ class Health:
         return not self.problems
 
 
+@explaining_missing_tables()
 def check_health() -> Health:
     """Look at the database for what the workers have left there.
 
@@ -69,16 +113,20 @@ def check_health() -> Health:
     stuck_batches = outbox.stuck_batches(longest_wait)
     held = outbox.count_held()
     failing_tasks = outbox.failing_tasks()
+    set_aside = inbox.set_aside().count()
+    purge_overdue_since = outbox.purge_overdue_since()
+    undeleted, undeleted_since, storage_error = outbox.failing_files()
+    installation = outbox.current_installation()
     problems = []
     if last_sweep is None:
         problems.append(_("No worker has ever swept: start one with celery -A project worker."))
-    elif timezone.now() - last_sweep > tolerance:
+    elif clock.now() - last_sweep > tolerance:
         problems.append(
             _(
                 "No worker has swept since %(since)s: none runs, none serves the queue %(queue)r, or none reaches the "
                 "broker."
             )
-            % {"since": _format_time(last_sweep), "queue": mailer_settings().QUEUE}
+            % {"since": format_time(last_sweep), "queue": mailer_settings().QUEUE}
         )
     if overdue:
         problems.append(
@@ -98,7 +146,7 @@ def check_health() -> Health:
             )
             % {"count": overdue_batches, "seconds": tolerance.total_seconds()}
         )
-    if waiting.oldest is not None and timezone.now() - waiting.oldest > longest_wait:
+    if waiting.oldest is not None and clock.now() - waiting.oldest > longest_wait:
         problems.append(
             ngettext(
                 "%(count)d message waits in the queue %(queue)r, since %(since)s: too few workers serve it, or they "
@@ -107,7 +155,7 @@ def check_health() -> Health:
                 "it, or they are too slow.",
                 waiting.count,
             )
-            % {"count": waiting.count, "queue": mailer_settings().QUEUE, "since": _format_time(waiting.oldest)}
+            % {"count": waiting.count, "queue": mailer_settings().QUEUE, "since": format_time(waiting.oldest)}
         )
     problems += [
         _("Nothing of the batch %(batch)s was sent for %(minutes)d minutes, although something waits.")
@@ -125,9 +173,52 @@ def check_health() -> Health:
         )
     problems += [
         _("The task for %(task)s failed %(count)d times since %(since)s, last with %(error)s.")
-        % {"task": task.task, "count": task.failures, "since": _format_time(task.since), "error": task.error}
+        % {"task": task.task, "count": task.failures, "since": format_time(task.since), "error": task.error}
         for task in failing_tasks
     ]
+    if set_aside:
+        problems.append(
+            ngettext(
+                "%(count)d batch of SparkPost's events is set aside, since some could not be recorded: the admin shows "
+                "why.",
+                "%(count)d batches of SparkPost's events are set aside, since some could not be recorded: the admin "
+                "shows why.",
+                set_aside,
+            )
+            % {"count": set_aside}
+        )
+    if purge_overdue_since is not None and clock.now() - purge_overdue_since > _PURGE_TOLERANCE:
+        problems.append(
+            _(
+                "What should have been dropped at %(since)s is still there: no worker serves the queue %(queue)r, or "
+                "the purge does not come to its end."
+            )
+            % {"since": format_time(purge_overdue_since), "queue": mailer_settings().BULK_QUEUE}
+        )
+    if undeleted_since is not None and clock.now() - undeleted_since > _FILES_TOLERANCE:
+        problems.append(
+            ngettext(
+                "%(count)d attachment file cannot be deleted from the storage since %(since)s: %(error)s",
+                "%(count)d attachment files cannot be deleted from the storage, the first since %(since)s: %(error)s",
+                undeleted,
+            )
+            % {"count": undeleted, "since": format_time(undeleted_since), "error": storage_error}
+        )
+    if installation.contested_at is not None:
+        problems.append(
+            _(
+                "No attachment file is deleted since %(since)s: another database uses the folder %(folder)s, or this "
+                'one was restored from a backup. Run "manage.py mailer installation --new" on a copy, and "--keep" '
+                "on the original."
+            )
+            % {"since": format_time(installation.contested_at), "folder": installation.folder}
+        )
+    difference = clock.difference()
+    if abs(difference) >= clock.WORTH_TELLING:
+        problems.append(
+            _("The clock of this host differs from that of the database by %(seconds).1f s.")
+            % {"seconds": abs(difference.total_seconds())}
+        )
     problems += [_outage_problem(status) for status in unavailable]
     return Health(
         last_sweep=last_sweep,
@@ -135,21 +226,47 @@ def check_health() -> Health:
         overdue_batches=overdue_batches,
         unavailable=unavailable,
         waiting=waiting,
+        deferred=outbox.deferred_messages(),
         waiting_batches=waiting_batches,
         stuck_batches=stuck_batches,
         held=held,
         failing_tasks=failing_tasks,
+        webhook_batches_set_aside=set_aside,
+        purge_overdue_since=purge_overdue_since,
+        undeleted_files=Queue(undeleted, undeleted_since),
+        installation_contested_since=installation.contested_at,
+        paused=held_back(),
         problems=problems,
     )
+
+
+def held_back() -> list[HeldBack]:
+    """What is paused now, the oldest pause first."""
+    found = []
+    for pause in outbox.list_pauses():
+        messages, batches = outbox.count_paused(pause)
+        found.append(
+            HeldBack(
+                scope=pause.scope,
+                name=pause.name,
+                label=str(pause),
+                reason=pause.reason,
+                by=pause.paused_by,
+                since=pause.paused_at,
+                messages=messages,
+                batches=batches,
+            )
+        )
+    return found
 
 
 def _outage_problem(status: TransportStatus) -> str:
     values = {
         "backend": status.using or "default",
         "domain": status.sender_domain,
-        "since": _format_time(status.unavailable_since),
+        "since": format_time(status.unavailable_since),
         "count": status.failures,
-        "next": _format_time(status.next_try_at),
+        "next": format_time(status.next_try_at),
         "reason": status.reason,
     }
     if status.sender_domain:
@@ -170,5 +287,6 @@ def _outage_problem(status: TransportStatus) -> str:
     return text % values
 
 
-def _format_time(when: datetime) -> str:
-    return f"{when:%Y-%m-%d %H:%M:%S %Z}".strip()
+def format_time(when: datetime) -> str:
+    """A moment in the current time zone, to the second."""
+    return f"{timezone.localtime(when):%Y-%m-%d %H:%M:%S %Z}".strip()

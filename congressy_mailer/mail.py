@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from asgiref.sync import sync_to_async
 from django.db import IntegrityError
+from django.db.models import Model
 from django.utils import translation
 from django.views.decorators.debug import sensitive_variables
 
@@ -16,10 +17,13 @@ from . import outbox
 from .exceptions import IdempotencyConflict, InvalidOption, NoRecipient
 from .mime.addresses import normalise_addresses
 from .mime.attachments import LoadedAttachment
-from .models import Message, Priority, State
+from .models import Event, Message, Priority, State
+from .models.transactions import explaining_missing_tables
 from .outbox.publishing import publish_on_commit
+from .submission.announcing import announce_queued
 from .submission.arguments import clean_idempotency_key
-from .submission.attachments import delete_files, store_attachment
+from .submission.attachments import store_attachment
+from .submission.copying import copy_for
 from .submission.fields import mail_fields, message_id
 from .suppressions.lookup import suppressed_recipients
 
@@ -32,6 +36,7 @@ def send_mail(
     recipient_list: Sequence[str] | str | None = None,
     *,
     html_message: str | None = None,
+    alternatives: Sequence[tuple[str, str]] | None = (),
     to: Sequence[str] | str | None = None,
     cc: Sequence[str] | str = (),
     bcc: Sequence[str] | str = (),
@@ -56,6 +61,7 @@ def send_mail(
     track_opens: bool | None = None,
     track_clicks: bool | None = None,
     sparkpost: Mapping[str, Any] | None = None,
+    about: Model | None = None,
     fail_silently: bool = False,
 ) -> Message:
     """Store one mail and have it sent by a worker once the current transaction commits.
@@ -65,16 +71,20 @@ def send_mail(
     the mail's ``language``.
 
     Args:
-        subject: one line of text. With a template it may be left out where ``<template>_subject.txt`` exists.
+        subject: one line of text. With a template it may be left out where ``<template>_subject.txt`` exists. Without
+            one it may be empty, as with Django, which is logged as a warning.
         message: plain text; made from ``html_message`` where it is empty.
         from_email: sender; ``CONGRESSY_EMAIL_SENDER``, then ``DEFAULT_FROM_EMAIL``, where it is ``None`` or empty.
         recipient_list: recipients in the ``To`` header; a single text is one address.
         html_message: ready HTML.
+        alternatives: further forms of the same for programs that know them, each its text and its media type, such as
+            ``(invitation, "text/calendar; method=REQUEST")``; at most 200,000 bytes together, beside a template too.
         to: the same as ``recipient_list``; give one of them.
         cc: recipients in the ``Cc`` header.
         bcc: recipients in no header.
         reply_to: where answers go; ``CONGRESSY_REPLY_TO`` where it is ``None``, nowhere else where it is empty.
-        headers: further headers by name. A ``Message-ID`` given here is kept.
+        headers: further headers by name. A ``Message-ID`` given here is kept. A ``datetime`` is written as RFC 5322
+            has dates; one without a time zone is in the current one.
         attachments: :class:`~congressy_mailer.Attachment`, paths, open files, ``(filename, content, mimetype)``
             or MIME parts; read before this returns.
         template: name without extension: ``"subscription/paid"`` finds ``subscription/paid.html``, ``.txt`` and
@@ -106,6 +116,8 @@ def send_mail(
             ["archive@example.com"]}``, with the options ``skip_suppression``, ``ip_pool``, ``inline_css``, ``dkim_key``
             and ``sandbox``, and lists of addresses ``cc``, ``bcc`` and ``archive`` that SparkPost makes further copies
             for. Other mail servers are not told any of this.
+        about: the host's object that it is about, such as an order: an instance of a model that has been saved. By it
+            the mail is found again, from the object's own page as well; see :func:`congressy_mailer.mails_about`.
         fail_silently: accepted for the sake of Django's signature. Trouble with the mail server never reaches
             the caller in any case, and an argument that makes no mail is an error in any case.
 
@@ -118,25 +130,28 @@ def send_mail(
         NoRecipient: ``to``, ``cc`` and ``bcc`` are empty.
         InvalidAddress: an address is not one.
         InvalidHeader: a subject or header holds a line break, is bytes, is too long to be folded into lines that a
-            server takes, or is not one that may be set.
+            server takes, is not what its field may hold, or is not one that may be set.
         TemplateNotFound: the template, or its subject, does not exist.
         TemplateUnreadable: a template's file is not in the encoding that templates are read in.
         ContextNotSerializable: the context cannot be stored; the error names the path to the value.
         AttachmentUnreadable: an attachment cannot be read.
         AttachmentTooLarge: the attachments are larger than ``MAX_ATTACHMENT_BYTES`` together.
+        AttachmentNotStored: the storage did not take one.
         InvalidOption: arguments that contradict each other or are of the wrong type, a time without its time zone,
             an unknown alias, language, time zone, priority or list, or what SparkPost would refuse.
         IdempotencyConflict: another transaction has just used the ``idempotency_key``, and its message cannot be
             seen in this one. The same call in a new transaction returns it.
+        NotMigrated: the database lacks a table or column of this version.
     """
     if recipient_list is not None and to is not None:
         raise InvalidOption("Give the recipients as recipient_list or as to, not as both.")
     fields, files = mail_fields(
-        subject=subject, message=message, html_message=html_message, from_email=from_email, reply_to=reply_to,
-        headers=headers, attachments=attachments, template=template, context=context, language=language,
-        timezone=timezone, transactional=transactional, send_at=send_at, expires_at=expires_at, priority=priority,
-        sensitive=sensitive, using=using, list_id=list_id, campaign=campaign, tags=tags, metadata=metadata,
-        track_opens=track_opens, track_clicks=track_clicks, sparkpost=sparkpost,
+        subject=subject, message=message, html_message=html_message, alternatives=alternatives, from_email=from_email,
+        reply_to=reply_to, headers=headers, attachments=attachments, template=template, context=context,
+        language=language, timezone=timezone, transactional=transactional, send_at=send_at, expires_at=expires_at,
+        priority=priority, sensitive=sensitive, using=using, list_id=list_id, campaign=campaign, tags=tags,
+        metadata=metadata, track_opens=track_opens, track_clicks=track_clicks, sparkpost=sparkpost,
+        about=about,
     )  # fmt: skip
     # Lazy text becomes text here, in the language that a template would be rendered in.
     with translation.override(fields["language"] or None):
@@ -150,7 +165,8 @@ def send_mail(
     if not new_message.recipients:
         raise NoRecipient("The mail has no recipient: to, cc and bcc are all empty.")
     new_message.message_id = message_id(fields, new_message.pk)
-    return _store(new_message, files)
+    with explaining_missing_tables():
+        return _store(new_message, files)
 
 
 @sensitive_variables()
@@ -200,6 +216,34 @@ def resend(message: Message) -> None:
     message.refresh_from_db(using=outbox.database())
 
 
+def resend_to(message: Message, to: Sequence[str] | str) -> Message:
+    """Send what a message says to another address, such as a corrected one, as a message of its own.
+
+    Args:
+        message: in any state, as long as its content is kept.
+        to: whom to send it to; nobody else gets a copy.
+
+    Returns:
+        The new message.
+
+    Raises:
+        InvalidAddress: an address is not one.
+        NoRecipient: there is none.
+        InvalidTransition: the content has been dropped.
+        AttachmentUnreadable: an attachment is not in the storage any more.
+        AttachmentNotStored: the storage did not take it once more.
+    """
+    recipients = normalise_addresses(to, "to")
+    if not recipients:
+        raise NoRecipient("The mail has no recipient: to is empty.")
+    copy, files = copy_for(message, recipients)
+    # A mail that was complete when it was stored says its own.
+    copy.message_id = message_id(vars(copy), copy.pk) if copy.mime is None else message.message_id
+    stored = _store(copy, files)
+    outbox.add_event(message.pk, Event.Type.RETRIED, stored.created_at, ", ".join(recipients)[:400], str(copy.pk))
+    return stored
+
+
 def _store(mail: Message, files: Sequence[LoadedAttachment]) -> Message:
     if mail.idempotency_key and (existing := _find(mail.idempotency_key)):
         return existing
@@ -209,7 +253,7 @@ def _store(mail: Message, files: Sequence[LoadedAttachment]) -> Message:
         outbox.add(mail, attachments, suppressed)
     except IntegrityError as error:
         # Another caller with the same key came first. Its files are stored already; ours are not needed.
-        delete_files(attachments)
+        outbox.forget_files(attachments)
         if not mail.idempotency_key:
             raise
         existing = _find(mail.idempotency_key)
@@ -222,12 +266,9 @@ def _store(mail: Message, files: Sequence[LoadedAttachment]) -> Message:
         return existing
     if mail.state == State.QUEUED:
         publish_on_commit([mail.pk])
+    announce_queued([mail])
     return mail
 
 
 def _find(idempotency_key: str) -> Message | None:
-    existing = Message.objects.using(outbox.database()).filter(idempotency_key=idempotency_key).first()
-    if existing is not None and existing.idempotency_key != idempotency_key:
-        # MariaDB and MySQL compare without case by default. Somebody else's mail must not pass for this one.
-        raise InvalidOption(f"idempotency_key={idempotency_key!r} differs only in case from one that exists.")
-    return existing
+    return Message.objects.using(outbox.database()).filter(idempotency_key=idempotency_key).first()

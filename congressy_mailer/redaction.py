@@ -12,9 +12,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from traceback import walk_tb
 
-from .exceptions import MailerError, TransportUnavailable, account_refused_error
+from billiard.exceptions import SoftTimeLimitExceeded
+from django.db import DatabaseError
+
+from .credentials import loggable
+from .exceptions import DATABASE_AWAY, MailerError, TransportUnavailable
 from .models import Message
 from .replies import Outcome, Reply, printable_text
+
+# As specific as Celery's retrying and Django's callers ask for, the more specific before the more general.
+_DATABASE_ERRORS = (*DATABASE_AWAY, DatabaseError)
 
 _REDACTED = "what else was said is not kept, because the message is sensitive"
 # RFC 3463: class, subject and detail.
@@ -68,7 +75,39 @@ def redact_unavailable(messages: Iterable[Message], error: TransportUnavailable)
     """Why a server cannot be used, as it may be stored and logged where it was found out with one of these messages."""
     if error.reply is None or not any(message.sensitive for message in messages):
         return error
-    return account_refused_error(_redact_reply(error.reply))
+    redacted = TransportUnavailable(str(error).replace(str(error.reply), str(_redact_reply(error.reply))))
+    redacted.reply = _redact_reply(error.reply)
+    return redacted
+
+
+def leaving_error(error: BaseException, *, sensitive: bool) -> BaseException:
+    """What may leave a task in place of an error: Celery logs it, sends it in its events and stores it as a result.
+
+    Reports of errors show the errors that led to it, too. So it leaves without them and without their frames where one
+    of them may repeat what a sensitive mail says, or a password.
+
+    Args:
+        error: the exception.
+        sensitive: whether the task has had to do with a sensitive message.
+
+    Returns:
+        The same error where it may leave as it is; else one of the same type, as far as Celery goes by types.
+    """
+    if not sensitive and loggable(error) is not None:
+        return error
+    if isinstance(error, TransportUnavailable):
+        # Its own words are redacted already.
+        error.__cause__ = error.__context__ = None
+        return error
+    if isinstance(error, SystemExit):
+        return SystemExit(error.code if error.code is None or isinstance(error.code, int) else 1)
+    if not isinstance(error, Exception):
+        return KeyboardInterrupt()
+    if isinstance(error, SoftTimeLimitExceeded):
+        return SoftTimeLimitExceeded()
+    kinds = (*_DATABASE_ERRORS, MemoryError)
+    kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
+    return kind(f"{error_summary(error)} ({_REDACTED if sensitive else 'its words repeat a password'})")
 
 
 def _redact_replies(replies: Mapping[str, Reply]) -> dict[str, Reply]:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from uuid import UUID
+
+from .credentials import without_credentials
+
+# Seconds: nobody means more, and no clock counts as far as some numbers go.
+_MAX_RETRY_AFTER = 86400.0
 
 # RFC 5321 §4.5.3.1.5 gives a line of a reply 512 octets; the rest of a longer text helps nobody.
 _LONGEST_TEXT = 1000
@@ -38,9 +45,9 @@ class Verdict(Enum):
     DEFERRED = "deferred"
     #: Never try again.
     REJECTED = "rejected"
-    #: The account may not send for the domain in ``From``: stop mail of that sender, keep it, tell somebody.
+    #: The account may not send for the domain in ``From``: stop mail of that sender, keep it, alert an operator.
     SENDER_REFUSED = "sender refused"
-    #: The server or its configuration is at fault, no mail: stop, keep everything, tell somebody.
+    #: The server or its configuration is at fault, no mail: stop, keep everything, alert an operator.
     UNAVAILABLE = "unavailable"
 
 
@@ -62,18 +69,19 @@ class Reply:
 
 
 def printable_text(text: bytes | str) -> str:
-    """A server's words as people can read them and every database stores them.
+    """A server's words as people can read them and every database stores them, without passwords that they repeat.
 
     PostgreSQL takes no NUL: a mail could not be recorded as accepted, and would be sent again.
     """
-    decoded = text.decode(errors="replace") if isinstance(text, bytes) else text
+    # Before anything is cut off: what is left of a password would not be known any more.
+    decoded = without_credentials(text.decode(errors="replace") if isinstance(text, bytes) else text)
     if not decoded.isprintable():
         decoded = "".join(character if character.isprintable() else " " for character in decoded)
     return " ".join(decoded.split())[:_LONGEST_TEXT]
 
 
 def error_text(error: BaseException) -> str:
-    """Type and words of an exception, as :func:`printable_text` has them; somebody else's may fail to say its own."""
+    """Type and words of an exception, as :func:`printable_text` has them; also where its ``__str__`` raises."""
     try:
         words = str(error)
     except Exception:
@@ -81,8 +89,33 @@ def error_text(error: BaseException) -> str:
     return printable_text(f"{type(error).__name__}: {words}")
 
 
+def retry_after_seconds(retry_after: str | None) -> float | None:
+    """How long a server wants to be left alone, by the ``Retry-After`` of HTTP (RFC 9110 §10.2.3).
+
+    Args:
+        retry_after: a number of seconds or a date.
+
+    Returns:
+        Seconds, at most a day; ``None`` where there is nothing that can be read.
+    """
+    if retry_after is None:
+        return None
+    try:
+        if retry_after.isdigit():
+            seconds = float(retry_after)
+        else:
+            seconds = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
+    except (OverflowError, TypeError, ValueError):
+        return None
+    return min(max(0.0, seconds), _MAX_RETRY_AFTER)
+
+
 # Authentication required, too weak, failed, encryption needed (RFC 4954 §6): about the account.
 _ACCOUNT_CODES = frozenset({530, 534, 535, 538})
+
+#: Command unrecognized, not implemented, out of order (RFC 5321 §4.2.2). What a server says so to before the content it
+#: has not understood or not expected: that is about this connection, and says nothing of the mail or its recipients.
+SESSION_CODES = frozenset({500, 502, 503})
 
 # RFC 5321 §4.5.3.1.10: where it stands for too many recipients, a client should take it for 452. The others are sent
 # to first, and this one alone.
@@ -92,11 +125,11 @@ _STORAGE_EXCEEDED = 552
 _SENDING_DOMAIN = re.compile(r"unconfigured sending domain", re.IGNORECASE)
 
 
-# What servers say to somebody who sends too fast or over too many connections at a time: Postfix ("too much mail from",
-# "too many connections from"), Amazon SES ("Throttling failure: Maximum sending rate exceeded"), Gmail and its relay
-# ("an unusual rate of unsolicited mail", "Peak SMTP relay limit exceeded"), Exchange Online ("Concurrent connections
-# limit exceeded"), Yahoo ("unexpected volume"), and whoever says "rate limit" or "throttled". Not "too many recipients"
-# or "too many errors", which are about one mail or one connection.
+# What servers say to a client that sends too fast or over too many connections at a time: Postfix ("too much mail
+# from", "too many connections from"), Amazon SES ("Throttling failure: Maximum sending rate exceeded"), Gmail and its
+# relay ("an unusual rate of unsolicited mail", "Peak SMTP relay limit exceeded"), Exchange Online ("Concurrent
+# connections limit exceeded"), Yahoo ("unexpected volume"), and any that say "rate limit" or "throttled". Not "too many
+# recipients" or "too many errors", which are about one mail or one connection.
 _TOO_FAST = re.compile(
     r"""
       rate.?limit | throttl | slow(ing)?\ down | sending\ too\ | too\ (fast|quickly|frequently)
@@ -128,6 +161,19 @@ def asks_to_slow_down(reply: Reply) -> bool:
     return _TOO_FAST.search(reply.text) is not None and _NOT_OUR_SPEED.search(reply.text) is None
 
 
+# What servers say of every recipient that is not their own to a client without a login: Postfix ("Relay access
+# denied"), Exim ("relay not permitted"), sendmail ("Relaying denied"), Exchange ("Unable to relay"), and others that
+# ask for authentication without the code for it.
+_ASKS_FOR_LOGIN = re.compile(
+    r"relay|authenticat|\bauth\b|\blog ?in\b|not allowed to send|5\.7\.(0|57)\b", re.IGNORECASE
+)
+
+
+def asks_for_login(reply: Reply) -> bool:
+    """Whether a refusal for good sounds as if it were for a login that is missing."""
+    return reply.code is not None and reply.code >= 500 and _ASKS_FOR_LOGIN.search(reply.text) is not None
+
+
 def classify(code: int | None, text: str, stage: Stage) -> Verdict:
     """What a reply means for the mail, or for the recipient where ``stage`` is :attr:`Stage.RCPT`.
 
@@ -147,6 +193,8 @@ def classify(code: int | None, text: str, stage: Stage) -> Verdict:
     if code // 100 == (3 if stage is Stage.DATA else 2):
         return Verdict.ACCEPTED
     if code == _STORAGE_EXCEEDED and stage is Stage.RCPT:
+        return Verdict.DEFERRED
+    if code in SESSION_CODES and stage is not Stage.CONTENT:
         return Verdict.DEFERRED
     if 500 <= code < 600:
         return Verdict.REJECTED
@@ -174,17 +222,25 @@ class Outcome:
     sender_refused: bool = False
     #: The server may have taken the mail although no reply said so.
     in_doubt: bool = False
+    #: Some recipients have the mail, and the server was not asked about others yet: they are next, and at once.
+    continues: bool = False
+    #: The time that Celery allows was over before the content. Nothing more is to be begun.
+    interrupted: bool = False
+    #: The server has refused all of it before the content, and to this account without a login, it seems, it would
+    #: refuse any mail. Whether that is so the other mails tell: where it is not, ``rejected`` holds.
+    perhaps_no_login: bool = False
+
+
+def with_ascii_text(reply: Reply) -> Reply:
+    """The same with every character that is not ASCII written as an escape."""
+    return replace(reply, text=reply.text.encode("ascii", "backslashreplace").decode())
 
 
 def with_ascii_replies(outcome: Outcome) -> Outcome:
     """The same with every character of the replies that is not ASCII written as an escape."""
-
-    def escape(reply: Reply) -> Reply:
-        return replace(reply, text=reply.text.encode("ascii", "backslashreplace").decode())
-
     return replace(
         outcome,
-        deferred={recipient: escape(reply) for recipient, reply in outcome.deferred.items()},
-        rejected={recipient: escape(reply) for recipient, reply in outcome.rejected.items()},
-        reply=escape(outcome.reply),
+        deferred={recipient: with_ascii_text(reply) for recipient, reply in outcome.deferred.items()},
+        rejected={recipient: with_ascii_text(reply) for recipient, reply in outcome.rejected.items()},
+        reply=with_ascii_text(outcome.reply),
     )

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from testbed.processes import ProcessError
@@ -61,25 +62,26 @@ def _serve(directory: Path) -> int:
         from .run import use_site
 
         use_site(services)
-        _introduce(services)
-        terminal.say_facts(
+        _introduce(
+            services,
             {
-                "Inbox": f"{services.address}/inbox/",
+                "Inbox": f"{services.address}/inbox/ (every mail that the mail server has received)",
                 "Admin": f"{services.address}/admin/ (user admin, password {services.admin_password})",
-            }
+            },
         )
-        terminal.say("Ctrl-C ends it.")
+        terminal.say("Press Ctrl-C to stop it.")
         threading.Event().wait()
     return 0
 
 
-def _introduce(services: Services) -> None:
+def _introduce(services: Services, also: Mapping[str, str] | None = None) -> None:
     terminal.say_facts(
         {
             "Redis": services.redis.url,
             "Mail": f"127.0.0.1:{services.mail_port}, speaks as SparkPost does (STARTTLS, AUTH LOGIN)",
             "Worker": " ".join(WORKER_COMMAND),
-            "Site": f"{services.address}/",
+            "Site": f"{services.address}/ (registration for a congress, in Portuguese, as its mails are)",
+            **(also or {}),
         }
     )
 

@@ -20,6 +20,7 @@ from .events.mails import send_news
 from .events.models import Event
 from .events.seed import ADMIN, FORGETFUL
 from .inbox.pages import write_pages
+from .kinds import kind, kinds
 from .outcomes import missing, outcomes, suppressed_by_bounce
 from .reader import unsubscribe_in_one_click
 from .services import Services
@@ -67,11 +68,11 @@ def run_demo(services: Services, people_count: int) -> bool:
             for visit in visits:
                 visit.cancel()
     _wait_until(suppressed_by_bounce)
-    terminal.say(f"{BOUNCING} bounced, and is on the suppression list.")
-    terminal.say(f"Everybody who has registered gets the news: {_send_news(services)} mails.")
+    terminal.say(f"{BOUNCING} bounced, and was put on the suppression list.")
+    terminal.say(f"Everybody registered gets the news: {_send_news(services)} mails.")
     _wait_for_mails(report)
     if unsubscribe_in_one_click(services.mails, READER):
-        terminal.say(f"{READER} leaves the list in one click.")
+        terminal.say(f"{READER} unsubscribes from the news in one click.")
     _wait_until(lambda: not missing())
     return _conclude(services)
 
@@ -147,7 +148,7 @@ def _follow(visits: list[Future[None]], people_count: int, bars: terminal.Bars, 
 
 
 def _troubles_reporter() -> Callable[[], None]:
-    """Something that tells of each attempt that went wrong, once."""
+    """A function that prints each attempt that went wrong, once."""
     told: set[tuple[UUID, int]] = set()
 
     def report() -> None:
@@ -155,12 +156,15 @@ def _troubles_reporter() -> Callable[[], None]:
             if (message.id, message.attempts) in told:
                 continue
             told.add((message.id, message.attempts))
-            said = f'  {", ".join(message.to)}: attempt {message.attempts} was answered "{message.reply}".'
+            said = (
+                f"  {', '.join(message.to)} ({kind(message)}): "
+                f'attempt {message.attempts} was answered "{message.reply}".'
+            )
             if message.due_at is None:
                 terminal.say(f"{said} Given up.")
             else:
                 seconds = (message.due_at - timezone.now()).total_seconds()
-                terminal.say(f"{said} Tried again in {max(0.0, seconds):.0f} s.")
+                terminal.say(f"{said} Tried again {f'in {seconds:.0f} s' if seconds >= 0.5 else 'now'}.")
 
     return report
 
@@ -169,8 +173,12 @@ def _conclude(services: Services) -> bool:
     tally = take_tally(services.mails)
     index = write_pages(services.mails)
     terminal.say()
+    terminal.say_kinds(kinds())
     terminal.say_states(states())
     terminal.say_outcomes(outcomes())
+    terminal.say(f"{REFUSED} is always refused: its mails failed, as they should.")
+    suppressed = [message.to[0] for message in Message.objects.filter(state=State.SUPPRESSED).order_by("id")]
+    terminal.say(f"Suppressed since a bounce or a complaint, and so without the news: {', '.join(suppressed)}.")
     terminal.say(f"Received mails: {services.mails} (*.eml)")
     terminal.say(f"To browse them: {index}")
     expected = (

@@ -36,6 +36,8 @@ class Services(Startable):
     mail_server: Process
     worker: Process
     site: Process
+    #: Settings of the project.
+    settings = "demo.project.settings"
 
     def __init__(self, directory: Path, *, site_port: int = 0) -> None:
         """Prepare a run.
@@ -67,7 +69,7 @@ class Services(Startable):
         self.mail_port = told["port"]
         self.api_host = told["api_host"]
         self._environment = {
-            "DJANGO_SETTINGS_MODULE": "demo.project.settings",
+            "DJANGO_SETTINGS_MODULE": self.settings,
             "DEMO_DIRECTORY": str(self.directory),
             "DEMO_SECRET_KEY": secrets.token_urlsafe(32),
             "DEMO_REDIS_URL": self.redis.url,

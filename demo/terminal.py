@@ -1,9 +1,9 @@
-"""What the demo says, on a terminal with a progress bar, elsewhere in plain lines."""
+"""What the demo prints, on a terminal with a progress bar, elsewhere in plain lines."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -88,6 +88,17 @@ def say_facts(facts: Mapping[str, str]) -> None:
         say(f"  {name:<{width}}  {fact}")
 
 
+def say_kinds(kinds: Sequence[tuple[str, str, int]]) -> None:
+    """The table of what was sent: purpose, subject and count of each kind."""
+    table = Table()
+    table.add_column("Mail")
+    table.add_column("Its subject, in Portuguese")
+    table.add_column("Mails", justify="right")
+    for purpose, subject, count in kinds:
+        table.add_row(purpose, subject, str(count))
+    console.print(table)
+
+
 def say_states(states: Counter[str]) -> None:
     """The table of states."""
     table = Table()
@@ -103,7 +114,7 @@ def say_states(states: Counter[str]) -> None:
 def say_outcomes(outcomes: Mapping[str, int]) -> None:
     """The table of what became of the mails."""
     table = Table()
-    table.add_column("As SparkPost tells")
+    table.add_column("As SparkPost reports")
     table.add_column("Mails", justify="right")
     for what, count in outcomes.items():
         table.add_row(what, str(count))

@@ -13,7 +13,7 @@ author = "Congressy"
 copyright = "Congressy"
 release = version = congressy_mailer.__version__
 
-extensions = ["myst_parser", "mailer_reference"]
+extensions = ["myst_parser", "mailer_reference", "mailer_rooms"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 

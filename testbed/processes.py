@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,10 +23,16 @@ class ProcessError(RuntimeError):
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback that nobody uses at the moment.
+
+    None of those that a system gives to connections and to whoever asks for any port (RFC 6335, section 6; Linux from
+    32768 on): a server that is started again on its port would sometimes find somebody else there.
+    """
+    while True:
+        port = random.randrange(10_000, 32_000)  # noqa: S311 - so that those who choose at the same time choose apart
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Process:

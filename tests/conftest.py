@@ -16,13 +16,16 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from congressy_mailer import throttling
+from congressy_mailer import credentials, outbox, throttling
 from congressy_mailer.broker import publisher
+from congressy_mailer.delivery import sending_rate
+from congressy_mailer.metrics import counting
 from congressy_mailer.testing.local_sparkpost.certificate import Certificate, make_certificate
 from congressy_mailer.testing.local_sparkpost.posting import PostingOptions
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.testing.local_sparkpost.whole import WholeSparkPost
 from congressy_mailer.transports import pool
+from congressy_mailer.transports.smtp.pipelining import forget_restrictions
 from testbed.processes import Process
 from testbed.redis_server import EmbeddedRedis
 from tests.project.celery import app
@@ -66,16 +69,32 @@ def run_concurrently(work: Callable[[int], _R], workers: int = 4) -> list[_R]:
         return list(threads.map(begin, range(workers)))
 
 
+@pytest.fixture(autouse=True)
+def _servers_are_new() -> None:
+    """What a test has learnt about a mail server, and what it has counted, says nothing of the next test's."""
+    forget_restrictions()
+    sending_rate.forget_rates()
+    counting._pending.take()
+    outbox.forget_pauses()
+    # The passwords of a thousand servers would make every text slow to look through.
+    credentials._remembered.clear()
+    credentials._forget_patterns()
+
+
 # Where a test does not say how many; and never by the clock, which a busy machine would fail.
 hypothesis.settings.register_profile("suite", max_examples=examples(100), deadline=None)
 hypothesis.settings.load_profile("suite")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All property tests are marked, so that ``make fuzz`` finds them."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """All property tests are marked, so that ``make fuzz`` finds them; what is RabbitMQ's alone is run on it alone."""
     for item in items:
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("fuzz")
+    if not os.environ.get("BROKER_URL", "").startswith("amqp"):
+        elsewhere = [item for item in items if item.get_closest_marker("rabbitmq")]
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in elsewhere]
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -119,13 +138,17 @@ def celery_settings() -> Iterator[Callable[..., None]]:
     """Change settings of the host's Celery app until the test ends."""
     saved: dict[str, Any] = {}
 
+    def update(values: dict[str, Any]) -> None:
+        # Before Celery 5.7, what comes from Django's settings goes before the plain name.
+        app.conf.update(values | {f"CELERY_{name.upper()}": value for name, value in values.items()})
+
     def change(**values: Any) -> None:
         for name in values:
             saved.setdefault(name, app.conf.get(name))
-        app.conf.update(values)
+        update(values)
 
     yield change
-    app.conf.update(saved)
+    update(saved)
 
 
 @pytest.fixture
@@ -238,7 +261,8 @@ def start_worker(broker: str, smtp_server: LocalSparkPost, tmp_path: Path) -> It
 
     yield start
     for worker in workers:
-        worker.stop()
+        # A stop in order takes seconds, and is what some tests are about.
+        worker.kill()
 
 
 def database_url() -> str:

@@ -35,6 +35,9 @@ _AT_ONCE_ON_A_SERVER = ["-n", "2", "--dist", "worksteal"]
 #: The tests would take each other's tasks.
 _ONE_AFTER_ANOTHER = ["-n", "1"]
 
+#: The last one would have every process of the tests, each worker among them, compile all of the code anew.
+_NOT_INHERITED = ("DATABASE_URL", "BROKER_URL", "PYTHONDONTWRITEBYTECODE")
+
 _LAST_LINE = re.compile(r"(?P<passed>\d+) passed, (?P<failed>\d+) failed(?:, (?P<skipped>\d+) skipped)?")
 
 
@@ -121,7 +124,8 @@ def _on_these(names: Sequence[str], for_pytest: Sequence[str]) -> Counter[str]:
 def _on(service: Service, directory: Path, for_pytest: Sequence[str]) -> Counter[str]:
     """Run the tests of a service on it."""
     at_once = _ONE_AFTER_ANOTHER if service.marker == "broker" else _AT_ONCE_ON_A_SERVER
-    server, marked = service.server, ["-m", service.marker, *at_once, *for_pytest]
+    server = service.server
+    marked = ["-m", service.marker, *at_once, *for_pytest, *_files_with(service.marker, for_pytest)]
     if url := os.environ.get(service.given_in):
         _say(f"{server.name} of {service.given_in}")
         return _pytest(directory, {service.variable: url}, marked)
@@ -133,11 +137,19 @@ def _on(service: Service, directory: Path, for_pytest: Sequence[str]) -> Counter
         return _pytest(directory, {service.variable: running.url}, marked)
 
 
+def _files_with(marker: str, for_pytest: Sequence[str]) -> list[str]:
+    """The files that have tests with a marker, where none are asked for: the others need not be read."""
+    if any(Path(argument.partition("::")[0]).exists() for argument in for_pytest):
+        return []
+    files = sorted((_ROOT / "tests").rglob("test_*.py"))
+    return [str(file.relative_to(_ROOT)) for file in files if f"mark.{marker}" in file.read_text()]
+
+
 def _pytest(directory: Path, environment: Mapping[str, str], arguments: Sequence[str]) -> Counter[str]:
     """Run pytest with a folder for its files, and count."""
     directory.mkdir(mode=0o711)
     report = directory / "report.xml"
-    inherited = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "BROKER_URL")}
+    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", f"--junit-xml={report}", *arguments],
         cwd=_ROOT,

@@ -11,9 +11,12 @@ from urllib.parse import unquote, urlsplit
 
 import django
 
+# A project that is set up has its Celery app, whichever of its modules and checks comes first.
+import tests.project  # noqa: F401
+
 SCRATCH = Path(os.environ.get("MAILER_TEST_DIRECTORY") or tempfile.mkdtemp(prefix="congressy-mailer-"))
 
-SECRET_KEY = "only for tests"
+SECRET_KEY = os.environ.get("MAILER_TEST_SECRET_KEY", "only for tests")
 DEBUG = False
 ALLOWED_HOSTS = ["*"]
 USE_TZ = True
@@ -56,12 +59,17 @@ TEMPLATES = [
 ]
 
 
+# For a worker of a host that commits by hand.
+AUTOCOMMIT = os.environ.get("MAILER_TEST_AUTOCOMMIT") != "0"
+
+
 def _database(url: str) -> dict[str, object]:
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
         # Worker processes of the tests share the file.
         options = {"timeout": 20, "transaction_mode": "IMMEDIATE"}
         return {
+            "AUTOCOMMIT": AUTOCOMMIT,
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": unquote(parts.path),
             "OPTIONS": options,
@@ -74,6 +82,7 @@ def _database(url: str) -> dict[str, object]:
         pymysql.install_as_MySQLdb()
     name = unquote(parts.path).lstrip("/")
     return {
+        "AUTOCOMMIT": AUTOCOMMIT,
         "ENGINE": {
             "postgresql": "django.db.backends.postgresql",
             "mysql": "django.db.backends.mysql",
@@ -93,6 +102,10 @@ CELERY_BROKER_URL = os.environ.get("BROKER_URL", "redis://127.0.0.1:1/0")
 CELERY_BROKER_TRANSPORT_OPTIONS = json.loads(os.environ.get("BROKER_TRANSPORT_OPTIONS", "{}"))
 CELERY_RESULT_BACKEND = None
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# Further settings of Celery, as JSON: MAILER_TEST_CELERY={"task_create_missing_queues": false}.
+globals().update(
+    {f"CELERY_{name.upper()}": value for name, value in json.loads(os.environ.get("MAILER_TEST_CELERY", "{}")).items()}
+)
 
 CONGRESSY_EMAIL_SENDER = "mail@congressy.net"
 CONGRESSY_REPLY_TO = "congressy@congressy.com"

@@ -1,28 +1,48 @@
-"""The suppression list in the admin: to be seen, and changed by the same rules as everywhere."""
+"""The suppression list in the admin: an address a row, to be seen, and changed by the same rules as everywhere."""
 
 from __future__ import annotations
 
+import csv
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from django import forms
-from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.contrib import admin, messages
+from django.contrib.admin.models import ADDITION, LogEntry
+from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.views.main import ChangeList
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import PermissionDenied
+from django.core.management.base import CommandError
+from django.db.models import Exists, OuterRef, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
 from django.utils import timezone
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import suppressions
 from ..conf import mailer_settings
 from ..exceptions import InvalidAddress, InvalidOption
-from ..mime.addresses import comparable_address, normalise_address
 from ..models import Suppression
 from ..suppressions.entries import Entry
 from ..suppressions.lists import check_list_id
 from ..suppressions.rules import Scope, Source
+from .lists import FastList, PeriodFilter, short_time
+from .viewing import log
 
 
 class SuppressionForm(forms.ModelForm):  # type: ignore[type-arg]
-    """An address that somebody puts on the list by hand."""
+    """The form that puts an address on the list by hand."""
+
+    scope = forms.ChoiceField(
+        label=_("Mail"), required=False, choices=[("", _("all mail")), *Scope.choices],
+        help_text=_("Which mail it gets no more."),
+    )  # fmt: skip
 
     class Meta:
         model = Suppression
@@ -30,7 +50,7 @@ class SuppressionForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean_address(self) -> str:
         try:
-            return comparable_address(normalise_address(self.cleaned_data["address"], str(_("address"))))
+            return suppressions.comparable(self.cleaned_data["address"], str(_("address")))
         except InvalidAddress as error:
             raise forms.ValidationError(str(error)) from error
 
@@ -39,7 +59,7 @@ class SuppressionForm(forms.ModelForm):  # type: ignore[type-arg]
         scope, list_id = data.get("scope"), data.get("list_id")
         if scope == Scope.LIST and not list_id:
             self.add_error("list_id", _("Say which list."))
-        elif scope and scope != Scope.LIST and list_id:
+        elif scope != Scope.LIST and list_id:
             self.add_error("list_id", _("Only where it is about mail of one list."))
         elif list_id:
             try:
@@ -53,39 +73,116 @@ class SuppressionForm(forms.ModelForm):  # type: ignore[type-arg]
         return {*super()._get_validation_exclusions(), "address"}  # type: ignore[misc]
 
 
+class ImportForm(forms.Form):
+    """A file of addresses."""
+
+    file = forms.FileField(
+        label=_("File"),
+        help_text=_("CSV. Its first row names the columns; those called scope, list_id and reason are read too."),
+    )
+    scope = forms.ChoiceField(
+        label=_("Mail"), required=False,
+        choices=[("", _("all mail")), *(choice for choice in Scope.choices if choice[0] != Scope.LIST)],
+        help_text=_("Where no column says so."),
+    )  # fmt: skip
+    reason = forms.CharField(label=_("Reason"), required=False, help_text=_("Where no column says so."))
+
+
+class _ColumnFilter(admin.SimpleListFilter):
+    """Addresses that one of the reasons is about."""
+
+    choices_of_column: Any = ()
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return list(self.choices_of_column)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if not self.value():
+            return queryset
+        column = {str(self.parameter_name): self.value()}
+        return queryset.filter(Exists(suppressions.active().filter(address=OuterRef("address"), **column)))
+
+
+class ScopeFilter(_ColumnFilter):
+    """By the mail that is stopped."""
+
+    title = _("mail")
+    parameter_name = "scope"
+    choices_of_column = Scope.choices
+
+
+class SourceFilter(_ColumnFilter):
+    """By what has put it there."""
+
+    title = _("source")
+    parameter_name = "source"
+    choices_of_column = Source.choices
+
+
+class AddressList(ChangeList):
+    """One row for each address: the first of its reasons, which all of them are read for at once."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        rows = list(self.result_list)
+        reasons: dict[str, list[Suppression]] = defaultdict(list)
+        for entry in suppressions.active().filter(address__in=[row.address for row in rows]).order_by("id"):
+            reasons[entry.address].append(entry)
+        for row in rows:
+            row.reasons_of_address = reasons[row.address]
+        self.result_list = rows
+
+
 @admin.register(Suppression)
-class SuppressionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """List and page of suppressions."""
+class SuppressionAdmin(FastList, admin.ModelAdmin):  # type: ignore[type-arg]
+    """List and page of suppressed addresses."""
 
     form = SuppressionForm
-    list_display = ("address", "scope", "list_id", "source", "created_at")
-    list_filter = ("scope", "source", "created_at")
+    list_display = ("address", "mail", "reasons", "since")
+    list_filter = (ScopeFilter, SourceFilter, PeriodFilter)
     search_fields = ("address",)
     search_help_text = _("The address, or its beginning.")
-    ordering = ("-created_at",)
-    show_full_result_count = False
+    change_list_template = "congressy_mailer/admin/suppressions.html"
     # What is deleted together would be deleted without asking whether it may.
     actions = None
 
+    class Media:
+        css = {"all": ["congressy_mailer/admin.css"]}
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Suppression]:
         return suppressions.active()
+
+    def get_changelist(self, request: HttpRequest, **options: Any) -> Any:
+        return AddressList
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Suppression], search_term: str
     ) -> tuple[QuerySet[Suppression], bool]:
         """By the form in which addresses are compared, as far as it is one already."""
+        earlier = suppressions.active().filter(address=OuterRef("address"), id__lt=OuterRef("id"))
+        queryset = queryset.exclude(Exists(earlier))
         term = search_term.strip()
         if not term:
             return queryset, False
         try:
-            return queryset.filter(address=comparable_address(normalise_address(term, "q"))), False
+            return queryset.filter(address=suppressions.comparable(term, "q")), False
         except InvalidAddress:
             return queryset.filter(address__startswith=term.lower()), False
 
+    @admin.display(description=_("mail"))
+    def mail(self, entry: Suppression) -> str:
+        return _mail_of(_reasons_of(entry))
+
+    @admin.display(description=_("why"))
+    def reasons(self, entry: Suppression) -> str:
+        return ", ".join(dict.fromkeys(one.get_source_display() for one in _reasons_of(entry)))
+
+    @admin.display(description=_("since"))
+    def since(self, entry: Suppression) -> str:
+        return short_time(min(one.created_at for one in _reasons_of(entry)))
+
     def get_fields(self, request: HttpRequest, obj: Suppression | None = None) -> Any:
-        if obj is None:
-            return list(SuppressionForm.Meta.fields)
-        return ["address", "scope", "list_id", "source", "reason", "created_at", "synced_at", "refusal"]
+        return list(SuppressionForm.Meta.fields)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
@@ -105,22 +202,154 @@ class SuppressionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def save_model(self, request: HttpRequest, obj: Suppression, form: Any, change: bool) -> None:
         """Put it there as everybody does, so that what is there already, or was, is known."""
-        lookup = {"address": obj.address, "scope": obj.scope, "list_id": obj.list_id}
         obj.created_at = timezone.now()
+        scopes = suppressions.scopes_of(obj.scope or None, obj.list_id)
         suppressions.add(
-            [
-                Entry(
-                    at=obj.created_at,
-                    source=Source.MANUAL,
-                    reason=obj.reason,
-                    address=obj.address,
-                    scope=Scope(obj.scope),
-                    list_id=obj.list_id,
-                )
-            ]
-        )
+            Entry(
+                at=obj.created_at, source=Source.MANUAL, reason=obj.reason, address=obj.address, scope=scope,
+                list_id=obj.list_id,
+            )
+            for scope in scopes
+        )  # fmt: skip
+        lookup = {"address": obj.address, "scope": scopes[0], "list_id": obj.list_id, "source": Source.MANUAL}
         obj.pk = suppressions.active().get(**lookup).pk
 
     def delete_model(self, request: HttpRequest, obj: Suppression) -> None:
-        """Take it off as everybody does: SparkPost's list is still to be told."""
-        suppressions.remove(obj.address, scope=Scope(obj.scope), list_id=obj.list_id)
+        """Remove this reason through the public function, which also schedules its removal from SparkPost's list."""
+        suppressions.remove(obj.address, scope=Scope(obj.scope), list_id=obj.list_id, source=Source(obj.source))
+
+    # Pages
+
+    def get_urls(self) -> list[Any]:
+        page = self.admin_site.admin_view
+        return [
+            path("import/", page(self.import_view), name="congressy_mailer_suppression_import"),
+            path("export/", page(self.export_view), name="congressy_mailer_suppression_export"),
+            path("<path:object_id>/remove/", page(self.remove_view), name="congressy_mailer_suppression_remove"),
+            *super().get_urls(),
+        ]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """The page of an address: every reason, and taking it off."""
+        if request.method != "GET":
+            raise PermissionDenied
+        entry = self._entry(request, object_id)
+        entries = [(one, _mail_of([one]), self.has_delete_permission(request, one)) for one in _reasons_of(entry)]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": entry.address,
+            "subtitle": None,
+            "opts": self.opts,
+            "original": entry,
+            "media": self.media,
+            "entries": entries,
+            "may_remove": any(deletable for _, _, deletable in entries),
+            "messages_url": reverse("admin:congressy_mailer_message_changelist")
+            if request.user.has_perm("congressy_mailer.view_message")
+            else "",
+        }
+        return TemplateResponse(request, "congressy_mailer/admin/suppression.html", context)
+
+    def _entry(self, request: HttpRequest, object_id: str) -> Suppression:
+        entry: Suppression | None = self.get_object(request, unquote(object_id))
+        if entry is None:
+            raise Http404
+        if not self.has_view_permission(request, entry):
+            raise PermissionDenied
+        return entry
+
+    def remove_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Take an address off the list, whatever has put it there."""
+        if request.method != "POST" or not super().has_delete_permission(request):
+            raise PermissionDenied
+        entry = self._entry(request, object_id)
+        log(request, [entry], gettext("Took the address off the list."))
+        count = suppressions.unsuppress(entry.address)
+        told = ngettext("%(count)d reason was taken off.", "%(count)d reasons were taken off.", count)
+        self.message_user(request, told % {"count": count}, messages.SUCCESS)
+        if suppressions.active().filter(pk=entry.pk).exists():
+            return HttpResponseRedirect(reverse("admin:congressy_mailer_suppression_change", args=[quote(entry.pk)]))
+        return HttpResponseRedirect(reverse("admin:congressy_mailer_suppression_changelist"))
+
+    def import_view(self, request: HttpRequest) -> HttpResponse:
+        """Put the addresses in a file on the list."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = ImportForm(request.POST, request.FILES) if request.method == "POST" else ImportForm()
+        if form.is_bound and form.is_valid() and self._import(request, form):
+            return HttpResponseRedirect(reverse("admin:congressy_mailer_suppression_changelist"))
+        context = {
+            **self.admin_site.each_context(request), "title": gettext("Import addresses"), "opts": self.opts,
+            "form": form, "media": self.media + form.media,
+        }  # fmt: skip
+        return TemplateResponse(request, "congressy_mailer/admin/import.html", context)
+
+    def _import(self, request: HttpRequest, form: ImportForm) -> bool:
+        from ..management.suppression_files import MAX_EXPLAINED, import_file, import_summary, left_out_summary
+
+        options = {**form.cleaned_data, "scope": form.cleaned_data["scope"] or None, "email_column": "", "list_id": ""}
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "addresses.csv"
+            file.write_bytes(b"".join(form.cleaned_data["file"].chunks()))
+            try:
+                result = import_file(file, options)
+            except (CommandError, InvalidOption) as error:
+                form.add_error("file", str(error))
+                return False
+        self._log_list(request, gettext("Imported a file of addresses."))
+        self.message_user(request, import_summary(result), messages.SUCCESS)
+        if result.problems:
+            self.message_user(request, left_out_summary(result), messages.WARNING)
+            for problem in result.problems[:MAX_EXPLAINED]:
+                self.message_user(request, problem, messages.WARNING)
+        return True
+
+    def export_view(self, request: HttpRequest) -> StreamingHttpResponse:
+        """The whole list as CSV, as it can be imported."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        self._log_list(request, gettext("Exported the list."))
+        response = StreamingHttpResponse(_csv_lines(), content_type="text/csv; charset=utf-8")
+        response["Content-Disposition"] = f'attachment; filename="suppressions-{timezone.localdate():%Y-%m-%d}.csv"'
+        response["Cache-Control"] = "no-store"
+        return response
+
+    def _log_list(self, request: HttpRequest, what: str) -> None:
+        """Write down what is about no single address."""
+        LogEntry.objects.create(
+            user_id=str(request.user.pk), content_type=ContentType.objects.get_for_model(Suppression), object_id=None,
+            object_repr=str(self.opts.verbose_name_plural), action_flag=ADDITION, change_message=what,
+        )  # fmt: skip
+
+
+def _csv_lines() -> Iterator[str]:
+    from ..management.suppression_files import export_rows
+
+    class Line:
+        """What the writer writes to."""
+
+        def write(self, text: str) -> str:
+            return text
+
+    # Excel takes a file without this mark for Windows-1252.
+    yield "\ufeff"
+    yield from map(csv.writer(Line()).writerow, export_rows())
+
+
+def _reasons_of(entry: Suppression) -> list[Suppression]:
+    """All that is against its address."""
+    known = getattr(entry, "reasons_of_address", None)
+    return known or list(suppressions.active().filter(address=entry.address).order_by("id"))
+
+
+def _mail_of(entries: list[Suppression]) -> str:
+    """Which mail these reasons stop."""
+    scopes = {entry.scope for entry in entries}
+    if {Scope.TRANSACTIONAL, Scope.NON_TRANSACTIONAL} <= scopes:
+        return gettext("all mail")
+    lists = mailer_settings().LISTS
+    names = [str(Scope(scope).label) for scope in Scope.values if scope in scopes and scope != Scope.LIST]
+    names += [str(lists.get(entry.list_id, entry.list_id)) for entry in entries if entry.scope == Scope.LIST]
+    return ", ".join(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""Finding the host's Celery app, in whatever process asks for it."""
+"""Finding the host's Celery app, in every kind of process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from ..conf import mailer_settings
+from ..conf import import_problem, mailer_settings, quote_path
 
 _ADVICE = (
     'Set CONGRESSY_MAILER = {"CELERY_APP": "project.celery:app"}, or make the app in the module "celery" beside '
@@ -73,7 +73,8 @@ def _load(path: str) -> Celery:
     try:
         app = import_string(path.replace(":", "."))
     except ImportError as error:
-        raise ImproperlyConfigured(f"The Celery app {path!r} cannot be imported: {error}. {_ADVICE}") from error
+        problem = f"The Celery app {quote_path(path)} cannot be imported: {import_problem(path, str(error))}. {_ADVICE}"
+        raise ImproperlyConfigured(problem) from None
     if not isinstance(app, Celery):
-        raise ImproperlyConfigured(f"{path!r} is a {type(app).__name__}, not a Celery app. {_ADVICE}")
+        raise ImproperlyConfigured(f"{quote_path(path)} is a {type(app).__name__}, not a Celery app. {_ADVICE}")
     return app

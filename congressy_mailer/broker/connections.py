@@ -7,6 +7,8 @@ from typing import Any
 from celery import Celery
 from kombu import Connection
 
+from ..credentials import remember, remember_urls
+
 
 def driver(app: Celery) -> str:
     """What kind of broker the host has, as kombu names it: ``"redis"``, ``"amqp"``, …"""
@@ -22,7 +24,9 @@ def connection_with_timeout(app: Celery, timeout: float, **options: Any) -> Conn
             together.
         options: further transport options.
     """
+    remember_urls(app.conf.broker_url, app.conf.broker_write_url)
     host_connection = app.connection_for_write()
+    remember(host_connection.password)
     addresses = max(len(host_connection.alt), 1)
     configured: dict[str, Any] = host_connection.transport_options or {}
     kind = driver(app)

@@ -17,6 +17,9 @@ from uuid import uuid4
 
 _TOKEN = re.compile(r".*:(?P<host>[0-9a-f]{8})-(?P<process>\d+)-(?P<started>\d+):[0-9a-f]{8}", re.DOTALL)
 
+#: What :func:`process_name` looks like.
+PROCESS_NAME = re.compile(r"[0-9a-f]{8}-\d{1,20}-\d{1,20}")
+
 
 def new_claim_token(owner: str) -> str:
     """A token for one claim by this process.
@@ -24,8 +27,19 @@ def new_claim_token(owner: str) -> str:
     Args:
         owner: for people who look at the row: the Celery task's id. At most 50 characters of it are kept.
     """
+    return f"{owner[:50]}:{process_name()}:{uuid4().hex[:8]}"
+
+
+def process_name() -> str:
+    """What tells this process from all others: its host, its number, and when it began."""
     process = os.getpid()
-    return f"{owner[:50]}:{host_id()}-{process}-{_start_time(process) or 0}:{uuid4().hex[:8]}"
+    return f"{host_id()}-{process}-{_start_time(process) or 0}"
+
+
+def owner_of(token: str) -> str:
+    """The :func:`process_name` of whoever made the token; empty: it is no token of ours."""
+    match = _TOKEN.fullmatch(token)
+    return f"{match['host']}-{match['process']}-{match['started']}" if match is not None else ""
 
 
 def owner_is_gone(token: str) -> bool:

@@ -1,6 +1,6 @@
 """Publishing ids to the broker: after the commit, once for a transaction, and never at the caller's expense.
 
-What is published is only a hint that somebody should look; the messages themselves are in the database. So a
+A published id is only a hint that a message is due; the messages themselves are in the database. So a
 publish that fails loses nothing, and one that is repeated repeats no mail.
 """
 
@@ -17,14 +17,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import ImproperlyConfigured
 from kombu import Connection, Producer
 
 from ..conf import mailer_settings
+from ..credentials import loggable
+from ..replies import error_text
 from .connections import connection_with_timeout
 
 logger = logging.getLogger("congressy_mailer.broker")
 
 _LONGEST_BREAK = 60.0
+
+# Raised before anything is sent: the fault of queues, routes or other settings, and not of the broker.
+_CONFIGURATION_ERRORS = (LookupError, TypeError, AttributeError, ImproperlyConfigured)
 
 
 @dataclass
@@ -65,9 +71,12 @@ class _Breaker:
             first = self.failures == 1
         logger.log(
             logging.ERROR if first else logging.DEBUG,
-            "The broker does not take messages (%s: %s). Mail is stored, and published when it is back; "
+            "The Celery app cannot publish as it is configured (%s). Mail is stored, and published when it can be; "
+            "next try in %.0f s."
+            if isinstance(error, _CONFIGURATION_ERRORS)
+            else "The broker does not take messages (%s). Mail is stored, and published when it is back; "
             "next try in %.0f s.",
-            type(error).__name__, error, wait,
+            error_text(error), wait,
         )  # fmt: skip
 
     def record_success(self) -> None:
@@ -158,8 +167,8 @@ def _drop(connection: Connection | None) -> None:
         if connection is not None:
             # kombu sets the default timeout of all new sockets of the process meanwhile: to what it is already.
             connection.collect(socket.getdefaulttimeout())
-    except Exception:
-        logger.debug("A broken connection to the broker could not be closed.", exc_info=True)
+    except Exception as error:
+        logger.debug("A broken connection to the broker could not be closed.", exc_info=loggable(error))
 
 
 _publisher = _Publisher()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
@@ -11,29 +12,57 @@ from django.core.exceptions import ImproperlyConfigured
 from kombu import Queue
 
 from ..conf import mailer_settings
-from . import publisher
+from ..credentials import loggable
+from ..replies import error_text
+from . import host_clock, publisher
 from .celery_app import find_celery_app
 
 DELIVER = "congressy_mailer.deliver"
 DELIVER_BATCH = "congressy_mailer.deliver_batch"
 SWEEP = "congressy_mailer.sweep"
+REPORT = "congressy_mailer.report"
 PURGE = "congressy_mailer.purge"
 SYNC_SUPPRESSIONS = "congressy_mailer.sync_suppressions"
 PROCESS_WEBHOOKS = "congressy_mailer.process_webhooks"
+
+#: Header of a message whose task is to wait so many seconds: see :mod:`.countdown`.
+COUNTDOWN_HEADER = "congressy_mailer_countdown"
 
 #: Seconds after which a sweep or purge that nobody has taken from the broker is not worth doing any more. A queue may
 #: be hours long, and only what comes through it tells how far it has moved.
 _EXPIRES = 86_400.0
 
 
-def publish_sweep() -> bool:
-    """Ask for a sweep. It tells when it was published, and so how far the queue has moved when it comes through."""
-    return send(SWEEP, time.time(), expires=_EXPIRES)
+#: Header of a task in which a worker tells of itself.
+WORKER_HEADER = "congressy_mailer_worker"
+
+
+def publish_sweep(worker: Mapping[str, Any] | None = None) -> bool:
+    """Ask for a sweep. It tells when it was published, and so how far the queue has moved when it comes through.
+
+    Args:
+        worker: what the worker that publishes it tells of itself.
+    """
+    return send(SWEEP, time.time(), host_clock.seconds_behind(), expires=_EXPIRES, headers=_telling(worker))
+
+
+def publish_report(worker: Mapping[str, Any]) -> bool:
+    """Have it written down that a worker is alive which serves the queue of bulk mail alone, and so publishes no sweep.
+
+    Args:
+        worker: what it tells of itself.
+    """
+    return send(REPORT, queue=mailer_settings().BULK_QUEUE, expires=_EXPIRES, headers=_telling(worker))
+
+
+def _telling(worker: Mapping[str, Any] | None) -> dict[str, Any]:
+    # In a header and no argument: a worker of an older version takes the task all the same.
+    return {} if worker is None else {WORKER_HEADER: {**worker, "published_at": time.time()}}
 
 
 def publish_purge() -> bool:
     """Ask for a purge."""
-    return send(PURGE, expires=_EXPIRES)
+    return send(PURGE, queue=mailer_settings().BULK_QUEUE, expires=_EXPIRES)
 
 
 def publish_sync() -> bool:
@@ -46,15 +75,17 @@ def send(task: str, *arguments: Any, queue: str | None = None, **options: Any) -
         app = find_celery_app()
         if app.conf.task_always_eager:
             return _run_eagerly(app, task, arguments, **options)
+        if countdown := options.get("countdown"):
+            options["headers"] = {**options.get("headers", {}), COUNTDOWN_HEADER: countdown}
         conf = mailer_settings()
         return publisher._publisher.send(
             app,
             task,
             args=arguments,
-            queue=_queue(app, queue or conf.QUEUE),
+            queue=declare_queue(app, queue or conf.QUEUE),
             # Without the host's routes: they are for its own tasks, and nobody may serve where they lead.
             router=Router(),
-            # Whatever the host's own tasks travel as.
+            # JSON, also where the host's own tasks use another serializer.
             serializer="json",
             ignore_result=True,
             soft_time_limit=conf.TIME_LIMIT.total_seconds(),
@@ -64,17 +95,21 @@ def send(task: str, *arguments: Any, queue: str | None = None, **options: Any) -
         )
     except ImproperlyConfigured as error:
         publisher.logger.error("Mail is stored but not published: %s", error)
-    except Exception:
-        publisher.logger.exception("Mail is stored but not published.")
+    except Exception as error:
+        publisher.logger.error("Mail is stored but not published: %s", error_text(error), exc_info=loggable(error))
     return False
 
 
-def _queue(app: Celery, name: str) -> Queue:
-    """Our queue, declared as our workers declare it, also where the host has Celery create none that is missing."""
-    queues = app.amqp.queues
-    if name not in queues:
+def declare_queue(app: Celery, name: str) -> Queue:
+    """Our queue, declared the same by publishers and workers: brokers refuse a queue that is declared in two ways.
+
+    As Celery makes those that are missing, such as quorum queues; and where the host has it make none, a plain one.
+    """
+    queues: Any = app.amqp.queues
+    if name not in queues and not queues.create_missing:
         queues.add(Queue(name, routing_key=name))
-    return queues[name]
+    queue: Queue = queues[name]
+    return queue
 
 
 def _run_eagerly(

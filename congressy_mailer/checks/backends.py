@@ -12,14 +12,22 @@ from django.core.checks import CheckMessage, Error, register
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from ..conf import settings_if_valid
-from ..sparkpost import headers
+from ..conf import (
+    describe_number,
+    describe_type,
+    import_problem,
+    quote_name,
+    quote_path,
+    settings_if_valid,
+)
 from .mail_backends import mail_backends, smtp_servers
 from .settings import Apps
 
 # How often a client waits for a server while it hands over a mail to one recipient on a new connection: connecting,
 # the greeting, EHLO, STARTTLS, the TLS handshake, EHLO, AUTH LOGIN (3), MAIL, RCPT, DATA, the content, its reply.
 _ROUND_TRIPS = 14
+# Without the content and its reply.
+_ROUND_TRIPS_BEFORE_CONTENT = 12
 _HTTP_BACKEND = "congressy_mailer.sparkpost.backend.EmailBackend"
 
 
@@ -44,23 +52,27 @@ def check_backends(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         except Exception as error:
             errors.append(
                 Error(
-                    _("%(name)s is %(path)r, which cannot be imported: %(error)s")
-                    % {"name": backend.name, "path": backend.path, "error": error},
+                    _("%(name)s is %(path)s, which cannot be imported: %(error)s")
+                    % {
+                        "name": backend.name,
+                        "path": quote_path(backend.path),
+                        "error": import_problem(backend.path, str(error)),
+                    },
                     id="congressy_mailer.E014",
                 )
             )
         if not isinstance(backend.options, Mapping):
             errors.append(
                 Error(
-                    _("%(name)s must be a dict, not %(value)r.")
-                    % {"name": backend.options_name, "value": backend.options},
+                    _("%(name)s must be a dict, not %(value)s.")
+                    % {"name": backend.options_name, "value": describe_type(backend.options)},
                     id="congressy_mailer.E014",
                 )
             )
     errors += [
         Error(
-            _("%(name)s must be a number of seconds above zero, not %(value)r.")
-            % {"name": server.names["timeout"], "value": server.timeout},
+            _("%(name)s must be a number of seconds above zero, not %(value)s.")
+            % {"name": server.names["timeout"], "value": describe_number(server.timeout)},
             id="congressy_mailer.E014",
         )
         for server in smtp_servers()
@@ -72,6 +84,8 @@ def check_backends(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 @register("congressy_mailer")
 def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """``congressy_mailer.E006``: TLS and SSL. ``congressy_mailer.E007``/``E008``: SparkPost without key, or TLS."""
+    from ..sparkpost import headers
+
     errors: list[CheckMessage] = []
     for server in smtp_servers():
         names, values = server.names, server.values
@@ -119,8 +133,8 @@ def check_failover(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         known |= set(getattr(settings, "MAILERS", ()))
     return [
         Error(
-            _("CONGRESSY_MAILER['FAILOVER'] names %(alias)r, which is no mail backend beside the default one.")
-            % {"alias": alias},
+            _("CONGRESSY_MAILER['FAILOVER'] names %(alias)s, which is no mail backend beside the default one.")
+            % {"alias": quote_name(alias)},
             hint=_("Name aliases of %(where)s.")
             % {"where": "MAILERS" if django.VERSION >= (6, 1) else "CONGRESSY_MAILER['TRANSPORTS']"},
             id="congressy_mailer.E017",
@@ -128,6 +142,27 @@ def check_failover(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         for alias in conf.FAILOVER
         if alias not in known or alias == "default"
     ]
+
+
+@register("congressy_mailer")
+def check_interceptors(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """``congressy_mailer.E024``: one of ``INTERCEPTORS`` cannot be imported, or called: all mail would wait."""
+    conf = settings_if_valid()
+    errors: list[CheckMessage] = []
+    for path in conf.INTERCEPTORS if conf is not None else ():
+        try:
+            problem = "" if callable(import_string(path)) else _("it cannot be called")
+        except Exception as error:
+            problem = import_problem(path, str(error))
+        if problem:
+            errors.append(
+                Error(
+                    _("CONGRESSY_MAILER['INTERCEPTORS'] names %(path)s, which cannot be used: %(problem)s")
+                    % {"path": quote_path(path), "problem": problem},
+                    id="congressy_mailer.E024",
+                )
+            )
+    return errors
 
 
 @register("congressy_mailer")
@@ -169,7 +204,9 @@ def check_lease(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     for server in smtp_servers():
         if not server.has_timeout:
             continue
-        longest = conf.TIME_SLICE + timedelta(seconds=server.timeout * _ROUND_TRIPS)
+        # The lease is extended before the content leaves, where all recipients took long.
+        recipients = server.timeout * _ROUND_TRIPS_BEFORE_CONTENT + conf.longest_envelope.total_seconds()
+        longest = conf.TIME_SLICE + timedelta(seconds=max(server.timeout * _ROUND_TRIPS, recipients))
         if longest >= conf.LEASE:
             values = {
                 "lease": conf.LEASE, "longest": longest, "timeout": f"{server.timeout:g}",

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from django.apps import apps
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
-from django.core.files.storage import InvalidStorageError, storages
+from django.core.files.storage import FileSystemStorage, InvalidStorageError, storages
 from django.template import engines
 from django.utils.translation import gettext as _
 
-from ..conf import settings_if_valid
+from ..conf import quote_name, settings_if_valid
 from .settings import Apps
 
 _LOADS_HUMANIZE = re.compile(r"\{%\s*load\s[^%]*\bhumanize\b")
@@ -60,31 +61,58 @@ def check_attachment_storage(app_configs: Apps, **kwargs: Any) -> list[CheckMess
     except InvalidStorageError as error:
         return [
             Error(
-                _("CONGRESSY_MAILER['ATTACHMENT_STORAGE'] names %(alias)r, which cannot be used: %(error)s")
-                % {"alias": alias, "error": error},
+                _("CONGRESSY_MAILER['ATTACHMENT_STORAGE'] names %(alias)s, which cannot be used: %(error)s")
+                % {"alias": quote_name(alias), "error": _storage_problem(alias, error)},
                 id="congressy_mailer.E011",
             )
         ]
     return []
 
 
+def _storage_problem(alias: str, error: Exception) -> str:
+    """Why a storage cannot be made; without words that repeat an alias which is not to be shown."""
+    return str(error) if quote_name(alias) == repr(alias) else _("there is no such storage in STORAGES")
+
+
 @register("congressy_mailer", deploy=True)
 def check_public_attachments(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.W001`` (``check --deploy``): attachments wait in a storage that may be public."""
+    """``congressy_mailer.W001`` (``check --deploy``): attachments wait in a storage that the public can read.
+
+    Public are a folder in ``MEDIA_ROOT`` or ``STATIC_ROOT`` whose URL is set, a folder with a ``base_url`` of its own,
+    and a bucket of ``django-storages`` with public files.
+    """
     conf = settings_if_valid()
     if conf is None or check_attachment_storage(None):
         return []
     alias = conf.ATTACHMENT_STORAGE
-    if not getattr(storages[alias], "base_url", None) or alias != "default":
+    if not _is_public(storages[alias]):
         return []
     return [
         Warning(
-            _("Attachments wait for the worker in the default storage, which has a public URL."),
+            _(
+                "Attachments of mail wait for the worker in the storage %(alias)s, whose files can be read by anybody "
+                "who has their URL."
+            )
+            % {"alias": quote_name(alias)},
             hint=_(
                 'Add a storage without one to STORAGES, such as {"mail": {"BACKEND": '
                 '"django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": "/srv/mail"}}}, and name it in '
-                'CONGRESSY_MAILER["ATTACHMENT_STORAGE"].'
+                'CONGRESSY_MAILER["ATTACHMENT_STORAGE"]. A project that attaches no files may silence this.'
             ),
             id="congressy_mailer.W001",
         )
     ]
+
+
+def _is_public(storage: Any) -> bool:
+    if isinstance(storage, FileSystemStorage):
+        if getattr(storage, "_base_url", None):
+            return True
+        folder = Path(storage.location)
+        # Without a URL nothing is served from there.
+        served = [(settings.MEDIA_URL, settings.MEDIA_ROOT or "."), (settings.STATIC_URL, settings.STATIC_ROOT)]
+        return any(
+            url not in ("", "/", None) and root and folder.is_relative_to(Path(root).absolute()) for url, root in served
+        )
+    # As those of S3 and Google Cloud have them in django-storages.
+    return getattr(storage, "querystring_auth", None) is False or "public" in str(getattr(storage, "default_acl", ""))

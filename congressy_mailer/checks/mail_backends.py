@@ -8,11 +8,9 @@ from typing import Any
 
 import django
 from django.conf import settings
-from django.core.mail.backends.smtp import EmailBackend
 from django.utils.module_loading import import_string
 
-from ..conf import settings_if_valid
-from ..transports.django_backend import DEFAULT_TIMEOUT
+from ..conf import quote_name, settings_if_valid
 
 #: What ``MAILERS`` uses where no ``BACKEND`` is named.
 _SMTP_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
@@ -43,10 +41,14 @@ class MailBackend:
 
 def mail_backends() -> Iterator[MailBackend]:
     """Every mail backend that a message may be sent through."""
+    from ..transports.aliases import is_queue, target_of
+
     knows_mailers = django.VERSION >= (6, 1)
     mailers = getattr(settings, "MAILERS", None) if knows_mailers else None
     if mailers is None:
         yield MailBackend("EMAIL_BACKEND", settings.EMAIL_BACKEND, "", {}, uses_email_settings=True)
+        if is_queue("") and not target_of(""):
+            yield MailBackend("EMAIL_BACKEND", _SMTP_BACKEND, "", {}, uses_email_settings=True)
     else:
         yield from _backends_of("MAILERS", mailers, uses_email_settings=False)
     if conf := settings_if_valid():
@@ -56,8 +58,11 @@ def mail_backends() -> Iterator[MailBackend]:
 
 
 def _backends_of(setting: str, configured: Mapping[str, Any], *, uses_email_settings: bool) -> Iterator[MailBackend]:
-    for alias, backend in configured.items():
-        name = f"{setting}[{alias!r}]"
+    for alias, backend in configured.items() if isinstance(configured, Mapping) else ():
+        if not isinstance(backend, Mapping):
+            # Django refuses it, and so do our own settings.
+            continue
+        name = f"{setting}[{quote_name(alias)}]"
         yield MailBackend(
             f"{name}['BACKEND']", backend.get("BACKEND", _SMTP_BACKEND),
             f"{name}['OPTIONS']", backend.get("OPTIONS", {}), uses_email_settings,
@@ -75,6 +80,8 @@ class SMTPServer:
     @property
     def timeout(self) -> Any:
         """Seconds that it may be silent."""
+        from ..transports.django_backend import DEFAULT_TIMEOUT
+
         timeout = self.values["timeout"]
         return DEFAULT_TIMEOUT if timeout is None else timeout
 
@@ -100,9 +107,16 @@ def smtp_servers() -> Iterator[SMTPServer]:
 
 
 def _is_smtp_backend(path: Any) -> bool:
+    from django.core.mail.backends.smtp import EmailBackend
+
+    found = backend_class(path)
+    return found is not None and issubclass(found, EmailBackend)
+
+
+def backend_class(path: Any) -> type | None:
+    """The class of a mail backend; ``None`` where it cannot be imported, which has a check of its own."""
     try:
-        backend = import_string(path)
+        found = import_string(path)
     except Exception:
-        # It has a check of its own.
-        return False
-    return isinstance(backend, type) and issubclass(backend, EmailBackend)
+        return None
+    return found if isinstance(found, type) else None

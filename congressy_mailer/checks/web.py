@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from ..conf import settings_if_valid
 from .settings import Apps
 
-# Whoever guesses one decides who gets no more mail.
+# A guessed secret lets its finder suppress any address.
 _MIN_SECRET_LENGTH = 16
 
 
@@ -102,7 +102,7 @@ def check_webhook(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 def check_webhook_secrets(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """``congressy_mailer.W007`` (``check --deploy``): one of ``WEBHOOK_SECRETS`` is so short that it can be guessed."""
     conf = settings_if_valid()
-    if conf is None or all(len(_secret_part(secret)) >= _MIN_SECRET_LENGTH for secret in conf.WEBHOOK_SECRETS):
+    if conf is None or all(len(secret_part(secret)) >= _MIN_SECRET_LENGTH for secret in conf.WEBHOOK_SECRETS):
         return []
     return [
         Warning(
@@ -114,6 +114,7 @@ def check_webhook_secrets(app_configs: Apps, **kwargs: Any) -> list[CheckMessage
     ]
 
 
-def _secret_part(secret: str) -> str:
+def secret_part(secret: str) -> str:
+    """What is secret in one of ``WEBHOOK_SECRETS``: its password or token."""
     kind, _separator, value = secret.partition(" ")
     return value.partition(":")[2] if kind == "basic" else value

@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from .settings import LIST_ID, SUPPRESSION_RULES, MailerSettings
-from .validation import read_settings
+from .validation import describe_number, describe_type, import_problem, quote_name, quote_path, read_settings
 
 _cached: MailerSettings | None = None
 
@@ -66,6 +66,11 @@ __all__ = [
     "MailerSettings",
     "default_reply_to",
     "default_sender",
+    "describe_number",
+    "describe_type",
+    "import_problem",
     "mailer_settings",
+    "quote_name",
+    "quote_path",
     "settings_if_valid",
 ]

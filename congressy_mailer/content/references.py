@@ -38,9 +38,12 @@ def row_reference(instance: models.Model) -> RowReference:
     """How a saved instance is found again.
 
     Raises:
-        ValueError: it is not saved, or its model is in no installed app; the text says so, without a subject.
+        ValueError: it is not saved, was deleted, or its model is in no installed app; the text says so, without a
+            subject.
     """
     label = instance._meta.label
+    if instance.pk is None and not instance._state.adding:
+        raise ValueError(f"an instance of {label} that was deleted: the worker could not fetch it again")
     if instance.pk is None or instance._state.adding:
         raise ValueError(f"an instance of {label} that is not saved: save it first, since the worker fetches it again")
     try:
@@ -50,7 +53,8 @@ def row_reference(instance: models.Model) -> RowReference:
     return RowReference(
         instance._meta.label_lower,
         str(_primary_key_field(type(instance)).value_to_string(instance)),
-        instance._state.db or router.db_for_write(type(instance), instance=instance),
+        # Not where it was read: a replica may not have it yet, or not what was changed a moment ago.
+        router.db_for_write(type(instance), instance=instance),
     )
 
 

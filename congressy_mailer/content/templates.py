@@ -15,14 +15,16 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.db import Error
-from django.template import Context, TemplateDoesNotExist, VariableDoesNotExist
+from django.template import Context, TemplateDoesNotExist, VariableDoesNotExist, engines
 from django.template.backends.django import Template as DjangoTemplate
 from django.template.base import Node
 from django.template.loader import get_template
 from django.utils import timezone as django_timezone
 from django.utils import translation
 
-from ..exceptions import ContentError, ContentNotReady, TemplateNotFound, TemplateUnreadable
+from ..exceptions import ContentError, ContentNotReady, InvalidHeader, TemplateNotFound, TemplateUnreadable
+from ..mime.addresses import BOM
+from ..mime.header_values import check_subject
 from ..mime.writer import MailContent
 from ..replies import error_text
 from .html import text_from_html
@@ -33,6 +35,8 @@ try:
 except ImportError:  # Jinja2 is the host's choice.
     Jinja2TemplateNotFound = TemplateDoesNotExist  # type: ignore[assignment,misc]
 
+# Django's cached loader remembers which files a process has not found.
+_RESTART = "A worker that is older than the file has to be restarted to see it."
 #: Variable that tells where the recipient leaves: called by Django's engine, to be called in Jinja2's.
 UNSUBSCRIBE_URL = "mailer_unsubscribe_url"
 
@@ -59,11 +63,11 @@ def check(template: str, *, subject_given: bool, language: str) -> None:
     _check_name(template)
     html, text = _candidates(template, _HTML, language), _candidates(template, _TEXT, language)
     if _find(html + text) is None:
-        raise TemplateNotFound(f"There is no template {template!r}. Looked for: {', '.join(html + text)}.")
+        raise TemplateNotFound(f"There is no template {template!r}. {_looked_for(html + text)}")
     subject = _candidates(template, _SUBJECT, language)
     if not subject_given and _find(subject) is None:
         raise TemplateNotFound(
-            f"The template {template!r} has no subject: pass subject=, or add one of {', '.join(subject)}."
+            f"The template {template!r} has no subject: pass subject=, or add a file for it. {_looked_for(subject)}"
         )
 
 
@@ -102,13 +106,17 @@ def render(
         html = _render_part(template, _HTML, context, language)
         text = _render_part(template, _TEXT, context, language)
         if html is None and text is None:
-            raise ContentNotReady(f"There is no template {template!r} here, neither in HTML nor in text.")
+            names = _candidates(template, _HTML, language) + _candidates(template, _TEXT, language)
+            raise ContentNotReady(f"There is no template {template!r} here. {_looked_for(names)} {_RESTART}")
         if not subject:
             rendered_subject = _render_part(template, _SUBJECT, context, language)
             if rendered_subject is None:
-                raise ContentNotReady(f"There is no subject here for the template {template!r}.")
+                names = _candidates(template, _SUBJECT, language)
+                raise ContentNotReady(
+                    f"There is no subject here for the template {template!r}. {_looked_for(names)} {_RESTART}"
+                )
             # Line ends would end the header; a template's file has at least one.
-            subject = " ".join(rendered_subject.split())
+            subject = _checked_subject(template, " ".join(rendered_subject.split()))
     return build_content(subject, text, html or "")
 
 
@@ -118,15 +126,27 @@ def build_content(subject: str, text: str | None, html: str) -> MailContent:
     Raises:
         ContentError: no text can be made from the HTML.
     """
+    # Editors put a byte order mark in front of a file, also of one that is included in another.
+    text, html = (text or "").replace(BOM, ""), html.removeprefix(BOM)
     # A .txt of nothing but tags and blanks is no text.
-    if html and not (text or "").strip():
+    if html and not text.strip():
         try:
             text = text_from_html(html)
         except _NOT_TEMPLATE_ERRORS:
             raise
         except Exception as error:
             raise ContentError(f"No plain text can be made from the HTML: {_describe_error(error)}") from error
-    return MailContent(subject, text or "", html)
+    return MailContent(subject, text, html)
+
+
+def _checked_subject(template: str, rendered: str) -> str:
+    try:
+        subject = check_subject(rendered)
+    except InvalidHeader as error:
+        raise ContentError(f"{template}{_SUBJECT}: {error}") from None
+    if not subject:
+        raise ContentError(f"{template}{_SUBJECT} renders to nothing with this context: the mail has no subject.")
+    return subject
 
 
 def _check_name(template: str) -> None:
@@ -153,6 +173,21 @@ def _candidates(template: str, part: str, language: str) -> list[str]:
     return [*names, f"{template}{part}"]
 
 
+def has_variant(template: str, language: str) -> bool:
+    """Whether a template has a file of its own for this language, or for a more general form of it."""
+    parts = (_HTML, _TEXT)
+    return _find([name for part in parts for name in _candidates(template, part, language)[:-1]]) is not None
+
+
+def _looked_for(names: list[str]) -> str:
+    """Which files were looked for and where, for people."""
+    folders = dict.fromkeys(str(folder) for engine in engines.all() for folder in getattr(engine, "template_dirs", ()))
+    where = f"in: {', '.join(folders)}." if folders else "in no directory."
+    if not any(getattr(engine, "dirs", ()) for engine in engines.all()):
+        where += " DIRS of TEMPLATES is empty: put the files into an app, or name their directory there."
+    return f"Looked for: {', '.join(names)}; {where}"
+
+
 def _find(names: list[str]) -> Any:
     """The first of these templates that exists. Django's cached loader compiles it once for each process."""
     for name in names:
@@ -175,7 +210,10 @@ def _render_part(template: str, part: str, context: Mapping[str, Any], language:
         raise
     except (TemplateDoesNotExist, Jinja2TemplateNotFound) as error:
         # One that is extended or included.
-        raise ContentNotReady(f"The template {template}{part} needs {str(error)!r}, which is not here.") from error
+        raise ContentNotReady(
+            f"The template {template}{part} needs {str(error)!r}, which is not here. "
+            f"{_looked_for([str(error)])} {_RESTART}"
+        ) from error
     except Exception as error:
         raise ContentError(f"{_error_location(error) or f'{template}{part}'}: {_describe_error(error)}") from error
 

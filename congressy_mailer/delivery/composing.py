@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from email.utils import format_datetime
 from functools import partial
 from types import MappingProxyType
@@ -18,15 +19,19 @@ from django.views.decorators.debug import sensitive_variables
 from ..content.context import decode_many
 from ..content.templates import build_content, render
 from ..exceptions import ContentError, ContentNotReady
-from ..mime.addresses import ENCODED_WORD_START
 from ..mime.attachments import LoadedAttachment
-from ..mime.headers import encoded_words
-from ..mime.outgoing import HAS_MODERN_EMAIL, OutgoingMail
-from ..mime.writer import MailContent, write
+from ..mime.outgoing import OutgoingMail
+from ..mime.stored import StoredMail
+from ..mime.writer import Alternative, MailContent
 from ..models import Attachment, Batch, Message
 from ..replies import error_text
 from ..sparkpost.headers import sparkpost_keys
-from ..unsubscribe.links import unsubscribe_headers, unsubscribe_url
+from ..transports.stored_mail import stored_mail
+from ..unsubscribe.links import UNSUBSCRIBE, unsubscribe_headers, unsubscribe_url
+
+
+class StorageHangs(ContentNotReady):
+    """A storage used up the time of the task. The message is not the cause, and is not set aside for it."""
 
 
 class Composer:
@@ -57,13 +62,16 @@ class Composer:
             ContentNotReady: this worker lacks something that it needs.
         """
         context = self._contexts.pop(message.id)
+        if message.mime is not None:
+            return _stored_mail(message, context)
         mail = compose(
             message,
-            _render(message, context),
+            replace(_render(message, context), alternatives=_alternatives(message)),
             [*self._batch_attachments(message), *_read_attachments(message)],
             unsubscribe_headers(message),
         )
-        mail.sparkpost = sparkpost_keys(message)
+        has_header = any(name.lower() == UNSUBSCRIBE.lower() for name in mail.extra_headers)
+        mail.sparkpost = sparkpost_keys(message, has_unsubscribe_header=has_header)
         mail.batch = message.batch_id if message.waits_with_batch else None
         return mail
 
@@ -76,8 +84,25 @@ class Composer:
         return self._attachments_of_batches[message.batch.id]
 
 
+def _stored_mail(message: Message, attributes: Mapping[str, object] | Exception) -> StoredMail:
+    """A mail that was complete when it was stored."""
+    if isinstance(attributes, Exception):
+        raise attributes
+    assert message.mime is not None
+    # PostgreSQL's drivers have views of memory.
+    wire = bytes(message.mime)
+    if not wire:
+        contents = _read_attachments(message)
+        if len(contents) != 1:
+            raise ContentError("Its content is not in the storage any more.")
+        wire = contents[0].content
+    return stored_mail(message, wire, attributes)
+
+
 def _encoded_context(message: Message) -> Any:
-    """Encoded: what the batch says to all, and what is said to this one."""
+    """Encoded: what the batch says to all, and what is said to this one; of a stored mail, its attributes."""
+    if message.mime is not None:
+        return message.attributes.get("values")
     if message.batch is None:
         return message.context
     return {**(message.batch.context or {}), **(message.context or {})}
@@ -99,6 +124,12 @@ def _render(message: Message, context: Mapping[str, object] | Exception) -> Mail
     )
 
 
+def _alternatives(message: Message) -> tuple[Alternative, ...]:
+    """What the batch says to all, and what is said to this one."""
+    shared = [] if message.batch is None else message.batch.alternatives
+    return tuple(Alternative(*one) for one in (*shared, *message.alternatives))
+
+
 def _read_attachments(mail: Message | Batch) -> list[LoadedAttachment]:
     return [_read(attachment) for attachment in mail.attachments.all()]
 
@@ -108,8 +139,12 @@ def _read(attachment: Attachment) -> LoadedAttachment:
         with attachment.file.open("rb") as file:
             # One byte more than it should have tells that it is another file, without reading all of that.
             content = file.read(attachment.size + 1)
-    except (MemoryError, SoftTimeLimitExceeded):
+    except MemoryError:
         raise
+    except SoftTimeLimitExceeded as error:
+        raise StorageHangs(
+            f"The attachment {attachment.filename!r} cannot be read from the storage within TIME_LIMIT."
+        ) from error
     except Exception as error:
         # The storage may be away, or another host's that is not mounted yet.
         raise ContentNotReady(
@@ -117,7 +152,14 @@ def _read(attachment: Attachment) -> LoadedAttachment:
         ) from error
     if hashlib.sha256(content).hexdigest() != attachment.sha256:
         raise ContentError(f"The attachment {attachment.filename!r} is not what was stored: its SHA-256 differs.")
-    return LoadedAttachment(attachment.filename, content, attachment.mimetype, attachment.content_id)
+    return LoadedAttachment(
+        attachment.filename,
+        content,
+        attachment.mimetype,
+        attachment.content_id,
+        attachment.inline,
+        attachment.description,
+    )
 
 
 def compose(
@@ -155,57 +197,17 @@ def _compose(
     if settings.EMAIL_USE_LOCALTIME:
         moment = localtime(moment, get_default_timezone())
     headers = {"Message-ID": message.message_id, "Date": format_datetime(moment)}
-    own_names = {name.lower() for name in message.headers}
-    # Names are the same in any case (RFC 5322 §1.2.2), and neither of the two may stand twice (§3.6).
-    headers = (
-        {name: value for name, value in headers.items() if name.lower() not in own_names}
-        | message.headers
-        | dict(further_headers)
-    )
-    mail = OutgoingMail(
-        subject=_django_subject(rendered.subject),
-        body=rendered.text,
+    if message.headers:
+        own_names = {name.lower() for name in message.headers}
+        # Names are the same in any case (RFC 5322 §1.2.2), and neither of the two may stand twice (§3.6).
+        headers = {name: value for name, value in headers.items() if name.lower() not in own_names} | message.headers
+    return OutgoingMail(
+        rendered,
+        envelope=message.envelope,
         from_email=message.from_email,
         to=message.to,
         cc=message.cc,
         reply_to=message.reply_to,
-        headers=headers,
+        headers={**headers, **further_headers},
+        files=attachments,
     )
-    if rendered.html:
-        mail.attach_alternative(rendered.html, "text/html")
-    mail.attach_lazily(attachments)
-    mail.envelope = message.envelope
-    mail.wire = _wire_content(mail, rendered, attachments)
-    mail.content, mail.files = rendered, attachments
-    if mail.wire is None:
-        # Built here, so that an error is this message's and not the transport's.
-        mail.message()
-    return mail
-
-
-def _django_subject(subject: str) -> str:
-    """A subject that Django writes so that readers see it as it is, also where it looks encoded."""
-    if ENCODED_WORD_START not in subject:
-        return subject
-    # Once for the reader, and once for the modern interface, which reads what it is given before it writes.
-    for _ in range(2 if HAS_MODERN_EMAIL else 1):
-        subject = " ".join(encoded_words(subject.strip()))
-    return subject
-
-
-def _wire_content(mail: OutgoingMail, rendered: MailContent, attachments: Sequence[LoadedAttachment]) -> bytes | None:
-    if settings.DEFAULT_CHARSET != "utf-8":
-        # Django would write it so.
-        return None
-    try:
-        return write(
-            rendered,
-            from_email=mail.from_email,
-            to=mail.to,
-            cc=mail.cc,
-            reply_to=mail.reply_to,
-            headers=mail.extra_headers,
-            attachments=attachments,
-        )
-    except ValueError:
-        return None

@@ -17,7 +17,7 @@ _POLL_SECONDS = 0.5
 
 
 def show_progress(command: BaseCommand, batch: Batch) -> None:
-    """Show how far a batch is until nothing of it is left to be sent, or somebody presses Ctrl-C.
+    """Show the progress of a batch until all of it is sent, or the user presses Ctrl-C.
 
     Raises:
         CommandError: it has come to its end, and none of it was sent.

@@ -1,4 +1,4 @@
-"""What a spreadsheet holds, and what people are told of it."""
+"""The report on a spreadsheet: what it holds, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def show_preview(
     say(command, _("The first mail:"), heading)
     say(command, _("To: %(to)s") % {"to": to})
     say(command, _("Subject: %(subject)s") % {"subject": rendered.subject})
-    # As it is: whoever wrote it has chosen its lines.
+    # Unwrapped: the author of the text has chosen its line breaks.
     command.stdout.write(f"\n{rendered.text.strip()}\n")
 
 

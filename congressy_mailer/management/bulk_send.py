@@ -121,7 +121,7 @@ def run(command: BaseCommand, options: Mapping[str, Any]) -> None:
 
     Raises:
         CommandError: nothing could be sent.
-        SystemExit: somebody has pressed Ctrl-C.
+        SystemExit: the user has pressed Ctrl-C.
     """
     command.check(tags=["congressy_mailer"])
     sheet = Spreadsheet(options["file"], email_column=options["email_column"], name_column=options["name_column"])
@@ -186,12 +186,12 @@ def _shared_context(variables: Sequence[tuple[str, str]], sheet: Spreadsheet) ->
 
 
 def _check_mail(mail: Mapping[str, Any]) -> tuple[dict[str, Any], list[LoadedAttachment]]:
-    """What send_bulk() will make of it; now, so that what is wrong is told before anything is asked."""
+    """The arguments of send_bulk(), checked now: errors are reported before the user is asked anything."""
     try:
         return mail_fields(
-            **mail, message="", html_message="", headers=None, timezone=None, send_at=None, expires_at=None,
-            priority=Priority.NORMAL, sensitive=False, using=None, tags=(), metadata=None, track_opens=None,
-            track_clicks=None, sparkpost=None,
+            **mail, message="", html_message="", alternatives=(), headers=None, timezone=None, send_at=None,
+            expires_at=None, priority=Priority.NORMAL, sensitive=False, using=None, tags=(), metadata=None,
+            track_opens=None, track_clicks=None, sparkpost=None,
         )  # fmt: skip
     except (MailerError, TemplateSyntaxError) as error:
         raise CommandError(str(error)) from error
@@ -253,7 +253,7 @@ def _store(command: BaseCommand, sheet: Spreadsheet, summary: SheetSummary, mail
 
     Raises:
         CommandError: it was cancelled meanwhile.
-        SystemExit: somebody has pressed Ctrl-C.
+        SystemExit: the user has pressed Ctrl-C.
     """
     try:
         with progress_bar(command, _("Storing"), summary.valid) as advance:

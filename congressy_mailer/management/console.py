@@ -6,7 +6,7 @@ import shutil
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TextIO, cast
 
 import click
@@ -29,6 +29,15 @@ def format_number(value: int) -> str:
 def format_date(moment: datetime) -> str:
     """A moment as the active language and the current time zone have it."""
     return date_format(localtime(moment), "SHORT_DATETIME_FORMAT")
+
+
+def format_duration(duration: timedelta) -> str:
+    """A length of time in its two largest units: 3 d 4 h, 5 min 10 s."""
+    seconds = max(round(duration.total_seconds()), 0)
+    for unit, name, smaller, smaller_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= unit:
+            return f"{seconds // unit} {name} {seconds % unit // smaller} {smaller_name}"
+    return f"{seconds} s"
 
 
 def say(command: BaseCommand, text: str, style: Callable[[str], str] | None = None) -> None:

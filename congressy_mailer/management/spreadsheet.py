@@ -10,7 +10,7 @@ import codecs
 import csv
 import re
 import unicodedata
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -76,13 +76,22 @@ class Spreadsheet:
         path: the file.
         email_column: name of the column of addresses; empty: found by its name.
         name_column: name of the column that the address is given a name from; empty: none.
+        read_cell: makes of a cell below the header what it stands for.
 
     Raises:
         SpreadsheetError: it is not such a file, or has no such columns.
     """
 
-    def __init__(self, path: Path, *, email_column: str = "", name_column: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        email_column: str = "",
+        name_column: str = "",
+        read_cell: Callable[[str], str] = str,
+    ) -> None:
         self.path = path
+        self._read_cell = read_cell
         #: One of :data:`ENCODINGS`.
         self.encoding, self.sha256 = _inspect(path)
         self.delimiter, self._header_row, self._header = self._detect_format(email_column)
@@ -183,7 +192,7 @@ class Spreadsheet:
         return SpreadsheetError(_("%(file)s, row %(row)d: %(what)s") % details)
 
     def _row(self, number: int, cells: Sequence[str]) -> Row:
-        cells = [*cells, *[""] * (len(self._header) - len(cells))]
+        cells = [*map(self._read_cell, cells), *[""] * (len(self._header) - len(cells))]
         variables = {variable: cells[position] for variable, position in self._variables.items()}
         if any(cells[len(self._header) :]):
             problem = _(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,29 +17,47 @@ from django.utils.translation import ngettext
 from .. import suppressions
 from ..exceptions import InvalidOption
 from ..mime.addresses import comparable_address
-from ..suppressions.entries import Entry
+from ..suppressions.entries import REMOTE_SOURCES, Entry
 from ..suppressions.lists import check_list_id
 from ..suppressions.rules import Scope, Source, scopes_of
 from .console import format_number, say, warn
+from .formulas import neutralise, restore
 from .spreadsheet import Row, Spreadsheet
 
-#: Columns of an export; an import reads the address and whatever it finds of the next three.
+#: Columns of an export; an import reads the address, and those of the next four that are there.
 COLUMNS = ("email", "scope", "list_id", "reason", "source", "created_at")
 
 # Entries that are stored at once.
 _CHUNK = 1000
 
-# Rows that are left out of which each is explained.
-_MAX_EXPLAINED = 20
+#: Rows that are left out of which each is explained.
+MAX_EXPLAINED = 20
 
 
-def import_csv(command: BaseCommand, options: Mapping[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """What became of a file."""
+
+    #: Rows that were read.
+    rows: int
+    #: Entries that are new.
+    added: int
+    #: Of each row that was left out, which and why.
+    problems: list[str]
+
+
+def import_file(path: Path, options: Mapping[str, Any]) -> ImportResult:
     """Put the addresses in a file on the list. What is wrong is told row by row, and the others go on it.
 
+    Args:
+        path: of a table as spreadsheet programs export it.
+        options: ``email_column``, and what counts where no column says so: ``scope``, ``list_id`` and ``reason``.
+
     Raises:
-        CommandError: the file cannot be read, or some of its rows were left out.
+        SpreadsheetError: the file cannot be read.
+        InvalidOption: an option makes no sense.
     """
-    sheet = Spreadsheet(options["file"], email_column=options["email_column"])
+    sheet = Spreadsheet(path, email_column=options["email_column"], read_cell=restore)
     # What is wrong with the options is wrong with every row.
     _scopes(options["scope"], options["list_id"])
     added = rows = 0
@@ -54,14 +73,34 @@ def import_csv(command: BaseCommand, options: Mapping[str, Any]) -> None:
             added += len(suppressions.add(entries))
             entries.clear()
     added += len(suppressions.add(entries))
-    read = ngettext("%(count)s row read.", "%(count)s rows read.", rows) % {"count": format_number(rows)}
-    new = ngettext("%(count)s entry is new.", "%(count)s entries are new.", added) % {"count": format_number(added)}
-    say(command, f"{read} {new}", command.style.SUCCESS)
-    if problems:
-        for problem in problems[:_MAX_EXPLAINED]:
+    return ImportResult(rows, added, problems)
+
+
+def import_summary(result: ImportResult) -> str:
+    """What became of a file, in a sentence or two."""
+    read = ngettext("%(count)s row read.", "%(count)s rows read.", result.rows) % {"count": format_number(result.rows)}
+    new = ngettext("%(count)s entry is new.", "%(count)s entries are new.", result.added)
+    return f"{read} {new % {'count': format_number(result.added)}}"
+
+
+def left_out_summary(result: ImportResult) -> str:
+    """How many rows were left out."""
+    head = ngettext("%(count)s row is left out.", "%(count)s rows are left out.", len(result.problems))
+    return head % {"count": format_number(len(result.problems))}
+
+
+def import_csv(command: BaseCommand, options: Mapping[str, Any]) -> None:
+    """Put the addresses in a file on the list, and say what became of it.
+
+    Raises:
+        CommandError: the file cannot be read, or some of its rows were left out.
+    """
+    result = import_file(options["file"], options)
+    say(command, import_summary(result), command.style.SUCCESS)
+    if result.problems:
+        for problem in result.problems[:MAX_EXPLAINED]:
             warn(command, problem)
-        head = ngettext("%(count)s row is left out.", "%(count)s rows are left out.", len(problems))
-        raise CommandError(head % {"count": format_number(len(problems))})
+        raise CommandError(left_out_summary(result))
 
 
 def _entries(row: Row, options: Mapping[str, Any]) -> list[Entry]:
@@ -74,11 +113,19 @@ def _entries(row: Row, options: Mapping[str, Any]) -> list[Entry]:
     list_id = row.variables.get("list_id") or options["list_id"]
     scope = row.variables.get("scope") or (None if list_id else options["scope"])
     reason = row.variables.get("reason") or options["reason"]
+    source = _SOURCES.get(str(row.variables.get("source", "")).strip().lower(), Source.IMPORT)
     address, now = comparable_address(row.to), timezone.now()
     return [
-        Entry(at=now, source=Source.IMPORT, reason=reason, address=address, scope=one, list_id=list_id)
+        Entry(at=now, source=source, reason=reason, address=address, scope=one, list_id=list_id)
         for one in _scopes(scope, list_id)
     ]
+
+
+# Those that an export writes. What SparkPost's list had when it was exported is no word of SparkPost's any more.
+_SOURCES: Mapping[str, Source] = {
+    **{source.value: source for source in set(Source) - REMOTE_SOURCES},
+    Source.SPARKPOST_UNSUBSCRIBE.value: Source.UNSUBSCRIBE,
+}
 
 
 def _scopes(scope: str | None, list_id: str) -> tuple[Scope, ...]:
@@ -117,20 +164,20 @@ def export_csv(command: BaseCommand, path: str) -> None:
 
 
 def _write(file: TextIO, end: str) -> int:
-    count = 0
     writer = csv.writer(file, lineterminator=end)
-    writer.writerow(COLUMNS)
-    for cells in _cells():
-        writer.writerow(cells)
-        count += 1
+    count = -1
+    for count, row in enumerate(export_rows()):  # noqa: B007
+        writer.writerow(row)
     return count
 
 
+def export_rows() -> Iterator[list[str]]:
+    """The rows of an export, the first of which names the columns. No cell is a formula."""
+    yield [neutralise(cell) for cell in COLUMNS]
+    for cells in _cells():
+        yield [neutralise(cell) for cell in cells]
+
+
 def _cells() -> Iterator[list[str]]:
-    for row in suppressions.active().order_by("address", "scope", "list_id").iterator(_CHUNK):
-        yield [row.address, row.scope, row.list_id, _escape_formula(row.reason), row.source, row.created_at.isoformat()]
-
-
-def _escape_formula(text: str) -> str:
-    """A spreadsheet program would take what begins so for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    for row in suppressions.active().order_by("address", "scope", "list_id", "source").iterator(_CHUNK):
+        yield [row.address, row.scope, row.list_id, row.reason, row.source, row.created_at.isoformat()]

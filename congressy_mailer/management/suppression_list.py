@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def add_arguments(parser: CommandParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, title=_("actions"))
     list_parser = actions.add_parser("list", help=_("Show who is on it."))
     list_parser.add_argument("address", nargs="?", metavar=_("ADDRESS"), help=_("Only what is there of this address."))
-    list_parser.add_argument("--limit", type=int, default=50, metavar=_("NUMBER"), help=_("The most that is shown."))
+    list_parser.add_argument(
+        "--limit", type=_positive, default=50, metavar=_("NUMBER"), help=_("The most that is shown.")
+    )
     add_parser = actions.add_parser("add", help=_("Put an address on it."))
     add_parser.add_argument("address", metavar=_("ADDRESS"))
     _add_scope_arguments(add_parser)
@@ -62,6 +65,12 @@ def add_arguments(parser: CommandParser) -> None:
     sync_parser.add_argument(
         "--full", action="store_true", help=_("Have SparkPost list everything, and not only what has changed.")
     )
+
+
+def _positive(argument: str) -> int:
+    if not argument.isdecimal() or int(argument) < 1:
+        raise ArgumentTypeError(_('"%(given)s" is not a whole number from 1.') % {"given": argument})
+    return int(argument)
 
 
 def _add_scope_arguments(parser: CommandParser) -> None:
@@ -102,7 +111,7 @@ def _list(command: BaseCommand, address: str | None, limit: int) -> None:
     if address is not None:
         entries = entries.filter(address=comparable_address(normalise_address(address, _("ADDRESS"))))
     total = entries.count()
-    for row in entries.order_by("-created_at", "id")[: max(limit, 0)]:
+    for row in entries.order_by("-created_at", "id")[:limit]:
         say(command, _line(row))
     text = ngettext("%(count)s entry.", "%(count)s entries.", total)
     say(command, text % {"count": format_number(total)})
@@ -117,9 +126,9 @@ def _line(row: Suppression) -> str:
 def _add(command: BaseCommand, options: Mapping[str, Any]) -> None:
     address = options["address"]
     if suppress(address, scope=options["scope"], list_id=options["list_id"], reason=options["reason"]):
-        say(command, _("%(address)s gets no such mail any more.") % {"address": address}, command.style.SUCCESS)
+        say(command, _("%(address)s is on the suppression list now.") % {"address": address}, command.style.SUCCESS)
     else:
-        say(command, _("%(address)s was on the list already.") % {"address": address})
+        say(command, _("%(address)s was on the suppression list already.") % {"address": address})
 
 
 def _remove(command: BaseCommand, options: Mapping[str, Any]) -> None:
@@ -131,8 +140,8 @@ def _remove(command: BaseCommand, options: Mapping[str, Any]) -> None:
                 _("SparkPost's compliance team has put %(address)s there. Only SparkPost can take it off.")
                 % {"address": address}
             )
-        raise CommandError(_("Nothing of the kind was there of %(address)s.") % {"address": address})
-    say(command, _("%(address)s gets such mail again.") % {"address": address}, command.style.SUCCESS)
+        raise CommandError(_("%(address)s was not on the suppression list for this mail.") % {"address": address})
+    say(command, _("%(address)s gets this mail again.") % {"address": address}, command.style.SUCCESS)
 
 
 def _sync(command: BaseCommand, full: bool) -> None:
@@ -141,21 +150,23 @@ def _sync(command: BaseCommand, full: bool) -> None:
         try:
             result = sync(full=full, seconds=_PART_SECONDS)
         except SparkPostError as error:
+            if total == SyncResult():
+                raise CommandError(str(error)) from error
             _report(command, total)
             raise CommandError(
-                _("%(error)s What is done is done; the next run goes on there.") % {"error": f"{error} "}
+                _("%(error)s Nothing was undone: the next run continues there.") % {"error": error}
             ) from error
         full = False
         for name in ("fetched", "imported", "removed", "exported", "deleted", "refused"):
             setattr(total, name, getattr(total, name) + getattr(result, name))
         total.complete = result.complete
     _report(command, total)
-    say(command, _("The two lists say the same."), command.style.SUCCESS)
+    say(command, _("The two lists are the same now."), command.style.SUCCESS)
 
 
 def _report(command: BaseCommand, result: SyncResult) -> None:
     summary = _(
-        "Of SparkPost's list: %(fetched)s looked at, %(imported)s taken over, %(removed)s gone. Told SparkPost: "
+        "From SparkPost: %(fetched)s read, %(imported)s added here, %(removed)s removed here. To SparkPost: "
         "%(exported)s added, %(deleted)s deleted, %(refused)s refused."
     )
     names = ("fetched", "imported", "removed", "exported", "deleted", "refused")

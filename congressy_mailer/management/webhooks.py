@@ -17,7 +17,9 @@ from ..sparkpost.webhook_api import Webhooks, check_target, current_secret, own_
 def add_arguments(parser: ArgumentParser) -> None:
     """What can be said behind ``mailer sparkpost webhook``."""
     actions = parser.add_subparsers(dest="action", required=True, title=_("commands"))
-    create = actions.add_parser("create", help=_("Have SparkPost post its events, with the first of WEBHOOK_SECRETS."))
+    create = actions.add_parser(
+        "create", help=_("Register the event webhook, authenticated with the first entry of WEBHOOK_SECRETS.")
+    )
     create.add_argument("url", nargs="?", help=_("Where to; by default to SITE_URL."))
     create.add_argument("--name", default="congressy-mailer", help=_("Name for people (default: %(default)s)."))
     create.add_argument("--any-url", action="store_true", help=_("Also to a URL that is not https on port 443."))
@@ -66,7 +68,7 @@ def _run(command: BaseCommand, api: Webhooks, options: Mapping[str, Any]) -> Non
         status = _readable(answer.get("status", "")) if isinstance(answer, dict) else ""
         if status and not status.startswith("2"):
             raise CommandError(_("The webhook has answered %(status)s.") % {"status": status})
-        message = _("SparkPost has posted an example, and the webhook has answered well.")
+        message = _("SparkPost has posted an example, and the webhook has answered that it took it.")
     else:
         api.delete(options["id"])
         message = _("Webhook %(id)s is deleted.") % {"id": options["id"]}

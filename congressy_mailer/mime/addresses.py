@@ -1,4 +1,4 @@
-"""Mail addresses and header values as callers give them: exactly one address each, and nothing hidden in it.
+"""Mail addresses as callers give them: exactly one address each, and nothing hidden in it.
 
 An address has one normal form, ``name <local@domain>`` or ``local@domain``. It is made once, at the call; in this form
 the address is normalised, stored, compared and sent. In it
@@ -18,16 +18,17 @@ import binascii
 import re
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
 
-import idna
 from django.utils.functional import Promise
 
 from ..conf import settings_if_valid
-from ..exceptions import InvalidAddress, InvalidHeader
+from ..exceptions import InvalidAddress
 
 #: C0 and C1 controls, DEL, the line and paragraph separators that str.splitlines() knows, lone surrogates.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+#: Byte order mark. Editors put it at the start of a file; no reader shows it.
+BOM = "\ufeff"
 
 # Those of them that no part of an address may hold: what str.splitlines() takes for the end of a line, and lone
 # surrogates, which have no encoding.
@@ -35,24 +36,6 @@ _LINE_BREAK = re.compile("[\n-\r\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")
 
 #: RFC 5322 §3.6.8: printable ASCII but the colon. A longer one leaves no room for its value.
 HEADER_NAME = re.compile(r"[!-9;-~]{1,76}")
-
-# Headers that come from an argument of their own, or that say how the content is built (RFC 2045).
-_HEADER_ARGUMENTS = {
-    "from": "from_email",
-    "to": "to",
-    "cc": "cc",
-    "bcc": "bcc",
-    "reply-to": "reply_to",
-    "subject": "subject",
-    "x-msys-api": "sparkpost",
-}
-_ONE_ADDRESS = {"sender", "resent-sender"}
-#: Further headers that hold one address, or a list of them (RFC 5322 §3.6, RFC 8098 §2.1).
-ADDRESS_HEADERS = _ONE_ADDRESS | {
-    "resent-from", "resent-reply-to", "resent-to", "resent-cc", "resent-bcc", "disposition-notification-to",
-    "return-receipt-to", "errors-to",
-}  # fmt: skip
-_MIME_HEADERS = {"mime-version", "content-type", "content-transfer-encoding", "content-disposition", "content-id"}
 
 # RFC 5321 §4.5.3.1: octets of the part before the @, and of an address in a path, without its angle brackets.
 MAX_LOCAL = 64
@@ -71,10 +54,6 @@ _MAX_TEXT = 6_000
 # Characters of a text that an error repeats.
 _LONGEST_SHOWN = 100
 
-# What stays together when a header is folded (RFC 5322 §2.2.3): a word with the spaces before it, and the last one with
-# those behind it.
-_UNFOLDABLE = re.compile(" *[^ ]+(?: *$)?|^ *$")
-
 #: A Message-ID of printable ASCII (RFC 5322 §3.6.4).
 MESSAGE_ID = re.compile(r"<[!-;=?A-~]+@[!-;=?A-~]+>")
 
@@ -92,6 +71,9 @@ _MAILBOX = rf'(?:{_DOT_ATOM}|"(?:[ !#-\[\]-~]|\\["\\])*+")@(?:{_DOMAIN}|{_LITERA
 
 #: A ``Mailbox`` of RFC 5321 §4.1.2 in normal form, as it stands in a command; only its length is not looked at.
 MAILBOX = re.compile(_MAILBOX)
+
+#: A mailbox of the mail server's own host, without a domain: Django sends to such, and ``send_mail()`` here does not.
+LOCAL_MAILBOX = re.compile(_DOT_ATOM)
 
 _IS_DOT_ATOM = re.compile(_DOT_ATOM)
 _IS_DOMAIN = re.compile(_DOMAIN)
@@ -122,6 +104,10 @@ _CHARSET = re.compile(
     r"us-ascii|utf-?8|iso-8859-[0-9]{1,2}|windows-125[0-9]|koi8-[ru]|iso-2022-(?:jp|kr)|euc-(?:jp|kr)|shift_jis|big5"
     r"|gb(?:2312|k|18030)",
     re.IGNORECASE | re.ASCII,
+)
+# Encoded words in a row; what stands in angle brackets or quotation marks is none (RFC 2047 §5).
+_KEPT_OR_ENCODED_WORDS = re.compile(
+    rf"<[^<>]*+>|{_GIVEN_QUOTED}|((?:=\?[!->@-~]+\?[BbQq]\?[!->@-~]*\?=(?: +(?==\?))?)+)", re.DOTALL
 )
 _BETWEEN_ENCODED_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")
 
@@ -163,6 +149,17 @@ def normalise_address(value: object, argument: str) -> str:
     return _with_name(*_read(text, argument))
 
 
+def common_bare_address(text: str) -> str | None:
+    """The ``local@domain`` of an address as nearly all are written.
+
+    Returns:
+        ``None`` where it has anything special, and needs reading.
+    """
+    if len(text) > MAX_ADDRESS or not _COMMON_ADDRESS.fullmatch(text):
+        return None
+    return text[text.rfind("<") + 1 : -1] if text.endswith(">") else text
+
+
 def normalise_addresses(values: object, argument: str) -> list[str]:
     """A list of addresses in normal form; one text, which may be lazy, counts as a list of one.
 
@@ -194,7 +191,7 @@ def listed_addresses(text: str, argument: str) -> list[str]:
         if position > len(text):
             break
         if text[match.end()] != ",":
-            raise InvalidAddress(f"{argument} has a quotation mark or parenthesis that is not closed: {_shown(text)}.")
+            raise InvalidAddress(f"{argument} has a quotation mark or parenthesis that is not closed: {shown(text)}.")
     return [normalise_address(part, argument) for part in parts]
 
 
@@ -210,7 +207,7 @@ def address_with_name(name: str, address: str, argument: str) -> str:
         InvalidAddress: no address can have that name.
     """
     if _LINE_BREAK.search(name):
-        raise InvalidAddress(f"{argument} holds a line break or control character: {_shown(name)}.")
+        raise InvalidAddress(f"{argument} holds a line break or control character: {shown(name)}.")
     bare = bare_address(address)
     return _with_name(_checked_name(name, bare, argument), bare)
 
@@ -281,18 +278,18 @@ def _read(text: str, argument: str) -> tuple[str, str]:
     if not text:
         raise InvalidAddress(f"{argument} is empty: give an address such as ana@example.com.")
     if len(text) > _MAX_TEXT:
-        raise InvalidAddress(f"{argument} is longer than {_MAX_TEXT:,} characters: {_shown(text)}.")
+        raise InvalidAddress(f"{argument} is longer than {_MAX_TEXT:,} characters: {shown(text)}.")
     if _LINE_BREAK.search(text):
-        raise InvalidAddress(f"{argument} holds a line break or control character: {_shown(text)}.")
+        raise InvalidAddress(f"{argument} holds a line break or control character: {shown(text)}.")
     name, local, domain = _parts(text, argument)
     if not local.isascii():
-        raise InvalidAddress(f"{argument}: the part before the @ of {_shown(text)} must be ASCII.")
+        raise InvalidAddress(f"{argument}: the part before the @ of {shown(text)} must be ASCII.")
     try:
         bare = f"{_local(local)}@{_domain(domain)}"
     except ValueError as error:
-        raise InvalidAddress(f"{argument} is not a mail address: {_shown(text)}: {error}.") from None
+        raise InvalidAddress(f"{argument} is not a mail address: {shown(text)}: {error}.") from None
     if len(bare) > MAX_ADDRESS:
-        raise InvalidAddress(f"{argument}: {_shown(bare)} is longer than {MAX_ADDRESS} characters (RFC 5321).")
+        raise InvalidAddress(f"{argument}: {shown(bare)} is longer than {MAX_ADDRESS} characters (RFC 5321).")
     return _checked_name(name, bare, argument), bare
 
 
@@ -303,11 +300,11 @@ def _parts(text: str, argument: str) -> tuple[str, str, str]:
     if (found := _GIVEN_NAMED.fullmatch(text)) is not None:
         return _text_of(found[1], argument), found[2], found[3]
     if (found := _GIVEN_COMMENTED.fullmatch(text)) is not None:
-        return _decoded(found[3], argument), found[1], found[2]
+        return decoded_text(found[3], argument), found[1], found[2]
     hint = ""
     if text.endswith(">") and _SPECIAL.search(text.rpartition("<")[0]):
         hint = " A name that holds one of < > [ ] : ; @ \\ , must stand in quotation marks."
-    raise InvalidAddress(f"{argument} is not a mail address: {_shown(text)}.{hint}")
+    raise InvalidAddress(f"{argument} is not a mail address: {shown(text)}.{hint}")
 
 
 def _local(given: str) -> str:
@@ -326,7 +323,7 @@ def _local(given: str) -> str:
     if len(local) > MAX_LOCAL:
         raise ValueError(f"the part before the @ is longer than {MAX_LOCAL} characters (RFC 5321)")
     if _HOLDS_ENCODED_WORD.search(local):
-        # Python's email decodes it even there; others do not, and answer somebody else.
+        # Python's email decodes it even there; other programs do not, and would answer another address.
         raise ValueError("the part before the @ looks like an encoded word (RFC 2047)")
     return local
 
@@ -363,6 +360,9 @@ def _ascii_domain(given: str) -> str:
     Raises:
         ValueError: it has none.
     """
+    # Most addresses need none of its tables.
+    import idna
+
     # A label takes more octets in ASCII than it has characters. What is longer costs time for nothing.
     if len(given) <= MAX_ADDRESS:
         try:
@@ -414,17 +414,37 @@ def _text_of(phrase: str, argument: str) -> str:
     words = []
     for found in _WORDS.finditer(phrase):
         quoted = found[1]
-        words.append(_decoded(found[0], argument) if quoted is None else _QUOTED_PAIR.sub(r"\1", quoted[1:-1]))
+        words.append(decoded_text(found[0], argument) if quoted is None else _QUOTED_PAIR.sub(r"\1", quoted[1:-1]))
     return " ".join(words)
 
 
-def _decoded(text: str, argument: str) -> str:
+def decoded_phrase(text: str, argument: str) -> str:
+    """A phrase, or a list of them, in which the encoded words (RFC 2047) are text in quotation marks.
+
+    Raises:
+        InvalidAddress: one cannot be decoded.
+    """
+    if ENCODED_WORD_START not in text:
+        return text
+
+    def quoted(found: re.Match[str]) -> str:
+        return found[0] if found[1] is None else _quoted(_checked_name(decoded_text(found[1], argument), "", argument))
+
+    return _KEPT_OR_ENCODED_WORDS.sub(quoted, text)
+
+
+def decoded_text(text: str, argument: str) -> str:
+    """Text with its encoded words (RFC 2047) decoded; it may hold line breaks then.
+
+    Raises:
+        InvalidAddress: one cannot be decoded, or is in a character set that mail is not written in.
+    """
     if ENCODED_WORD_START not in text:
         return text
     try:
         return _ENCODED_WORD.sub(_decoded_word, _BETWEEN_ENCODED_WORDS.sub("", text))
     except (LookupError, ValueError):
-        raise InvalidAddress(f"{argument}: the name {_shown(text)} cannot be decoded (RFC 2047).") from None
+        raise InvalidAddress(f"{argument}: the name {shown(text)} cannot be decoded (RFC 2047).") from None
 
 
 def _decoded_word(match: re.Match[str]) -> str:
@@ -447,7 +467,7 @@ def _checked_name(given: str, bare: str, argument: str) -> str:
         InvalidAddress: it is too long, or an encoded word hides a line break in it.
     """
     if _LINE_BREAK.search(given):
-        raise InvalidAddress(f"{argument} holds a line break or control character: {_shown(given)}.")
+        raise InvalidAddress(f"{argument} holds a line break or control character: {shown(given)}.")
     name = " ".join(CONTROL.sub(" ", given).split())
     if len(name) > MAX_NAME:
         raise InvalidAddress(f"{argument}: the name before {bare!r} is longer than {MAX_NAME} characters.")
@@ -463,71 +483,6 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """So much of a text that it is recognised."""
     return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}…")
-
-
-def check_header_text(value: object, label: str, name: str) -> str:
-    """A header's value as one line of text, which may be lazy; ``None`` is empty.
-
-    Args:
-        value: what the caller gave.
-        label: how to call it in an error.
-        name: the header's name.
-
-    Raises:
-        InvalidHeader: it is bytes, holds a line break or another control character, or cannot be folded into lines
-            that a server takes.
-    """
-    if isinstance(value, bytes | bytearray | memoryview):
-        raise InvalidHeader(f"{label} must be text, not {type(value).__name__}: decode it first.")
-    # RFC 5322 §2.2.2: a tab separates words as a blank does.
-    text = "" if value is None else str(value).replace("\t", " ")
-    if CONTROL.search(text):
-        raise InvalidHeader(f"{label} must not hold line breaks or control characters: {text!r}.")
-    # Anything but ASCII is encoded (RFC 2047), which can be folded everywhere.
-    if text.isascii() and len(name) + 2 + max(map(len, _UNFOLDABLE.findall(text))) > MAX_LINE:
-        raise InvalidHeader(
-            f"{label} has a word that is too long for a line of a mail, "
-            f"which may have {MAX_LINE} characters (RFC 5322)."
-        )
-    return text
-
-
-def normalise_headers(headers: Mapping[str, Any] | None) -> dict[str, str]:
-    """Further headers, checked.
-
-    Raises:
-        InvalidAddress: a header of addresses, such as ``Sender``, holds something else.
-        InvalidHeader: ``headers`` is not a mapping; a name is not a header name (RFC 5322 §3.6.8), belongs to an
-            argument of its own, says how the content is built, or is given twice; a value is empty or not one that
-            :func:`check_header_text` accepts.
-    """
-    if headers and not isinstance(headers, Mapping):
-        raise InvalidHeader(f"headers must be a dict of values by name, not {type(headers).__name__}.")
-    normalised: dict[str, str] = {}
-    seen: set[str] = set()
-    for name, value in (headers or {}).items():
-        if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
-            raise InvalidHeader(f"headers: {name!r} is not the name of a mail header.")
-        lower = name.lower()
-        if lower in _HEADER_ARGUMENTS:
-            raise InvalidHeader(f"headers: give {name} as {_HEADER_ARGUMENTS[lower]}=, not as a header.")
-        if lower in _MIME_HEADERS:
-            raise InvalidHeader(f"headers: {name} follows from the content and cannot be set.")
-        if lower in seen:
-            raise InvalidHeader(f"headers: {name} is given twice.")
-        text = check_header_text(value, f"headers[{name!r}]", name).strip()
-        if not text:
-            raise InvalidHeader(f"headers[{name!r}] is empty.")
-        if lower == "message-id" and not (MESSAGE_ID.fullmatch(text) and len(text) <= 255):
-            raise InvalidHeader(f"headers[{name!r}] must look like <unique@example.com>: {text!r}.")
-        if lower in ADDRESS_HEADERS:
-            listed = listed_addresses(text, f"headers[{name!r}]")
-            if len(listed) > 1 and lower in _ONE_ADDRESS:
-                raise InvalidAddress(f"headers[{name!r}] must be one address: {_shown(text)}.")
-            text = ", ".join(listed)
-        seen.add(lower)
-        normalised[name] = text
-    return normalised

@@ -7,6 +7,7 @@ import hashlib
 import mimetypes
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import Message as MIMEPart
 from functools import cached_property
@@ -17,8 +18,8 @@ from typing import Any
 from celery.exceptions import SoftTimeLimitExceeded
 from django.utils.functional import Promise
 
-from ..exceptions import AttachmentTooLarge, AttachmentUnreadable, MailerError
-from .addresses import CONTROL
+from ..exceptions import AttachmentTooLarge, AttachmentUnreadable, InvalidAddress, MailerError
+from .addresses import CONTROL, decoded_text, shown
 
 _NAME = r"[A-Za-z0-9!#$&^_.+-]+"
 _PARAMETER = rf'({_NAME})[ \t]*=[ \t]*("[ !#-\[\]-~]*"|{_NAME})'
@@ -26,6 +27,13 @@ _MIMETYPE = re.compile(rf"({_NAME}/{_NAME})((?:[ \t]*;[ \t]*{_PARAMETER})*)[ \t]
 #: RFC 2392 §2, without what would have to be escaped in the HTML.
 CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]+")
 _DEFAULT_MIMETYPE = "application/octet-stream"
+# Of a file that is compressed, whatever is in it.
+_COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
+#: Characters of a media type with its parameters.
+MAX_MIMETYPE = 255
+_MAX_TEXT = 255
+# RFC 2978 §2.3.
+_CHARSET = re.compile(r"[A-Za-z0-9!#$%&'+^_`{}~:.()-]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,9 @@ class Attachment:
         mimetype: media type such as ``application/pdf``, with its parameters where it has some
             (``text/calendar; method=REQUEST``); empty: guessed from the name.
         content_id: makes it an image that the HTML shows as ``<img src="cid:…">`` (RFC 2392).
+        inline: have mail programs show it below the text, as far as they can, and not only list it (RFC 2183 §2.1);
+            an image with a ``content_id`` always is.
+        description: what it is, in a few words (``Content-Description``, RFC 2045 §8), at most 255 characters.
     """
 
     # What an attachment says, and often its name, is nobody's business who reads a log.
@@ -45,6 +56,8 @@ class Attachment:
     content: Any = field(repr=False)
     mimetype: str = ""
     content_id: str = ""
+    inline: bool = False
+    description: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,8 @@ class LoadedAttachment:
     content: bytes = field(repr=False)
     mimetype: str
     content_id: str
+    inline: bool = False
+    description: str = field(default="", repr=False)
 
     @property
     def sha256(self) -> str:
@@ -62,19 +77,23 @@ class LoadedAttachment:
 
     @cached_property
     def base64(self) -> bytes:
-        """The content as a mail carries it, whatever its type: text would have its line ends changed on the way."""
+        """The content as bytes, for every type: text would have its line ends changed on the way."""
         return base64_lines(self.content)
 
     @cached_property
     def content_type(self) -> tuple[str, dict[str, str]]:
         """Its media type and the parameters of it as a mail names them, an encoding of text among them.
 
+        Text whose bytes are not of its encoding is no text: readers would show something else, or nothing.
+
         Raises:
             ValueError: it has none.
         """
         kind, parameters = media_type(self.mimetype)
-        if kind.startswith("text/") and "charset" not in parameters and _is_utf8(self.content):
-            parameters["charset"] = "utf-8"
+        if kind.lower().startswith("text/"):
+            charset = parameters.setdefault("charset", "utf-8")
+            if not _is_text(self.content, charset):
+                return _DEFAULT_MIMETYPE, {}
         return kind, parameters
 
 
@@ -110,9 +129,9 @@ def media_type(text: str) -> tuple[str, dict[str, str]]:
     """A media type and its parameters, by name in lower case (RFC 2045 §5.1).
 
     Raises:
-        ValueError: it is not one, or names a parameter twice.
+        ValueError: it is not one, is longer than 255 characters, or names a parameter twice.
     """
-    match = _MIMETYPE.fullmatch(text)
+    match = _MIMETYPE.fullmatch(text) if len(text) <= MAX_MIMETYPE else None
     pairs = re.findall(_PARAMETER, match[2]) if match else []
     parameters = {name.lower(): value.strip('"') for name, value in pairs}
     if not match or len(parameters) < len(pairs):
@@ -131,10 +150,13 @@ def is_composite(kind: str) -> bool:
     return kind.lower().startswith(("multipart/", "message/"))
 
 
-def _is_utf8(content: bytes) -> bool:
+def _is_text(content: bytes, charset: str) -> bool:
     try:
-        content.decode()
-    except UnicodeDecodeError:
+        content.decode(charset)
+    except LookupError:
+        # Not one that Python knows: the caller may be right.
+        return True
+    except ValueError:
         return False
     return True
 
@@ -152,61 +174,79 @@ def _load(source: object, where: str, limit: int) -> LoadedAttachment:
 
 def _load_source(source: object, where: str, limit: int) -> LoadedAttachment:
     if isinstance(source, Attachment):
-        return _build(source.filename, source.content, source.mimetype, source.content_id, where, limit)
+        return _build(source, where, limit)
     if isinstance(source, MIMEPart):
         return _load_part(source, where)
     if isinstance(source, tuple | list) and 2 <= len(source) <= 3:
         filename, content, *rest = source
-        return _build(filename, content, rest[0] if rest else "", "", where, limit)
+        return _build(Attachment(filename, content, rest[0] if rest else ""), where, limit)
     if isinstance(source, (str, PathLike)):
         path = Path(source)
         with path.open("rb") as file:
-            return _build(path.name, file, "", "", where, limit)
+            return _build(Attachment(path.name, file), where, limit)
     if hasattr(source, "read"):
         name = Path(str(getattr(source, "name", "") or "")).name
-        return _build(name, source, getattr(source, "content_type", "") or "", "", where, limit)
+        return _build(Attachment(name, source, getattr(source, "content_type", "") or ""), where, limit)
     raise AttachmentUnreadable(
         f"{where} is a {type(source).__name__}; give an Attachment, a path, an open file or "
         "(filename, content, mimetype)."
     )
 
 
-def _build(
-    filename: object, content: Any, mimetype: object, content_id: object, where: str, limit: int
-) -> LoadedAttachment:
-    if isinstance(filename, bytes):
+def _build(source: Attachment, where: str, limit: int) -> LoadedAttachment:
+    if isinstance(source.filename, bytes):
         raise AttachmentUnreadable(f"{where}: the file name is bytes: decode it first.")
-    name = str(filename or "")
-    if CONTROL.search(name):
-        raise AttachmentUnreadable(f"{where}: the file name holds a line break or control character: {name!r}.")
-    if len(name) > 255:
-        raise AttachmentUnreadable(f"{where}: the file name is longer than 255 characters.")
-    kind = str(mimetype or "") or _guess_mimetype(name)
-    charset = _charset(kind, where)
-    if content_id and not (isinstance(content_id, str) and CONTENT_ID.fullmatch(content_id)):
-        raise AttachmentUnreadable(f"{where}: {content_id!r} is not a content id (RFC 2392).")
-    return LoadedAttachment(name, _load_content(content, charset, where, limit), kind, str(content_id or ""))
+    name = _one_line(source.filename, f"{where}: the file name")
+    mimetype = str(source.mimetype or "") or _guess_mimetype(name)
+    charset = _charset(mimetype, where)
+    content_id = source.content_id
+    if content_id and not (isinstance(content_id, str) and CONTENT_ID.fullmatch(content_id) and len(content_id) <= 255):
+        raise AttachmentUnreadable(f"{where}: {shown(str(content_id))} is not a content id (RFC 2392).")
+    if not isinstance(source.inline, bool):
+        raise AttachmentUnreadable(f"{where}: inline must be True or False, not {source.inline!r}.")
+    return LoadedAttachment(
+        name,
+        _load_content(source.content, charset, where, limit),
+        mimetype,
+        content_id or "",
+        source.inline,
+        _one_line(source.description, f"{where}: the description"),
+    )
+
+
+def _one_line(value: object, what: str) -> str:
+    text = str(value or "")
+    if CONTROL.search(text):
+        raise AttachmentUnreadable(f"{what} holds a line break or control character: {shown(text)}.")
+    if len(text) > _MAX_TEXT:
+        raise AttachmentUnreadable(f"{what} is longer than {_MAX_TEXT} characters.")
+    return text
 
 
 def _guess_mimetype(name: str) -> str:
-    guessed = mimetypes.guess_type(name)[0] or _DEFAULT_MIMETYPE
-    return _DEFAULT_MIMETYPE if is_composite(guessed) else guessed
+    guessed, compression = mimetypes.guess_type(name)
+    if compression is not None:
+        return _COMPRESSED.get(compression, _DEFAULT_MIMETYPE)
+    return _DEFAULT_MIMETYPE if guessed is None or is_composite(guessed) else guessed
 
 
-def _charset(kind: str, where: str) -> str:
+def _charset(mimetype: str, where: str) -> str:
     """The encoding for text of a media type."""
+    if len(mimetype) > MAX_MIMETYPE:
+        raise AttachmentUnreadable(f"{where}: the media type is longer than {MAX_MIMETYPE} characters.")
     try:
-        _, parameters = media_type(kind)
+        kind, parameters = media_type(mimetype)
     except ValueError:
-        raise AttachmentUnreadable(f"{where}: {kind!r} is not the media type of a file.") from None
+        raise AttachmentUnreadable(f"{where}: {mimetype!r} is not the media type of a file.") from None
     if is_composite(kind):
         raise AttachmentUnreadable(
-            f"{where}: {kind!r} is not the media type of a file but of a mail's part, which must go as it is "
+            f"{where}: {mimetype!r} is not the media type of a file but of a mail's part, which must go as it is "
             f"(RFC 2046 §5.2.1) and would not survive it. Attach a mail as {_DEFAULT_MIMETYPE!r}."
         )
-    if len(kind) > 255:
-        raise AttachmentUnreadable(f"{where}: the media type is longer than 255 characters.")
-    return parameters.get("charset") or "utf-8"
+    charset = parameters.get("charset", "utf-8")
+    if not _CHARSET.fullmatch(charset):
+        raise AttachmentUnreadable(f"{where}: {charset!r} is not the name of a character set.")
+    return charset
 
 
 def _load_content(content: Any, charset: str, where: str, limit: int) -> bytes:
@@ -242,8 +282,23 @@ def _load_part(part: MIMEPart, where: str) -> LoadedAttachment:
     payload = part.get_payload(decode=True)
     if part.is_multipart() or not isinstance(payload, bytes):
         raise AttachmentUnreadable(f"{where} is a MIME part with parts of its own; attach each file by itself.")
-    content_id = str(part.get("Content-ID") or "").strip().strip("<>")
-    return _build(part.get_filename() or "", payload, _part_mimetype(part), content_id, where, len(payload))
+    source = Attachment(
+        part.get_filename() or "",
+        payload,
+        _part_mimetype(part),
+        str(part.get("Content-ID") or "").strip().strip("<>"),
+        inline=part.get_content_disposition() == "inline",
+        description=_part_description(part),
+    )
+    return _build(source, where, len(payload))
+
+
+def _part_description(part: MIMEPart) -> str:
+    """What a part says of itself, as one line of text."""
+    text = str(part.get("Content-Description") or "")
+    with suppress(InvalidAddress):
+        text = decoded_text(text, "Content-Description")
+    return " ".join(CONTROL.sub(" ", text).split())[:_MAX_TEXT]
 
 
 def _part_mimetype(part: MIMEPart) -> str:
@@ -251,11 +306,10 @@ def _part_mimetype(part: MIMEPart) -> str:
     kind = part.get_content_type()
     for name, value in (part.get_params() or [])[1:]:
         candidate = f'{kind}; {name}="{value}"'
-        if (
-            isinstance(value, str)
-            and name.lower() != "name"
-            and len(candidate) <= 255
-            and _MIMETYPE.fullmatch(candidate)
-        ):
+        try:
+            _, parameters = media_type(candidate)
+        except ValueError:
+            continue
+        if name.lower() != "name" and _CHARSET.fullmatch(parameters.get("charset", "utf-8")):
             kind = candidate
     return kind

@@ -1,7 +1,4 @@
-"""A mail of the common shape written as bytes at once, without Python's ``email``.
-
-The common shape is a text, with HTML and attachments or without, and headers that can be read in one way only. What is
-not of it, Django writes.
+"""A mail written as bytes, without Python's ``email``: its versions write the same values differently, and decode some.
 
 Everything is ASCII, with CRLF line breaks and lines that every server takes: none needs ``8BITMIME``, and none on the
 way has a reason to write it anew, which would break its signature.
@@ -10,22 +7,20 @@ way has a reason to write it anew, which would break its signature.
 from __future__ import annotations
 
 import binascii
-import email.policy
+import html as html_entities
 import re
 import secrets
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from email.generator import BytesGenerator
 from functools import lru_cache
-from io import BytesIO
-from typing import Any
-from urllib.parse import quote
-
-from django.core.mail import EmailMessage
+from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 from .addresses import CONTROL, ENCODED_WORD_START, MAX_LINE
-from .attachments import CONTENT_ID, LoadedAttachment, base64_lines, is_composite
-from .headers import address_field, cached_address_field, extra_field, text_field
+from .attachments import CONTENT_ID, LoadedAttachment, base64_lines, is_composite, media_type
+from .headers import RECOMMENDED_LINE, address_field, cached_address_field, further_field, text_field
+from .verification import checked_body, checked_head
 
 # Quoted-Printable is the shorter one while at most one in so many octets is a character's second or a later one.
 _OCTETS_TO_A_LATER_ONE = 6
@@ -33,6 +28,43 @@ _OCTETS_TO_A_LATER_ONE = 6
 _CHARSET = "utf-8''"
 # Never within an escape, nor within a character.
 _PERCENT_PIECE = re.compile("(?s).{1,45}(?<!%)(?<!%[0-9A-F])(?!%[89AB])")
+# What stands between quotation marks as it is, and what every reader of file names takes as it is there: some split it
+# at a semicolon, or decode a percent sign.
+_QUOTABLE = re.compile(r"[ !#-\[\]-~]*")
+_PLAIN_FILENAME = re.compile(r"[A-Za-z0-9 !#$&()+,.@\[\]^_`{}~=-]*")
+_UNSAFE_IN_FALLBACK = re.compile(r"[^A-Za-z0-9 ._()+,-]")
+
+_CID = re.compile(r"cid:([^\s\"'<>()]+)", re.IGNORECASE)
+
+
+class Alternative(NamedTuple):
+    """A further form of what a mail says, of which a reader shows the one that it likes best (RFC 2046 §5.1.4)."""
+
+    #: Text.
+    content: str
+    #: Media type with its parameters, such as ``text/calendar; method=REQUEST``.
+    mimetype: str
+
+
+@dataclass(frozen=True, slots=True)
+class MailContent:
+    """What a mail says."""
+
+    #: One line, without HTML's entities.
+    subject: str = field(repr=False)
+    #: Plain text.
+    text: str = field(repr=False)
+    #: Empty where the mail is text only.
+    html: str = field(repr=False)
+    #: Further forms of the same.
+    alternatives: tuple[Alternative, ...] = field(default=(), repr=False)
+
+
+class _Part(NamedTuple):
+    """A part of a mail: its fields, each with its line break, and its body."""
+
+    fields: list[str]
+    body: list[bytes]
 
 
 def write(
@@ -57,10 +89,8 @@ def write(
         attachments: read and checked.
 
     Raises:
-        ValueError: it is not of the common shape.
+        ValueError: a value cannot be written so that every reader understands the same.
     """
-    if not rendered.text:
-        raise ValueError("no text")
     fields = [text_field("Subject", rendered.subject), cached_address_field("From", (from_email,))]
     if to:
         fields.append(address_field("To", to))
@@ -68,28 +98,66 @@ def write(
         fields.append(address_field("Cc", cc))
     if reply_to:
         fields.append(cached_address_field("Reply-To", tuple(reply_to)))
-    fields += [extra_field(name, value) for name, value in headers.items()]
+    fields += [further_field(name, value) for name, value in headers.items()]
     fields.append("MIME-Version: 1.0\r\n")
-    content = _text_part("plain", rendered.text)
+    content = _content(rendered, attachments)
+    return b"".join([checked_head([*fields, *content.fields]), b"\r\n", *content.body])
+
+
+def _content(rendered: MailContent, attachments: Sequence[LoadedAttachment]) -> _Part:
+    """``mixed(alternative(text, related(HTML, images)), files)``, without what there is only one of."""
+    images, files = _split(rendered.html, attachments)
+    forms = []
+    if rendered.text or not (rendered.html or rendered.alternatives or files):
+        forms.append(_text_part("text/plain", rendered.text))
+    # The last one is the best (RFC 2046 §5.1.4): no other text says more than HTML, and an invitation is no text only.
+    forms += [_text_part(one.mimetype, one.content) for one in rendered.alternatives if not _is_invitation(one)]
     if rendered.html:
-        content = _multipart("alternative", [content, _text_part("html", rendered.html)])
-    if attachments:
-        content = _multipart("mixed", [content, *map(_attachment_part, attachments)])
-    return b"".join(["".join(fields).encode("ascii"), *content])
+        page = _text_part("text/html", rendered.html)
+        forms.append(_multipart("related", [page, *map(_attachment_part, images)]) if images else page)
+    forms += [_text_part(one.mimetype, one.content) for one in rendered.alternatives if _is_invitation(one)]
+    content = [_multipart("alternative", forms)] if len(forms) > 1 else forms
+    if files:
+        return _multipart("mixed", [*content, *map(_attachment_part, files)])
+    return content[0]
 
 
-def _multipart(subtype: str, parts: Sequence[list[bytes]]) -> list[bytes]:
+def _is_invitation(alternative: Alternative) -> bool:
+    return alternative.mimetype.lower().startswith("text/calendar")
+
+
+def _split(
+    html: str, attachments: Sequence[LoadedAttachment]
+) -> tuple[Sequence[LoadedAttachment], Sequence[LoadedAttachment]]:
+    """Images that the HTML shows, and files: an image which it does not show would be seen by nobody beside it."""
+    if not any(one.content_id for one in attachments):
+        return (), attachments
+    # RFC 2392 §2: a content id in a URL is percent-encoded.
+    shown = {unquote(html_entities.unescape(found)) for found in _CID.findall(html)}
+    images: list[LoadedAttachment] = []
+    files: list[LoadedAttachment] = []
+    for one in attachments:
+        (images if one.content_id and one.content_id in shown else files).append(one)
+    return images, files
+
+
+def _multipart(subtype: str, parts: Sequence[_Part]) -> _Part:
     # "=_" stands neither in Quoted-Printable nor in Base64 (RFC 2045 §6.7), and nobody who writes a text can know the
     # rest.
-    boundary = f"=_{secrets.token_hex(16)}".encode()
-    pieces = [b'Content-Type: multipart/%s; boundary="%s"\r\n' % (subtype.encode(), boundary)]
+    boundary = f"=_{secrets.token_hex(16)}"
+    delimiter = f"\r\n--{boundary}".encode("ascii")
+    # RFC 2387 §3.1: related parts name the type of their first one.
+    kind = ' type="text/html";\r\n' if subtype == "related" else ""
+    pieces = []
     for part in parts:
-        pieces += [b"\r\n--%s\r\n" % boundary, *part]
-    pieces.append(b"\r\n--%s--\r\n" % boundary)
-    return pieces
+        pieces += [delimiter, b"\r\n", checked_head(part.fields), b"\r\n", *part.body]
+    pieces += [delimiter, b"--\r\n"]
+    # The line break before the first delimiter is the empty line behind the head.
+    pieces[0] = pieces[0][2:]
+    return _Part([f'Content-Type: multipart/{subtype};{kind} boundary="{boundary}"\r\n'], pieces)
 
 
-def _text_part(subtype: str, text: str) -> list[bytes]:
+def _text_part(mimetype: str, text: str) -> _Part:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     content = text.encode()
@@ -103,97 +171,95 @@ def _text_part(subtype: str, text: str) -> list[bytes]:
         encoding, content = "base64", base64_lines(content.replace(b"\n", b"\r\n"))
     if encoding != "base64":
         content = content.replace(b"\n", b"\r\n")
-    head = f'Content-Type: text/{subtype}; charset="utf-8"\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n'
-    return [head.encode(), content]
+    fields = [_text_type(mimetype), f"Content-Transfer-Encoding: {encoding}\r\n"]
+    return _Part(fields, [checked_body(content)])
 
 
-def _attachment_part(attachment: LoadedAttachment) -> list[bytes]:
+@lru_cache(maxsize=64)
+def _text_type(mimetype: str) -> str:
+    kind, parameters = media_type(mimetype)
+    return _with_parameters(f"Content-Type: {kind}", {"charset": "utf-8"} | parameters | {"charset": "utf-8"})
+
+
+def _attachment_part(attachment: LoadedAttachment) -> _Part:
     kind, parameters = attachment.content_type
-    head = _attachment_head(kind, tuple(parameters.items()), attachment.filename, attachment.content_id)
-    return [head, attachment.base64]
+    fields = _attachment_fields(
+        kind,
+        tuple(parameters.items()),
+        attachment.filename,
+        attachment.content_id,
+        attachment.inline,
+        attachment.description,
+    )
+    return _Part(fields, [attachment.base64])
+
+
+def attachment_bytes(attachment: LoadedAttachment) -> bytes:
+    """A part as it stands in a mail: its head, an empty line, and its content in Base64."""
+    part = _attachment_part(attachment)
+    return b"".join([checked_head(part.fields), b"\r\n", *part.body])
 
 
 @lru_cache(maxsize=256)
-def _attachment_head(kind: str, parameters: tuple[tuple[str, str], ...], filename: str, content_id: str) -> bytes:
+def _attachment_fields(
+    kind: str,
+    parameters: tuple[tuple[str, str], ...],
+    filename: str,
+    content_id: str,
+    inline: bool,
+    description: str,
+) -> list[str]:
     """Everything of an attachment but its content, which the mails of a batch have in common."""
     if is_composite(kind):
         raise ValueError(f"{kind} may not be written in Base64")
-    if not all(value for _, value in parameters):
-        raise ValueError(f"{kind} has a parameter without value")
-    disposition = [f"Content-Disposition: {'inline' if content_id else 'attachment'}", *_filename(filename)]
+    if CONTROL.search(filename):
+        raise ValueError("a file name that has control characters")
+    named = dict(parameters)
+    plain = _PLAIN_FILENAME.fullmatch(filename) and ENCODED_WORD_START not in filename
+    if not plain:
+        # For readers without RFC 2231; in the disposition some would prefer it to the whole name.
+        named.setdefault("name", _fallback_name(filename))
     fields = [
-        ";\r\n ".join([f"Content-Type: {kind}", *(f'{name}="{value}"' for name, value in parameters)]),
-        "Content-Transfer-Encoding: base64",
-        ";\r\n ".join(disposition),
+        _with_parameters(f"Content-Type: {kind}", named),
+        "Content-Transfer-Encoding: base64\r\n",
+        _with_parameters(
+            f"Content-Disposition: {'inline' if content_id or inline else 'attachment'}",
+            {"filename": filename} if filename else {},
+        ),
     ]
     if content_id:
         if not CONTENT_ID.fullmatch(content_id):
             raise ValueError(f"{content_id!r} is not a content id")
-        fields.append(f"Content-ID: <{content_id}>")
-    head = "\r\n".join(fields)
-    if ENCODED_WORD_START in head or max(map(len, head.split("\r\n"))) > MAX_LINE:
-        raise ValueError("an attachment's header that could be read in two ways, or not at all")
-    return f"{head}\r\n\r\n".encode("ascii")
+        fields.append(f"Content-ID: <{content_id}>\r\n")
+    if description:
+        fields.append(text_field("Content-Description", description))
+    return fields
 
 
-def _filename(filename: str) -> list[str]:
-    """The file's name as parameters of its disposition: one, or as many as it takes (RFC 2231 §3 and §4)."""
-    if CONTROL.search(filename):
-        raise ValueError("a file name that has control characters")
-    if not filename:
-        return []
-    if filename.isascii():
-        quoted = filename.replace("\\", "\\\\").replace('"', '\\"')
-        return [f'filename="{quoted}"']
-    pieces = _PERCENT_PIECE.findall(quote(filename, safe=""))
+def _with_parameters(field: str, parameters: Mapping[str, str]) -> str:
+    """A field of a token with parameters (RFC 2045 §5.1), each where needed in a line of its own."""
+    written = [field]
+    for name, value in parameters.items():
+        quotable = _PLAIN_FILENAME if name == "filename" else _QUOTABLE
+        if quotable.fullmatch(value) and ENCODED_WORD_START not in value:
+            written.append(f'{name}="{value}"')
+        else:
+            written += _encoded_parameter(name, value)
+    line = "; ".join(written)
+    return (line if len(line) <= RECOMMENDED_LINE else ";\r\n ".join(written)) + "\r\n"
+
+
+def _encoded_parameter(name: str, value: str) -> list[str]:
+    """A parameter of any text: one, or as many as it takes (RFC 2231 §3 and §4)."""
+    pieces = _PERCENT_PIECE.findall(quote(value, safe=""))
     if len(pieces) == 1:
-        return [f"filename*={_CHARSET}{pieces[0]}"]
-    return [f"filename*{number}*={'' if number else _CHARSET}{piece}" for number, piece in enumerate(pieces)]
+        return [f"{name}*={_CHARSET}{pieces[0]}"]
+    return [f"{name}*{number}*={'' if number else _CHARSET}{piece}" for number, piece in enumerate(pieces)]
 
 
-@dataclass(frozen=True, slots=True)
-class MailContent:
-    """What a mail says."""
-
-    #: One line, without HTML's entities.
-    subject: str = field(repr=False)
-    #: Plain text.
-    text: str = field(repr=False)
-    #: Empty where the mail is text only.
-    html: str = field(repr=False)
-
-
-_SEVEN_BIT = email.policy.compat32.clone(cte_type="7bit")
-
-_LINE_BREAK = re.compile(rb"\r\n|\r|\n")
-
-
-def as_bytes(mail: EmailMessage, *, eight_bit: bool) -> bytes:
-    """A mail with CRLF line breaks, as it arrives: dots are not doubled.
-
-    Args:
-        mail: one of ours, or any of Django's.
-        eight_bit: it may have characters that are not ASCII.
-    """
-    content: bytes | None = getattr(mail, "wire", None)
-    if content is not None:
-        return content
-    content = _flatten(mail.message())
-    if not eight_bit and not content.isascii():
-        # As it was read back, since the message classes of Django before 6.0 cannot be written so.
-        content = _flatten(email.message_from_bytes(content, policy=_SEVEN_BIT))
-    return _with_crlf(content)
-
-
-def _flatten(message: Any) -> bytes:
-    buffer = BytesIO()
-    BytesGenerator(buffer, mangle_from_=False).flatten(message, linesep="\r\n")
-    return buffer.getvalue()
-
-
-def _with_crlf(content: bytes) -> bytes:
-    if not content.count(b"\r\n") == content.count(b"\r") == content.count(b"\n"):
-        # RFC 5321 §2.3.8 allows CR and LF in pairs only: where servers differ about a single one, one mail can
-        # pass for two.
-        content = _LINE_BREAK.sub(b"\r\n", content)
-    return content
+def _fallback_name(filename: str) -> str:
+    """A file name in ASCII that is as like it as can be: ``inscricao.pdf`` for ``inscrição.pdf``."""
+    letters = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode("ascii")
+    stem, dot, extension = letters.rpartition(".")
+    name = _UNSAFE_IN_FALLBACK.sub("_", stem if dot else letters).strip() or "file"
+    return f"{name}{_UNSAFE_IN_FALLBACK.sub('_', dot + extension)}"[-100:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
@@ -11,7 +13,7 @@ class State(models.TextChoices):
 
     #: Its ``send_at`` is ahead.
     SCHEDULED = "scheduled", _("scheduled")
-    #: Published; whoever has its id may claim it.
+    #: Published; a task that has its id may claim it.
     QUEUED = "queued", _("queued")
     #: Claimed by a worker under a lease.
     SENDING = "sending", _("sending")
@@ -72,11 +74,49 @@ class Priority(models.IntegerChoices):
 
     #: Before everything else: password resets, codes.
     HIGH = 1, _("high")
-    #: What ``send_mail()`` uses unless told otherwise.
+    #: The default of ``send_mail()``.
     NORMAL = 5, _("normal")
     #: After everything else.
     LOW = 9, _("low")
 
 
+#: States in which no worker holds a message and something is still to be done.
+WAITING = (State.SCHEDULED, State.QUEUED, State.DEFERRED)
+
+#: States from which a person may send a message again.
+RETRYABLE = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED, State.HELD})
+
 #: States that nothing leaves by itself.
 FINAL = frozenset({State.SENT, State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED, State.HELD})
+
+
+class PauseScope(models.TextChoices):
+    """What a pause holds back."""
+
+    #: All mail that the workers send.
+    ALL = "all", _("all sending")
+    #: What the tasks of one queue send: single mail, or batches.
+    QUEUE = "queue", _("queue")
+    #: What would go over one mail backend.
+    BACKEND = "backend", _("mail backend")
+    #: The mail of one campaign.
+    CAMPAIGN = "campaign", _("campaign")
+    #: One batch.
+    BATCH = "batch", _("batch")
+
+
+class Retention(IntEnum):
+    """What is still kept of a message that is final, and so which setting says how long: the key of the purge."""
+
+    #: Content that nobody needs any more goes at once.
+    SENSITIVE = 1
+    #: A person may send it once more for as long as ``RETRY_FOR``.
+    SENSITIVE_FAILED = 2
+    #: The same, set aside.
+    SENSITIVE_HELD = 3
+    #: Content goes after ``KEEP_CONTENT``.
+    WHOLE = 4
+    #: The same, set aside.
+    HELD = 5
+    #: Without content: it goes after ``KEEP_MESSAGES``.
+    DROPPED = 6

@@ -1,9 +1,12 @@
-"""What the workers know of the mail backends, of their periodic tasks, and of tasks that fail."""
+"""What the workers know of the mail backends, of their periodic tasks, of tasks that fail, and of what is paused."""
 
 from __future__ import annotations
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+
+from .choices import PauseScope
+from .identity import new_id
 
 
 class TransportStatus(models.Model):
@@ -41,6 +44,10 @@ class PeriodicTask(models.Model):
     name = models.CharField(_("name"), max_length=100, primary_key=True)
     #: When it last ran.
     last_run_at = models.DateTimeField(_("last run at"))
+    #: Of a task that goes on in further ones: who works at it; empty: nobody, or a further one has been published.
+    token = models.CharField(_("token"), max_length=100, blank=True, default="")
+    #: Until when that counts; empty: it has come to its end.
+    lease_until = models.DateTimeField(_("lease until"), null=True, blank=True)
 
     class Meta:
         verbose_name = _("periodic task")
@@ -70,3 +77,31 @@ class TaskFailure(models.Model):
 
     def __str__(self) -> str:
         return self.task
+
+
+class Pause(models.Model):
+    """Mail that somebody has paused: it waits until it is resumed. Kept by :mod:`congressy_mailer.outbox.pausing`."""
+
+    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    #: What is paused.
+    scope = models.CharField(_("scope"), max_length=10, choices=PauseScope.choices, default=PauseScope.ALL)
+    #: Which one: a queue, the alias of a mail backend (``default`` for the default one), a campaign, the id of a batch;
+    #: empty: all mail.
+    name = models.CharField(_("name"), max_length=100, blank=True, default="")
+    #: Why, for people.
+    reason = models.TextField(_("reason"), blank=True, default="")
+    #: Who did it.
+    paused_by = models.CharField(_("paused by"), max_length=150, blank=True, default="")
+    #: Since when.
+    paused_at = models.DateTimeField(_("paused at"))
+    #: When it was resumed. The row goes once all that it held back is due again.
+    resumed_at = models.DateTimeField(_("resumed at"), null=True, blank=True, editable=False)
+
+    class Meta:
+        verbose_name = _("pause")
+        verbose_name_plural = _("pauses")
+        ordering = ["paused_at"]
+
+    def __str__(self) -> str:
+        # Also in the log of the admin, which keeps the words that it was given.
+        return f"{PauseScope(self.scope).label} {self.name}".strip()

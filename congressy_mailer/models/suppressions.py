@@ -10,7 +10,11 @@ from .identity import new_id
 
 
 class Suppression(models.Model):
-    """An address that is not to be written to. Kept by :mod:`.suppressions`."""
+    """A reason not to write to an address: one row for each mail that it stops and each source. Kept by
+    :mod:`congressy_mailer.suppressions`.
+
+    Each source speaks for itself, so that taking one back leaves the others.
+    """
 
     class Scope(models.TextChoices):
         """Which mail is not to be sent to it."""
@@ -31,12 +35,14 @@ class Suppression(models.Model):
         COMPLAINT = "complaint", _("complaint")
         #: Its owner unsubscribed.
         UNSUBSCRIBE = "unsubscribe", _("unsubscription")
-        #: Somebody put it there by hand.
+        #: Added by hand.
         MANUAL = "manual", _("by hand")
         #: It was in a file that was imported.
         IMPORT = "import", _("import")
         #: SparkPost put it there, on its own list.
         SPARKPOST = "sparkpost", _("SparkPost's list")
+        #: SparkPost put it there, on its own list, since its owner unsubscribed by SparkPost's link or header.
+        SPARKPOST_UNSUBSCRIBE = "sparkpost_unsubscribe", _("unsubscription at SparkPost")
         #: SparkPost put it there for good: nobody can take it away.
         COMPLIANCE = "compliance", _("SparkPost's compliance team")
 
@@ -46,33 +52,69 @@ class Suppression(models.Model):
     #: Which mail is not to be sent to it.
     scope = models.CharField(_("scope"), max_length=20, choices=Scope.choices)
     #: Which list, where it is one.
-    list_id = models.CharField(_("list"), max_length=100, blank=True, default="")
+    list_id = models.CharField(_("list"), max_length=255, blank=True, default="")
     #: What has put it there.
-    source = models.CharField(_("source"), max_length=20, choices=Source.choices)
+    source = models.CharField(_("source"), max_length=30, choices=Source.choices)
     #: Why, for people.
     reason = models.TextField(_("reason"), blank=True, default="")
     #: Since when.
     created_at = models.DateTimeField(_("created at"))
-    #: When it was taken away; kept until SparkPost's list knows of it.
-    removed_at = models.DateTimeField(_("removed at"), null=True, blank=True)
-    #: When it was last taken away, also where it has come back since: what happened until then counts no more.
-    cleared_at = models.DateTimeField(_("cleared at"), null=True, blank=True)
-    #: When SparkPost's list last said the same; empty: it is still to be told.
+    #: When SparkPost's list last had an entry for this mail; empty: SparkPost does not know yet.
     synced_at = models.DateTimeField(_("synchronised at"), null=True, blank=True)
-    #: What SparkPost said when it did not take it; it is not told again until something changes.
+    #: SparkPost's reason for refusing the entry; it is not sent again until something changes.
     refusal = models.TextField(_("refused by SparkPost"), blank=True, default="")
 
     class Meta:
         verbose_name = _("suppression")
         verbose_name_plural = _("suppressions")
         constraints = [
-            models.UniqueConstraint(fields=["address", "scope", "list_id"], name="mailer_suppression_unique"),
+            models.UniqueConstraint(fields=["address", "scope", "list_id", "source"], name="mailer_suppression_unique"),
             models.CheckConstraint(condition=Q(scope="list") ^ Q(list_id=""), name="mailer_suppression_list_named"),
         ]
         indexes = [models.Index(fields=["synced_at"], name="mailer_suppression_synced")]
 
     def __str__(self) -> str:
         return f"{self.scope} {self.list_id}".strip()
+
+
+class SuppressionRemoval(models.Model):
+    """That reasons were taken off the suppression list: what happened until then does not come back, however late it is
+    heard of. Kept by :mod:`congressy_mailer.suppressions`, until SparkPost's list knows of it and for a day at least.
+
+    It is there also where nothing was on the list: what happened may not have been heard of yet.
+    """
+
+    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    #: The address in the form of :func:`congressy_mailer.mime.addresses.comparable_address`.
+    address = models.CharField(_("address"), max_length=320)
+    #: For which mail; empty: for all, that of lists as well.
+    scope = models.CharField(_("scope"), max_length=20, choices=Suppression.Scope.choices, blank=True, default="")
+    #: For which list, where it is one.
+    list_id = models.CharField(_("list"), max_length=255, blank=True, default="")
+    #: Reasons of which source; empty: of every one but SparkPost's compliance team.
+    source = models.CharField(_("source"), max_length=30, choices=Suppression.Source.choices, blank=True, default="")
+    #: Only reasons that came up since; empty: all until then.
+    since = models.DateTimeField(_("since"), null=True, blank=True)
+    #: Until when.
+    removed_at = models.DateTimeField(_("removed at"))
+    #: When SparkPost's list had no such entry any more; empty: SparkPost does not know yet.
+    synced_at = models.DateTimeField(_("synchronised at"), null=True, blank=True)
+    #: SparkPost's reason for not deleting the entry; it is not asked again until something changes.
+    refusal = models.TextField(_("refused by SparkPost"), blank=True, default="")
+
+    class Meta:
+        verbose_name = _("removal of suppressions")
+        verbose_name_plural = _("removals of suppressions")
+        constraints = [
+            models.UniqueConstraint(fields=["address", "scope", "list_id", "source"], name="mailer_removal_unique")
+        ]
+        indexes = [
+            models.Index(fields=["synced_at"], name="mailer_removal_synced"),
+            models.Index(fields=["removed_at"], name="mailer_removal_removed"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.list_id} {self.source}".strip()
 
 
 class SyncCursor(models.Model):

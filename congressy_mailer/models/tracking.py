@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Case, F, Value, When
 from django.utils.translation import gettext_lazy as _
 
 from .choices import BounceCategory, DeliveryStatus
 from .identity import new_id
+from .indexes import IndexOfKnown
 from .messages import Message
 
 
 class RecipientStatus(models.Model):
     """What SparkPost's events tell of one message and one of its recipients. Kept by :mod:`.tracking`.
 
-    It is the same in whatever order the events came, and however often.
+    It does not depend on the order of the events, nor on repetitions.
     """
 
     class Arrival(models.TextChoices):
@@ -29,10 +31,13 @@ class RecipientStatus(models.Model):
         BOUNCED = "bounced", _("bounced")
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
-    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="statuses", verbose_name=_("message"))
+    # The unique constraint below begins with it.
+    message = models.ForeignKey(
+        Message, on_delete=models.CASCADE, related_name="statuses", verbose_name=_("message"), db_index=False
+    )
     #: The address in the form in which addresses are compared.
     recipient = models.CharField(_("recipient"), max_length=320)
-    #: Whether it arrived, by the latest event that tells; empty: none has told.
+    #: Whether it arrived, by the latest event that shows it; empty: no event has.
     arrival = models.CharField(_("arrival"), max_length=20, choices=Arrival.choices, blank=True, default="")
     #: When that event happened.
     arrival_at = models.DateTimeField(_("arrival at"), null=True, blank=True)
@@ -54,12 +59,27 @@ class RecipientStatus(models.Model):
     unsubscribed_at = models.DateTimeField(_("unsubscribed at"), null=True, blank=True)
     #: When the recipient first reported it as spam.
     complained_at = models.DateTimeField(_("complained at"), null=True, blank=True)
+    #: What went wrong, as :attr:`delivery` has it; else null. By it people find such mail.
+    trouble = models.GeneratedField(
+        expression=Case(
+            When(complained_at__isnull=False, then=Value(DeliveryStatus.COMPLAINED.value)),
+            When(unsubscribed_at__isnull=False, then=Value(DeliveryStatus.UNSUBSCRIBED.value)),
+            When(arrival__in=[Arrival.BOUNCED.value, Arrival.REJECTED.value], then=F("arrival")),
+            default=None,
+        ),
+        output_field=models.CharField(max_length=20, null=True),
+        db_persist=True,
+        verbose_name=_("trouble"),
+    )
 
     class Meta:
         verbose_name = _("recipient")
         verbose_name_plural = _("recipients")
         constraints = [models.UniqueConstraint(fields=["message", "recipient"], name="mailer_status_unique")]
-        indexes = [models.Index(fields=["recipient"], name="mailer_status_recipient")]
+        indexes = [
+            models.Index(fields=["recipient"], name="mailer_status_recipient"),
+            IndexOfKnown(fields=["trouble", "message"], known="trouble", name="mailer_status_trouble"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.message_id} {self.delivery}"
@@ -88,17 +108,19 @@ class WebhookBatch(models.Model):
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
     #: ``X-MessageSystems-Batch-ID``, or what stands for it: the same batch is stored once.
-    key = models.CharField(_("key"), max_length=100, unique=True)
+    key = models.CharField(_("key"), max_length=100)
     #: When it came.
     received_at = models.DateTimeField(_("received at"))
     #: JSON, as it came, compressed by zlib.
     body = models.BinaryField(_("body"), null=True, blank=True)
-    #: When somebody should look at it again if nothing else happens; empty: it has been processed.
+    #: When the sweep should look at it if nothing else happens; empty: it has been processed.
     due_at = models.DateTimeField(_("due at"), null=True, blank=True)
     #: How often a worker has taken it up and not come to the end.
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
     #: Events that it had.
     events = models.PositiveIntegerField(_("events"), default=0)
+    #: How many of them have been processed.
+    processed = models.PositiveIntegerField(_("processed"), default=0)
     #: Why some of it could not be processed.
     problem = models.TextField(_("problem"), blank=True, default="")
 
@@ -109,6 +131,7 @@ class WebhookBatch(models.Model):
             models.Index(fields=["due_at"], name="mailer_webhook_due"),
             models.Index(fields=["received_at"], name="mailer_webhook_received"),
         ]
+        constraints = [models.UniqueConstraint(fields=["key"], name="mailer_webhook_unique_key")]
 
     def __str__(self) -> str:
         return self.key

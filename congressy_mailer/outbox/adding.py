@@ -1,17 +1,26 @@
-"""Storing a single message."""
+"""Storing one message, or several at once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
 
-from ..conf import mailer_settings
+from .. import metrics
 from ..models import Attachment, Message, State
 from ..models.transactions import database
-from .rows import before_expiry
+from .files import store_attachments
+from .rows import before_expiry, publishing_overdue_at
+from .search import add_search_keys, first_address, has_search_keys
 from .suppressing import add_suppressed_events, remove_suppressed_at_call
+
+# Far below max_allowed_packet of MariaDB and MySQL, also where each byte is written as two.
+_CHUNK_BYTES = 2_000_000
+_CHUNK_ROWS = 200
 
 
 def add(message: Message, attachments: Sequence[Attachment] = (), suppressed: Mapping[str, str] | None = None) -> None:
@@ -27,21 +36,66 @@ def add(message: Message, attachments: Sequence[Attachment] = (), suppressed: Ma
         django.db.IntegrityError: its ``idempotency_key`` exists already.
     """
     now = timezone.now()
+    _set_state(message, suppressed, now)
+    if not (attachments or message.idempotency_key or suppressed or has_search_keys(message)):
+        message.save(force_insert=True, using=database())
+        return
+    # A savepoint: the caller's transaction must outlive an idempotency_key that exists already.
+    with transaction.atomic(using=database()):
+        message.save(force_insert=True, using=database())
+        add_search_keys([message])
+        store_attachments(attachments)
+        add_suppressed_events({message.id: suppressed or {}}, now)
+        metrics.count_at_call([message])
+
+
+def add_many(
+    messages: Sequence[Message],
+    attachments: Sequence[Attachment] = (),
+    suppressed: Mapping[UUID, Mapping[str, str]] = MappingProxyType({}),
+) -> None:
+    """The same for several messages, none of which has an ``idempotency_key``: all are stored, or none.
+
+    Args:
+        messages: to be stored.
+        attachments: that go with them.
+        suppressed: as for one, by message.
+    """
+    now = timezone.now()
+    for message in messages:
+        _set_state(message, suppressed.get(message.id), now)
+    with transaction.atomic(using=database()):
+        for chunk in _chunks(messages):
+            Message.objects.using(database()).bulk_create(chunk)
+            add_search_keys(chunk)
+        store_attachments(attachments)
+        add_suppressed_events(suppressed, now)
+        metrics.count_at_call(messages)
+
+
+def _set_state(message: Message, suppressed: Mapping[str, str] | None, now: datetime) -> None:
     message.created_at = now
+    message.address = first_address(message.recipients)
     if message.send_at is not None and message.send_at > now:
         message.state = State.SCHEDULED
         message.due_at = message.send_at
     else:
         message.state = State.QUEUED
         message.queued_at = now
-        message.due_at = before_expiry(message, now + mailer_settings().LOST_AFTER)
+        message.due_at = before_expiry(message, publishing_overdue_at(now))
     if suppressed:
         remove_suppressed_at_call(message, suppressed, now)
-    if not (attachments or message.idempotency_key or suppressed):
-        message.save(force_insert=True, using=database())
-        return
-    # A savepoint: the caller's transaction must outlive an idempotency_key that exists already.
-    with transaction.atomic(using=database()):
-        message.save(force_insert=True, using=database())
-        Attachment.objects.using(database()).bulk_create(attachments)
-        add_suppressed_events({message.id: suppressed or {}}, now)
+
+
+def _chunks(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """No statement is larger than any database takes."""
+    chunk: list[Message] = []
+    size = 0
+    for message in messages:
+        chunk.append(message)
+        size += len(message.mime or b"")
+        if size > _CHUNK_BYTES or len(chunk) == _CHUNK_ROWS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -15,8 +15,9 @@ from uuid import UUID
 from django.db import connections
 from django.db.models import Field, JSONField
 
-from ..models import Batch, Mail, Message
+from ..models import Batch, Mail, Message, SearchKey
 from ..models.transactions import database
+from .search import search_keys
 
 
 class BatchMessage(NamedTuple):
@@ -34,6 +35,14 @@ class BatchMessage(NamedTuple):
     language: str
     timezone: str
     idempotency_key: str | None
+    #: In addition to those of the batch.
+    alternatives: list[list[str]]
+    #: The first recipient, as addresses are compared.
+    address: str
+    #: The host's object that it is about, beside that of the batch.
+    about_model: str | None = None
+    about_id: str | None = None
+    about_name: str = ""
 
 
 # Of the mail, what says how it is sent; what it says stays with the batch.
@@ -54,7 +63,8 @@ def insert(batch: Batch, messages: Sequence[BatchMessage], **values: Any) -> Non
         values: further fields, the same for all.
     """
     shared = Message(batch=batch, **{name: getattr(batch, name) for name in _SHARED}, **values)
-    fields = {field.attname: field for field in Message._meta.concrete_fields}
+    # What the database derives is not written.
+    fields = {field.attname: field for field in Message._meta.concrete_fields if not field.generated}
     common = [field for name, field in fields.items() if name not in BatchMessage._fields]
     connection = connections[database()]
     quoted = connection.ops.quote_name
@@ -76,6 +86,25 @@ def insert(batch: Batch, messages: Sequence[BatchMessage], **values: Any) -> Non
                     for message in messages
                 ],
             )
+    _insert_search_keys(connection, messages)
+
+
+def _insert_search_keys(connection: Any, messages: Sequence[BatchMessage]) -> None:
+    """What they are found by beside their first recipient's address; most have no such thing."""
+    keys = [(message.id, key) for message in messages for key in search_keys(message)]
+    if not keys:
+        return
+    table = connection.ops.quote_name(SearchKey._meta.db_table)
+    column = connection.ops.quote_name("key")
+    if _can_copy(connection):
+        statement = f"COPY {table} (message_id, {column}) FROM STDIN"
+        with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write("".join(f"{message_id}\t{_escape(key)}\n" for message_id, key in keys))
+        return
+    field = SearchKey._meta.get_field("message")
+    rows = [(field.get_db_prep_save(message_id, connection), key) for message_id, key in keys]
+    with connection.cursor() as cursor:
+        cursor.executemany(f"INSERT INTO {table} (message_id, {column}) VALUES (%s, %s)", rows)  # noqa: S608
 
 
 def _values(message: BatchMessage, key: Any) -> tuple[Any, ...]:
@@ -87,7 +116,19 @@ def _values(message: BatchMessage, key: Any) -> tuple[Any, ...]:
         _encode(message.context),
         _encode(message.metadata),
     )
-    return (key, message.message_id, *lists, message.language, message.timezone, message.idempotency_key)
+    return (
+        key,
+        message.message_id,
+        *lists,
+        message.language,
+        message.timezone,
+        message.idempotency_key,
+        _encode(message.alternatives),
+        message.address,
+        message.about_model,
+        message.about_id,
+        message.about_name,
+    )
 
 
 def _can_copy(connection: Any) -> bool:
@@ -125,6 +166,11 @@ def _own_columns(message: BatchMessage) -> str:
             message.language,
             message.timezone,
             "\\N" if message.idempotency_key is None else message.idempotency_key,
+            _json(message.alternatives) if message.alternatives else "[]",
+            _escape(message.address),
+            "\\N" if message.about_model is None else message.about_model,
+            "\\N" if message.about_id is None else _escape(message.about_id),
+            _escape(message.about_name),
         )
     )
 

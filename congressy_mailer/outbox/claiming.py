@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import DatabaseError, DataError, connections
-from django.db.models import Case, DateTimeField, F, Prefetch, Q, QuerySet, Value
+from django.db import DataError
+from django.db.models import DateTimeField, F, Prefetch, Q, QuerySet, Value, prefetch_related_objects
 from django.db.models.functions import Coalesce
-from django.utils import timezone
 
 from ..conf import mailer_settings
-from ..models import Attachment, Batch, Event, Message, State
-from ..models.transactions import database, is_away, retry_on_conflict
-from .batches import WITH_BATCH, make_due_by
+from ..models import NO_BATCH, Attachment, Batch, Event, Message, State, clock
+from ..models.choices import WAITING
+from ..models.transactions import database, is_away, lock_free, retry_on_conflict, retry_statement
+from .batches import make_due_by
+from .claim_statement import HAS_ATTACHMENTS, IS_PAUSED, answer, can_claim_at_once, claim_at_once
+from .cursors import CURSORS, BatchCursors
+from .pausing import note_no_pauses
 from .recovery import find_abandoned, recover
 from .results import fail
-from .rows import WAITING, add_event, before_expiry_expression, claimed_row, rows
+from .rows import add_event, before_expiry_expression, claimed_row, rows
 
 logger = logging.getLogger("congressy_mailer.outbox")
 
@@ -45,7 +48,10 @@ def claim(ids: Sequence[UUID], token: str, *, redelivered: bool = False) -> list
     """
     if redelivered:
         recover(rows(find_abandoned(rows(ids))))
-    messages = _claimed_messages(token, rows(ids)) if _claim_rows(ids, token) else []
+    if can_claim_at_once():
+        messages = _claim_at_once(ids, token)
+    else:
+        messages = _claimed_messages(token, rows(ids)) if _claim_rows(ids, token) else []
     if len(messages) < len(set(ids)):
         expire(ids)
     return messages
@@ -57,7 +63,7 @@ def batch_with_content(key: UUID) -> Batch | None:
     return batches.prefetch_related(Prefetch("attachments", Attachment.objects.using(database()))).first()
 
 
-def claim_from_batch(batch: Batch, token: str, limit: int) -> list[Message]:
+def claim_from_batch(batch: Batch, token: str, limit: int, cursors: BatchCursors = CURSORS) -> list[Message]:
     """Take what comes next of a batch; what was refused temporarily and is due goes first.
 
     What its worker died of is not among it: that is claimed alone, by :func:`claim`.
@@ -66,58 +72,85 @@ def claim_from_batch(batch: Batch, token: str, limit: int) -> list[Message]:
         batch: from :func:`batch_with_content`.
         token: from :func:`congressy_mailer.broker.processes.new_claim_token`.
         limit: the most that is taken.
+        cursors: how far the claims of this process have come.
     """
-    now = timezone.now()
-    of_batch = _messages().filter(WITH_BATCH, batch=batch)
-    in_order = of_batch.order_by("priority", "id")
-    for waiting in (
-        of_batch.filter(state=State.DEFERRED, due_at__lte=now).order_by("due_at"),
-        in_order.filter(state=State.QUEUED, due_at=None),
-        in_order.filter(state=State.SCHEDULED, send_at__lte=now),
-    ):
-        if claimed_ids := _claim_first(waiting, token, limit):
-            return _claimed_messages(token, rows(claimed_ids), batch)
-    return []
+    now = clock.now()
+    due = _messages().filter(deferred_batch=batch.pk, due_at__lte=now).order_by("due_at")
+    in_order = _messages().filter(open_batch=batch.pk).order_by("priority", "id")
+    queued = in_order.filter(state=State.QUEUED, due_at=None)
+    scheduled = in_order.filter(state=State.SCHEDULED, send_at__lte=now)
+    claimed_ids = (
+        _claim_first(due, token, limit)
+        or _claim_next(queued, batch, State.QUEUED, token, limit, cursors)
+        or _claim_next(scheduled, batch, State.SCHEDULED, token, limit, cursors)
+    )
+    return _claimed_messages(token, rows(claimed_ids), batch) if claimed_ids else []
 
 
-def claim_waiting(token: str, limit: int, *, before: int | None = None) -> list[Message]:
+def _claim_next(
+    waiting: QuerySet[Message], batch: Batch, state: State, token: str, limit: int, cursors: BatchCursors
+) -> list[UUID]:
+    """Claim the first of these after the cursor, else the first of all of them."""
+    claimed_ids: list[UUID] = []
+    following = cursors.after(waiting, batch.pk, state, batch.priority)
+    if following is not None:
+        claimed_ids = _claim_first(following, token, limit)
+    if not claimed_ids:
+        cursors.restart(batch.pk, state)
+        claimed_ids = _claim_first(waiting, token, limit)
+    if claimed_ids:
+        cursors.advance(batch.pk, state, claimed_ids[-1])
+    return claimed_ids
+
+
+def claim_waiting(token: str, limit: int, *, before: int | None = None, using: str | None = None) -> list[Message]:
     """Take what has been published, is in no batch, and has been left waiting: it goes before what is less urgent.
 
     Args:
         token: of the claim.
         limit: the most that is taken.
         before: only what has a lower number as its priority, which is more urgent.
+        using: only what names this mail backend; empty: only what names none.
     """
-    cutoff = timezone.now() - _IDLE_WORKER_GRACE
-    waiting = _messages().filter(batch=None, state=State.QUEUED, crashes=0, queued_at__lte=cutoff)
+    waiting = _waiting_alone()
     if before is not None:
         waiting = waiting.filter(priority__lt=before)
-    claimed_ids = _claim_first(waiting.filter(_not_expired(timezone.now())).order_by("priority", "id"), token, limit)
+    if using is not None:
+        waiting = waiting.filter(using=using)
+    claimed_ids = _claim_first(waiting.filter(_not_expired(clock.now())).order_by("priority", "id"), token, limit)
     return _claimed_messages(token, rows(claimed_ids)) if claimed_ids else []
 
 
 def has_waiting_messages() -> bool:
     """Whether :func:`claim_waiting` would claim a message."""
-    cutoff = timezone.now() - _IDLE_WORKER_GRACE
-    return _messages().filter(batch=None, state=State.QUEUED, crashes=0, queued_at__lte=cutoff).exists()
+    return _waiting_alone().filter(_not_expired(clock.now())).exists()
+
+
+def others_wait(using: str | None) -> bool:
+    """Whether mail with tasks of its own waits that a task which claims more and more does not see.
+
+    Args:
+        using: the mail backend that the messages name which it claims of those in no batch; ``None``: it claims a
+            batch's.
+    """
+    due = _messages().filter(state__in=(State.SCHEDULED, State.DEFERRED), sweep_at__lte=clock.now())
+    return due.exists() or (using is not None and _waiting_alone().exclude(using=using).exists())
+
+
+def _waiting_alone() -> QuerySet[Message]:
+    cutoff = clock.now() - _IDLE_WORKER_GRACE
+    return _messages().filter(open_batch=NO_BATCH, state=State.QUEUED, crashes=0, queued_at__lte=cutoff)
 
 
 @retry_on_conflict
 def _claim_first(waiting: QuerySet[Message], token: str, limit: int) -> list[UUID]:
     """Claim the first of these."""
-    connection = connections[database()]
-    if connection.features.has_select_for_update_skip_locked:
-        waiting = waiting.select_for_update(skip_locked=True)
-    elif connection.vendor == "sqlite":
-        # Whoever writes holds the database to the end of the transaction, also if it changes nothing: what is read
-        # after that nobody else takes.
-        _messages().filter(state="", token=token).update(token=token)
-    ids = list(waiting.values_list("id", flat=True)[:limit])
+    ids = list(lock_free(waiting).values_list("id", flat=True)[:limit])
     if ids:
-        now = timezone.now()
+        now = clock.now()
         rows(ids).filter(state__in=WAITING).update(
             state=State.SENDING, token=token, due_at=now + mailer_settings().LEASE, handover_started_at=None,
-            queued_at=Coalesce("queued_at", Value(now, DateTimeField())),
+            blocked=False, queued_at=Coalesce("queued_at", Value(now, DateTimeField())),
         )  # fmt: skip
     return ids
 
@@ -164,15 +197,16 @@ def _put_aside(key: UUID, token: str, error: BaseException) -> None:
     """A stored value that no longer reads as what its column holds will not do so later; all else may."""
     damaged = isinstance(error, DataError | ValueError | TypeError | LookupError)
     conf = mailer_settings()
-    now = timezone.now()
+    now = clock.now()
     reason = f"Its row cannot be read: {type(error).__name__}"
     ours = claimed_row(key, token)
     logger.error("Message %s is put aside. %s", key, reason)
-    if damaged or ours.filter(queued_at__lt=now - conf.RETRY_FOR).exists():
+    if damaged or ours.filter(first_attempt_at__lt=now - conf.RETRY_FOR).exists():
         fail(token, key, reason)
     elif ours.update(
-        state=State.DEFERRED, token="", due_at=now + conf.RETRY_BACKOFF_MAX, attempts=F("attempts") + 1, reason=reason
-    ):
+        state=State.DEFERRED, token="", due_at=now + conf.RETRY_BACKOFF_MAX, attempts=F("attempts") + 1, reason=reason,
+        first_attempt_at=Coalesce("first_attempt_at", Value(now, DateTimeField())),
+    ):  # fmt: skip
         add_event(key, Event.Type.DEFERRED, now, detail=reason)
 
 
@@ -182,13 +216,48 @@ def _messages() -> QuerySet[Message]:
 
 @retry_on_conflict
 def _claim_rows(ids: Sequence[UUID], token: str) -> int:
-    now = timezone.now()
-    claimable = _claimable(ids, now)
-    if len(set(ids)) > 1:
-        claimable = claimable.filter(crashes=0)
-    return claimable.update(
-        state=State.SENDING, token=token, due_at=now + mailer_settings().LEASE, handover_started_at=None
+    now = clock.now()
+    free = list(lock_free(_claimable_together(ids, now).order_by("id")).values_list("id", flat=True))
+    return rows(free).update(**_claim_values(token, now))
+
+
+def _claim_at_once(ids: Sequence[UUID], token: str) -> list[Message]:
+    """Claim these messages and read them, with one statement where they have neither attachments nor a batch."""
+    now = clock.now()
+    try:
+        messages = claim_at_once(_claimable_together(ids, now), _claim_values(token, now))
+    except (SystemExit, KeyboardInterrupt, SoftTimeLimitExceeded):
+        raise
+    except BaseException:
+        if is_away():
+            raise
+        # One of them cannot be read.
+        return _claimed_messages(token, rows(ids))
+    if messages and not any(answer(message, IS_PAUSED) for message in messages):
+        note_no_pauses()
+    attachments = Attachment.objects.using(database())
+    bare = [message for message in messages if not answer(message, HAS_ATTACHMENTS)]
+    prefetch_related_objects(bare, Prefetch("attachments", attachments.none()))
+    prefetch_related_objects(
+        [message for message in messages if answer(message, HAS_ATTACHMENTS)], Prefetch("attachments", attachments)
     )
+    prefetch_related_objects(
+        [message for message in messages if message.batch_id is not None],
+        Prefetch("batch", Batch.objects.using(database())), Prefetch("batch__attachments", attachments),
+    )  # fmt: skip
+    return sorted(messages, key=lambda message: (message.priority, message.id))
+
+
+def _claim_values(token: str, now: datetime) -> dict[str, Any]:
+    return {
+        "state": State.SENDING, "token": token, "due_at": now + mailer_settings().LEASE, "handover_started_at": None,
+        "blocked": False, "pause": None,
+    }  # fmt: skip
+
+
+def _claimable_together(ids: Sequence[UUID], now: datetime) -> QuerySet[Message]:
+    claimable = _claimable(ids, now)
+    return claimable.filter(crashes=0) if len(set(ids)) > 1 else claimable
 
 
 def _claimable(ids: Sequence[UUID], now: datetime) -> QuerySet[Message]:
@@ -201,28 +270,46 @@ def _not_expired(now: datetime) -> Q:
 
 def needing_solo(ids: Sequence[UUID]) -> list[UUID]:
     """Those of these messages that may be claimed, but only each alone."""
-    return list(_claimable(ids, timezone.now()).filter(crashes__gt=0).order_by("id").values_list("id", flat=True))
+    return list(_claimable(ids, clock.now()).filter(crashes__gt=0).order_by("id").values_list("id", flat=True))
 
 
 @retry_on_conflict
 def expire(ids: Iterable[UUID]) -> None:
     """End those of these messages that nobody holds and whose ``expires_at`` is over."""
-    now = timezone.now()
-    rows(ids).filter(state__in=WAITING, expires_at__lte=now).update(
+    now = clock.now()
+    expired = rows(ids).filter(state__in=WAITING, expires_at__lte=now).order_by("id")
+    rows(lock_free(expired).values_list("id", flat=True)).update(
         state=State.EXPIRED, due_at=None, finished_at=now, reason="It was not sent before its expires_at."
     )
 
 
 @retry_on_conflict
-def start_handover(token: str, key: UUID) -> bool:
-    """Mark a claimed message as being handed over; returns whether the claim still holds.
+def start_handover(token: str, ids: Collection[UUID]) -> set[UUID]:
+    """Mark claimed messages as being handed over, in one statement; returns those that the claim still holds.
 
     Only needed where a message that was begun must never be sent a second time.
     """
-    return bool(claimed_row(key, token).update(handover_started_at=timezone.now()))
+    held = rows(ids).filter(state=State.SENDING, token=token)
+    if held.update(handover_started_at=clock.now()) == len(ids):
+        return set(ids)
+    return set(held.values_list("id", flat=True))
 
 
-@retry_on_conflict
+@retry_statement
+def extend_claim(token: str, ids: Iterable[UUID]) -> int:
+    """Hold claimed messages for another ``LEASE``; returns how many of them the claim still held.
+
+    Only by the process that works on them at this moment: the server is slow, and the worker is not gone.
+
+    Args:
+        token: of the claim.
+        ids: of the messages.
+    """
+    held = rows(ids).filter(state=State.SENDING, token=token)
+    return held.update(due_at=clock.now() + mailer_settings().LEASE)
+
+
+@retry_statement
 def set_route(token: str, ids: Iterable[UUID], route: str) -> None:
     """Write down which mail backend claimed messages are about to go over.
 
@@ -243,35 +330,48 @@ def release(token: str, messages: Iterable[Message], until: datetime | None = No
     Args:
         token: of the claim.
         messages: as they were claimed.
-        until: when somebody is to look at them; ``None`` where the caller sees to that itself.
+        until: when they become due, and not before; ``None`` where the caller publishes them.
     """
-    due_at = until or timezone.now() + mailer_settings().LOST_AFTER
+    now = clock.now()
+    due_at = until or now + mailer_settings().LOST_AFTER
     # These wait in the table for the tasks of the batch.
     batches = {message.id: message.batch_id for message in messages if message.waits_with_batch}
     if batches:
-        _release(batches, token, None)
+        _release(batches, token, due_at=None)
+        for key in {key for key in batches.values() if key}:
+            CURSORS.rewind(key, [message for message, batch in batches.items() if batch == key])
         make_due_by([key for key in batches.values() if key], by=due_at)
     if others := [message.id for message in messages if message.id not in batches]:
-        _release(others, token, before_expiry_expression(due_at))
+        blocked = until is not None and until > now
+        _release(others, token, due_at=before_expiry_expression(due_at), blocked=blocked)
 
 
 def release_claim(token: str) -> None:
     """Put back all messages that this claim holds, where it is not known which they are."""
-    release(token, list(_messages().filter(state=State.SENDING, token=token)), timezone.now())
+    release(token, list(_messages().filter(state=State.SENDING, token=token)), clock.now())
 
 
-def _release(ids: Iterable[UUID], token: str, due_at: Case | None) -> None:
+def _release(ids: Iterable[UUID], token: str, **values: object) -> None:
     claimed = rows(ids).filter(state=State.SENDING, token=token)
-    claimed.update(state=State.QUEUED, token="", due_at=due_at, handover_started_at=None)
+    claimed.update(state=State.QUEUED, token="", handover_started_at=None, **values)
+
+
+@retry_on_conflict
+def mark_published_again(ids: Sequence[UUID]) -> None:
+    """These messages go to the end of the queue: a sweep that was published before is no sign that they are lost."""
+    free = lock_free(rows(ids).filter(state=State.QUEUED).order_by("id"))
+    due_at = before_expiry_expression(clock.now() + mailer_settings().LOST_AFTER)
+    rows(free.values_list("id", flat=True)).update(due_at=due_at)
 
 
 def mark_unpublished(ids: Iterable[UUID]) -> None:
     """Make these messages due at once, since the broker did not take their ids."""
-    # Without this they are found all the same, only later.
-    with suppress(DatabaseError):
+    # Without this they are found all the same, only later; and what a host has wrapped around its connections may
+    # raise anything.
+    with suppress(Exception):
         _make_due_now(ids)
 
 
 @retry_on_conflict
 def _make_due_now(ids: Iterable[UUID]) -> None:
-    rows(ids).filter(state=State.QUEUED).update(due_at=timezone.now())
+    rows(ids).filter(state=State.QUEUED).update(due_at=clock.now())

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from django.db.models import Case, DateTimeField, F, Q, Value, When
 from django.utils import timezone
 
-from ..conf import mailer_settings
 from ..exceptions import InvalidTransition
-from ..models import Event, State
-from ..models.choices import FINAL
-from ..models.transactions import retry_on_conflict
-from .rows import WAITING, change, rows
-
-#: States from which a person may send a message again.
-RETRYABLE = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED, State.HELD})
+from ..models import Event, Message, SearchKey, State
+from ..models.choices import FINAL, RETRYABLE, WAITING
+from ..models.transactions import database, retry_on_conflict
+from .rows import change, publishing_overdue_at, rows
+from .search import add_search_keys, first_address
 
 
 @retry_on_conflict
@@ -43,9 +42,27 @@ def resend(key: UUID) -> None:
     _queue_again(key, FINAL, remaining=None, sent_at=None)
 
 
+def replace_recipients(message: Message, fields: Mapping[str, Any]) -> bool:
+    """Change whom a message is for, in the caller's transaction; returns whether it is as it was read and nobody holds
+    it.
+
+    Args:
+        message: as it was read.
+        fields: its recipients, and what else changes with them.
+    """
+    values = {**fields, "address": first_address([*fields["to"], *fields["cc"], *fields["bcc"]])}
+    same = rows([message.pk]).filter(state=message.state).exclude(state=State.SENDING)
+    if not same.update(**values):
+        return False
+    changed = rows([message.pk]).get()
+    SearchKey.objects.using(database()).filter(message=message.pk).delete()
+    add_search_keys([changed])
+    return True
+
+
 def _queue_again(key: UUID, states: frozenset[State], **values: object) -> None:
     now = timezone.now()
-    lost_at = now + mailer_settings().LOST_AFTER
+    lost_at = publishing_overdue_at(now)
     changed = change(
         key,
         Q(state__in=states, content_dropped_at__isnull=True),
@@ -59,10 +76,13 @@ def _queue_again(key: UUID, states: frozenset[State], **values: object) -> None:
         ),
         queued_at=Case(When(send_at__gt=now, then=None), default=Value(now, DateTimeField())),
         finished_at=None,
+        first_attempt_at=None,
         # A time that is over would end it at once; one that is ahead still means what the caller meant.
         expires_at=Case(When(expires_at__gt=now, then=F("expires_at")), default=None),
         crashes=0,
         detached=True,
+        blocked=False,
+        pause=None,
         reason="",
         **values,
     )

@@ -1,4 +1,4 @@
-"""Delivery tasks that end in an error again and again, so that somebody is told that their mail does not move."""
+"""Delivery tasks that end in an error again and again: ``health`` reports that their mail does not move."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from django.db.models import F
-from django.utils import timezone
 
 from ..conf import mailer_settings
-from ..models import Message, TaskFailure
+from ..models import Message, Retention, TaskFailure, clock
 from ..models.transactions import database, retry_on_conflict
 
 #: So many failures one after another are no accident any more: a deadlock or a restart makes one or two.
@@ -31,7 +30,7 @@ def record_task_failure(task: str, error: str) -> None:
         task: what the task delivers, as in :attr:`.TaskFailure.task`.
         error: its type and place.
     """
-    now = timezone.now()
+    now = clock.now()
     begins_anew = now - _window()
     rows = TaskFailure.objects.using(database()).filter(task=task)
     one_more = {"failures": F("failures") + 1, "last_failed_at": now, "error": error}
@@ -50,13 +49,14 @@ def record_task_failure(task: str, error: str) -> None:
 def failing_tasks() -> list[TaskFailure]:
     """Tasks that failed several times, the last time lately, while none of their mail was sent or ended."""
     failures = TaskFailure.objects.using(database()).filter(
-        failures__gte=TOO_MANY, last_failed_at__gte=timezone.now() - _window()
+        failures__gte=TOO_MANY, last_failed_at__gte=clock.now() - _window()
     )
     return [failure for failure in failures.order_by("since") if not _has_progress(failure)]
 
 
 def _has_progress(failure: TaskFailure) -> bool:
-    ended = Message.objects.using(database()).filter(finished_at__gt=failure.since)
+    # A range of an index for each of them.
+    ended = Message.objects.using(database()).filter(retention__in=list(Retention), finished_at__gt=failure.since)
     try:
         return ended.filter(batch_id=UUID(failure.task)).exists()
     except ValueError:

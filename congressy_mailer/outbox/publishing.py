@@ -13,7 +13,7 @@ from django.db import connections, transaction
 from ..broker import sending
 from ..conf import mailer_settings
 from ..models.transactions import commits_manually, database
-from .batches import mark_batch_unpublished
+from .batches import mark_batch_published, mark_batch_unpublished
 from .claiming import mark_unpublished
 
 
@@ -52,20 +52,21 @@ class _PublishHook:
             publish(self.pending.ids)
 
 
-def publish(ids: Sequence[UUID], *, countdown: float | None = None) -> bool:
+def publish(ids: Sequence[UUID], *, countdown: float | None = None, size: int | None = None) -> bool:
     """Tell the workers of messages. Never raises, and never takes long.
 
     Args:
         ids: of messages that are stored.
         countdown: seconds until they are to be looked at; at once where it is ``None``.
+        size: how many a task gets; ``SLICE_SIZE`` where it is ``None``.
 
     Returns:
         Whether the broker took them. If not, the next sweep publishes them.
     """
-    conf = mailer_settings()
+    size = size or mailer_settings().SLICE_SIZE
     published = True
-    for start in range(0, len(ids), conf.SLICE_SIZE):
-        part = ids[start : start + conf.SLICE_SIZE]
+    for start in range(0, len(ids), size):
+        part = ids[start : start + size]
         if not (published and sending.send(sending.DELIVER, [str(key) for key in part], countdown=countdown)):
             published = False
             mark_unpublished(part)
@@ -78,9 +79,13 @@ def publish_batch_on_commit(key: UUID, generation: int) -> None:
     if commits_manually(connection):
         mark_batch_unpublished(key)
         return
-    transaction.on_commit(
-        partial(publish_batch, key, generation, starts_others=True), using=connection.alias, robust=True
-    )
+    transaction.on_commit(partial(_publish_stored_batch, key, generation), using=connection.alias, robust=True)
+
+
+def _publish_stored_batch(key: UUID, generation: int) -> None:
+    # Before a task of it may have come to the batch's end.
+    mark_batch_published(key)
+    publish_batch(key, generation, starts_others=True)
 
 
 def publish_batch(key: UUID, generation: int, *, starts_others: bool = False, countdown: float | None = None) -> bool:

@@ -4,152 +4,219 @@ Content goes after ``KEEP_CONTENT``. What is ``sensitive`` goes as soon as it is
 Of what ended otherwise only a failed or held message is worth sending again, once a person has put right what was
 wrong; its content waits for that as long as the mailer itself would have gone on trying, ``RETRY_FOR``. What was
 cancelled or has expired is not wanted any more, and its content goes with the next purge.
+
+Each chunk is one transaction, which locks what it drops and passes over what somebody holds: two purges at once share
+the work, and a message that is queued again at that moment keeps its content.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Iterable
-from contextlib import suppress
-from datetime import date, timedelta
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
+from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
-from celery.exceptions import SoftTimeLimitExceeded
-from django.core.files.storage import Storage
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.utils import timezone
+from django.db.models import F, Q, QuerySet
+from django.db.models.signals import post_delete, pre_delete
 
 from ..conf import mailer_settings
-from ..models import ATTACHMENT_FOLDER, Attachment, Batch, Event, Message, State, WebhookBatch, attachment_storage
+from ..models import (
+    Attachment,
+    Batch,
+    Event,
+    Message,
+    RecipientStatus,
+    Retention,
+    SearchKey,
+    StoredFile,
+    WebhookBatch,
+    clock,
+)
 from ..models.choices import FINAL
-from ..models.transactions import database, retry_on_conflict
-from .rows import rows
+from ..models.transactions import database, lock_free, retry_on_conflict
+from .files import delete_files, release_files
+from .rows import InArray, rows
+from .settled import LONGEST_SUBMISSION, is_settled
 
-logger = logging.getLogger("congressy_mailer.retention")
+#: What is forgotten of a mail with its content, and what stands there afterwards. All other columns stay as long as the
+#: message does: docs/how-to/retention.md says of each why.
+DROPPED: Mapping[str, Any] = MappingProxyType(
+    {
+        "subject": "", "text": "", "html": "", "alternatives": [], "context": None, "headers": {}, "reply_to": [],
+        "campaign": "", "tags": [], "metadata": {}, "sparkpost": {},
+    }
+)  # fmt: skip
 
 # Rows of one transaction: short enough that nobody waits for its locks.
-_CHUNK = 500
-
-# Whoever has not come to the end of a batch's recipients by then does not go on with it.
-_LONGEST_SUBMISSION = timedelta(days=7)
+_CHUNK = 1000
 
 
-def purge() -> bool:
+def purge(ended: set[str] | None = None) -> bool:
     """Drop one chunk of each: content that is older than ``KEEP_CONTENT``, messages older than ``KEEP_MESSAGES``.
 
     Only messages in a final state are touched, and their age counts from when they reached it. What a batch says is
-    dropped when none of its messages has anything left to say.
+    dropped when none of its messages has anything left to say. The files of attachments are deleted by
+    :func:`.files.delete_files`.
+
+    Args:
+        ended: what of this has come to its end, and is not asked for again, from one call to the next.
 
     Returns:
         Whether there may be more to drop.
     """
-    chunks = [
-        _drop_sensitive_content(),
-        _drop_old_content(),
-        # In any order, so that files which a storage does not give up never stand before the others.
-        _remove_files(_droppable_attachments().order_by("?")[:_CHUNK]),
-        _delete_old_messages(),
-        _drop_content_of_batches(),
-        _delete_old_batches(),
-        _delete_old_webhooks(),
-        _delete_old_unmatched_events(),
+    ended = set() if ended is None else ended
+    kinds: dict[str, Callable[[], int]] = {
+        f"content {retention}": partial(_drop_content_older_than, retention, keep)
+        for retention, keep in _content_limits().items()
+    }
+    kinds |= {"webhooks": _delete_old_webhooks, "unmatched events": _delete_old_unmatched_events}
+    ended |= {kind for kind, drop_chunk in kinds.items() if kind not in ended and drop_chunk() < _CHUNK}
+    # Each time: what has just lost its content may be as old as that.
+    if _delete_old_messages() >= _CHUNK or not ended.issuperset(kinds):
+        return True
+    # Once the messages are gone: a batch whose messages are being dropped would be looked through each time.
+    return any(chunk >= _CHUNK for chunk in (_drop_content_of_batches(), _delete_old_batches()))
+
+
+def purge_overdue_since() -> datetime | None:
+    """When the oldest of what is still there should have been dropped; ``None``: nothing should have been."""
+    limits = _content_limits()
+    if (keep_messages := mailer_settings().KEEP_MESSAGES) is not None:
+        limits[Retention.DROPPED] = keep_messages
+    since = [
+        finished_at + keep
+        for retention, keep in limits.items()
+        for finished_at in _finished_before(retention, keep).values_list("finished_at", flat=True)[:1]
+        if finished_at is not None
     ]
-    return any(chunk >= _CHUNK for chunk in chunks)
+    files = StoredFile.objects.using(database()).filter(delete_at__lte=clock.now()).order_by("delete_at")
+    since += [moment for moment in files.values_list("delete_at", flat=True)[:1] if moment is not None]
+    return min(since, default=None)
 
 
-def _finished_before(keep: timedelta) -> QuerySet[Message]:
-    return Message.objects.using(database()).filter(state__in=FINAL, finished_at__lt=timezone.now() - keep)
+def _finished_before(retention: Retention, keep: timedelta) -> QuerySet[Message]:
+    """A range of one index, independent of the size of the table."""
+    messages = Message.objects.using(database()).filter(retention=retention, finished_at__lt=clock.now() - keep)
+    return messages.order_by("finished_at")
 
 
-def _drop_sensitive_content() -> int:
-    may_be_retried = Q(state__in=(State.FAILED, State.HELD))
-    cutoff = timezone.now() - mailer_settings().RETRY_FOR
-    return _drop(_finished_before(timedelta(0)).filter(~may_be_retried | Q(finished_at__lt=cutoff), sensitive=True))
-
-
-def _drop_old_content() -> int:
+def _content_limits() -> dict[Retention, timedelta]:
+    """How long the content of each kind of message is kept; what is left out is kept for ever."""
     conf = mailer_settings()
+    limits = {
+        Retention.SENSITIVE: timedelta(0),
+        Retention.SENSITIVE_FAILED: conf.RETRY_FOR,
+        Retention.SENSITIVE_HELD: conf.RETRY_FOR,
+    }
     # What goes altogether loses its content first: from then on nobody can send it again.
-    limits = [keep for keep in (conf.KEEP_CONTENT, conf.KEEP_MESSAGES) if keep is not None]
-    return _drop(_finished_before(min(limits))) if limits else 0
+    kept = [keep for keep in (conf.KEEP_CONTENT, conf.KEEP_MESSAGES) if keep is not None]
+    if kept:
+        limits |= {Retention.WHOLE: min(kept), Retention.HELD: min(kept)}
+        limits = {retention: min(keep, *kept) for retention, keep in limits.items()}
+    return limits
 
 
-def _drop(old: QuerySet[Message]) -> int:
-    ids = old.filter(content_dropped_at__isnull=True).order_by("finished_at").values_list("id", flat=True)
-    return drop_content(list(ids[:_CHUNK]))
+@retry_on_conflict
+def _drop_content_older_than(retention: Retention, keep: timedelta) -> int:
+    due = _finished_before(retention, keep)
+    ids = list(lock_free(due).values_list("id", flat=True)[:_CHUNK])
+    if ids:
+        _drop(ids, Q(retention=retention, finished_at__lt=clock.now() - keep))
+    return len(ids)
 
 
 @retry_on_conflict
 def drop_content(ids: Collection[UUID]) -> int:
-    """Forget what messages said: subject, text, context and attachments. Who got them and when stays.
+    """Forget what messages said, :data:`DROPPED` and attachments. Who got them and when stays.
+
+    Their files are deleted once this is committed, as far as the storage does so at once.
 
     Returns:
         How many of them; those that somebody has queued again meanwhile keep what they say.
     """
-    dropped = (
-        rows(ids)
-        .filter(state__in=FINAL)
-        .update(context=None, subject="", text="", html="", mime=None, headers={}, content_dropped_at=timezone.now())
-    )
-    attachments = _droppable_attachments().filter(message_id__in=ids)
-    transaction.on_commit(partial(_remove_files, attachments), using=database(), robust=True)
+    dropped, files = _drop(ids, Q(state__in=FINAL))
+    if files:
+        transaction.on_commit(partial(delete_files, files), using=database(), robust=True)
     return dropped
 
 
-def _droppable_attachments() -> QuerySet[Attachment]:
-    attachments = Attachment.objects.using(database())
-    dropped = Q(message__content_dropped_at__isnull=False) | Q(batch__content_dropped_at__isnull=False)
-    # While recipients of a batch are being stored, one of them may come to share the file.
-    settled = Q(message__isnull=True) | Q(message__batch__isnull=True) | Q(message__sensitive=True)
-    settled |= _is_settled("message__batch__")
-    shared = attachments.filter(file=OuterRef("file"), message__content_dropped_at__isnull=True, batch__isnull=True)
-    return attachments.filter(dropped, settled).exclude(Exists(shared))
-
-
-def _is_settled(prefix: str = "") -> Q:
-    """No further recipient comes to a batch: its caller has come to the end, was stopped, or broke off long ago."""
-    long_ago = timezone.now() - _LONGEST_SUBMISSION
-    ended = Q(**{f"{prefix}stored_at__isnull": False}) | Q(**{f"{prefix}cancelled_at__isnull": False})
-    return ended | Q(**{f"{prefix}created_at__lt": long_ago})
+def delete_messages(ids: Collection[UUID]) -> int:
+    """Delete messages that are final, with everything that belongs to them; returns how many."""
+    drop_content(ids)
+    return _delete_final(ids)
 
 
 @retry_on_conflict
+def _delete_final(ids: Collection[UUID]) -> int:
+    final = list(lock_free(rows(ids).filter(state__in=FINAL).order_by("id")).values_list("id", flat=True))
+    if final:
+        _delete_messages(final)
+    return len(final)
+
+
+def _drop(ids: Collection[UUID], still: Q) -> tuple[int, list[int]]:
+    """Returns how many messages, and the numbers of files that are to be deleted now."""
+    dropped_at = clock.now()
+    due = rows(ids).filter(still, content_dropped_at=None)
+    dropped = due.update(**DROPPED, mime=None, attributes={}, content_dropped_at=dropped_at)
+    if not dropped:
+        return 0, []
+    attachments = Attachment.objects.using(database()).filter(InArray(F("message_id"), ids))
+    if dropped < len(set(ids)):
+        attachments = attachments.filter(message__in=rows(ids).filter(content_dropped_at=dropped_at))
+    return dropped, release_files(attachments)
+
+
 def _drop_content_of_batches() -> int:
-    with_content = Message.objects.using(database()).filter(batch=OuterRef("pk"), content_dropped_at__isnull=True)
-    without_content = Batch.objects.using(database()).filter(
-        _is_settled(), ~Exists(with_content), content_dropped_at__isnull=True
+    after = max(LONGEST_SUBMISSION, mailer_settings().KEEP_CONTENT or timedelta(0))
+    batches = Batch.objects.using(database()).filter(
+        # A caller that continued it later would send mails without content.
+        is_settled(after=after),
+        content_dropped_at=None,
     )
-    ids = list(without_content.order_by("created_at").values_list("id", flat=True)[:_CHUNK])
-    Batch.objects.using(database()).filter(id__in=ids).update(
-        context=None, subject="", text="", html="", headers={}, problems=[], content_dropped_at=timezone.now()
-    )
-    return len(ids)
+    # None of its messages was finished before it was stored. What is sensitive goes as soon as it is sent.
+    keep = _content_limits().get(Retention.WHOLE)
+    old = Q() if keep is None else Q(created_at__lt=clock.now() - keep)
+    batches = batches.filter(Q(sensitive=True) | old)
+    return sum(_drop_content_of_batch(key) for key in list(batches.order_by("id").values_list("id", flat=True)))
 
 
 @retry_on_conflict
+def _drop_content_of_batch(key: UUID) -> int:
+    # One after another: for all of them in one query, the database may read every message there is.
+    if Message.objects.using(database()).filter(batch=key, content_dropped_at=None).exists():
+        return 0
+    batch = Batch.objects.using(database()).filter(id=key, content_dropped_at=None)
+    if not batch.update(**DROPPED, problems=[], content_dropped_at=clock.now()):
+        return 0
+    release_files(Attachment.objects.using(database()).filter(batch=key))
+    return 1
+
+
 def _delete_old_batches() -> int:
     keep = mailer_settings().KEEP_MESSAGES
     if keep is None:
         return 0
-    messages = Message.objects.using(database()).filter(batch=OuterRef("pk"))
-    # The row of a file that the storage refuses to delete keeps its batch until it can be.
-    files = Attachment.objects.using(database()).filter(batch=OuterRef("pk"))
-    old = Batch.objects.using(database()).filter(
-        ~Exists(messages), ~Exists(files), content_dropped_at__isnull=False, created_at__lt=timezone.now() - keep
-    )
-    ids = list(old.order_by("created_at").values_list("id", flat=True)[:_CHUNK])
-    Batch.objects.using(database()).filter(id__in=ids).delete()
-    return len(ids)
+    old = Batch.objects.using(database()).filter(content_dropped_at__isnull=False, created_at__lt=clock.now() - keep)
+    return sum(_delete_batch(key) for key in list(old.order_by("id").values_list("id", flat=True)))
+
+
+@retry_on_conflict
+def _delete_batch(key: UUID) -> int:
+    if Message.objects.using(database()).filter(batch=key).exists():
+        return 0
+    return int(bool(Batch.objects.using(database()).filter(id=key).delete()[0]))
 
 
 @retry_on_conflict
 def _delete_old_webhooks() -> int:
     """Batches of events that have been processed or set aside; what still waits for a worker stays."""
-    limit = timezone.now() - mailer_settings().KEEP_WEBHOOKS
+    limit = clock.now() - mailer_settings().KEEP_WEBHOOKS
     old = WebhookBatch.objects.using(database()).filter(due_at=None, received_at__lt=limit).order_by("received_at")
-    ids = list(old.values_list("id", flat=True)[:_CHUNK])
+    ids = list(lock_free(old).values_list("id", flat=True)[:_CHUNK])
     WebhookBatch.objects.using(database()).filter(id__in=sorted(ids)).delete()
     return len(ids)
 
@@ -160,102 +227,37 @@ def _delete_old_unmatched_events() -> int:
     keep = mailer_settings().KEEP_MESSAGES
     if keep is None:
         return 0
-    old = Event.objects.using(database()).filter(message=None, at__lt=timezone.now() - keep)
-    ids = list(old.order_by().values_list("id", flat=True)[:_CHUNK])
+    old = Event.objects.using(database()).filter(message=None, at__lt=clock.now() - keep).order_by()
+    ids = list(lock_free(old).values_list("id", flat=True)[:_CHUNK])
     Event.objects.using(database()).filter(id__in=sorted(ids)).delete()
     return len(ids)
 
 
-def _remove_files(attachments: Iterable[Attachment]) -> int:
-    """Delete files, and their rows once the file is gone: what a storage refuses now is tried at the next purge."""
-    deleted = []
-    try:
-        for attachment in attachments:
-            file = attachment.file
-            if _remove_file(file.storage, str(file.name), f"The file of attachment {attachment.id}"):
-                deleted.append(attachment.id)
-    finally:
-        _delete_rows(deleted)
-    return len(deleted)
-
-
-def _remove_file(storage: Storage, path: str, name: str) -> bool:
-    """Whether the file is gone."""
-    try:
-        storage.delete(path)
-    except FileNotFoundError:
-        return True
-    except SoftTimeLimitExceeded:
-        raise
-    except Exception as error:
-        logger.warning("%s cannot be deleted now: %s: %s", name, type(error).__name__, error)
-        return False
-    return True
-
-
 @retry_on_conflict
-def _delete_rows(ids: Collection[UUID]) -> None:
-    Attachment.objects.using(database()).filter(id__in=sorted(ids)).delete()
-
-
 def _delete_old_messages() -> int:
     keep = mailer_settings().KEEP_MESSAGES
     if keep is None:
         return 0
-    # The row of a file that the storage refuses to delete keeps its message until it can be.
-    files = Attachment.objects.using(database()).filter(message=OuterRef("pk"))
-    old = _finished_before(keep).filter(~Exists(files), content_dropped_at__isnull=False)
-    ids = list(old.order_by("finished_at").values_list("id", flat=True)[:_CHUNK])
-    _delete(ids)
+    old = _finished_before(Retention.DROPPED, keep)
+    ids = list(lock_free(old).values_list("id", flat=True)[:_CHUNK])
+    if ids:
+        _delete_messages(ids)
     return len(ids)
 
 
-@retry_on_conflict
-def _delete(ids: Collection[UUID]) -> None:
-    # Locked before it is looked at what belongs to them: an event of SparkPost's may be coming at this moment.
-    list(rows(ids).order_by("id").select_for_update().values_list("id", flat=True))
-    Event.objects.using(database()).filter(message_id__in=ids).delete()
-    rows(ids).delete()
+def _delete_messages(ids: Sequence[UUID]) -> None:
+    """Delete messages, which are locked, with what belongs to them."""
+    if _host_follows_deletions():
+        rows(ids).only("id").delete()
+        return
+    # Django's own way reads each message again and deletes a hundred at a time, which takes three times as long.
+    for model in (Attachment, Event, RecipientStatus, SearchKey):
+        model._default_manager.using(database()).filter(InArray(F("message_id"), ids)).delete()
+    rows(ids)._raw_delete(database())
 
 
-def remove_orphans(after: date | None) -> date:
-    """Delete attachment files without a row: those of callers whose transaction was rolled back.
-
-    Files lie in a directory for each day, so that each day is looked through once, two days later; again where the
-    storage refuses to delete one.
-
-    Args:
-        after: the last day that was looked through; ``None`` to begin with the first.
-
-    Returns:
-        The last day that is looked through now.
-    """
-    storage = attachment_storage()
-    until = (timezone.now() - timedelta(days=2)).date()
-    days = [day for day in _days(storage) if day <= until and (after is None or day > after)]
-    unfinished = [day for day in days if not _remove_orphans_of(storage, day)]
-    return unfinished[0] - timedelta(days=1) if unfinished else until
-
-
-def _days(storage: Storage) -> list[date]:
-    days = []
-    # A storage that is empty has no such directory, and some storages cannot list.
-    with suppress(FileNotFoundError, NotImplementedError):
-        for name in storage.listdir(ATTACHMENT_FOLDER)[0]:
-            with suppress(ValueError):
-                days.append(date.fromisoformat(name))
-    return sorted(days)
-
-
-def _remove_orphans_of(storage: Storage, day: date) -> bool:
-    """Whether none is left."""
-    folder = f"{ATTACHMENT_FOLDER}/{day}"
-    paths = [f"{folder}/{name}" for name in storage.listdir(folder)[1]]
-    removed = True
-    for start in range(0, len(paths), _CHUNK):
-        chunk = paths[start : start + _CHUNK]
-        known = set(Attachment.objects.using(database()).filter(file__in=chunk).values_list("file", flat=True))
-        for path in chunk:
-            if path not in known:
-                removed &= _remove_file(storage, path, f"The file {path}, which has no row,")
-    return removed
+def _host_follows_deletions() -> bool:
+    """Whether a model of the host's refers to messages, or a receiver of the host's is told of each deletion."""
+    ours = Message._meta.app_label
+    referring = any(relation.related_model._meta.app_label != ours for relation in Message._meta.related_objects)
+    return referring or pre_delete.has_listeners(Message) or post_delete.has_listeners(Message)

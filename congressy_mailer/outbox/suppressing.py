@@ -32,14 +32,14 @@ def remove_suppressed_at_call(message: Message, reasons: Reasons, now: datetime)
 
 @retry_on_conflict
 def remove_suppressed(token: str, suppressed: Iterable[tuple[Message, Reasons]]) -> set[UUID]:
-    """Leave recipients out of claimed messages, as far as the claim still holds them. Whoever has a copy keeps it.
+    """Leave recipients out of claimed messages, as far as the claim still holds them. A recipient who has a copy stays.
 
     Args:
         token: of the claim.
         suppressed: messages, each with those of its envelope that are left out.
 
     Returns:
-        Those of these messages that the claim holds, and that have somebody left to be sent to.
+        Those of these messages that the claim holds and that have a recipient left.
     """
     by_id = {message.id: (message, reasons) for message, reasons in suppressed}
     now = timezone.now()
@@ -51,19 +51,20 @@ def remove_suppressed(token: str, suppressed: Iterable[tuple[Message, Reasons]])
 
 
 def _remove_suppressed(message: Message, reasons: Reasons, now: datetime) -> bool:
-    """Whether somebody is left."""
+    """Whether a recipient is left."""
     row = rows([message.id])
     remaining = [recipient for recipient in message.envelope if recipient not in reasons]
     if remaining:
         message.remaining = remaining
         row.update(remaining=remaining)
         return True
-    # Somebody may have had a copy before the others were refused temporarily.
+    # One recipient may have received a copy before the others were refused temporarily.
     state = State.SENT if message.sent_at else State.SUPPRESSED
     row.update(
         state=state, token="", due_at=None, handover_started_at=None, finished_at=now, reason=_format_reasons(reasons),
         remaining=None if message.sent_at else message.remaining,
     )  # fmt: skip
+    message.state = state
     if message.sensitive and message.sent_at:
         drop_content([message.id])
     return False

@@ -7,16 +7,16 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
-from django.utils import timezone
 
 from ..broker.processes import new_claim_token
 from ..conf import mailer_settings
-from ..models import Message, State
-from ..models.transactions import database, retry_on_conflict
-from .batches import WITH_BATCH
+from ..models import Message, State, clock
+from ..models.choices import WAITING
+from ..models.transactions import database, lock_free, retry_on_conflict
 from .claiming import expire
 from .recovery import find_abandoned, recover
-from .rows import WAITING, before_expiry_expression, rows
+from .rows import before_expiry_expression, rows
+from .waiting import COUNTED
 
 # One sweep takes no more than this in each state; the next one comes soon enough.
 _LIMIT = 1000
@@ -37,7 +37,7 @@ def sweep(drained_until: datetime | None = None) -> list[UUID]:
     Returns:
         Ids to be published.
     """
-    now = timezone.now()
+    now = clock.now()
     candidates = list(_due(now, drained_until))
     ready: list[UUID] = []
     # Nothing is written, and no lock is taken, where there is nothing to do: almost always.
@@ -48,7 +48,7 @@ def sweep(drained_until: datetime | None = None) -> list[UUID]:
     if expired_leases := [message.id for message in candidates if message.state == State.SENDING]:
         ready += recover(rows(expired_leases).filter(due_at__lte=now))
     # Without waiting for the lease: a worker that was killed and has been started again finds what it held.
-    if abandoned := find_abandoned(_messages().filter(state=State.SENDING)):
+    if abandoned := find_abandoned(_messages().filter(state=State.SENDING, sweep_at__isnull=False)):
         ready += recover(rows(abandoned))
     if waiting := [message.id for message in candidates if message.state in WAITING]:
         ready += _claim_due(waiting, now, drained_until)
@@ -58,10 +58,7 @@ def sweep(drained_until: datetime | None = None) -> list[UUID]:
 def _due(now: datetime, drained_until: datetime | None) -> Iterator[Message]:
     """State by state, so that each is a range of one index, and a long queue does not hide the rest."""
     for state, until in _due_limits(now, drained_until).items():
-        due = _messages().filter(state=state, due_at__lte=until).order_by("due_at")
-        if state == State.DEFERRED:
-            # The others are for the tasks of their batches.
-            due = due.exclude(WITH_BATCH, batch__isnull=False)
+        due = _messages().filter(state=state, sweep_at__lte=until).order_by("sweep_at")
         yield from due.only("id", "state", "expires_at")[:_LIMIT]
 
 
@@ -79,16 +76,18 @@ def _claim_due(ids: Sequence[UUID], now: datetime, drained_until: datetime | Non
     for state, until in _due_limits(now, drained_until).items():
         if state in WAITING:
             conditions |= Q(state=state, due_at__lte=until)
-    due = rows(ids).filter(conditions)
+    due = rows(lock_free(rows(ids).filter(conditions).order_by("id")).values_list("id", flat=True))
     due.filter(queued_at__isnull=True).update(queued_at=now)
-    due.update(state=State.QUEUED, token=token, due_at=before_expiry_expression(now + mailer_settings().LOST_AFTER))
+    due_at = before_expiry_expression(now + mailer_settings().LOST_AFTER)
+    due.update(state=State.QUEUED, token=token, due_at=due_at, blocked=False, pause=None)
     return list(rows(ids).filter(state=State.QUEUED, token=token).values_list("id", flat=True))
 
 
 def count_overdue(by: timedelta) -> int:
-    """How many messages should have been looked at for longer than this. Those in the queue are not counted."""
-    states = list(_due_limits(timezone.now(), None))
-    return _messages().filter(state__in=states, due_at__lte=timezone.now() - by).count()
+    """How many messages should have been looked at for longer than this, counted up to :data:`.waiting.COUNTED` of each
+    state. Those in the queue are not counted."""
+    due = (_messages().filter(state=state, sweep_at__lte=clock.now() - by) for state in _due_limits(clock.now(), None))
+    return sum(late[:COUNTED].count() for late in due)
 
 
 def _messages() -> QuerySet[Message]:

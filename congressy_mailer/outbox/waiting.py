@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import QuerySet
-from django.utils import timezone
+from django.db.models import Min, QuerySet
 
-from ..models import Message, Priority, State
+from ..models import BLOCKED, NO_BATCH, PAUSED, Message, Priority, Retention, State, clock
 from ..models.transactions import database
 from .batches import has_waiting, unfinished_batches
 
-#: Counting goes no further: a long queue is counted each time somebody asks.
+#: Counting stops here, since a long queue is counted at each call of ``health``.
 COUNTED = 10_000
 
 #: So many messages of each priority are looked at for the oldest.
-_HEAD = 1000
+HEAD = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +29,43 @@ class Queue:
     oldest: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """What is tried again later."""
+
+    #: How many messages, counted up to :data:`COUNTED` of each kind.
+    count: int
+    #: When the first of them is tried again; ``None``: there are none.
+    next_try: datetime | None
+
+
+def deferred_messages() -> Deferred:
+    """Messages that were refused temporarily, or that no worker could compose yet."""
+    # Each kind by the key that holds no finished message.
+    alone = _messages().filter(state=State.DEFERRED, sweep_at__isnull=False)
+    with_batch = _messages().filter(deferred_batch__isnull=False)
+    times = [part[:COUNTED].aggregate(first=Min("due_at"))["first"] for part in (alone, with_batch)]
+    return Deferred(
+        sum(part[:COUNTED].count() for part in (alone, with_batch)),
+        min((moment for moment in times if moment is not None), default=None),
+    )
+
+
 def waiting_messages() -> Queue:
     """Messages that wait for a task of their own: in no batch, or no longer with their batch."""
-    single = _messages().filter(batch=None, state=State.QUEUED)
-    # Those that wait with their batch have no due_at.
-    left_batch = _messages().filter(batch__isnull=False, state=State.QUEUED, due_at__isnull=False).order_by("due_at")
+    kinds = [_messages().filter(open_batch=kind, state=State.QUEUED) for kind in (NO_BATCH, BLOCKED)]
     # Those that are sent next, of each priority a range of the index of what is in no batch. Their ids are in the order
     # of the calls; a message that was scheduled or is sent once more became ready later than that.
-    heads = [single.filter(priority=priority).order_by("id") for priority in Priority]
+    heads = [single.filter(priority=priority).order_by("id") for single in kinds for priority in Priority]
     moments = [
-        moment
-        for head in (*heads, left_batch)
-        for moment in head.values_list("queued_at", flat=True)[:_HEAD]
-        if moment is not None
+        moment for head in heads for moment in head.values_list("queued_at", flat=True)[:HEAD] if moment is not None
     ]
-    return Queue(single[:COUNTED].count() + left_batch[:COUNTED].count(), min(moments, default=None))
+    return Queue(sum(single[:COUNTED].count() for single in kinds), min(moments, default=None))
 
 
 def waiting_batches() -> Queue:
     """Batches that have something left which may be sent now."""
-    now = timezone.now()
+    now = clock.now()
     begun = [
         max(send_at or created_at, created_at)
         for key, created_at, send_at in unfinished_batches(now).values_list("id", "created_at", "send_at")[:COUNTED]
@@ -58,9 +74,55 @@ def waiting_batches() -> Queue:
     return Queue(len(begun), min(begun, default=None))
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingBatch:
+    """A batch that has something left to send."""
+
+    #: Its campaign, else its template, else its key or id.
+    name: str
+    #: How many messages wait, counted up to :data:`COUNTED`.
+    count: int
+    #: When it could first be sent.
+    since: datetime
+
+
+def batches_with_mail(limit: int) -> list[WaitingBatch]:
+    """Batches that have something left which may be sent now, those first that are due first.
+
+    Args:
+        limit: look at so many at the most.
+    """
+    fields = ("id", "key", "campaign", "template", "created_at", "send_at")
+    batches = list(unfinished_batches(clock.now()).only(*fields)[:limit])
+    counts = {
+        batch.id: _messages().filter(open_batch=batch.id, state=State.QUEUED)[:COUNTED].count() for batch in batches
+    }
+    return [
+        WaitingBatch(
+            name=batch.campaign or batch.template or batch.key or str(batch.id),
+            count=counts[batch.id],
+            since=max(batch.send_at or batch.created_at, batch.created_at),
+        )
+        for batch in batches
+        if counts[batch.id]
+    ]
+
+
+def waiting_head(limit: int) -> list[tuple[str, datetime | None]]:
+    """Campaign of the messages that wait for a task of their own, and when each became ready to be sent.
+
+    Args:
+        limit: of so many at the most.
+    """
+    kinds = [_messages().filter(open_batch=kind, state=State.QUEUED) for kind in (NO_BATCH, BLOCKED)]
+    return [
+        row for kind in kinds for row in kind.order_by("priority", "id").values_list("campaign", "queued_at")[:limit]
+    ]
+
+
 def stuck_batches(by: timedelta) -> list[UUID]:
     """Batches that have had something to send for longer than this, and of which nothing was sent meanwhile."""
-    now = timezone.now()
+    now = clock.now()
     since = now - by
     return [
         key
@@ -69,9 +131,27 @@ def stuck_batches(by: timedelta) -> list[UUID]:
     ]
 
 
+def count_open() -> dict[State, int]:
+    """Messages of which something is still to become, without those that wait with their batch: by state, each counted
+    up to :data:`COUNTED`. Paused ones are among those that are queued."""
+    kinds = (NO_BATCH, BLOCKED, PAUSED)
+    queued = [_messages().filter(open_batch=kind, state=State.QUEUED) for kind in kinds]
+    due = {
+        state: [_messages().filter(state=state, sweep_at__isnull=False)]
+        for state in (State.SCHEDULED, State.SENDING, State.DEFERRED)
+    }
+    parts = {State.SCHEDULED: due[State.SCHEDULED], State.QUEUED: queued, State.SENDING: due[State.SENDING]}
+    # A batch's message that is to be tried again is found by its batch.
+    parts[State.DEFERRED] = [*due[State.DEFERRED], _messages().filter(deferred_batch__isnull=False)]
+    counts = {state: sum(part[:COUNTED].count() for part in several) for state, several in parts.items()}
+    return {**counts, State.HELD: count_held()}
+
+
 def count_held() -> int:
     """Messages that were set aside, and wait for a person."""
-    return _messages().filter(state=State.HELD)[:COUNTED].count()
+    return sum(
+        _messages().filter(retention=held)[:COUNTED].count() for held in (Retention.HELD, Retention.SENSITIVE_HELD)
+    )
 
 
 def _messages() -> QuerySet[Message]:

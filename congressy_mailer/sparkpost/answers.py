@@ -57,7 +57,7 @@ def classify_error(error: SparkPostError) -> Refusal:
     if codes & _SENDER_CODES or _SENDING_DOMAIN.search(str(error)):
         return Refusal(Verdict.SENDER_REFUSED, reply)
     if not codes and status != _PAYLOAD_TOO_LARGE:
-        # Perhaps the word of somebody between: no reason to give a mail up.
+        # Perhaps a proxy's answer: no reason to end a mail for good.
         return Refusal(Verdict.DEFERRED, reply)
     return Refusal(Verdict.REJECTED, reply)
 
@@ -79,20 +79,26 @@ def parse_result(answer: Mapping[str, Any], addresses: Sequence[str]) -> Transmi
     SparkPost counts those that it refuses, and describes what is wrong with them; it does not say in a field of its own
     whose description that is.
 
+    Where the counts of accepted and refused recipients do not add up to those that were sent, the result is unclear.
+
     Args:
         answer: the whole of it.
         addresses: of all recipients, as they were sent; those of copies among them.
     """
     results = answer.get("results")
     if not isinstance(results, Mapping) or not results.keys() & {"id", "total_accepted_recipients"}:
-        # Whoever said that, it was not of a transmission.
+        # This is no answer to a transmission.
         return TransmissionResult(
             Reply(None, "SparkPost's HTTP API answered without a word of the mail."), unclear=True
         )
     reply = Reply(200, f"OK {results.get('id', '')}".rstrip())
     count = _as_int(results.get("total_rejected_recipients")) or 0
-    if _as_int(results.get("total_accepted_recipients")) == 0:
+    accepted = _as_int(results.get("total_accepted_recipients"))
+    if accepted == 0:
         count = max(count, len(addresses))
+    elif accepted is not None and accepted + count != len(addresses):
+        # The counts leave recipients out, or name more than there are: they may be of another call.
+        return TransmissionResult(reply, unclear=True)
     if count <= 0:
         return TransmissionResult(reply)
     errors = results.get("rcpt_to_errors")

@@ -9,9 +9,10 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
 from django.views.decorators.debug import sensitive_variables
 
-from ..exceptions import InvalidAddress, SparkPostError
+from ..conf import mailer_settings
+from ..exceptions import InvalidAddress, InvalidHeader, SparkPostError
 from ..mime.addresses import bare_address, normalise_addresses
-from ..mime.writer import as_bytes
+from ..mime.outgoing import as_bytes
 from .client import ApiKey, Client, api_client
 from .transmissions import TransmissionMail, encode_request, to_addresses, transmission
 
@@ -39,6 +40,11 @@ class EmailBackend(BaseEmailBackend):
         self._key = ApiKey(api_key) if api_key else None
         self._host = host
 
+    @property
+    def host(self) -> str:
+        """Host of the API, with its port where it is not 443."""
+        return self._host or mailer_settings().SPARKPOST_API_HOST
+
     def client(self) -> Client:
         """The client that its mail goes over.
 
@@ -51,17 +57,18 @@ class EmailBackend(BaseEmailBackend):
         """Send these mails, a call for each.
 
         Returns:
-            How many SparkPost has taken for somebody.
+            How many mails SparkPost has accepted for at least one recipient.
 
         Raises:
             InvalidAddress: a recipient is not an address; the mails before it are sent.
+            InvalidHeader: Django would write header fields that the mail was not given; likewise.
             SparkPostError: it refuses one, or cannot be asked; the mails before it are sent.
         """
         sent = 0
         for mail in email_messages:
             try:
                 sent += self._send(mail)
-            except (InvalidAddress, SparkPostError):
+            except (InvalidAddress, InvalidHeader, SparkPostError):
                 if not self.fail_silently:
                     raise
         return sent
@@ -70,9 +77,7 @@ class EmailBackend(BaseEmailBackend):
         recipients = list(map(bare_address, normalise_addresses(mail.recipients(), "recipients")))
         if not recipients:
             return False
-        request = transmission(
-            TransmissionMail(as_bytes(mail, eight_bit=False), list(dict.fromkeys(recipients)), to_addresses(mail.to))
-        )
+        request = transmission(TransmissionMail(as_bytes(mail), list(dict.fromkeys(recipients)), to_addresses(mail.to)))
         transmissions = self.client().transmissions
         results = transmissions.request("POST", transmissions.uri, data=encode_request(request))
         refused = isinstance(results, dict) and results.get("total_accepted_recipients") == 0

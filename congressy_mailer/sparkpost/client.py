@@ -7,28 +7,25 @@ key is a text that does not show itself.
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 import threading
 import traceback
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
 import sparkpost
-from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 from sparkpost.base import RequestsTransport
 
 from ..conf import mailer_settings
+from ..credentials import remember
 from ..exceptions import SparkPostError
-from ..replies import printable_text
+from ..replies import printable_text, retry_after_seconds
 
 # As the last part of a path.
 _ADDRESS = re.compile(r"/[^/]*(?:@|%40).*$")
-
-# Seconds, of what is asked for in Retry-After: nobody means more, and no clock counts as far as some numbers go.
-_MAX_RETRY_AFTER = 86400.0
 
 
 class Client(sparkpost.SparkPost):  # type: ignore[misc]
@@ -53,6 +50,7 @@ def api_client(key: str | None = None, host: str | None = None) -> Client:
     key = key or conf.SPARKPOST_API_KEY
     if key is None:
         raise SparkPostError("CONGRESSY_MAILER['SPARKPOST_API_KEY'] is not set: SparkPost's HTTP API cannot be used.")
+    remember(key)
     return Client(ApiKey(key), host or conf.SPARKPOST_API_HOST)
 
 
@@ -65,14 +63,26 @@ class ApiKey(str):
         return "'********'"
 
 
-class _ThreadLocalSession(threading.local):
-    """Those of one thread, kept for its next call."""
+class _ThreadLocal(threading.local):
+    """The HTTP session of one thread, whose connections are kept for its next call."""
 
     def __init__(self) -> None:
-        self.session = requests.Session()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._session = requests.Session()
+        self._pid = os.getpid()
+
+    @property
+    def session(self) -> requests.Session:
+        """A session of this process: after a fork both processes would write to the same connections."""
+        if self._pid != os.getpid():
+            # The other process's is not closed: its connections are still in use there.
+            self._begin()
+        return self._session
 
 
-_thread_local = _ThreadLocalSession()
+_thread_local = _ThreadLocal()
 
 
 class Transport(RequestsTransport):  # type: ignore[misc]
@@ -145,7 +155,7 @@ Client.TRANSPORT_CLASS = Transport
 
 @sensitive_variables()
 def _api_error(response: requests.Response, answer: Any, key: str) -> SparkPostError:
-    """What SparkPost said when it said no; the key, where somebody on the way repeats it, left out."""
+    """SparkPost's reason for a refusal, without the key, which a proxy may have repeated."""
     errors = answer.get("errors") if isinstance(answer, dict) else None
     codes, texts = [], []
     for error in errors if isinstance(errors, list) else []:
@@ -154,27 +164,13 @@ def _api_error(response: requests.Response, answer: Any, key: str) -> SparkPostE
             words = [str(error[name]) for name in ("message", "description") if error.get(name)]
             texts.append(": ".join(words))
     text = "; ".join(texts) or response.text
-    text = (text.replace(key, "********") if key else text)[:500]
+    text = printable_text(text.replace(key, "********") if key else text)[:500]
     return SparkPostError(
-        f"SparkPost's HTTP API answered {response.status_code} at {_safe_uri(response.url)}: {printable_text(text)}",
+        f"SparkPost's HTTP API answered {response.status_code} at {_safe_uri(response.url)}: {text}",
         status=response.status_code,
         codes=tuple(filter(None, codes)),
-        retry_after=_retry_after_seconds(response.headers.get("Retry-After")),
+        retry_after=retry_after_seconds(response.headers.get("Retry-After")),
     )
-
-
-def _retry_after_seconds(retry_after: str | None) -> float | None:
-    """RFC 9110 §10.2.3: a number of seconds, or a date."""
-    if retry_after is None:
-        return None
-    try:
-        if retry_after.isdigit():
-            seconds = float(retry_after)
-        else:
-            seconds = (parsedate_to_datetime(retry_after) - timezone.now()).total_seconds()
-    except (OverflowError, TypeError, ValueError):
-        return None
-    return min(max(0.0, seconds), _MAX_RETRY_AFTER)
 
 
 def _was_never_sent(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""SparkPost's ``X-MSYS-API`` header: what it is told of a mail that comes over SMTP (API reference, "SMTP API").
+"""SparkPost's ``X-MSYS-API`` header: the options of a mail that is sent over SMTP (API reference, "SMTP API").
 
 The header is one JSON object. Whoever writes a mail may break a header's line at any space, and SparkPost reads one
 space for every line break. So in the object as it is written, spaces stand only where JSON ignores them; those in a
@@ -30,10 +30,17 @@ HOST = re.compile(r"(^|\.)(sparkpostmail|sparkpost)\.com$", re.IGNORECASE)
 _TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
-def sparkpost_keys(message: Message) -> dict[str, Any]:
-    """What SparkPost is told of a message: the keys of its header, which are those of its HTTP API."""
+def sparkpost_keys(message: Message, *, has_unsubscribe_header: bool = False) -> dict[str, Any]:
+    """The options of a message for SparkPost: the keys of its header, which are those of its HTTP API.
+
+    Args:
+        message: it.
+        has_unsubscribe_header: whether the mail has a ``List-Unsubscribe``, which SparkPost leaves as it is in
+            transactional mail only ("Gmail shows mailing list information", "Remove List-Unsubscribe Header").
+    """
     options = dict(message.sparkpost.get("options", {}))
-    if message.transactional:
+    keeps_header = has_unsubscribe_header and mailer_settings().SPARKPOST_UNSUBSCRIBE == "own"
+    if message.transactional or keeps_header:
         # Then it adds no List-Unsubscribe of its own, and looks at the part of its suppression list that is for such.
         options["transactional"] = True
     keys: dict[str, Any] = {
@@ -44,6 +51,30 @@ def sparkpost_keys(message: Message) -> dict[str, Any]:
     }
     copies = {key: value for key, value in message.sparkpost.items() if key != "options"}
     return {key: value for key, value in (keys | copies).items() if value}
+
+
+def with_given_keys(keys: Mapping[str, Any], given: str | None) -> dict[str, Any]:
+    """The keys for a mail whose author has written the header: his, and the mailer's own in the metadata.
+
+    Args:
+        keys: from :func:`sparkpost_keys`.
+        given: the header's value, if there is one.
+    """
+    try:
+        own = json.loads(given) if given else {}
+    except ValueError:
+        own = None
+    if not isinstance(own, dict) or not isinstance(own.get("metadata", {}), dict):
+        # SparkPost would refuse it; it is not ours to mend.
+        return {}
+    options = own.get("options") if isinstance(own.get("options"), dict) else {}
+    merged = {
+        **keys,
+        **own,
+        "options": {**keys.get("options", {}), **(options or {})},
+        "metadata": {**own.get("metadata", {}), **keys.get("metadata", {})},
+    }
+    return {key: value for key, value in merged.items() if value}
 
 
 def header_value(keys: Mapping[str, Any]) -> str:

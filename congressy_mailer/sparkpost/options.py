@@ -1,4 +1,4 @@
-"""What SparkPost is told of a mail beside its content, checked at the call (API reference, "SMTP API").
+"""The options of a mail for SparkPost, checked at the call (API reference, "SMTP API").
 
 It limits campaign, tags and metadata, and refuses a mail over SMTP whose header is wrong. So whatever it would refuse
 is refused here, before anything is stored.
@@ -32,7 +32,8 @@ MAX_COPIES = 1000
 _MAX_TEXT = MAX_LINE - 100
 _NO_MESSAGE = UUID(int=0)
 
-_COPIES = ("cc", "bcc", "archive")
+#: Options that name addresses to which SparkPost sends copies of its own.
+COPIES = ("cc", "bcc", "archive")
 _OPTIONS: Mapping[str, type] = {
     "skip_suppression": bool,
     "ip_pool": str,
@@ -191,11 +192,11 @@ def _check_keys(raw: Mapping[str, Any] | None) -> dict[str, Any]:
             raise InvalidOption(f"sparkpost: give {key!r} as {_ARGUMENTS[key]}=.")
         if key == "options":
             keys["options"] = _check_options(value)
-        elif key in _COPIES:
+        elif key in COPIES:
             keys[key] = _check_copies(value, f"sparkpost[{key!r}]")
         else:
             raise InvalidOption(f"sparkpost has the key {key!r}, which SparkPost does not know.{_suggestion(key)}")
-    count = sum(len(keys.get(key, ())) for key in _COPIES)
+    count = sum(len(keys.get(key, ())) for key in COPIES)
     if count > MAX_COPIES:
         raise InvalidOption(f"sparkpost: cc, bcc and archive have {count:,} addresses; SparkPost takes {MAX_COPIES:,}.")
     return keys
@@ -237,5 +238,5 @@ def _check_copies(raw: Any, path: str) -> list[dict[str, str]]:
 
 
 def _suggestion(key: object) -> str:
-    near = get_close_matches(str(key), [*_COPIES, "options", *_OPTIONS], n=1)
+    near = get_close_matches(str(key), [*COPIES, "options", *_OPTIONS], n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

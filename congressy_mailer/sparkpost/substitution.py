@@ -1,4 +1,4 @@
-"""SparkPost's template language, used for two things only: to say nothing in it, and to say what is somebody's own.
+"""SparkPost's template language, used for two things only: to escape it, and to insert a recipient's own values.
 
 SparkPost looks for ``{{…}}`` in the headers of a mail and in its first text and HTML, after it has decoded them (API
 reference, "Transmissions", "Send RFC822 Content", and "Template Language"). A mail may have such braces of its own. A

@@ -31,9 +31,17 @@ _PER_PAGE = 1000
 # Enough to know by what it was; nothing says how much it takes.
 _MAX_DESCRIPTION = 500
 
-_COMPLIANCE = "Compliance"
-
 Scope = Suppression.Scope
+Source = Suppression.Source
+
+_MANUALLY_ADDED = "Manually Added"
+_SOURCES = {
+    "Compliance": Source.COMPLIANCE,
+    "List Unsubscribe": Source.SPARKPOST_UNSUBSCRIBE,
+    "Unsubscribe Link": Source.SPARKPOST_UNSUBSCRIBE,
+}
+# What we put there says so by its description.
+_OWN_SOURCES = {source.value: source for source in set(Source) - {Source.SPARKPOST, *_SOURCES.values()}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +54,9 @@ class RemoteEntry:
     scope: Scope
     #: Which list, where it is one.
     list_id: str
-    #: Put there by SparkPost's compliance team: nobody else may change it.
-    compliance: bool
-    #: What has put it there, and why.
+    #: What has put it there; one of our own where SparkPost shows what we put there.
+    source: Source
+    #: Why, for people.
     reason: str
     #: When it last changed, by SparkPost's clock.
     updated_at: datetime
@@ -90,7 +98,7 @@ def fetch_page(client: Client, cursor: str) -> Page:
     answer = resource.request("GET", resource.uri, params=parse_qsl(cursor), full_response=True)
     results = _results(answer)
     next_cursor = _next_cursor(answer.get("links"))
-    # Whatever it says: nothing more comes from where nothing came.
+    # Its link to a next page is ignored: an empty page is the last one.
     return Page(_parse_entries(results), next_cursor if results and next_cursor != cursor else "")
 
 
@@ -123,32 +131,39 @@ def put(client: Client, rows: Iterable[Suppression]) -> None:
     entries = [
         {
             "recipient": row.address,
-            **_type_of(row),
+            "type": _type_of(row),
+            **({"list_id": row.list_id} if row.list_id else {}),
             "description": f"{row.source}: {row.reason}"[:_MAX_DESCRIPTION] if row.reason else row.source,
         }
-        for row in rows
+        # Of several reasons one is sent: SparkPost has one entry.
+        for row in {(row.address, row.scope, row.list_id): row for row in rows}.values()
     ]
     resource.request("PUT", f"{resource.uri}/", data=json.dumps({"recipients": entries}))
 
 
-def delete(client: Client, row: Suppression) -> None:
-    """Take an address off.
+def delete(client: Client, entry: RemoteEntry) -> None:
+    """Take one entry of an address off.
+
+    The list is named in the query, and named empty for the account's own entry: without it SparkPost would delete the
+    entries of all lists (API reference, "Delete a Suppression").
 
     Raises:
         SparkPostError: SparkPost says no, or cannot be asked.
     """
     try:
-        client.suppression_list.request("DELETE", _uri_of(client, row.address), data=json.dumps(_type_of(row)))
+        client.suppression_list.request(
+            "DELETE",
+            _uri_of(client, entry.address),
+            params={"list_id": entry.list_id},
+            data=json.dumps({"type": _type_of(entry)}),
+        )
     except SparkPostError as error:
         if error.status != 404:
             raise
 
 
-def _type_of(row: Suppression) -> dict[str, str]:
-    if row.scope == Scope.TRANSACTIONAL:
-        return {"type": "transactional"}
-    list_part = {"list_id": row.list_id} if row.list_id else {}
-    return {"type": "non_transactional", **list_part}
+def _type_of(entry: Suppression | RemoteEntry) -> str:
+    return "transactional" if entry.scope == Scope.TRANSACTIONAL else "non_transactional"
 
 
 def _uri_of(client: Client, address: str) -> str:
@@ -194,16 +209,24 @@ def _parse_entry(result: Any) -> RemoteEntry | None:
         address = comparable_address(normalise_address(result.get("recipient"), "recipient"))
     except InvalidAddress:
         return None
-    source, description = str(result.get("source") or ""), str(result.get("description") or "")
+    source, reason = _source_of(str(result.get("source") or ""), str(result.get("description") or ""))
     return RemoteEntry(
         address=address,
         scope=scope,
         list_id=list_id,
-        compliance=source == _COMPLIANCE,
+        source=source,
         # No database takes it.
-        reason=": ".join(filter(None, (source, description))).replace("\0", ""),
+        reason=reason.replace("\0", ""),
         updated_at=_time(result.get("updated")) or _time(result.get("created")) or timezone.now(),
     )
+
+
+def _source_of(name: str, description: str) -> tuple[Source, str]:
+    """The source of an entry in our words, and why it is there."""
+    own, _, reason = description.partition(": ")
+    if name == _MANUALLY_ADDED and own in _OWN_SOURCES:
+        return _OWN_SOURCES[own], reason
+    return _SOURCES.get(name, Source.SPARKPOST), ": ".join(filter(None, (name, description)))
 
 
 def _may_be_own_list(list_id: str) -> bool:

@@ -17,6 +17,7 @@ from ..exceptions import InvalidAddress
 from ..mime.addresses import MAX_LINE, split_address
 from ..mime.outgoing import OutgoingMail
 from ..mime.writer import MailContent, write
+from .options import COPIES
 from .substitution import BRACES, SharedContent
 
 #: Recipients of one transmission: SparkPost takes more, and asks for no more at once ("SMTP and REST API Injection Best
@@ -27,7 +28,6 @@ _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _ENCODED_WORD = re.compile(rf"=\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=|{BRACES.pattern}")
 # They say how the content is written, and are written with it.
 _CONTENT_FIELDS = {"content-type", "content-transfer-encoding"}
-_COPIES = ("cc", "bcc", "archive")
 _LINK = re.compile("https?://", re.IGNORECASE)
 
 
@@ -35,13 +35,13 @@ _LINK = re.compile("https?://", re.IGNORECASE)
 class TransmissionMail:
     """A mail as the API needs it."""
 
-    #: Its bytes: ASCII, with CRLF line breaks.
+    #: Its bytes, with CRLF line breaks: ASCII, or UTF-8 where the host has written and signed it.
     content: bytes
     #: The addresses that it goes to, in ASCII.
     recipients: Sequence[str]
     #: Those of them that its ``To`` names; the others are copies.
     to: Sequence[str] = ()
-    #: What SparkPost is told of it, as :func:`.headers.sparkpost_keys` has it.
+    #: Its options for SparkPost, as :func:`.headers.sparkpost_keys` returns them.
     keys: Mapping[str, Any] | None = None
 
 
@@ -53,9 +53,9 @@ def transmission(mail: TransmissionMail) -> dict[str, Any]:
     keys = mail.keys or {}
     shared = SharedContent()
     head, rest = _split(mail.content)
-    content = b"\r\n".join(_escape_field(field, shared) for field in head).decode("ascii") + rest.decode("ascii")
+    content = (b"\r\n".join(_escape_field(field, shared) for field in head) + rest).decode()
     recipients = [_recipient(address, keys, to=mail.to) for address in mail.recipients]
-    copies = [copy for name in _COPIES for copy in keys.get(name, ())]
+    copies = [copy for name in COPIES for copy in keys.get(name, ())]
     recipients += [_recipient(copy["email"], keys, to=mail.to, name=copy.get("name")) for copy in copies]
     return _request(keys, recipients, content, shared, perform_substitutions=False)
 
@@ -67,7 +67,7 @@ def batch_transmission(mails: Sequence[OutgoingMail], addresses: Sequence[str]) 
     would have got alone: each its own headers, among them ``Message-ID`` and the link to unsubscribe.
 
     Args:
-        mails: written at once: each has ``wire``.
+        mails: of one batch.
         addresses: of their recipients, in ASCII and in the same order.
 
     Returns:
@@ -104,9 +104,9 @@ def batch_transmission(mails: Sequence[OutgoingMail], addresses: Sequence[str]) 
 
 def grouping_key(mail: OutgoingMail) -> object | None:
     """Equal for mails that may share a call; ``None`` for one that goes alone."""
-    if mail.wire is None or mail.content is None or mail.batch is None or len(mail.envelope) != 1 or mail.cc:
+    if mail.batch is None or len(mail.envelope) != 1 or mail.cc or mail.content.alternatives:
         return None
-    if len(mail.to) != 1 or any(mail.sparkpost.get(name) for name in _COPIES):
+    if len(mail.to) != 1 or any(mail.sparkpost.get(name) for name in COPIES):
         return None
     text, html = _bodies(mail)
     # A line may grow or shrink where it is filled in: nobody would break those anew that become too long.
@@ -190,12 +190,11 @@ def _split(content: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _header_fields(mail: OutgoingMail) -> list[bytes]:
-    assert mail.wire is not None
     return [field for field in _split(mail.wire)[0] if _field_name(field) not in _CONTENT_FIELDS]
 
 
 def _field_name(field: bytes) -> str:
-    return field.partition(b":")[0].decode("ascii").lower()
+    return field.partition(b":")[0].decode().lower()
 
 
 def _common_fields(heads: Sequence[list[bytes]], shared: SharedContent) -> list[bytes] | None:
@@ -218,11 +217,11 @@ def _escape_field(field: bytes, shared: SharedContent) -> bytes:
     """The field, so that nothing in it is read as the template language, also where it is encoded (RFC 2047)."""
     if _field_name(field) in _CONTENT_FIELDS:
         return field
-    text = field.decode("ascii")
+    text = field.decode()
     if not any(map(_may_be_template, _ENCODED_WORD.findall(text))):
         return field
     # All encoded words of it: beside one that stays, what is put in would be encoded a second time.
-    return _ENCODED_WORD.sub(lambda found: shared.constant(found.group()), text).encode("ascii")
+    return _ENCODED_WORD.sub(lambda found: shared.constant(found.group()), text).encode()
 
 
 def _may_be_template(piece: str) -> bool:
@@ -238,7 +237,6 @@ def _may_be_template(piece: str) -> bool:
 
 
 def _bodies(mail: OutgoingMail) -> tuple[str, str]:
-    assert mail.content is not None
     return _with_line_feeds(mail.content.text), _with_line_feeds(mail.content.html)
 
 

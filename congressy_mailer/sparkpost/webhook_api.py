@@ -77,7 +77,7 @@ def webhooks() -> Webhooks:
 
 @sensitive_variables()
 def current_secret() -> str:
-    """What SparkPost is told to show: the first of ``WEBHOOK_SECRETS``.
+    """The credentials that SparkPost is to use: the first of ``WEBHOOK_SECRETS``.
 
     Raises:
         SparkPostError: there is none.

@@ -6,6 +6,7 @@ Each takes what was given and returns it as it is stored. What is wrong is an
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -16,7 +17,13 @@ from django.utils import translation
 from ..conf import mailer_settings
 from ..content.values import UNSTORABLE
 from ..exceptions import InvalidOption
+from ..mime.attachments import media_type
 from ..models import Priority
+from ..redaction import hiding_content
+from ..transports.aliases import storage_alias
+
+#: Octets of all alternatives of a mail together, in UTF-8: an invitation is smaller, and providers cut larger AMP.
+MAX_ALTERNATIVES_BYTES = 200_000
 
 
 def clean_text(text: object, argument: str) -> str:
@@ -28,6 +35,39 @@ def clean_text(text: object, argument: str) -> str:
     if match:
         raise InvalidOption(f"{argument} holds {match.group()!r} at position {match.start()}, which no mail can carry.")
     return content
+
+
+def clean_alternatives(values: object, *, sensitive: bool) -> list[list[str]]:
+    """Further forms of a mail as they are stored: each its text and its media type."""
+    with hiding_content(sensitive, "alternatives: one is not a pair of text and media type, or not one that may be."):
+        if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable | None):
+            raise InvalidOption(f"alternatives must be a list of (text, media type), not {type(values).__name__}.")
+        cleaned = [_alternative(value, f"alternatives[{place}]") for place, value in enumerate(values or ())]
+        octets = sum(len(text.encode()) for text, _ in cleaned)
+        if octets > MAX_ALTERNATIVES_BYTES:
+            raise InvalidOption(f"alternatives: {octets:,} bytes together; the most is {MAX_ALTERNATIVES_BYTES:,}.")
+        return cleaned
+
+
+def _alternative(value: object, label: str) -> list[str]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise InvalidOption(f"{label} must be (text, media type), such as (invitation, 'text/calendar').")
+    text, mimetype = clean_text(value[0], label), str(value[1])
+    try:
+        kind, parameters = media_type(mimetype)
+    except ValueError as error:
+        raise InvalidOption(f"{label}: {error}.") from None
+    if not kind.lower().startswith("text/"):
+        raise InvalidOption(f"{label}: {kind!r} is no type of text: give it as an attachment.")
+    if kind.lower() in ("text/plain", "text/html"):
+        raise InvalidOption(
+            f"{label}: give {kind} as {'message' if kind.lower() == 'text/plain' else 'html_message'}=."
+        )
+    if parameters.get("charset", "utf-8").lower().replace("_", "-") not in ("utf-8", "utf8"):
+        raise InvalidOption(f"{label}: it is written in UTF-8, not in {parameters['charset']}.")
+    if not text.strip():
+        raise InvalidOption(f"{label} is empty.")
+    return [text, mimetype]
 
 
 def clean_bool(value: bool, argument: str) -> bool:
@@ -92,7 +132,7 @@ def clean_language(language: str | None) -> str:
 
 
 def clean_timezone(value: str | ZoneInfo | None) -> str:
-    """Name of a time zone; of the current one where none is given, and empty where that has none."""
+    """Return the zone's IANA name; the active zone's if none is given; empty if that is a fixed offset."""
     if value is None:
         current = django_timezone.get_current_timezone()
         # A fixed offset has no name that could be looked up again.
@@ -117,4 +157,4 @@ def clean_alias(using: str | None) -> str:
         raise InvalidOption(
             f"using={using!r} is not a mail backend. Known: {', '.join(sorted(known)) or 'none but the default one'}."
         )
-    return using
+    return storage_alias(using)

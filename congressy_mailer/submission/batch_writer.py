@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from django.db import IntegrityError, transaction
+from django.db import Error, IntegrityError, transaction
 from django.utils import timezone as django_timezone
 
 from .. import outbox
 from ..conf import mailer_settings
-from ..exceptions import IdempotencyConflict, InvalidOption, MailerError
+from ..exceptions import AttachmentNotStored, IdempotencyConflict, MailerError
 from ..mime.attachments import LoadedAttachment, read_attachments
-from ..models import Attachment, Batch, Message, shared_attachment_path
+from ..models import Attachment, Batch, Message
 from ..outbox import BatchMessage
 from ..outbox.publishing import publish_batch_on_commit
 from ..redaction import hiding_content
-from .attachments import delete_files, store_attachment
+from .attachments import store_attachment
 from .recipients import RecipientParser, at_index
 
 # Recipients that are stored at once: many enough that their number makes no difference to what each costs.
@@ -30,7 +31,7 @@ MAX_PROBLEMS = 100
 # Seconds between two rounds of tasks for a batch that is being stored: those before may have found nothing more.
 _PUBLISH_INTERVAL = 1.0
 
-# Somebody else stores the same recipients at the same time.
+# Another caller stores the same recipients at the same time.
 _MAX_ATTEMPTS = 5
 
 
@@ -44,7 +45,7 @@ def open_or_find_batch(new_batch: Batch, files: Sequence[LoadedAttachment]) -> t
             outbox.open_batch(new_batch, attachments)
     except IntegrityError as error:
         # Another caller with the same key came first. Its files are stored already; ours are not needed.
-        delete_files(attachments)
+        outbox.forget_files(attachments)
         if not new_batch.key:
             raise
         if existing := _find(new_batch.key):
@@ -57,11 +58,7 @@ def open_or_find_batch(new_batch: Batch, files: Sequence[LoadedAttachment]) -> t
 
 
 def _find(key: str) -> Batch | None:
-    existing = Batch.objects.using(outbox.database()).filter(key=key).first()
-    if existing is not None and existing.key != key:
-        # MariaDB and MySQL compare without case by default.
-        raise InvalidOption(f"key={key!r} differs only in case from one that exists.")
-    return existing
+    return Batch.objects.using(outbox.database()).filter(key=key).first()
 
 
 class BatchWriter:
@@ -75,17 +72,49 @@ class BatchWriter:
         self._max_attachment_bytes = mailer_settings().MAX_ATTACHMENT_BYTES
         self._attachments: list[Attachment] = []
         #: Files of this call that may be named again, a few of them: a storage may be far away.
-        self._known_paths: dict[str, None] = {}
+        self._known_files: dict[str, Attachment] = {}
         self._published_at: float | None = None
 
     def store(self, recipients: Iterable[Any]) -> None:
-        """Take all of them."""
+        """Take all of them.
+
+        Raises:
+            IdempotencyConflict: another caller stores recipients of this batch, or its content has been dropped.
+        """
+        if not outbox.begin_storing(self._batch):
+            raise IdempotencyConflict(
+                f"Another caller is storing the recipients of the batch with key={self._batch.key!r}. Call again once "
+                "it has ended: that goes on where it stopped."
+            )
+        if self._batch.content_dropped_at is not None:
+            raise IdempotencyConflict(
+                f"The batch with key={self._batch.key!r} cannot be continued: its content was dropped on "
+                f"{self._batch.content_dropped_at:%Y-%m-%d}, as KEEP_CONTENT says. Send a new one, with another key, "
+                "to the recipients that have no mail."
+            )
+        try:
+            self._store(recipients)
+        except BaseException:
+            # The caller may go on at once, and so may another one.
+            with suppress(Error):
+                outbox.end_storing(self._batch)
+            raise
+
+    def _store(self, recipients: Iterable[Any]) -> None:
+        if self._batch.stored_at is not None or self._batch.cancelled_at is not None:
+            # Another caller has come to the end, or it was cancelled, since the batch was looked for.
+            outbox.end_storing(self._batch)
+            return
         numbered = enumerate(recipients)
         while chunk := list(islice(numbered, _CHUNK)):
             messages = self._parse(chunk)
             if messages and not self._store_chunk(messages):
-                # Cancelled meanwhile.
                 self._batch.refresh_from_db(using=outbox.database())
+                if self._batch.cancelled_at is None:
+                    raise IdempotencyConflict(
+                        f"Another caller has gone on with the batch with key={self._batch.key!r}, since this one "
+                        f"stored nothing for {outbox.STORING_LEASE.total_seconds():.0f} seconds."
+                    )
                 return
             if self._skip and (self._published_at is None or time.monotonic() - self._published_at > _PUBLISH_INTERVAL):
                 self._publish()
@@ -107,6 +136,9 @@ class BatchWriter:
                 message, attachments = parse(recipient)
                 if attachments:
                     self._prepare_attachments(message, attachments)
+            except AttachmentNotStored:
+                # The storage's fault, and no recipient's.
+                raise
             except MailerError as error:
                 if not self._skip:
                     raise at_index(error, position) from error
@@ -121,10 +153,9 @@ class BatchWriter:
             ids = {message.id for message in to_store}
             attachments = [one for one in self._attachments if one.message_id in ids]
             try:
-                with transaction.atomic(using=outbox.database()):
-                    stored = outbox.add_to_batch(self._batch, to_store, attachments)
+                stored = outbox.add_to_batch(self._batch, to_store, attachments)
             except IntegrityError:
-                # Somebody else has stored one of them at this moment.
+                # Another caller has stored one of them at this moment.
                 if attempt == _MAX_ATTEMPTS - 1 or not self._batch.key:
                     raise
             else:
@@ -156,16 +187,16 @@ class BatchWriter:
         owner = Message(id=message.id)
         with hiding_content(self._batch.sensitive, "attachments: one cannot be read, or they are too large together."):
             files = read_attachments(attachments, self._max_attachment_bytes)
-        for attachment in files:
-            # What is sensitive is dropped message by message, and its files with it.
-            path = "" if self._batch.sensitive else shared_attachment_path(self._batch, attachment.sha256)
-            self._attachments.append(
-                store_attachment(attachment, message=owner, path=path, known=path in self._known_paths)
-            )
-            if path:
-                self._known_paths[path] = None
-                if len(self._known_paths) > _CHUNK:
-                    del self._known_paths[next(iter(self._known_paths))]
+        # What is sensitive is dropped message by message, and its files with it.
+        shared_by = None if self._batch.sensitive else self._batch
+        for file in files:
+            known = self._known_files.get(file.sha256) if shared_by is not None else None
+            attachment = store_attachment(file, message=owner, shared_by=shared_by, known=known)
+            self._attachments.append(attachment)
+            if shared_by is not None:
+                self._known_files[file.sha256] = attachment
+                if len(self._known_files) > _CHUNK:
+                    del self._known_files[next(iter(self._known_files))]
 
 
 def _label(recipient: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,15 +16,18 @@ from ..conf import default_reply_to, default_sender, mailer_settings
 from ..content import templates
 from ..content.context import encode
 from ..exceptions import InvalidOption
-from ..mime.addresses import bare_address, check_header_text, normalise_address, normalise_addresses, normalise_headers
+from ..mime.addresses import bare_address, normalise_address, normalise_addresses
 from ..mime.attachments import LoadedAttachment, read_attachments
+from ..mime.header_values import check_subject, normalise_headers
 from ..models import Priority
+from ..models.about import about_fields
 from ..redaction import hiding_content
 from ..sparkpost.options import sparkpost_fields
 from ..suppressions.lists import check_list_id
 from .arguments import (
     check_times,
     clean_alias,
+    clean_alternatives,
     clean_bool,
     clean_language,
     clean_priority,
@@ -32,6 +36,8 @@ from .arguments import (
     clean_timezone,
 )
 
+logger = logging.getLogger("congressy_mailer.submission")
+
 
 @sensitive_variables()
 def mail_fields(
@@ -39,6 +45,7 @@ def mail_fields(
     subject: str | None,
     message: str | None,
     html_message: str | None,
+    alternatives: Sequence[tuple[str, str]] | None,
     from_email: str | None,
     reply_to: Sequence[str] | str | None,
     headers: Mapping[str, Any] | None,
@@ -60,6 +67,7 @@ def mail_fields(
     track_opens: bool | None,
     track_clicks: bool | None,
     sparkpost: Mapping[str, Any] | None,
+    about: object = None,
 ) -> tuple[dict[str, Any], list[LoadedAttachment]]:
     """The arguments that :func:`congressy_mailer.send_mail` explains, as the fields of a
     :class:`congressy_mailer.models.Mail`, and the attachments in hand.
@@ -76,6 +84,7 @@ def mail_fields(
             "from_email": normalise_address(from_email or default_sender(), "from_email"),
             "subject": _subject(subject, sensitive),
             "headers": _headers(headers, sensitive),
+            "alternatives": clean_alternatives(alternatives, sensitive=sensitive),
             "transactional": clean_bool(transactional, "transactional"),
             "sensitive": sensitive,
             "send_at": clean_time(send_at, "send_at"),
@@ -85,6 +94,7 @@ def mail_fields(
             "language": language,
             "timezone": clean_timezone(timezone),
             "list_id": check_list_id(list_id, transactional),
+            **about_fields(about)._asdict(),
             **sparkpost_fields(
                 campaign=campaign, tags=tags, metadata=metadata, track_opens=track_opens, track_clicks=track_clicks,
                 sparkpost=sparkpost,
@@ -119,6 +129,9 @@ def _content(
     if template is None:
         if context is not None:
             raise InvalidOption("context is given without a template.")
+        if not mail["subject"]:
+            # Django takes it, and so do we; spam filters do not like it, and it is mostly an oversight.
+            logger.warning("A mail has no subject: neither subject= nor a template gives one.")
         return {"text": clean_text(message, "message"), "html": clean_text(html_message, "html_message")}
     if message or html_message:
         raise InvalidOption(
@@ -131,7 +144,7 @@ def _content(
 
 def _subject(subject: object, sensitive: bool) -> str:
     with hiding_content(sensitive, "The subject holds a line break or control character."):
-        return check_header_text(subject, "The subject", "Subject")
+        return check_subject(subject)
 
 
 def _headers(headers: Mapping[str, Any] | None, sensitive: bool) -> dict[str, str]:

@@ -8,14 +8,18 @@ from hashlib import blake2s
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from django.db.models import Model
+
 from ..content import templates
 from ..content.context import encode
 from ..exceptions import InvalidOption, MailerError, NoRecipient
 from ..mime.addresses import comparable_address, normalise_address, normalise_addresses
 from ..models import Batch, new_id
+from ..models.about import about_fields
 from ..outbox import BatchMessage
+from ..outbox.search import first_address
 from ..sparkpost.options import check_metadata
-from .arguments import clean_language, clean_timezone
+from .arguments import clean_alternatives, clean_language, clean_timezone
 from .fields import sending_domain
 
 
@@ -34,6 +38,8 @@ class Recipient:
         metadata: added to the metadata of the batch, and stronger than that.
         key: what tells this mail from the others of a batch with a ``key`` of its own; where it is empty, its
             addresses do. At most 200 characters.
+        alternatives: in addition to those of the batch, such as this person's invitation.
+        about: the host's object that this one mail is about, as for :func:`congressy_mailer.send_mail`.
     """
 
     to: str | Sequence[str]
@@ -45,6 +51,8 @@ class Recipient:
     attachments: Sequence[Any] = field(default=(), repr=False)
     metadata: Mapping[str, Any] | None = None
     key: str = ""
+    alternatives: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    about: Model | None = field(default=None, repr=False)
 
 
 class RecipientParser:
@@ -91,6 +99,8 @@ class RecipientParser:
             language=self._language(recipient.language),
             timezone=self._timezone(recipient.timezone),
             metadata=self._metadata(recipient.metadata),
+            alternatives=clean_alternatives(recipient.alternatives, sensitive=self._batch.sensitive),
+            **about_fields(recipient.about)._asdict(),
         )
 
     def _build_message(
@@ -117,6 +127,8 @@ class RecipientParser:
             batch.language,
             batch.timezone,
             None if batch.key is None else _idempotency_key(batch, key, (*to, *cc, *bcc)),
+            [],
+            first_address((*to, *cc, *bcc)),
         )
 
     def _metadata(self, value: Mapping[str, Any] | None) -> dict[str, Any]:

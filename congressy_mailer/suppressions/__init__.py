@@ -1,8 +1,7 @@
 """Addresses that are not to be written to: who is, who comes, who goes.
 
-What is on the list does not depend on the order in which it was said: of two reasons of our own the earlier one stays,
-before one that only SparkPost's list has; and what happened before somebody took an address away does not bring it
-back.
+What is on the list does not depend on the order in which it was said: each source keeps its earliest reason, and what
+happened before somebody took an address off does not bring it back, however late it is heard of.
 """
 
 from __future__ import annotations
@@ -12,10 +11,8 @@ from datetime import datetime
 from django.utils import timezone
 
 from ..exceptions import InvalidOption
-from ..mime.addresses import comparable_address, normalise_address
 from .entries import Entry, active, add, purge, remove
 from .lists import check_list_id
-from .lookup import SuppressionLookup, suppressed_among
 from .rules import SOFT_BOUNCES_WITHIN, Scope, Source, scopes, scopes_of, soft_bounce_limit
 
 
@@ -33,7 +30,7 @@ def suppress(
             the address off does not bring it back.
 
     Returns:
-        Whether something is on the list now that was not.
+        Whether mail is stopped now that was not. Otherwise the reason is kept beside those that stop it already.
 
     Raises:
         InvalidAddress: it is not one address.
@@ -44,7 +41,7 @@ def suppress(
     if at is not None and timezone.is_naive(at):
         raise InvalidOption("at must have a time zone.")
     when = at or timezone.now()
-    compared = comparable_address(normalise_address(address, "address"))
+    compared = comparable(address)
     added = add(
         Entry(at=when, source=Source.MANUAL, reason=reason, address=compared, scope=one, list_id=list_id)
         for one in scopes_of(scope, list_id)
@@ -53,10 +50,11 @@ def suppress(
 
 
 def unsuppress(address: str, *, scope: Scope | str | None = None, list_id: str = "") -> int:
-    """Take an address off the suppression list, whatever has put it there: it gets mail again.
+    """Take an address off the suppression list, for every reason that is there: it gets mail again.
 
-    SparkPost's list, where it has the address too, is told when the two are next brought together. What SparkPost's
-    compliance team put there stays.
+    SparkPost's list, where it has the address too, is told when the two are next brought together. A bounce or a
+    complaint from before this moment that is heard of later counts no more. What SparkPost's compliance team put there
+    stays.
 
     Args:
         address: as for :func:`suppress`.
@@ -64,13 +62,13 @@ def unsuppress(address: str, *, scope: Scope | str | None = None, list_id: str =
         list_id: only mail of this list; goes without ``scope``.
 
     Returns:
-        How many entries there were.
+        How many reasons there were: one for each scope, list and source.
 
     Raises:
         InvalidAddress: it is not one address.
         InvalidOption: ``scope`` is none, or stands beside a ``list_id``.
     """
-    compared = comparable_address(normalise_address(address, "address"))
+    compared = comparable(address)
     if scope is None and not list_id:
         return remove(compared)
     return sum(remove(compared, scope=one, list_id=list_id) for one in scopes_of(scope, list_id))
@@ -87,18 +85,20 @@ def is_suppressed(address: str, *, transactional: bool = True, list_id: str = ""
     Raises:
         InvalidAddress: it is not one address.
     """
-    compared = comparable_address(normalise_address(address, "address"))
+    compared = comparable(address)
+    from .lookup import suppressed_among
+
     return bool(suppressed_among([compared], transactional=transactional, list_id=list_id))
 
 
 __all__ = [
     "SOFT_BOUNCES_WITHIN",
     "Entry",
-    "SuppressionLookup",
     "Scope",
     "Source",
     "active",
     "add",
+    "comparable",
     "is_suppressed",
     "purge",
     "remove",
@@ -106,6 +106,21 @@ __all__ = [
     "scopes_of",
     "soft_bounce_limit",
     "suppress",
-    "suppressed_among",
     "unsuppress",
 ]
+
+
+def comparable(address: str, name: str = "address") -> str:
+    """An address in the form in which addresses are compared.
+
+    Args:
+        address: one address, as people write it.
+        name: where it was given, for the error.
+
+    Raises:
+        InvalidAddress: it is not one.
+    """
+    # The admin imports this package in every web process, and the grammar of addresses takes time to compile.
+    from ..mime.addresses import comparable_address, normalise_address
+
+    return comparable_address(normalise_address(address, name))

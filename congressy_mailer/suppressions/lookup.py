@@ -9,6 +9,7 @@ from uuid import UUID
 from ..mime.addresses import comparable_address
 from ..models import Message
 from .entries import _CHUNK, active
+from .erased import by_stored_form
 from .rules import Scope
 
 
@@ -55,7 +56,8 @@ class SuppressionLookup:
             addresses: in the form in which they are compared.
         """
         self._reasons: dict[str, list[_Reason]] = {}
-        wanted = sorted(addresses)
+        known = by_stored_form(addresses)
+        wanted = sorted(known)
         for start in range(0, len(wanted), _CHUNK):
             found = (
                 active().filter(address__in=wanted[start : start + _CHUNK]).values_list("created_at", *_REASON_FIELDS)
@@ -63,7 +65,7 @@ class SuppressionLookup:
             # Sorted here: it is a handful, and a database may take another index for the order's sake.
             for _, address, scope, list_id, source, reason in sorted(found):
                 text = f"{source}: {reason}" if reason else source
-                self._reasons.setdefault(address, []).append(_Reason(scope, list_id, text))
+                self._reasons.setdefault(known.get(address, address), []).append(_Reason(scope, list_id, text))
 
     def __bool__(self) -> bool:
         return bool(self._reasons)

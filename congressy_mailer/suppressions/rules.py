@@ -17,7 +17,7 @@ SOFT_BOUNCES_WITHIN = timedelta(days=30)
 
 
 def scopes_of(scope: Scope | str | None, list_id: str) -> tuple[Scope, ...]:
-    """The scopes that somebody means who names one, a list, or neither, which is all mail.
+    """The scopes of an argument: a scope, a list, or neither, which means all mail.
 
     Raises:
         InvalidOption: there is no such scope, or they do not go together.

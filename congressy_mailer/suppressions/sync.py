@@ -11,24 +11,24 @@ a listing of everything has come to its end is it known what SparkPost has no mo
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
 from django.db import IntegrityError
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from .. import periodic, suppressions
 from ..exceptions import SparkPostError
-from ..models import Suppression, SyncCursor
+from ..models import Suppression, SuppressionRemoval, SyncCursor
 from ..models.transactions import database, retry_on_conflict
 from ..sparkpost import suppression_list
 from ..sparkpost.client import Client, api_client
 from ..sparkpost.suppression_list import MAX_ENTRIES, RemoteEntry
-from .entries import Entry
-from .rules import Source
+from .entries import REMOTE_SOURCES, Entry, is_removed, removals, removals_of
+from .erased import PREFIX
 
 #: How long one run may take, in seconds, before it leaves the rest to the next.
 MAX_SECONDS = 20.0
@@ -41,16 +41,13 @@ _FULL_SYNC_INTERVAL = timedelta(days=1)
 # Rows of one transaction.
 _CHUNK = 500
 
-# HTTP statuses that speak of what was put there, and not of whoever did, when, or how often.
+# HTTP statuses that concern the entry itself, not the caller's rights or rate.
 _ENTRY_STATUSES = (400, 413, 422)
 
 # Not so many are wrong one by one: something else is.
 _MAX_REFUSED = 100
 
 _NAME = "suppressions"
-
-# Sources of what is ours only because SparkPost has it.
-_REMOTE_SOURCES = (Source.SPARKPOST, Source.COMPLIANCE)
 
 
 @dataclass
@@ -63,9 +60,9 @@ class SyncResult:
     imported: int = 0
     #: Entries that have gone from our list, since SparkPost has them no more.
     removed: int = 0
-    #: Entries that SparkPost was told to add.
+    #: Entries that were added at SparkPost.
     exported: int = 0
-    #: Entries that SparkPost was told to delete.
+    #: Entries that were deleted at SparkPost.
     deleted: int = 0
     #: Entries that SparkPost has not taken; the reason is with each.
     refused: int = 0
@@ -142,34 +139,38 @@ class _Run:
         return True
 
     def push_removed(self) -> bool:
-        for row in _pending().exclude(removed_at=None).order_by("id")[:MAX_ENTRIES]:
-            self._push_removed(row)
+        pending = removals().filter(synced_at=None, refusal="")
+        for removal in pending.order_by("id")[:MAX_ENTRIES]:
+            self._push_removed(removal)
             if not self._in_time():
-                return not _pending().exclude(removed_at=None).exists()
+                return not pending.exists()
         return True
 
-    def _push_removed(self, row: Suppression) -> None:
-        key = (row.address, row.scope, row.list_id)
-        # What is deleted must be what somebody took off, and nothing that was added there since.
-        remote = [entry for entry in suppression_list.entries_of(self._client, row.address) if entry.key == key]
-        assert row.cleared_at is not None
-        if any(entry.compliance or entry.updated_at > row.cleared_at for entry in remote):
-            self.result.imported += _import_entries(remote)
-            return
-        if remote:
+    def _push_removed(self, removal: SuppressionRemoval) -> None:
+        refusal = ""
+        remote = suppression_list.entries_of(self._client, removal.address)
+        # What was added there since stays, and so does what is on our list by another reason.
+        self.result.imported += _import_entries(remote)
+        suppressed = set(suppressions.active().filter(address=removal.address).values_list("scope", "list_id"))
+        for entry in remote:
+            if (entry.scope, entry.list_id) in suppressed or not is_removed(_entry_of(entry, [removal]), [removal]):
+                continue
             try:
-                suppression_list.delete(self._client, row)
+                suppression_list.delete(self._client, entry)
             except SparkPostError as error:
                 # Put there for good after it was asked for. Else it is the key that may not.
                 if "compliance" not in str(error).lower():
                     raise
-                _mark([row], refusal=str(error))
-                return
-            self.result.deleted += 1
-        _mark([row])
+                refusal = str(error)
+            else:
+                self.result.deleted += 1
+        # Unless it was taken off again meanwhile.
+        removals().filter(id=removal.id, removed_at=removal.removed_at, since=removal.since).update(
+            synced_at=None if refusal else timezone.now(), refusal=refusal
+        )
 
     def push_added(self) -> bool:
-        while rows := list(_pending().filter(removed_at=None).order_by("id")[:MAX_ENTRIES]):
+        while rows := list(_pending().order_by("id")[:MAX_ENTRIES]):
             for accepted in self._put_splitting(rows):
                 _mark(accepted)
                 self.result.exported += len(accepted)
@@ -182,8 +183,6 @@ class _Run:
         try:
             suppression_list.put(self._client, rows)
         except SparkPostError as error:
-            if error.in_doubt:
-                _clear_removed_meanwhile(rows)
             if error.status not in _ENTRY_STATUSES:
                 raise
             if self.result.refused >= _MAX_REFUSED:
@@ -198,12 +197,11 @@ class _Run:
                 _mark(rows, refusal=str(error))
                 return
         else:
-            _clear_removed_meanwhile(rows)
             yield rows
             return
         middle = len(rows) // 2
         yield from self._put_splitting(rows[:middle])
-        # Not before: whatever time there is, something must come of it.
+        # Not before: each run must make progress, however little time it has.
         if self._in_time():
             yield from self._put_splitting(rows[middle:])
 
@@ -240,26 +238,41 @@ def _listings() -> QuerySet[SyncCursor]:
     return SyncCursor.objects.using(database())
 
 
+@retry_on_conflict
 def _import_entries(entries: Sequence[RemoteEntry]) -> int:
     """Have our list say what SparkPost's says; returns how many addresses have come onto ours."""
-    added = suppressions.add(
-        Entry(
-            at=entry.updated_at,
-            source=Source.COMPLIANCE if entry.compliance else Source.SPARKPOST,
-            reason=entry.reason,
-            address=entry.address,
-            scope=entry.scope,
-            list_id=entry.list_id,
-        )
-        for entry in entries
-    )
-    _mark_fetched({entry.key for entry in entries})
+    addresses = {entry.address for entry in entries}
+    removed = removals_of(addresses)
+    added = suppressions.add(_entry_of(entry, removed.get(entry.address, ())) for entry in entries)
+    keys = {entry.key for entry in entries}
+    _mark_fetched(keys)
+    listed = suppressions.active().filter(address__in=sorted(addresses)).values_list("address", "scope", "list_id")
+    # What was taken off here and is there all the same is to be deleted there, perhaps once more.
+    still_there = {address for address, *_ in keys - set(listed)} & set(removed)
+    removals().filter(address__in=sorted(still_there), refusal="").update(synced_at=None)
     return len(added)
+
+
+def _entry_of(remote: RemoteEntry, removed: Iterable[SuppressionRemoval]) -> Entry:
+    """SparkPost's entry as one of ours.
+
+    What SparkPost shows because we put it there is no later word than our own, whatever SparkPost's clock says: where
+    it was taken off here, it came up before.
+    """
+    entry = Entry(
+        at=remote.updated_at, source=remote.source, reason=remote.reason, address=remote.address, scope=remote.scope,
+        list_id=remote.list_id,
+    )  # fmt: skip
+    if remote.source not in REMOTE_SOURCES:
+        for removal in removed:
+            before = replace(entry, at=min(entry.at, removal.removed_at))
+            if is_removed(before, [removal]):
+                return before
+    return entry
 
 
 @retry_on_conflict
 def _mark_fetched(keys: Collection[tuple[str, str, str]]) -> None:
-    # What was taken off here is still to be deleted there.
     rows = suppressions.active().filter(address__in=sorted({address for address, _, _ in keys})).order_by("id")
     same = [row.id for row in rows.select_for_update() if (row.address, row.scope, row.list_id) in keys]
     _all().filter(id__in=same).update(synced_at=timezone.now(), refusal="")
@@ -268,39 +281,34 @@ def _mark_fetched(keys: Collection[tuple[str, str, str]]) -> None:
 @retry_on_conflict
 def _remove_missing(listing: SyncCursor) -> int:
     """Take off what was only SparkPost's own and is there no more, some at a time; returns how much."""
-    ids = _missing(listing, Q(source__in=_REMOTE_SOURCES))
-    # What was added there after the listing had begun is later than this.
-    cleared_at = listing.started_at - _OVERLAP
-    now = timezone.now()
-    return _all().filter(id__in=ids).update(removed_at=now, cleared_at=cleared_at, synced_at=now)
+    return _all().filter(id__in=_missing(listing, Q(source__in=REMOTE_SOURCES))).delete()[0]
 
 
 @retry_on_conflict
 def _requeue_missing(listing: SyncCursor) -> int:
-    """The same for what is ours: SparkPost is told of it again."""
-    return _all().filter(id__in=_missing(listing, ~Q(source__in=_REMOTE_SOURCES))).update(synced_at=None)
+    """The same for our own entries: they are sent to SparkPost again."""
+    return _all().filter(id__in=_missing(listing, ~Q(source__in=REMOTE_SOURCES))).update(synced_at=None)
 
 
 def _missing(listing: SyncCursor, which: Q) -> list[UUID]:
-    """What SparkPost had before, and has not listed."""
-    missing = suppressions.active().filter(which, synced_at__lt=listing.started_at - _OVERLAP).order_by("id")
+    """What SparkPost had before, and has not listed.
+
+    Nothing is concluded from a listing that may be older than a deletion of ours at the same address.
+    """
+    listed_since = listing.started_at - _OVERLAP
+    deleted = removals().filter(address=OuterRef("address"), synced_at__gte=listed_since)
+    missing = _all().filter(which, ~Exists(deleted), synced_at__lt=listed_since).order_by("id")
     return [row.id for row in missing.select_for_update()[:_CHUNK]]
 
 
 def _pending() -> QuerySet[Suppression]:
-    """What SparkPost is still to be told."""
-    return _all().filter(synced_at=None, refusal="").exclude(source=Source.COMPLIANCE)
+    """The changes that SparkPost does not know yet."""
+    return _all().filter(synced_at=None, refusal="").exclude(source__in=REMOTE_SOURCES)
 
 
 def _all() -> QuerySet[Suppression]:
-    return Suppression.objects.using(database())
-
-
-def _clear_removed_meanwhile(rows: Sequence[Suppression]) -> None:
-    """What somebody took off while SparkPost was being told: that it is there now is our own word, and no later one."""
-    for start in range(0, len(rows), _CHUNK):
-        ids = sorted(row.id for row in rows[start : start + _CHUNK])
-        _all().filter(id__in=ids, synced_at=None).exclude(removed_at=None).update(cleared_at=timezone.now())
+    """What SparkPost can be told of: a hash means nothing there."""
+    return Suppression.objects.using(database()).exclude(address__startswith=PREFIX)
 
 
 def _mark(rows: Sequence[Suppression], refusal: str = "") -> None:
@@ -318,4 +326,4 @@ def _mark_chunk(rows: Sequence[Suppression], refusal: str) -> None:
 
 
 def _version(row: Suppression) -> tuple[object, ...]:
-    return row.source, row.reason, row.created_at, row.removed_at, row.cleared_at
+    return row.source, row.reason, row.created_at

@@ -1,40 +1,47 @@
-"""For a host's tests: deliver what a test has queued, in this process, without broker or worker.
+"""For a host's tests: what was sent, and delivery in this process, without broker or worker.
 
 ``transaction.on_commit`` does not run inside Django's ``TestCase``, so there mail stays queued until the test says::
 
-    from congressy_mailer.testing import deliver_all
+    from congressy_mailer.testing import assert_mail, deliver_all
 
     def test_confirmation(self):
         self.client.post("/register/", {...})
+        assert_mail(to="ana@example.com", subject="Inscrição confirmada", contains="boleto")
         deliver_all()
-        self.assertEqual(mail.outbox[0].subject, "Inscrição confirmada")
+
+The names below are loaded on first use: the local SparkPost lies in this package, and is started without Django.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..models import Message
+    from .delivering import deliver_all, drop_in, fail_next
+    from .events import simulate
+    from .mails import AttachedFile, OutboxMail, assert_mail, assert_no_mail, outbox
+
+__all__ = [
+    "AttachedFile",
+    "OutboxMail",
+    "assert_mail",
+    "assert_no_mail",
+    "deliver_all",
+    "drop_in",
+    "fail_next",
+    "outbox",
+    "simulate",
+]
+
+_MODULES = {
+    **dict.fromkeys(["deliver_all", "drop_in", "fail_next"], ".delivering"),
+    "simulate": ".events",
+    **dict.fromkeys(["AttachedFile", "OutboxMail", "assert_mail", "assert_no_mail", "outbox"], ".mails"),
+}
 
 
-def deliver_all() -> list[Message]:
-    """Deliver every message that is queued, through the mail backend in force.
-
-    Returns:
-        Those messages as they are afterwards, oldest first.
-
-    Raises:
-        TransportUnavailable: the mail backend cannot be used.
-    """
-    # The local SparkPost lies in this package, and is started without Django.
-    from .. import outbox
-    from ..delivery.slice import Delivery
-    from ..models import Message, State
-
-    messages = Message.objects.using(outbox.database())
-    queued = list(messages.filter(state=State.QUEUED).order_by("id").values_list("id", flat=True))
-    unfinished = queued
-    while unfinished:
-        unfinished = Delivery(outbox.new_claim_token("test")).run(unfinished, redelivered=False).unfinished
-    return list(messages.filter(id__in=queued).order_by("id"))
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name], __name__), name)

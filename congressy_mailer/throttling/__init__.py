@@ -6,7 +6,14 @@ Redis does not answer, each process counts for itself (:mod:`.memory_store`). No
 
 from __future__ import annotations
 
-from .connections import ConnectionSlot, connection_slot
+from .connections import ConnectionSlot, connection_slot, connections_per_task, share_connections
 from .limiter import RateLimiter, rate_limiter_for
 
-__all__ = ["ConnectionSlot", "RateLimiter", "connection_slot", "rate_limiter_for"]
+__all__ = [
+    "ConnectionSlot",
+    "RateLimiter",
+    "connection_slot",
+    "connections_per_task",
+    "rate_limiter_for",
+    "share_connections",
+]

@@ -73,6 +73,14 @@ class RateLimiter:
                 self._handed_over += 1
         return timedelta(seconds=wait)
 
+    @property
+    def grants_at_once(self) -> bool:
+        """Whether :meth:`acquire` would say now, without asking Redis, that the next mail may be handed over."""
+        with self._lock:
+            now = time.monotonic()
+            in_force = rate_in_force(_configured_limit(), self._slow_down, now + self._clock_offset)
+            return in_force is None and now < self._next_refresh
+
     def observe_replies(self, replies: Iterable[Reply], before_query: Callable[[], None] = lambda: None) -> None:
         """What a server has said to a mail: where that is that mail comes too fast, all workers slow down."""
         refusal = next(filter(asks_to_slow_down, replies), None)

@@ -11,7 +11,7 @@ from throttled import MemoryStoreBackend
 from throttled.rate_limiter.gcra import MemoryLimitAtomicAction
 
 from .rates import COUNT_WINDOW
-from .store import CONTENTION_TTL, LEASE, SlotAnswer, Snapshot
+from .store import CONTENTION_TTL, LEASE, LIMIT_FRESH, LIMIT_STEP, LIMIT_TTL, SlotAnswer, Snapshot
 
 
 @dataclass
@@ -28,6 +28,14 @@ class _Connections:
     #: Until when each counts as open.
     owners: dict[str, float] = field(default_factory=dict)
     others_wait_until: float = 0.0
+    learnt_limit: int = 0
+    learnt_at: float = 0.0
+
+    def limit_at(self, now: float) -> int:
+        """The limit that the server has shown; 0: none."""
+        if not self.learnt_limit or now - self.learnt_at >= LIMIT_TTL:
+            return 0
+        return self.learnt_limit + int((now - self.learnt_at) // LIMIT_STEP)
 
 
 class MemoryStore:
@@ -64,16 +72,33 @@ class MemoryStore:
             count.encoded = slow_down
             return True
 
-    def acquire(self, name: str, owner: str, limit: int) -> SlotAnswer:
+    def acquire(self, name: str, owner: str, limit: int, *, quiet: bool = False) -> SlotAnswer:
         now = time.monotonic()
         with self._lock:
             connections = self._connections.setdefault(name, _Connections())
             connections.owners = {other: until for other, until in connections.owners.items() if until > now}
-            if owner in connections.owners or len(connections.owners) < limit:
+            learnt = connections.limit_at(now)
+            is_learnt = 0 < learnt < limit
+            if owner in connections.owners or len(connections.owners) < (learnt if is_learnt else limit):
                 connections.owners[owner] = now + LEASE
-                return SlotAnswer(True, connections.others_wait_until > now)
+                return SlotAnswer(True, connections.others_wait_until > now, limit_learnt=is_learnt)
+            if not quiet:
+                connections.others_wait_until = now + CONTENTION_TTL
+            return SlotAnswer(False, True, list(connections.owners), limit_learnt=is_learnt)
+
+    def learn_limit(self, name: str, owner: str) -> tuple[int, bool]:
+        now = time.monotonic()
+        with self._lock:
+            connections = self._connections.setdefault(name, _Connections())
+            connections.owners.pop(owner, None)
+            others = sum(until > now for until in connections.owners.values())
+            known = connections.limit_at(now)
             connections.others_wait_until = now + CONTENTION_TTL
-            return SlotAnswer(False, True, list(connections.owners))
+            if not others:
+                return (known if now - connections.learnt_at < LIMIT_FRESH else 0), False
+            connections.learnt_limit = min(known, others) if known else others
+            connections.learnt_at = now
+            return connections.learnt_limit, not known
 
     def release(self, name: str, owners: Sequence[str]) -> None:
         with self._lock:

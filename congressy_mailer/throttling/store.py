@@ -16,6 +16,13 @@ LEASE = 75.0
 #: Seconds for which it is known that somebody waits for a connection.
 CONTENTION_TTL = 5.0
 
+#: Seconds for which a limit that a server has shown is remembered, and after which one connection more is tried.
+LIMIT_TTL = 3600
+LIMIT_STEP = 600
+
+#: Seconds after which a server that refuses the only connection does not do so for one that was closed just before.
+LIMIT_FRESH = 60
+
 #: Seconds. A slow-down that nobody has looked at for so long is forgotten, and nobody says that it is over.
 SLOW_DOWN_TTL = 3600
 
@@ -54,6 +61,8 @@ class SlotAnswer:
     others_wait: bool
     #: Who has one, where it was not granted.
     owners: Sequence[str] = ()
+    #: The server itself has shown that it allows no more.
+    limit_learnt: bool = False
 
 
 class LimitStore(Protocol):
@@ -71,8 +80,24 @@ class LimitStore(Protocol):
         """Write down a slow-down, unless somebody else has written down another one meanwhile."""
         ...
 
-    def acquire(self, name: str, owner: str, limit: int) -> SlotAnswer:
-        """Give somebody a connection, or let it keep the one it has for another :data:`LEASE`."""
+    def acquire(self, name: str, owner: str, limit: int, *, quiet: bool = False) -> SlotAnswer:
+        """Give somebody a connection, or let it keep the one it has for another :data:`LEASE`.
+
+        Args:
+            name: of the mail backend.
+            owner: of the connection.
+            limit: the most connections, unless :meth:`learn_limit` has told of a lower one.
+            quiet: where it is refused, others need not know.
+        """
+        ...
+
+    def learn_limit(self, name: str, owner: str) -> tuple[int, bool]:
+        """The server has refused a connection as one too many: no more than the others are open.
+
+        Returns:
+            The limit that holds for an hour, and one connection more after every ten minutes, and whether it is a new
+            one; 0 where no other connection is known.
+        """
         ...
 
     def release(self, name: str, owners: Sequence[str]) -> None:

@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.crypto import salted_hmac
 from kombu import Connection
 
 from ..broker.celery_app import find_celery_app
 from ..broker.connections import connection_with_timeout, driver
+from ..conf import mailer_settings
 from .memory_store import MemoryStore
 from .redis_store import RedisStore
 from .store import LimitStore
@@ -138,7 +140,7 @@ class LimitStores:
         self._connection = connection_with_timeout(app, _TIMEOUT, max_connections=_CONNECTIONS)
         try:
             channel: Any = self._connection.default_channel
-            self._redis = RedisStore(channel.client)
+            self._redis = RedisStore(channel.client, throttling_group())
         except BaseException:
             self._drop()
             self._connect_failed_at = time.monotonic()
@@ -174,6 +176,16 @@ class LimitStores:
 
     def _break_time(self) -> float:
         return min(math.ldexp(_FIRST_BREAK, min(max(self._failures - 1, 0), 10)), _LONGEST_BREAK)
+
+
+def throttling_group() -> str:
+    """Name under which workers find each other in Redis: ``THROTTLING_GROUP``, else one that each project has.
+
+    All processes of a project have its ``SECRET_KEY``, and no other project has it. Eight bytes of a hash tell nobody
+    what it is.
+    """
+    configured = mailer_settings().THROTTLING_GROUP
+    return configured or salted_hmac("congressy_mailer.throttling", "group", algorithm="sha256").hexdigest()[:16]
 
 
 limit_stores = LimitStores()

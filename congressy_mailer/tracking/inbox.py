@@ -15,14 +15,13 @@ from functools import partial
 from hashlib import sha256
 from uuid import UUID
 
-from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.db import Error, IntegrityError, connections, transaction
 from django.db.models import F, QuerySet
-from django.utils import timezone
 
 from ..broker import sending
 from ..conf import mailer_settings
-from ..models import WebhookBatch
-from ..models.transactions import commits_manually, database, retry_on_conflict
+from ..models import WebhookBatch, clock
+from ..models.transactions import commits_manually, database, lock_free, retry_on_conflict
 from ..replies import printable_text
 
 #: What a task is published with: the batch, and the ``due_at`` that it has.
@@ -30,6 +29,8 @@ Ticket = tuple[UUID, datetime]
 
 #: A worker that says nothing for so long has died. Processing a batch twice does no harm.
 LEASE = timedelta(minutes=2)
+# After each further try that came to nothing, although the database answers, so much longer.
+_PAUSE = timedelta(seconds=30)
 
 # One sweep takes no more.
 _LIMIT = 500
@@ -51,7 +52,7 @@ def store(batch_id: str, body: bytes, events: int) -> Ticket | None:
     key = f"{printable_text(batch_id)[:_LONGEST_ID]} {sha256(body).hexdigest()[:32]}".strip()
     if WebhookBatch.objects.using(database()).filter(key=key).exists():
         return None
-    now = timezone.now()
+    now = clock.now()
     # The fastest level: SparkPost waits.
     batch = WebhookBatch(key=key, received_at=now, body=zlib.compress(body, 1), events=events)
     batch.due_at = now + mailer_settings().LOST_AFTER
@@ -66,55 +67,89 @@ def store(batch_id: str, body: bytes, events: int) -> Ticket | None:
 
 def make_due_now(tickets: Sequence[Ticket]) -> None:
     """The broker did not take these: let the next sweep see to them."""
-    # Without this they are found all the same, only later.
-    with suppress(DatabaseError):
+    # As for mail: without this they are found all the same, only later.
+    with suppress(Exception):
         for key, due_at in tickets:
-            _batches(key).filter(due_at=due_at).update(due_at=timezone.now())
+            _batches(key).filter(due_at=due_at).update(due_at=clock.now())
 
 
 @retry_on_conflict
 def due_batches() -> list[Ticket]:
     """Batches that nobody seems to be processing. Several sweeps at once share them."""
-    now = timezone.now()
+    now = clock.now()
     next_due_at = now + mailer_settings().LOST_AFTER
-    rows = WebhookBatch.objects.using(database()).filter(due_at__lte=now).order_by("due_at")
-    due = []
-    for key, due_at in rows.values_list("id", "due_at")[:_LIMIT]:
-        if _batches(key).filter(due_at=due_at).update(due_at=next_due_at):
-            due.append((key, next_due_at))
-    return due
+    due = WebhookBatch.objects.using(database()).filter(due_at__lte=now).order_by("due_at")
+    keys = list(lock_free(due).values_list("id", flat=True)[:_LIMIT])
+    WebhookBatch.objects.using(database()).filter(id__in=keys).update(due_at=next_due_at)
+    return [(key, next_due_at) for key in keys]
 
 
 @retry_on_conflict
 def claim(ticket: Ticket) -> WebhookBatch | None:
     """Take a batch to process it; ``None`` where another has, or it has been processed."""
     key, due_at = ticket
-    until = timezone.now() + LEASE
+    until = clock.now() + LEASE
     if not _batches(key).filter(due_at=due_at).update(due_at=until, attempts=F("attempts") + 1):
         return None
     return _batches(key).get()
 
 
-def extend_lease(batch: WebhookBatch) -> bool:
-    """Go on holding a batch; ``False`` where another has it by now."""
-    until = timezone.now() + LEASE
-    if not _claimed(batch).update(due_at=until):
+def save_progress(batch: WebhookBatch, processed: int, problem: str) -> bool:
+    """Go on holding a batch. Should this worker die, the next one begins behind the events that are processed.
+
+    Args:
+        batch: held by this worker.
+        processed: events from its beginning.
+        problem: why some of these could not be recorded; empty: all could.
+
+    Returns:
+        ``False`` where another worker has it by now.
+    """
+    until = clock.now() + LEASE
+    # A batch that makes progress is none that kills its workers.
+    if not _claimed(batch).update(due_at=until, attempts=0, processed=processed, problem=problem):
         return False
-    batch.due_at = until
+    batch.due_at, batch.attempts, batch.processed, batch.problem = until, 0, processed, problem
     return True
 
 
 def release_claim(batch: WebhookBatch) -> None:
-    """It could not be processed now, for a reason that is not its own: the sweep sees to it."""
+    """The database is away, or the worker stops: the next sweep sees to the batch, and this try does not count."""
     # Without this its lease ends, only later.
-    with suppress(DatabaseError):
-        _claimed(batch).update(due_at=timezone.now(), attempts=0)
+    with suppress(Error):
+        _claimed(batch).update(due_at=clock.now(), attempts=0)
+
+
+def postpone(batch: WebhookBatch) -> None:
+    """It could not be processed now although the database answers. This try counts, and the next one waits longer."""
+    with suppress(Error):
+        _claimed(batch).update(due_at=clock.now() + _PAUSE * batch.attempts)
 
 
 def finish(batch: WebhookBatch, problem: str = "") -> None:
     """It has been processed: forget what it said, unless there is a problem that somebody will want to look into."""
-    changes: dict[str, object] = {"due_at": None, "attempts": 0, "problem": problem}
+    changes: dict[str, object] = {"due_at": None, "attempts": 0, "processed": batch.events, "problem": problem}
     _claimed(batch).update(**changes if problem else {**changes, "body": None})
+
+
+def set_aside() -> QuerySet[WebhookBatch]:
+    """Batches some of whose events could not be recorded. They are purged as all others are."""
+    return WebhookBatch.objects.using(database()).filter(due_at=None).exclude(problem="")
+
+
+def process_again(batches: QuerySet[WebhookBatch]) -> int:
+    """Have batches that were set aside processed once more, from their first event, by the next sweep.
+
+    Returns:
+        How many there were.
+    """
+    due = batches.using(database()).filter(due_at=None, body__isnull=False)
+    return due.update(due_at=clock.now(), attempts=0, processed=0, problem="")
+
+
+def has_unprocessed() -> bool:
+    """Whether a batch of events has come that is not processed."""
+    return WebhookBatch.objects.using(database()).filter(due_at__isnull=False).exists()
 
 
 def body_of(batch: WebhookBatch) -> bytes:
@@ -137,6 +172,11 @@ def publish_webhook_on_commit(ticket: Ticket) -> None:
         make_due_now([ticket])
         return
     transaction.on_commit(partial(publish_webhooks, [ticket]), using=connection.alias, robust=True)
+
+
+def is_stored(key: UUID) -> bool:
+    """Whether this batch of events is in this database, processed or not."""
+    return WebhookBatch.objects.using(database()).filter(pk=key).exists()
 
 
 def publish_webhooks(tickets: Sequence[Ticket]) -> bool:

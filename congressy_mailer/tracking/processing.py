@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import InterfaceError, InternalError, OperationalError
 
 from ..conf import mailer_settings
+from ..exceptions import DATABASE_AWAY
 from ..models import WebhookBatch
+from ..models.transactions import is_away, is_conflict
 from ..redaction import error_summary
+from ..sparkpost.event_batches import TooDeep, read_items
 from ..sparkpost.events import ParsedEvent, parse_events
 from . import inbox
 from .inbox import Ticket
@@ -22,62 +26,105 @@ logger = logging.getLogger("congressy_mailer.sparkpost")
 # Events of one transaction: enough to be fast, and few enough that nobody waits for its locks.
 _CHUNK = 500
 
-#: The database's fault, and no event's.
-DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError)
-
 
 def process(ticket: Ticket) -> None:
     """Process a batch, unless another has taken it or it has been processed.
 
     Raises:
-        django.db.OperationalError: the database is away. The batch is given back.
+        django.db.OperationalError: the database is away, or kept on breaking off our transactions. The batch is given
+            back, to be continued.
     """
+    began = time.monotonic()
     batch = inbox.claim(ticket)
     if batch is None:
         return
     if batch.attempts > mailer_settings().MAX_CRASHES:
-        _set_aside(batch, f"{batch.attempts - 1} workers have died while processing it.")
+        _set_aside(batch, f"It was begun {batch.attempts - 1} times without progress.")
         return
     try:
         problems = _process(batch)
-    except (*DATABASE_ERRORS, SoftTimeLimitExceeded):
-        inbox.release_claim(batch)
+    except SoftTimeLimitExceeded:
+        # Counted, so that a batch which never makes progress within the time ends.
+        inbox.postpone(batch)
+        raise
+    except DATABASE_AWAY:
+        if is_away():
+            inbox.release_claim(batch)
+        else:
+            inbox.postpone(batch)
         raise
     except Exception as error:
-        # Whatever it is, the other batches are to be processed.
+        # Of any type: the other batches are to be processed.
         _set_aside(batch, f"It cannot be read: {error_summary(error)}.")
         return
     if problems:
-        first, *others = problems
-        _set_aside(batch, f"{first} So it was with {len(others)} other events." if others else first)
+        _set_aside(batch, problems.text)
     else:
         inbox.finish(batch)
+        logger.info("SparkPost's events: processed %d, %.1f s", batch.events, time.monotonic() - began)
 
 
-def _process(batch: WebhookBatch) -> list[str]:
-    """Returns what could not be written down."""
-    events = list(parse_events(json.loads(inbox.body_of(batch)), batch.received_at))
-    problems: list[str] = []
-    for start in range(0, len(events), _CHUNK):
-        if start and not inbox.extend_lease(batch):
+@dataclass
+class _Problems:
+    """Why events could not be recorded: the first reason, and how many events there were."""
+
+    text: str = ""
+    _first: str = ""
+    _count: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+    def add(self, problem: str) -> None:
+        self._count += 1
+        self._first = self._first or problem
+        others = self._count - 1
+        self.text = f"{self._first} The same holds for {others} other events." if others else self._first
+
+
+def _process(batch: WebhookBatch) -> _Problems:
+    """Record the events some at a time, from where the last worker came to."""
+    problems = _Problems()
+    if batch.problem:
+        problems.add(batch.problem)
+    processed = batch.processed
+    remaining = islice(_events(batch), processed, None)
+    while chunk := list(islice(remaining, _CHUNK)):
+        if processed != batch.processed and not inbox.save_progress(batch, processed, problems.text):
             # It took so long that another has begun, who comes to the end of it.
-            break
-        problems += _record(events[start : start + _CHUNK])
+            return _Problems()
+        readable = [one for one in chunk if isinstance(one, ParsedEvent)]
+        for _ in range(len(chunk) - len(readable)):
+            problems.add("An event is nested too deeply to be read.")
+        _record(readable, problems)
+        processed += len(chunk)
     return problems
 
 
-def _record(events: Sequence[ParsedEvent]) -> list[str]:
-    """Write down what can be: where one event is the reason that others cannot, it is left behind alone."""
+def _events(batch: WebhookBatch) -> Iterator[ParsedEvent | TooDeep]:
+    for item in read_items(inbox.body_of(batch)):
+        if isinstance(item, TooDeep):
+            yield item
+        else:
+            yield from parse_events([item], batch.received_at)
+
+
+def _record(events: Sequence[ParsedEvent], problems: _Problems) -> None:
+    """Record what can be: where one event is the reason that others cannot be, it is left behind alone."""
     try:
         track(events)
-    except (*DATABASE_ERRORS, SoftTimeLimitExceeded):
+    except SoftTimeLimitExceeded:
         raise
     except Exception as error:
+        # A database that answers has refused these events; what it broke off in favour of others is tried again.
+        if isinstance(error, DATABASE_AWAY) and (is_conflict(error) or is_away()):
+            raise
         if len(events) == 1:
-            return [f"Event {events[0].key} cannot be written down: {error_summary(error)}."]
+            problems.add(f"Event {events[0].key} cannot be recorded: {error_summary(error)}.")
+            return
         middle = len(events) // 2
-        return _record(events[:middle]) + _record(events[middle:])
-    return []
+        _record(events[:middle], problems)
+        _record(events[middle:], problems)
 
 
 def _set_aside(batch: WebhookBatch, problem: str) -> None:

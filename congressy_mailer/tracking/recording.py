@@ -1,14 +1,14 @@
 """Writing down what SparkPost tells of mails: events, what became of each recipient, and who gets no more mail.
 
-The end is the same in whatever order events come, and however often. Each is stored once, by its key. The status of a
-recipient says the earliest or the latest of what is known, and that of a message follows from its recipients. Whoever
-changes any of it holds the lock on the message, so that several workers may be at it at once.
+The result does not depend on the order of the events, nor on repetitions. Each event is stored once, by its key. The
+status of a recipient holds the earliest or the latest of what is known, and that of a message follows from its
+recipients. Each change is made under the lock of the message, so that several workers may process events at once.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial, wraps
@@ -18,14 +18,15 @@ from uuid import UUID
 from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
 
-from .. import suppressions
+from .. import metrics, suppressions
 from ..mime.addresses import comparable_address
 from ..models import DeliveryStatus, Event, Message, RecipientStatus
 from ..models.transactions import database, retry_on_conflict
 from ..outbox.rows import rows
 from ..signals import TrackedEvent, tracked
-from ..sparkpost.events import AUTO_REPLY_CLASSES, ParsedEvent
-from .bounces import Type, _is_soft_bounce, _repeated_soft_bounces, _suppressions_of
+from ..sparkpost.events import ParsedEvent
+from ..sparkpost.options import COPIES
+from .bounces import Type, _is_soft_bounce, _repeated_soft_bounces, _suppressions_of, suppressed_too_much
 
 Arrival = RecipientStatus.Arrival
 
@@ -51,6 +52,17 @@ _BY_SEVERITY = [
     "", DeliveryStatus.DELIVERED, DeliveryStatus.OPENED, DeliveryStatus.CLICKED, DeliveryStatus.DELAYED,
     DeliveryStatus.UNSUBSCRIBED, DeliveryStatus.REJECTED, DeliveryStatus.BOUNCED, DeliveryStatus.COMPLAINED,
 ]  # fmt: skip
+# Of a message whose events are recorded.
+_READ_FIELDS = (
+    "id", "sensitive", "transactional", "list_id", "delivery", "to", "cc", "bcc", "sparkpost", "content_dropped_at",
+    "using", "route", "batch_id", "priority",
+)  # fmt: skip
+# Events that the mailboxes' providers judge a sender by.
+_COUNTED: Mapping[str, str] = {
+    Type.DELIVERED: metrics.DELIVERED,
+    Type.BOUNCED: metrics.BOUNCED,
+    Type.COMPLAINED: metrics.COMPLAINED,
+}
 _TRIES = 8
 
 _P = ParamSpec("_P")
@@ -58,7 +70,7 @@ _R = TypeVar("_R")
 
 
 def _retry_on_conflict(change: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Run a change again where somebody else has stored one of its rows at the same moment."""
+    """Run a change again where another process has stored one of its rows at the same moment."""
 
     @wraps(change)
     def changed(*args: _P.args, **options: _P.kwargs) -> _R:
@@ -80,21 +92,29 @@ def track(parsed: Iterable[ParsedEvent]) -> int:
         How many were new.
     """
     events = list(parsed)
-    new = _record(events)
+    messages, new = _record(events)
+    metrics.count_events(
+        (messages[key], _COUNTED[one.event.type])
+        for one in new
+        if (key := one.event.message) is not None and key in messages and one.event.type in _COUNTED
+    )
+    _adopt_orphans({one.sparkpost_id for one in events if one.sparkpost_id})
     # Not before they are there for all to see: of two workers that store two bounces of an address at the same moment,
     # the later one counts both. What was stored before is counted again, since its worker may have died before it was.
     limit = suppressions.soft_bounce_limit()
     if limit is not None:
         suppressions.add(_repeated_soft_bounces(filter(_is_soft_bounce, events), limit))
-    return new
+    return len(new)
 
 
 @_retry_on_conflict
 @retry_on_conflict
-def _record(parsed: Iterable[ParsedEvent]) -> int:
+def _record(parsed: Iterable[ParsedEvent]) -> tuple[Mapping[UUID, Message], list[ParsedEvent]]:
     messages, new = _store(parsed)
+    for removal in suppressed_too_much(messages, new):
+        suppressions.remove(**removal)
     suppressions.add(_suppressions_of(messages, new))
-    return len(new)
+    return messages, new
 
 
 @_retry_on_conflict
@@ -123,7 +143,7 @@ def _store(parsed: Iterable[ParsedEvent]) -> tuple[Mapping[UUID, Message], list[
         The messages that it is about, and what it was: of messages that are known, and without what must not be kept.
     """
     # The same event may come twice in one batch.
-    events = {one.key: one for one in parsed}
+    events = {one.key: one for one in _find_messages(list(parsed))}
     messages = _lock_messages({one.event.message for one in events.values() if one.event.message})
     # Not before the messages are locked: another worker may have been storing the same.
     stored = Event.objects.using(database()).filter(key__in=sorted(events)).values_list("key", flat=True)
@@ -138,8 +158,79 @@ def _store(parsed: Iterable[ParsedEvent]) -> tuple[Mapping[UUID, Message], list[
 
 
 def _lock_messages(keys: Collection[UUID]) -> dict[UUID, Message]:
-    wanted = rows(keys).order_by("id").only("id", "sensitive", "list_id", "delivery")
+    wanted = rows(keys).order_by("id").only(*_READ_FIELDS)
     return {message.id: message for message in wanted.select_for_update()}
+
+
+def _find_messages(parsed: Sequence[ParsedEvent]) -> list[ParsedEvent]:
+    """The same events, each with its message: bounces and complaints that lost ours find it by SparkPost's id."""
+    wanted = {one.sparkpost_id for one in parsed if one.event.message is None and one.sparkpost_id}
+    if not wanted:
+        return list(parsed)
+    known = _messages_by_sparkpost_id(wanted)
+    for one in parsed:
+        if one.event.message is not None and one.sparkpost_id in wanted:
+            known[one.sparkpost_id, one.address].add(one.event.message)
+    return [_with_message(one, known.get((one.sparkpost_id, one.address))) for one in parsed]
+
+
+def _messages_by_sparkpost_id(ids: Iterable[str]) -> dict[tuple[str, str], set[UUID]]:
+    known: dict[tuple[str, str], set[UUID]] = defaultdict(set)
+    events = Event.objects.using(database()).filter(sparkpost_id__in=sorted(ids), message__isnull=False)
+    for sparkpost_id, address, message in events.values_list("sparkpost_id", "recipient", "message_id").distinct():
+        if sparkpost_id is not None and message is not None:
+            known[sparkpost_id, address].add(message)
+    return known
+
+
+def _with_message(parsed: ParsedEvent, found: Collection[UUID] | None) -> ParsedEvent:
+    # Two messages under one id would be a mistake of SparkPost's: neither is more likely than the other.
+    if parsed.event.message is not None or found is None or len(found) != 1:
+        return parsed
+    (message,) = found
+    return replace(parsed, event=replace(parsed.event, message=message))
+
+
+def _adopt_orphans(ids: Collection[str]) -> None:
+    """Give events that were stored without a message theirs, once a later event has told it.
+
+    Not in the transaction that stores events: of two workers that store an orphan and the event which tells its message
+    at the same moment, the later one sees both.
+    """
+    orphans = Event.objects.using(database()).filter(sparkpost_id__in=sorted(ids), message=None)
+    found = {str(one) for one in orphans.values_list("sparkpost_id", flat=True).distinct()} if ids else set()
+    if found and _messages_by_sparkpost_id(found):
+        _adopt(found)
+
+
+@_retry_on_conflict
+@retry_on_conflict
+def _adopt(ids: Collection[str]) -> None:
+    known = _messages_by_sparkpost_id(ids)
+    messages = _lock_messages({message for found in known.values() for message in found})
+    orphans = Event.objects.using(database()).filter(sparkpost_id__in=sorted(ids), message=None)
+    adopted = []
+    for event in orphans.order_by("id"):
+        parsed = _with_message(_parsed(event), known.get((event.sparkpost_id or "", event.recipient)))
+        if parsed.event.message not in messages:
+            continue
+        adopted.append(_redact_event(messages, parsed))
+        event.message_id, event.detail = parsed.event.message, adopted[-1].event.reason
+        event.save(using=database(), update_fields=["message", "detail"])
+    _update_statuses(messages, adopted)
+
+
+def _parsed(event: Event) -> ParsedEvent:
+    """A stored event of SparkPost's, as far as it was kept."""
+    return ParsedEvent(
+        key=event.key or "",
+        address=event.recipient,
+        sparkpost_id=event.sparkpost_id or "",
+        event=TrackedEvent(
+            type=event.type, sparkpost_type="", message=event.message_id, recipient=event.recipient, at=event.at,
+            bounce_class=event.bounce_class, bounce_category=event.bounce_category, reason=event.detail,
+        ),
+    )  # fmt: skip
 
 
 def _redact_event(messages: Mapping[UUID, Message], parsed: ParsedEvent) -> ParsedEvent:
@@ -158,17 +249,21 @@ def _row(parsed: ParsedEvent) -> Event:
     if event.type == Type.OTHER:
         detail = f"{event.sparkpost_type}: {detail}".rstrip(": ")
     return Event(
-        message_id=event.message, type=event.type, at=event.at, recipient=parsed.address, detail=detail, key=parsed.key,
-        bounce_class=event.bounce_class, bounce_category=event.bounce_category,
+        message_id=event.message, type=event.type, at=event.at, recipient=parsed.address, detail=detail,
+        key=parsed.key, sparkpost_id=parsed.sparkpost_id or None, bounce_class=event.bounce_class,
+        bounce_category=event.bounce_category,
     )  # fmt: skip
 
 
 def _update_statuses(messages: Mapping[UUID, Message], new: Iterable[ParsedEvent]) -> None:
     """Bring the statuses of recipients and messages to what the events say. The messages are locked."""
     by_message: dict[UUID, list[ParsedEvent]] = defaultdict(list)
+    addresses = {key: _addresses(message) for key, message in messages.items()}
     for parsed in new:
-        if parsed.event.message and parsed.address:
-            by_message[parsed.event.message].append(parsed)
+        key = parsed.event.message
+        # Another address says nothing of the message's own: it is in its event alone.
+        if key and (parsed.address in addresses[key] or _is_unknown_copy(messages[key], parsed)):
+            by_message[key].append(parsed)
     statuses: dict[UUID, dict[str, RecipientStatus]] = defaultdict(dict)
     for status in RecipientStatus.objects.using(database()).filter(message__in=sorted(by_message)):
         statuses[status.message_id][status.recipient] = status
@@ -188,6 +283,18 @@ def _update_statuses(messages: Mapping[UUID, Message], new: Iterable[ParsedEvent
         rows(keys).update(delivery=delivery)
 
 
+def _addresses(message: Message) -> set[str]:
+    """All addresses that it goes to, with those of the copies that SparkPost makes."""
+    copies = [copy for name in COPIES for copy in message.sparkpost.get(name, ())]
+    addresses = (one["email"] if isinstance(one, dict) else one for one in copies)
+    return set(map(comparable_address, (*message.recipients, *addresses)))
+
+
+def _is_unknown_copy(message: Message, parsed: ParsedEvent) -> bool:
+    """Whether it may be a copy whose address is not known any more."""
+    return parsed.is_copy and message.content_dropped_at is not None and bool(parsed.address)
+
+
 def _apply(status: RecipientStatus, parsed: ParsedEvent) -> bool:
     """Whether the event changes what is known."""
     event = parsed.event
@@ -199,7 +306,7 @@ def _apply(status: RecipientStatus, parsed: ParsedEvent) -> bool:
         setattr(status, first, event.at)
         return True
     arrival = _ARRIVALS.get(event.type)
-    if arrival is None or event.bounce_class in AUTO_REPLY_CLASSES:
+    if arrival is None:
         return False
     if status.arrival_at is not None:
         before = (status.arrival_at, _RANKS[status.arrival], status.arrival_key)

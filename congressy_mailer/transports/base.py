@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Protocol, Self
 from uuid import UUID
 
 from ..exceptions import account_refused_error
@@ -27,6 +29,9 @@ class ComposedMail:
     mail: OutgoingMail
     #: Whether it may still be begun, for a transport that has others to see to after it was pulled.
     may_begin: Callable[[], bool] = always_true
+    #: Asked before the content leaves, where what comes before it may take long: false where another worker has the
+    #: message now. It has no outcome then.
+    may_send: Callable[[], bool] = always_true
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ def outcome_of(composed: ComposedMail, answer: Answer) -> Outcome:
                 verdict = Verdict.DEFERRED
         replies[recipient] = own
         verdicts[recipient] = verdict
-    # Somebody has the mail, or may have it: then the fault of the configuration is for the next mail to find.
+    # A recipient has the mail, or may have it: the next mail will report the fault of the configuration.
     possibly_sent = answer.in_doubt or Verdict.ACCEPTED in verdicts.values()
     faults = {verdict: replies[recipient] for recipient, verdict in verdicts.items() if verdict in _FAULTS}
     if not possibly_sent and Verdict.UNAVAILABLE in faults:
@@ -76,7 +81,12 @@ def outcome_of(composed: ComposedMail, answer: Answer) -> Outcome:
     return Outcome(
         composed.key,
         accepted=tuple(recipient for recipient, verdict in verdicts.items() if verdict is Verdict.ACCEPTED),
-        deferred={recipient: replies[recipient] for recipient, verdict in verdicts.items() if verdict in retryable},
+        # Those that were not asked about come first the next time: the server may stop at the same place again.
+        deferred={
+            recipient: replies[recipient]
+            for recipient in sorted(verdicts, key=partial(_was_answered, answer))
+            if verdicts[recipient] in retryable
+        },
         rejected={
             recipient: replies[recipient] for recipient, verdict in verdicts.items() if verdict is Verdict.REJECTED
         },
@@ -85,8 +95,61 @@ def outcome_of(composed: ComposedMail, answer: Answer) -> Outcome:
     )
 
 
+def _was_answered(answer: Answer, recipient: str) -> bool:
+    own = answer.recipients.get(recipient)
+    return own is not None and own.code is not None
+
+
 def no_op() -> None:
     """Nobody has anything to do before a transport waits."""
+
+
+class MailSource(Iterator[ComposedMail]):
+    """Mails that are composed as they are asked for, for a transport that plans ahead."""
+
+    #: Set by the transport: how many it can begin at the same time.
+    width = 1
+
+    #: Set by the transport: it calls :meth:`start_contents`. Without that a mail is marked before it is handed over.
+    asks_before_contents = False
+
+    @property
+    @abstractmethod
+    def ready(self) -> int:
+        """How many can be had at this moment, without composing and without a wait."""
+
+    @property
+    @abstractmethod
+    def expected(self) -> int:
+        """About how many are to come."""
+
+    @property
+    @abstractmethod
+    def composing_seconds(self) -> float:
+        """Seconds that one takes to be composed; 0: not known."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    @abstractmethod
+    def __next__(self) -> ComposedMail: ...
+
+    @abstractmethod
+    def start_contents(self, keys: Collection[UUID]) -> Set[UUID]:
+        """The contents of these are about to leave: where a crash is to leave it to a person what was in a server's
+        hands, that is written down, once for all of them.
+
+        Returns:
+            Those that may leave; another worker has the others by now.
+        """
+
+    @abstractmethod
+    def note(self, outcome: Outcome) -> None:
+        """Note what has just been heard, while others may be heard and taken before it. It never raises."""
+
+    @abstractmethod
+    def take_late(self, outcome: Outcome) -> None:
+        """Take an outcome that was heard after the delivery was closed early."""
 
 
 class Transport(Protocol):

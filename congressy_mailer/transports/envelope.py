@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from ..mime.addresses import MAILBOX, MAX_ADDRESS, bare_address
-from ..mime.headers import extra_field
-from ..mime.writer import as_bytes
+from ..mime.addresses import LOCAL_MAILBOX, MAILBOX, MAX_ADDRESS, bare_address
+from ..mime.headers import further_field
 from ..replies import Reply
 from ..sparkpost import headers
 from .base import ComposedMail
@@ -35,16 +34,18 @@ class Envelope:
 
     @property
     def sendable(self) -> bool:
-        """There is somebody to ask the server about."""
+        """Whether the envelope has a recipient."""
         return self.problem is None and bool(self.recipients)
 
-    def write_out(self, *, eight_bit: bool) -> bytes:
-        """The content with CRLF line breaks, doubled dots (RFC 5321 §4.5.2) and the final dot.
+    def without(self, refused: Mapping[str, Reply]) -> Envelope:
+        """The same with these recipients refused already, so that the server is not asked about them again."""
+        recipients = {recipient: address for recipient, address in self.recipients.items() if recipient not in refused}
+        return replace(self, recipients=recipients, refused={**self.refused, **refused})
 
-        Args:
-            eight_bit: the server offers ``8BITMIME`` (RFC 6152).
-        """
-        return _dot_stuffed(self.first_field + as_bytes(self.composed.mail, eight_bit=eight_bit))
+    def write_out(self) -> bytes:
+        """The content with doubled dots (RFC 5321 §4.5.2) and the final dot."""
+        mail = self.composed.mail
+        return _dot_stuffed(self.first_field + (mail.wire_without(headers.NAME) if self.first_field else mail.wire))
 
 
 def envelope_for(composed: ComposedMail, *, for_sparkpost: bool = False) -> Envelope:
@@ -52,17 +53,18 @@ def envelope_for(composed: ComposedMail, *, for_sparkpost: bool = False) -> Enve
 
     Args:
         composed: the mail.
-        for_sparkpost: it carries what SparkPost is told of it.
+        for_sparkpost: add the ``X-MSYS-API`` header.
     """
+    local = composed.mail.has_local_mailboxes
     try:
-        sender = _command_address(bare_address(composed.mail.from_email))
+        sender = command_address(bare_address(composed.mail.from_email), local)
     except ValueError as error:
         return Envelope(composed, problem=Reply(553, f"5.1.7 Not sent: {error}"))
     recipients: dict[str, str] = {}
     refused: dict[str, Reply] = {}
     for recipient in composed.mail.envelope:
         try:
-            recipients[recipient] = _command_address(recipient)
+            recipients[recipient] = command_address(recipient, local)
         except ValueError as error:
             refused[recipient] = Reply(553, f"5.1.3 Not sent: {error}")
     first_field = _sparkpost_field(composed) if for_sparkpost else b""
@@ -71,10 +73,10 @@ def envelope_for(composed: ComposedMail, *, for_sparkpost: bool = False) -> Enve
 
 def _sparkpost_field(composed: ComposedMail) -> bytes:
     keys = composed.mail.sparkpost
-    return extra_field(headers.NAME, headers.header_value(keys)).encode("ascii") if keys else b""
+    return further_field(headers.NAME, headers.header_value(keys)).encode("ascii") if keys else b""
 
 
-def _command_address(address: str) -> str:
+def command_address(address: str, local: bool) -> str:
     """The address, if it can stand in a command (RFC 5321 §4.1.2). The call lets no other pass: a row may be older.
 
     Raises:
@@ -82,7 +84,8 @@ def _command_address(address: str) -> str:
     """
     if not address.rpartition("@")[0].isascii():
         raise ValueError(f"the part before the @ of {address!r} needs SMTPUTF8 (RFC 6531), which is not used")
-    if not MAILBOX.fullmatch(address) or len(address) > MAX_ADDRESS:
+    known = MAILBOX.fullmatch(address) or (local and LOCAL_MAILBOX.fullmatch(address))
+    if not known or len(address) > MAX_ADDRESS:
         # What else it holds could end the command, and begin another.
         raise ValueError(f"{address!r} is not an address that a command can hold")
     return address

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
+from hashlib import blake2b
 from typing import Any, cast
 
 from celery.signals import worker_process_shutdown
@@ -14,9 +16,12 @@ from django.core.mail.backends.smtp import EmailBackend
 
 from ..exceptions import SparkPostError, TransportUnavailable
 from ..sparkpost.backend import EmailBackend as SparkPostBackend
+from ..sparkpost.client import Client
 from ..sparkpost.transmissions import MAX_RECIPIENTS
+from ..throttling import connections_per_task
 from .base import Transport
 from .django_backend import DjangoTransport, open_backend
+from .redirecting import RedirectingTransport, configured_redirect
 from .smtp.transport import SmtpTransport, sends_as_django_does
 from .sparkpost import SparkPostTransport
 
@@ -34,18 +39,44 @@ def transport_for(using: str) -> Iterator[Transport]:
     Raises:
         TransportUnavailable: there is no such alias, or its backend cannot be made.
     """
+    redirect = configured_redirect()
+    wrapper = _wrapper.get()
+    with _transport_for(using) as found:
+        transport = found if redirect is None else RedirectingTransport(found, redirect)
+        yield transport if wrapper is None else wrapper(transport)
+
+
+_wrapper: ContextVar[Callable[[Transport], Transport] | None] = ContextVar("congressy_mailer_wrapper", default=None)
+
+
+@contextmanager
+def wrapping_transports(wrapper: Callable[[Transport], Transport]) -> Iterator[None]:
+    """Have each transport that is asked for within this block wrapped: a test's, which places answers before it."""
+    token = _wrapper.set(wrapper)
+    try:
+        yield
+    finally:
+        _wrapper.reset(token)
+
+
+@contextmanager
+def _transport_for(using: str) -> Iterator[Transport]:
     backend = open_backend(using)
     if sends_as_django_does(backend):
         yield _thread.pool.transport(using, cast(EmailBackend, backend))
     elif type(backend) is SparkPostBackend:
-        try:
-            client = backend.client()
-        except SparkPostError as error:
-            raise TransportUnavailable(str(error)) from error
-        yield SparkPostTransport(client)
+        yield SparkPostTransport(_client(backend))
     else:
         with closing(DjangoTransport(backend)) as transport:
             yield transport
+
+
+def _client(backend: SparkPostBackend) -> Client:
+    try:
+        return backend.client()
+    except SparkPostError as error:
+        problem = str(error)
+    raise TransportUnavailable(problem)
 
 
 def max_mails_per_call(using: str) -> int:
@@ -82,7 +113,9 @@ class _ConnectionPool:
         if transport is None or known_configuration != configuration:
             if transport is not None:
                 transport.close()
-            transport = SmtpTransport(backend, using)
+            transport = SmtpTransport(
+                backend, using, most=connections_per_task(), another=lambda: cast(EmailBackend, open_backend(using))
+            )
             self._transports[using] = (configuration, transport)
         return transport
 
@@ -106,4 +139,6 @@ def close_connections(**kwargs: Any) -> None:
 
 
 def _configuration(backend: BaseEmailBackend) -> object:
-    return type(backend), {name: value for name, value in vars(backend).items() if name not in _WORKING_STATE}
+    """What tells one configuration from another, and not the password that is part of it."""
+    values = {name: value for name, value in vars(backend).items() if name not in _WORKING_STATE}
+    return type(backend), blake2b(repr(sorted(values.items())).encode(errors="backslashreplace")).digest()

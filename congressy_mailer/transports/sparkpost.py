@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from django.views.decorators.debug import sensitive_variables
 
 from ..exceptions import SparkPostError, TransportUnavailable, account_refused_error
-from ..mime.writer import as_bytes
 from ..replies import Outcome, Reply, Verdict
 from ..sparkpost.answers import classify_error, parse_result
 from ..sparkpost.client import Client
@@ -24,7 +24,7 @@ from ..sparkpost.transmissions import (
     to_addresses,
     transmission,
 )
-from .base import ComposedMail, no_op
+from .base import ComposedMail, MailSource, no_op
 from .envelope import Envelope, envelope_for
 
 # What is taken at once, for those that are alike among it: bytes of mail, and seconds of composing.
@@ -37,6 +37,7 @@ class SparkPostTransport:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._mails: MailSource | None = None
 
     def deliver(self, mails: Iterable[ComposedMail], before_waiting: Callable[[], None] = no_op) -> Iterator[Outcome]:
         """See :meth:`congressy_mailer.transports.base.Transport.deliver`.
@@ -44,6 +45,9 @@ class SparkPostTransport:
         No mail is pulled while a call is on its way. Where the answer to one is lost, its mails are in doubt, and
         the API counts as unavailable for those after them.
         """
+        self._mails = mails if isinstance(mails, MailSource) else None
+        if self._mails is not None:
+            self._mails.asks_before_contents = True
         source = _Source(mails)
         while envelopes := source.next_group():
             for group in _grouped(envelopes):
@@ -60,8 +64,14 @@ class SparkPostTransport:
         request = _batch_request(envelopes) if len(envelopes) > 1 else None
         if request is not None:
             before_waiting()
+            count = len(envelopes)
+            envelopes = self._start_contents(envelopes)
+            if len(envelopes) < count:
+                request = _batch_request(envelopes) if len(envelopes) > 1 else None
+        if request is not None:
             outcomes = self._call(request, envelopes)
             if not _call_refused(outcomes):
+                self._note(outcomes)
                 yield from outcomes
                 self._raise_if_lost(outcomes)
                 return
@@ -73,9 +83,24 @@ class SparkPostTransport:
             if not envelope.composed.may_begin():
                 return
             before_waiting()
+            if not self._start_contents([envelope]):
+                continue
             outcomes = self._call(_single_request(envelope), [envelope])
             yield from outcomes
             self._raise_if_lost(outcomes)
+
+    def _start_contents(self, envelopes: Sequence[Envelope]) -> Sequence[Envelope]:
+        """Say that these are about to leave; returns those that may. Another worker has the others by now."""
+        if self._mails is None:
+            return envelopes
+        allowed = self._mails.start_contents({envelope.composed.key for envelope in envelopes})
+        return [envelope for envelope in envelopes if envelope.composed.key in allowed]
+
+    def _note(self, outcomes: Sequence[Outcome]) -> None:
+        """Before the first of them is taken, which may have to wait for the database."""
+        if self._mails is not None:
+            for outcome in outcomes:
+                self._mails.note(outcome)
 
     @sensitive_variables()
     def _call(self, request: dict[str, Any], envelopes: Sequence[Envelope]) -> list[Outcome]:
@@ -143,8 +168,8 @@ class _Source:
                 break
             if composed is None:
                 break
-            envelopes.append(envelope_for(composed))
-            size += len(composed.mail.wire or b"")
+            envelopes.append(_envelope(composed))
+            size += len(composed.mail.wire)
             unbatched = composed.mail.batch is None
             if unbatched or size > _MAX_GROUP_BYTES or time.monotonic() - began > _MAX_GROUP_SECONDS:
                 break
@@ -167,6 +192,17 @@ def _grouped(envelopes: Sequence[Envelope]) -> Iterator[list[Envelope]]:
     yield from groups.values()
 
 
+def _envelope(composed: ComposedMail) -> Envelope:
+    envelope = envelope_for(composed)
+    try:
+        if not composed.mail.wire.isascii():
+            composed.mail.wire.decode()
+    except UnicodeDecodeError:
+        # JSON carries text. What is signed cannot be written in another way.
+        return replace(envelope, problem=Reply(554, "5.6.1 Not sent: SparkPost's API takes no mail that is not UTF-8."))
+    return envelope
+
+
 def _batch_request(envelopes: Sequence[Envelope]) -> dict[str, Any] | None:
     addresses = [next(iter(envelope.recipients.values())) for envelope in envelopes]
     return batch_transmission([envelope.composed.mail for envelope in envelopes], addresses)
@@ -175,9 +211,7 @@ def _batch_request(envelopes: Sequence[Envelope]) -> dict[str, Any] | None:
 def _single_request(envelope: Envelope) -> dict[str, Any]:
     mail = envelope.composed.mail
     recipients = list(envelope.recipients.values())
-    return transmission(
-        TransmissionMail(as_bytes(mail, eight_bit=False), recipients, to_addresses(mail.to), mail.sparkpost)
-    )
+    return transmission(TransmissionMail(mail.wire, recipients, to_addresses(mail.to), mail.sparkpost))
 
 
 def _call_refused(outcomes: Sequence[Outcome]) -> bool:

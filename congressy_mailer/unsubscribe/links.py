@@ -1,4 +1,4 @@
-"""Links by which one recipient leaves what one mail belongs to, signed so that nobody makes one for somebody else.
+"""Signed unsubscribe links, one per message and recipient; they cannot be forged.
 
 A link says by itself whose it is and which list it is about, and never ends: it must work for as long as somebody keeps
 the mail, also when the message is long purged.
@@ -70,7 +70,7 @@ def unsubscribe_url(message: Message) -> str:
     """Where the recipient of a message leaves what it belongs to.
 
     Raises:
-        ContentError: the message has several recipients: whoever follows the link would act for another.
+        ContentError: the message has several recipients: one of them could follow the link of another.
         ContentNotReady: ``SITE_URL`` is not set, or the host's URLs do not have ours.
     """
     if len(message.recipients) != 1:
@@ -102,7 +102,7 @@ def _url(message: Message) -> str | None:
     except NoReverseMatch:
         return None
     except Exception as error:
-        # Whatever the host's modules raise: another deployment may have them right.
+        # Any error of the host's modules: another deployment may have them right.
         raise ContentNotReady(f"The host's URLs cannot be loaded: {type(error).__name__}: {error}") from error
     return site.rstrip("/") + path
 

@@ -26,7 +26,7 @@ def unsubscribe(address: str, list_id: str, reason: str) -> None:
 
 def resubscribe(address: str, list_id: str) -> None:
     """Take back that the recipient left, a list or everything. What else speaks against writing to them remains."""
-    _remove_unsubscriptions(address, ["", list_id])
+    _remove_unsubscriptions(address, dict.fromkeys(["", list_id]))
 
 
 def choose_lists(address: str, wanted: Collection[str], reason: str) -> None:
@@ -68,12 +68,8 @@ def _add(address: str, lists: Iterable[str], reason: str) -> None:
 def _remove_unsubscriptions(address: str, lists: Iterable[str]) -> None:
     compared = comparable_address(address)
     for list_id in lists:
-        scope = _scope(list_id)
-        entries = suppressions.active().filter(
-            address=compared, scope=scope, list_id=list_id, source=Source.UNSUBSCRIBE
-        )
-        if entries.exists():
-            suppressions.remove(compared, scope=scope, list_id=list_id)
+        # Also where none is known: one from before may be heard of later, by SparkPost's events.
+        suppressions.remove(compared, scope=_scope(list_id), list_id=list_id, source=Source.UNSUBSCRIBE)
 
 
 def _scope(list_id: str) -> Scope:

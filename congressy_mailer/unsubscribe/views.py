@@ -22,6 +22,9 @@ from .links import BadLink, Link, parse_token
 
 _ONE_CLICK = "One-Click"
 
+# The result of a choice by which a recipient may have left.
+_LEFT = ("unsubscribed", "unsubscribed_all", "saved")
+
 
 def _private(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
     """The address in it is one person's."""
@@ -36,7 +39,7 @@ def _private(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
     return private
 
 
-# Whoever has the link is whom it was sent to, and mail programs post without a cookie: the signature is the token.
+# The link was sent to its recipient alone, and mail programs post without a cookie: the signature is the token.
 @csrf_exempt
 @login_not_required
 @never_cache
@@ -56,7 +59,7 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
         return render(request, "congressy_mailer/unsubscribe.html", {"status": "unknown"}, status=404)
     with translation.override(_language(link, request)):
         status = _apply_choice(request, link) if request.method == "POST" else "ask"
-        if status != "ask" and link.list_id in preferences.unsubscribed_lists(link.address, [link.list_id]):
+        if status in _LEFT and link.list_id in preferences.unsubscribed_lists(link.address, [link.list_id]):
             record_unsubscribed(link.message, link.address)
         return render(request, "congressy_mailer/unsubscribe.html", _page_context(link, status))
 
@@ -66,7 +69,8 @@ def _apply_choice(request: HttpRequest, link: Link) -> str:
     choice = request.POST.get("choice", "")
     if choice == "stay":
         preferences.resubscribe(link.address, link.list_id)
-        return "resubscribed"
+        stopped = link.list_id in preferences.unsubscribed_lists(link.address, [link.list_id])
+        return "stopped" if stopped else "resubscribed"
     if choice == "save":
         preferences.choose_lists(link.address, request.POST.getlist("list"), "Chosen on the page for unsubscribing.")
         return "saved"

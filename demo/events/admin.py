@@ -2,6 +2,8 @@
 
 from django.contrib import admin
 
+from congressy_mailer.admin.about import MailsAboutMixin
+
 from .models import Event, Registration
 
 
@@ -11,7 +13,7 @@ class EventAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 @admin.register(Registration)
-class RegistrationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class RegistrationAdmin(MailsAboutMixin, admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ("person", "email", "payment", "paid", "code", "created_at")
     list_filter = ("paid", "payment")
     search_fields = ("person", "email", "code")

@@ -22,6 +22,7 @@ def send_confirmation(registration: Registration, address: str) -> Message:
         to=[registration.email],
         attachments=[(f"voucher-{registration.code}.pdf", voucher_pdf(registration), "application/pdf")],
         idempotency_key=f"confirmation-{registration.pk}",
+        about=registration,
     )
 
 
@@ -32,6 +33,7 @@ def send_boleto(registration: Registration, address: str) -> Message:
         context={"registration": registration, "event": registration.event, "address": address},
         to=[registration.email],
         idempotency_key=f"boleto-{registration.pk}",
+        about=registration,
     )
 
 

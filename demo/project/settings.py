@@ -50,6 +50,8 @@ CONGRESSY_MAILER = {
     "SPARKPOST_API_HOST": os.environ.get("DEMO_API_HOST", "api.sparkpost.com"),
     # The host is this machine; with SparkPost's own, the header goes along by itself.
     "SPARKPOST_HEADER": "always",
+    # A reader who leaves in one click is seen at once.
+    "SPARKPOST_UNSUBSCRIBE": "own",
     "WEBHOOK_SECRETS": [f"basic sparkpost:{os.environ.get('DEMO_WEBHOOK_PASSWORD', SECRET_KEY)}"],
 }
 

@@ -1,10 +1,10 @@
 """Sphinx extension: the parts of the reference that are generated from the code of ``congressy_mailer``.
 
 Directives, all without content: ``mailer-settings``, ``mailer-states``, ``mailer-tasks``, ``mailer-commands``,
-``mailer-checks``, and ``mailer-model`` with the name of a model. What a thing means is read from its ``#:`` comment,
-its help or its docstring, so that nothing is written twice. Each directive is a function that returns
-reStructuredText, since that is what docstrings are written in; the functions need no Sphinx application and are
-tested as they are.
+``mailer-checks``, ``mailer-doctor``, ``mailer-bounces``, and ``mailer-model`` with the name of a model. What a thing
+means is read from its ``#:`` comment, its help or its docstring, so that nothing is written twice. Each directive is a
+function that returns reStructuredText, since that is what docstrings are written in; the functions need no Sphinx
+application and are tested as they are.
 """
 
 from __future__ import annotations
@@ -166,6 +166,36 @@ def checks_reference() -> str:
     return "\n".join(f"- {indent(text, '  ').strip()}" for text in entries)
 
 
+def doctor_reference() -> str:
+    """Every examination of ``mailer doctor``, each with a label of its own."""
+    from congressy_mailer.diagnosis import EXAMINATIONS
+
+    parts = []
+    for one in EXAMINATIONS.values():
+        title = f"{one.title} (``{one.id}``)"
+        text = cleandoc(one.look.__doc__ or "")
+        parts.append(f".. _doctor-{one.id}:\n\n.. rubric:: {title}\n\n{text}")
+    return "\n\n".join(parts)
+
+
+def bounces_reference() -> str:
+    """Every class of bounces, and what follows from it."""
+    from congressy_mailer.conf import SUPPRESSION_RULES
+    from congressy_mailer.sparkpost.bounce_classes import BOUNCE_CLASSES, Effect
+
+    rules = {Effect.POLICY: "admin", Effect.ANSWER: None, Effect.BLOCK: None}
+    meanings = comments("congressy_mailer.sparkpost.bounce_classes", "Effect")
+    rows = [".. list-table::\n   :header-rows: 1\n\n   * - Class\n     - Name\n     - Category\n     - What we do"]
+    rows[0] += "\n     - Suppressed by default\n     - SparkPost's page"
+    for one in BOUNCE_CLASSES.values():
+        rule = rules.get(one.effect, one.effect.value)
+        scope = (SUPPRESSION_RULES[rule] or "no") if rule else "no"
+        cells = [str(one.code), one.name, one.category.value, " ".join(meanings[one.effect.name].split())]
+        cells += [scope if scope == "no" else f"``{scope}``", f"`{one.page.rpartition('/')[2]} <{one.page}>`__"]
+        rows.append("   * - " + "\n     - ".join(cells))
+    return "\n".join(rows)
+
+
 def model_reference(name: str) -> str:
     """Every field of a model."""
     from congressy_mailer import models
@@ -204,5 +234,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("mailer-tasks", _directive(tasks_reference))
     app.add_directive("mailer-commands", _directive(commands_reference))
     app.add_directive("mailer-checks", _directive(checks_reference))
+    app.add_directive("mailer-doctor", _directive(doctor_reference))
+    app.add_directive("mailer-bounces", _directive(bounces_reference))
     app.add_directive("mailer-model", _directive(model_reference, arguments=1))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

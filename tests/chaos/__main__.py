@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=5000)
     parser.add_argument("--seed", type=int, help="the same faults in the same order; random unless given")
     parser.add_argument("--seconds", type=float, default=118, help="most that one run may take (default: 118)")
+    parser.add_argument("--rest", type=float, help="most seconds for what is left after the faults; part of --seconds")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the logs and journals in this folder")
     options = parser.parse_args()
     if options.seed is None:
@@ -139,7 +140,7 @@ def _play(options: argparse.Namespace, directory: Path, stack: ExitStack) -> int
 
     stage = stack.enter_context(Stage(config, options.seed, options.messages, options.seconds * _FEEDING))
     chaos_seconds = options.seconds * _CHAOS
-    rest = options.seconds - (time.monotonic() - began) - chaos_seconds
+    rest = options.rest or options.seconds - (time.monotonic() - began) - chaos_seconds
     run = Run(stage, chaos_seconds, rest, say)
     try:
         tally = run.play()

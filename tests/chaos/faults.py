@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 import redis
 
 from testbed.redis_server import EmbeddedRedis
+from tests.chaos.clocks import APART
 from tests.chaos.stage import Stage, Worker
+from tests.project import app
 
 _STEP = 0.05
 #: A worker that has not stopped by then is killed, as a supervisor would; Celery's own warm shutdown has no limit.
@@ -47,10 +51,16 @@ def _of_workers(stage: Stage, rng: random.Random) -> Iterator[Fault]:
     for name, course in (
         ("kill -9 of a worker", _kill_worker),
         ("kill -9 of one of its processes", _kill_child),
-        ("SIGTERM and restart of a worker", _stop_worker),
+        ("SIGTERM and restart of a worker", partial(_stop_worker, signal.SIGTERM)),
+        ("SIGQUIT and restart of a worker", partial(_stop_worker, signal.SIGQUIT)),
     ):
         worker = rng.choice(stage.workers)
         yield Fault(name, worker.name, partial(course, stage, worker, rng.uniform(0.1, 1.5), rng.random()))
+    clock, worker = rng.choice([APART, -APART]), rng.choice(stage.workers)
+    if not stage.config.why_no_clocks():
+        name = f"clock of a worker an hour {'ahead' if clock > timedelta(0) else 'behind'}"
+        yield Fault(name, worker.name, partial(_set_clock, stage, worker, clock))
+    yield Fault("slow tasks of the host", "host", partial(_occupy, [rng.uniform(1.5, 2.5) for _ in range(12)]))
 
 
 def _of_the_mail_server(stage: Stage, rng: random.Random) -> Iterator[Fault]:
@@ -85,12 +95,12 @@ def _kill_child(stage: Stage, worker: Worker, wait: float, choice: float) -> Cou
     yield 0.5
 
 
-def _stop_worker(stage: Stage, worker: Worker, wait: float, choice: float) -> Course:
+def _stop_worker(number: signal.Signals, stage: Stage, worker: Worker, wait: float, choice: float) -> Course:
     if choice < 0.5:
-        os.kill(worker.process.pid, signal.SIGTERM)
+        os.kill(worker.process.pid, number)
     else:
         # Its pool processes get it too, as by systemd.
-        os.killpg(worker.process.pid, signal.SIGTERM)
+        os.killpg(worker.process.pid, number)
     deadline = time.monotonic() + _LONGEST_STOP
     while worker.process.running and time.monotonic() < deadline:
         yield _STEP
@@ -99,6 +109,26 @@ def _stop_worker(stage: Stage, worker: Worker, wait: float, choice: float) -> Co
     worker.process.kill()
     worker.start()
     yield from _until_ready(worker)
+
+
+def _set_clock(stage: Stage, worker: Worker, clock: timedelta) -> Course:
+    """A worker moves to a host with a wrong clock, or back to one with a right one."""
+    worker.ahead = clock if worker.ahead != clock else timedelta(0)
+    yield from _stop_worker(signal.SIGTERM, stage, worker, 0.0, 0.0)
+
+
+def _occupy(tasks: Sequence[float]) -> Course:
+    """So that our tasks wait longer than ``LOST_AFTER``."""
+
+    def publish() -> None:
+        for seconds in tasks:
+            # The broker may be away.
+            with suppress(Exception):
+                app.send_task("tests.chaos.slow", [seconds], retry=False, ignore_result=True)
+
+    # The broker may hang as well, and it is this thread that lets it go on.
+    threading.Thread(target=publish, daemon=True).start()
+    yield sum(tasks) / 4
 
 
 def _until_ready(worker: Worker) -> Course:

@@ -8,6 +8,8 @@ from typing import Any
 
 #: Recipients of what was rolled back begin with this.
 NEVER = "never-"
+#: Those of the other project with this.
+NEIGHBOURS = "other-"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Mail:
         return {**options, "key": self.key, "context": {"user": {"username": self.key}}}
 
 
+def file_of(key: str) -> bytes:
+    """What the attachment of a mail has in it, as far as it has one."""
+    return f"ficha de {key}\n".encode()
+
+
 def make_mail(seed: int, number: int) -> Mail:
     """Ready text, ready HTML or a template; to one, two or three recipients."""
     rng = random.Random(f"mail {seed} {number}")
@@ -42,4 +49,6 @@ def make_mail(seed: int, number: int) -> Mail:
         arguments["html_message"] = f"<p>Olá, pessoa <b>{number}</b></p>"
     else:
         arguments["message"] = f"Olá, pessoa {number}\n" * rng.randint(1, 40)
+    if rng.random() < 0.1:
+        arguments["attachments"] = [(f"{key}.txt", file_of(key))]
     return Mail(key, arguments, recipients)

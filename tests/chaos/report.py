@@ -11,6 +11,24 @@ from tests.chaos.tally import Tally
 _MOST_LINES = 20
 
 
+def _say_surroundings(tally: Tally, say: Callable[[str], None]) -> None:
+    say(
+        f"\n  clocks apart: not run, since {tally.no_clocks}" if tally.no_clocks else
+        f"\n  clocks apart: {', '.join(tally.clocks)}"
+    )  # fmt: skip
+    _say_table("transactions that the host held open", tally.held_open, say)
+    say(
+        f"  the longest for {tally.longest_held:.1f} s; longest statement of a worker meanwhile "
+        f"{tally.longest_wait * 1000:.0f} ms; {len(tally.waited_for_host)} went on when one ended"
+    )
+    say(f"\n  files of attachments: {tally.files}, {len(tally.files_lost)} of them lost")
+    say(
+        f"  a project beside it on the same broker and storage: {tally.neighbours} mails with a file each, "
+        f"{len(tally.neighbours_lost)} lost, {tally.neighbours_repeated} copies too many, "
+        f"{tally.neighbours_files_left} files left by its purge"
+    )
+
+
 def conclude(tally: Tally, faults: Counter[str], options: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Say what was done and what came of it; returns the exit status."""
     say("\n  times  fault")
@@ -22,6 +40,11 @@ def conclude(tally: Tally, faults: Counter[str], options: argparse.Namespace, sa
         ("failed and held, by reason", tally.reasons),
     ):
         _say_table(title, counted, say)
+    say(
+        f"\n  at most {tally.connections} connections at a time; of mails whose reply had been read "
+        f"{len(tally.repeated_after_reply)} were repeated"
+    )
+    _say_surroundings(tally, say)
     if tally.held:
         say("\n  held, for a person to decide:")
     for line in tally.held:
@@ -29,8 +52,13 @@ def conclude(tally: Tally, faults: Counter[str], options: argparse.Namespace, sa
     for title, lines in (
         ("LOST", tally.lost),
         ("THERE WITHOUT A COMMIT", tally.never_committed),
+        ("LOST", tally.neighbours_lost),
         ("NOT FINISHED", tally.unfinished),
+        ("FILE LOST", tally.files_lost),
+        ("CLOCK APART AND NOBODY TOLD", tally.clocks_untold),
+        ("waited for the host", tally.waited_for_host),
         ("SENT TWICE WITHOUT A KILL", tally.unexplained),
+        ("SENT TWICE THOUGH THE REPLY HAD BEEN READ", tally.repeated_after_reply),
     ):
         for line in lines[:_MOST_LINES]:
             say(f"  {title}: {line}")

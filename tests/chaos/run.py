@@ -14,16 +14,17 @@ from django.db.models import Count
 from congressy_mailer.models import Message
 from congressy_mailer.models.choices import FINAL
 from testbed.processes import ProcessError
+from tests.chaos.clocks import APART
 from tests.chaos.faults import Course, Fault, deck
 from tests.chaos.stage import Stage
-from tests.chaos.tally import Tally, take_tally
+from tests.chaos.tally import Tally, measure_waits, take_tally
 
 Say = Callable[[str], None]
 
 #: How long something is left alone after a fault, in seconds, so that mails move in between and the next fault hits
 #: somebody at work: a worker takes some seconds to come back to its broker, and a mail server that was away is not
-#: tried again for five.
-_REST = {"broker": 7.0, "mail server": 9.0, "database": 4.0}
+#: tried again for five. While the host's tasks have all processes, nobody else is at work.
+_REST = {"broker": 7.0, "mail server": 9.0, "database": 4.0, "host": 15.0}
 _REST_OF_A_WORKER = 3.0
 
 #: Faults of the deck that wait for their subject, before all the others have to wait as well.
@@ -74,6 +75,7 @@ class Run:
         stage.start_feeder()
         self._break_things()
         self._heal()
+        stage.end_neighbour()
         self._await_the_end()
         stage.stop_workers()
         return self.count()
@@ -81,7 +83,23 @@ class Run:
     def count(self) -> Tally:
         """Compare everything, once nothing moves any more."""
         stage = self.stage
-        return take_tally(stage.seed, stage.messages, stage.config.on_crash, stage.mail_server.journal, stage.kills)
+        tally = take_tally(
+            stage.seed, stage.messages, stage.config.on_crash, stage.mail_server.journal, stage.feeder_journal,
+            stage.kills, stage.neighbour_journal,
+        )  # fmt: skip
+        self._tally_clocks(tally)
+        measure_waits(tally, stage.feeder_journal, stage.config.statements)
+        return tally
+
+    def _tally_clocks(self, tally: Tally) -> None:
+        tally.no_clocks = self.stage.config.why_no_clocks()
+        for ahead, name in ((APART, "an hour ahead"), (-APART, "an hour behind")):
+            starts = sum(worker.clocks[ahead] for worker in self.stage.workers)
+            warnings = sum(worker.warnings_of(ahead) for worker in self.stage.workers)
+            if starts:
+                tally.clocks.append(f"{starts} starts {name}, told {warnings} times")
+            if starts and not warnings:
+                tally.clocks_untold.append(name)
 
     def _break_things(self) -> None:
         rng = random.Random(f"faults {self.stage.seed}")
@@ -134,17 +152,19 @@ class Run:
         while self._ongoing:
             self._advance()
             time.sleep(0.02)
+        self.stage.mail_server.come_near()
 
     def _await_the_end(self) -> None:
         stage = self.stage
         deadline = time.monotonic() + self.rest_seconds
         for _ in _every(2.0):
-            feeder = stage.feeder
+            feeder, neighbour = stage.feeder, stage.neighbour
             assert feeder is not None
+            assert neighbour is not None
             states = _states()
             final = sum(states[state] for state in FINAL)
             open_states = {state: count for state, count in states.items() if state not in FINAL}
-            if not feeder.running and final >= stage.messages and not open_states:
+            if not feeder.running and final >= stage.messages and not open_states and not neighbour.running:
                 return
             counts = stage.counts()
             self._say(f"{counts['committed']} stored, {counts['accepted']} accepted · {final} final, {open_states}")
@@ -152,7 +172,10 @@ class Run:
             if not feeder.running and counts["committed"] < stage.messages:
                 raise ProcessError(f"The feeder has ended before it was done:\n{feeder.output()[-2000:]}")
             if time.monotonic() > deadline:
-                raise StuckError(f"After {self.rest_seconds:.0f} s without faults mails are still {open_states}.")
+                raise StuckError(
+                    f"After {self.rest_seconds:.0f} s without faults mails are still {open_states}, and the project "
+                    f"beside it {'still has some' if neighbour.running else 'has none'}."
+                )
 
     def _all_accepted(self) -> bool:
         feeder = self.stage.feeder

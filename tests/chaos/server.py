@@ -1,7 +1,9 @@
 """A mail server made to be killed: ``python -m tests.chaos.server --port 0 --journal FILE --certificate PEM …``.
 
-It writes down each mail before it says 250, and once more when that reply is on its way. SIGUSR1 begins a storm of
-temporary refusals; SIGUSR2 has it kill itself at one of the :class:`Death` points, in the midst of its next mail.
+It writes down each mail before it says 250, once more when that reply is on its way, and a third time when it must have
+been read: a client sends the next content on a connection when it knows what became of the one before. SIGUSR1 begins a
+storm of temporary refusals; SIGHUP brings it next door; SIGUSR2 has it kill itself at one of the :class:`Death` points,
+in the midst of its next mail.
 """
 
 from __future__ import annotations
@@ -42,17 +44,23 @@ class Death(enum.Enum):
 class Server:
     """What all sessions share."""
 
-    def __init__(self, journal: JournalWriter, tls: ssl.SSLContext, password: str, seed: str) -> None:
+    def __init__(self, journal: JournalWriter, tls: ssl.SSLContext, password: str, seed: str, way: float) -> None:
         self.journal = journal
         self.tls = tls
         self.password = password
+        #: Seconds that a content and the reply to it take to arrive, together.
+        self.way = way
         self.random = random.Random(seed)
         self.death: Death | None = None
         self.mails = 0
+        self._open = self._most_open = 0
         self._storm_until = 0.0
 
     def begin_storm(self) -> None:
         self._storm_until = time.monotonic() + _STORM_SECONDS
+
+    def come_near(self) -> None:
+        self.way = 0.0
 
     def choose_death(self) -> None:
         self.death = self.random.choice(list(Death))
@@ -67,12 +75,17 @@ class Server:
         os.kill(os.getpid(), signal.SIGKILL)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
+        if self._open > self._most_open:
+            self._most_open = self._open
+            self.journal.write("open", time.time(), str(self._open))
         try:
             await Session(self, reader, writer).run()
         except (OSError, EOFError, asyncio.LimitOverrunError):
             # The client is gone, or was killed in the midst of something.
             pass
         finally:
+            self._open -= 1
             writer.close()
 
 
@@ -86,6 +99,8 @@ class Session:
         self._encrypted = False
         self._known = False
         self._recipients: list[str] = []
+        #: Number of the last mail that was taken on this connection.
+        self._taken = ""
 
     async def run(self) -> None:
         if self._server.refuses(0.05):
@@ -154,6 +169,10 @@ class Session:
             await self._reader.readexactly(100)
             self._server.die()
         content = await self._reader.readuntil(b"\r\n.\r\n")
+        if self._taken:
+            self._server.journal.write("read", time.time(), self._taken)
+            self._taken = ""
+        await asyncio.sleep(self._server.way / 2)
         received_at = time.time()
         if self._server.random.random() < _SLOW:
             # Long enough for a broker to give out again what a worker is in the midst of.
@@ -176,6 +195,8 @@ class Session:
         if server.death is Death.HALF_REPLY:
             await self._write(b"250 2.0")
             server.die()
+        await asyncio.sleep(server.way / 2)
+        self._taken = number
         await self._say(f"250 2.0.0 OK {number}")
         server.journal.write("replied", time.time(), number)
         if server.death is Death.REPLIED:
@@ -215,10 +236,11 @@ async def _serve(options: argparse.Namespace) -> None:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(options.certificate)
     with JournalWriter(options.journal) as journal:
-        server = Server(journal, tls, options.password, options.seed)
+        server = Server(journal, tls, options.password, options.seed, options.way)
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, ended.set)
+        loop.add_signal_handler(signal.SIGHUP, server.come_near)
         loop.add_signal_handler(signal.SIGUSR1, server.begin_storm)
         loop.add_signal_handler(signal.SIGUSR2, server.choose_death)
         listening = await asyncio.start_server(server.serve, HOST, options.port, limit=_LARGEST)
@@ -233,6 +255,7 @@ def main() -> None:
     parser.add_argument("--certificate", type=Path, required=True)
     parser.add_argument("--password", required=True)
     parser.add_argument("--seed", required=True)
+    parser.add_argument("--way", type=float, default=0.0)
     asyncio.run(_serve(parser.parse_args()))
 
 

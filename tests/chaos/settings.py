@@ -12,6 +12,9 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):  # noqa: F405
     # for the disk.
     DATABASES["default"]["OPTIONS"]["init_command"] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"  # noqa: F405
 
+# What a host runs in the same workers.
+CELERY_IMPORTS = ["tests.chaos.host"]
+
 CONGRESSY_MAILER = {
     "CELERY_APP": "tests.project:app",
     "ON_CRASH": os.environ.get("MAILER_CHAOS_ON_CRASH", "resend"),
@@ -23,6 +26,11 @@ CONGRESSY_MAILER = {
     "RETRY_BACKOFF_MAX": timedelta(seconds=5),
     "UNAVAILABLE_BACKOFF": timedelta(seconds=1),
     "UNAVAILABLE_BACKOFF_MAX": timedelta(seconds=5),
+    "JOURNAL_DIRECTORY": SCRATCH / "journals",  # noqa: F405
     # Here no mail is the cause of its worker's death, however often it is there when that happens.
     "MAX_CRASHES": 1000,
 }
+if os.environ.get("MAILER_CHAOS_NEIGHBOUR"):
+    CONGRESSY_MAILER |= {
+        "ON_CRASH": "resend", "KEEP_CONTENT": timedelta(seconds=2), "KEEP_MESSAGES": timedelta(seconds=2)
+    }  # fmt: skip

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,8 +22,13 @@ from testbed.processes import Process
 from testbed.redis_server import EmbeddedRedis
 from testbed.servers.rabbitmq import RabbitMQ
 from testbed.servers.server import Server
+from tests.chaos.clocks import APART, clock_environment, find_faketime
 from tests.chaos.journal import JournalReader
 
+_NEIGHBOURS_ENVIRONMENT = {"MAILER_CHAOS_NEIGHBOUR": "1", "MAILER_TEST_SECRET_KEY": "of the project beside it"}
+#: Seconds to the mail server and back, by turns with each of its starts: next door, where many mails are sent in a
+#: moment, and so far away that workers use several connections.
+WAYS = (0.0, 0.04)
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -46,6 +54,8 @@ class RunConfig:
     #: The servers behind the addresses, where they may be broken.
     database: Server | None = None
     broker: EmbeddedRedis | RabbitMQ | None = None
+    #: Whether they are of the other project.
+    is_neighbour: bool = False
 
     def environment(self) -> dict[str, str]:
         return {
@@ -55,7 +65,25 @@ class RunConfig:
             "MAILER_CHAOS_ON_CRASH": self.on_crash,
             "DATABASE_URL": self.database_url,
             "BROKER_URL": self.broker_url,
+            **(_NEIGHBOURS_ENVIRONMENT if self.is_neighbour else {"MAILER_CHAOS_STATEMENTS": str(self.statements)}),
         }
+
+    def of_neighbour(self) -> RunConfig:
+        """What the processes of the other project stand on: the same broker and storage, and a database of its own."""
+        return replace(
+            self, database_url=f"sqlite://{self.directory}/neighbour.sqlite3", database=None, is_neighbour=True
+        )
+
+    @property
+    def statements(self) -> Path:
+        """Where workers write down what takes long in the database."""
+        return self.directory / "statements.journal"
+
+    def why_no_clocks(self) -> str:
+        """Why no worker of this run has a clock of its own; empty where some have."""
+        if self.database_url.startswith("sqlite:"):
+            return "SQLite has the clock of its host"
+        return "" if find_faketime() else "libfaketime was not found: apt install faketime"
 
 
 class MailServer:
@@ -81,10 +109,15 @@ class MailServer:
         command = [
             sys.executable, "-m", "tests.chaos.server", "--port", str(self.port), "--journal", str(self.journal),
             "--certificate", str(self._certificate.chain), "--password", self.password,
-            "--seed", f"{self._seed} {self.starts}",
+            "--seed", f"{self._seed} {self.starts}", "--way", str(WAYS[(self.starts - 1) % len(WAYS)]),
         ]  # fmt: skip
         self._process = Process("Mail server", command, self._directory / "smtp.log", directory=_ROOT)
         self.port = self._process.first_line(20)["port"]
+
+    def come_near(self) -> None:
+        """Be next door from now on: what is left is to be sent in time."""
+        if self.process.running:
+            os.kill(self.process.pid, signal.SIGHUP)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -100,17 +133,21 @@ class MailServer:
 
 
 class Worker:
-    """A Celery worker with two processes."""
+    """A Celery worker with some processes."""
 
-    def __init__(self, number: int, config: RunConfig, mail_server: MailServer) -> None:
-        self.name = f"worker {number}"
-        self._log = config.directory / f"worker{number}.log"
+    def __init__(self, name: str, processes: int, config: RunConfig, mail_server: MailServer) -> None:
+        self.name = name
+        self._log = config.directory / f"{name.replace(' ', '-')}.log"
         self._command = [
-            sys.executable, "-m", "celery", "-A", "tests.project", "worker", "-c", "2", "-l", "INFO",
-            "-n", f"chaos{number}@%h",
+            "-A", "tests.project", "worker", "-c", str(processes), "-l", "INFO",
+            "-n", f"{name.replace(' ', '-')}@%h",
         ]  # fmt: skip
         self._environment = {**config.environment(), **mail_server.environment()}
         self._process: Process | None = None
+        #: How far its clock is ahead of the database's, from its next start on.
+        self.ahead = timedelta(0)
+        #: How often it has been started with which clock.
+        self.clocks: Counter[timedelta] = Counter()
         #: When its process was last seen, in seconds since the epoch.
         self.seen_running = 0.0
 
@@ -124,7 +161,20 @@ class Worker:
         return self.process.running and " ready." in self.process.output()
 
     def start(self) -> None:
-        self._process = Process("Worker", self._command, self._log, environment=self._environment, directory=_ROOT)
+        self.clocks[self.ahead] += 1
+        program, environment = "celery", self._environment
+        if self.ahead:
+            library = find_faketime()
+            assert library is not None
+            program, environment = "tests.chaos.clocks", environment | clock_environment(library, self.ahead)
+        command = [sys.executable, "-m", program, *self._command]
+        self._process = Process("Worker", command, self._log, environment=environment, directory=_ROOT)
+
+    def warnings_of(self, ahead: timedelta) -> int:
+        """How often it has told that its clock is wrong in that direction."""
+        direction = "ahead of" if ahead > timedelta(0) else "behind"
+        pattern = rf"The clock of this host is 3[56]\d\d\.\d s {direction}"
+        return len(re.findall(pattern, self._log.read_text(errors="replace")))
 
     def stop(self) -> None:
         if self._process is not None:
@@ -155,6 +205,9 @@ class Stage:
         self.feeder_journal = self.config.directory / "feeder.journal"
         self.workers: list[Worker] = []
         self.feeder: Process | None = None
+        self.neighbour_journal = self.config.directory / "neighbour.journal"
+        self.neighbour: Process | None = None
+        self.neighbours_worker: Worker | None = None
         self._accepted = JournalReader(self.mail_server.journal)
         self._committed = JournalReader(self.feeder_journal)
         self._counts = {"accepted": 0, "committed": 0}
@@ -165,11 +218,24 @@ class Stage:
             stack.callback(self.mail_server.stop)
             self.mail_server.start()
             for number in (1, 2):
-                worker = Worker(number, self.config, self.mail_server)
+                worker = Worker(f"worker {number}", 2, self.config, self.mail_server)
                 self.workers.append(worker)
+                if number == 2 and not self.config.why_no_clocks():
+                    worker.ahead = APART if self.seed % 2 else -APART
                 stack.callback(worker.stop)
                 worker.start()
-            for worker in self.workers:
+            neighbour = self.config.of_neighbour()
+            command = [sys.executable, "-m", "tests.chaos.neighbour", "--journal", str(self.neighbour_journal)]
+            log = self.config.directory / "neighbour.log"
+            self.neighbour = Process(
+                "The other project", command, log, environment=neighbour.environment(), directory=_ROOT
+            )
+            stack.callback(self.neighbour.kill)
+            self.neighbour.first_line(60)
+            self.neighbours_worker = Worker("worker of the other project", 1, neighbour, self.mail_server)
+            stack.callback(self.neighbours_worker.stop)
+            self.neighbours_worker.start()
+            for worker in self.all_workers:
                 worker.process.wait_until(lambda worker=worker: worker.ready, 60)  # type: ignore[misc]
             stack.callback(self._let_the_broker_go_on)
             self._stack = stack.pop_all()
@@ -179,6 +245,16 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    @property
+    def all_workers(self) -> list[Worker]:
+        """Those of both projects."""
+        return self.workers + ([self.neighbours_worker] if self.neighbours_worker else [])
+
+    def end_neighbour(self) -> None:
+        """Have the other project store no more; its process ends once everything is sent and purged."""
+        if self.neighbour is not None and self.neighbour.running:
+            os.kill(self.neighbour.pid, signal.SIGTERM)
 
     def start_feeder(self) -> None:
         command = [
@@ -201,7 +277,7 @@ class Stage:
         Args:
             being_broken: names of those that somebody else looks after.
         """
-        for worker in self.workers:
+        for worker in self.all_workers:
             now = time.time()
             if worker.name in being_broken or worker.process.running:
                 worker.seen_running = now
@@ -231,7 +307,7 @@ class Stage:
 
     def stop_workers(self) -> None:
         """Have them end in order, so that nothing is sent any more."""
-        for worker in self.workers:
+        for worker in self.all_workers:
             worker.stop()
 
     def _let_the_broker_go_on(self) -> None:

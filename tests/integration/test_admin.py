@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
@@ -32,7 +35,7 @@ def test_list_and_page_show_the_message(support: Client) -> None:
     assert "ana@example.com" in listed
     assert "Boleto" in listed
     shown = support.get(page(message)).content.decode()
-    for text in ("Pague até sexta", "boleto.pdf", message.message_id.strip("<>")):
+    for text in ("boleto.pdf", message.message_id.strip("<>")):
         assert text in shown
 
 
@@ -52,7 +55,9 @@ def test_a_sensitive_message_is_shown_without_its_content(support: Client) -> No
 def test_a_message_of_a_batch_is_shown_with_what_the_batch_says(support: Client) -> None:
     batch = send_bulk(["ana@example.com", "eva@example.com"], subject="Programa", message="Sexta às nove")
     assert "Programa" in support.get(LIST).content.decode()
-    assert "Sexta às nove" in support.get(page(batch.messages.all()[0])).content.decode()
+    shown = support.get(page(batch.messages.all()[0])).content.decode()
+    assert "Programa" in shown
+    assert f"/batch/{batch.pk}/" in shown
 
 
 def test_batches_are_shown_with_how_far_they_are(support: Client) -> None:
@@ -60,7 +65,7 @@ def test_batches_are_shown_with_how_far_they_are(support: Client) -> None:
     listed = support.get(BATCHES, {"q": "maio"}).content.decode()
     assert "Programa" in listed
     shown = support.get(reverse("admin:congressy_mailer_batch_change", args=[batch.pk])).content.decode()
-    assert "na fila: 1" in shown
+    assert re.search(r">1 <span [^>]*>na fila<", shown)
     assert "is not a mail address" in shown
     secret = send_bulk(["ana@example.com"], subject="Sua senha", message="991122", sensitive=True)
     for address in (BATCHES, reverse("admin:congressy_mailer_batch_change", args=[secret.pk])):
@@ -81,3 +86,32 @@ def test_strangers_see_nothing(client: Client) -> None:
     assert client.get(page(message)).status_code == 302
     client.force_login(User.objects.create_user("visitor", is_staff=True))
     assert client.get(LIST).status_code == 403
+
+
+def test_a_batch_shows_its_progress_and_leads_to_its_messages(support: Client) -> None:
+    batch = send_bulk([f"ana{number}@example.com" for number in range(4)], subject="Programa", message="x")
+    Message.objects.filter(pk=batch.messages.all()[0].pk).update(state="sent", due_at=None)
+    shown = support.get(reverse("admin:congressy_mailer_batch_change", args=[batch.pk])).content.decode()
+    assert '<progress class="mailer-progress" value="1" max="4"' in shown
+    assert "1 de 4 mensagens" in shown
+    link = re.findall(r'href="([^"]*status=queued[^"]*)"', shown)[0].replace("&amp;", "&")
+    assert len(support.get(link).context["cl"].result_list) == 3
+
+
+def test_a_batch_is_cancelled_by_whoever_may(support: Client) -> None:
+    batch = send_bulk(["ana@example.com", "eva@example.com"], subject="x", message="x")
+    cancel = reverse("admin:congressy_mailer_batch_cancel", args=[batch.pk])
+    change = reverse("admin:congressy_mailer_batch_change", args=[batch.pk])
+    assert support.get(cancel).status_code == 403
+    staff = User.objects.create_user("staff", is_staff=True)
+    staff.user_permissions.set(Permission.objects.filter(codename="view_batch"))
+    support.force_login(staff)
+    assert cancel not in support.get(change).content.decode()
+    assert support.post(cancel).status_code == 403
+    staff.user_permissions.add(Permission.objects.get(codename="cancel_batch"))
+    assert cancel in support.get(change).content.decode()
+    answer = support.post(cancel, follow=True).content.decode()
+    assert "2 mensagens foram canceladas." in answer
+    assert cancel not in answer
+    assert not Message.objects.exclude(state="cancelled").exists()
+    assert LogEntry.objects.get().object_id == str(batch.pk)

@@ -6,6 +6,7 @@ import json
 import os
 from base64 import b64decode
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import kombu
@@ -17,7 +18,7 @@ from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from congressy_mailer import outbox, send_mail
+from congressy_mailer import outbox, send_mail, worker
 from congressy_mailer.broker import celery_app, publisher, sending
 from congressy_mailer.models import Message, State
 from testbed.redis_server import EmbeddedRedis
@@ -163,6 +164,44 @@ def test_what_the_host_says_of_its_own_tasks_is_not_about_mail(
     monkeypatch.setattr(sending, "find_celery_app", lambda: host)
     keys = [send(), send()]
     assert queue.published() == [[key] for key in keys]
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+@pytest.mark.parametrize("creates", [True, False], ids=["missing queues are made", "none is made"])
+@pytest.mark.parametrize("named", ["", "mailer,mailer.bulk,celery"], ids=["without -Q", "with -Q"])
+def test_a_queue_is_declared_alike_by_workers_and_by_callers(named: str, creates: bool, kind: str) -> None:
+    def app() -> Celery:
+        host = Celery("host", set_as_current=False)
+        host.conf.update(task_create_missing_queues=creates, task_queues=[kombu.Queue("celery")])
+        host.conf.task_create_missing_queue_type = kind
+        return host
+
+    worker_app, caller_app = app(), app()
+    worker.consume_our_queues("worker", SimpleNamespace(app=worker_app), {"queues": named})
+    # As Celery does with -Q afterwards.
+    worker_app.amqp.queues.select(named.split(",") if named else None)
+    served = worker_app.amqp.queues.consume_from
+    for name in ("mailer", "mailer.bulk"):
+        ours, theirs = served[name], sending.declare_queue(caller_app, name)
+        assert (ours.queue_arguments or {}) == (theirs.queue_arguments or {})
+        assert (ours.exchange.name, ours.routing_key) == (theirs.exchange.name, theirs.routing_key)
+        arguments = ours.queue_arguments or {}
+        assert arguments.get("x-queue-type", "classic") == (kind if creates else "classic")
+
+
+def test_a_fault_of_the_configuration_is_not_told_as_the_brokers(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = Celery("host", set_as_current=False)
+    host.conf.update(broker_url=queue.server.url)
+
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise KeyError("celery")
+
+    monkeypatch.setattr(host, "send_task", broken)
+    monkeypatch.setattr(sending, "find_celery_app", lambda: host)
+    send()
+    assert "cannot publish as it is configured (KeyError: 'celery')" in caplog.text
 
 
 def test_a_connection_that_the_broker_dropped_is_replaced(queue: Queue) -> None:

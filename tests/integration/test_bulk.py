@@ -20,8 +20,10 @@ from django.views.debug import ExceptionReporter
 
 from congressy_mailer import Attachment, Priority, Recipient, asend_bulk, outbox, send_bulk, send_mail, tasks
 from congressy_mailer.broker import sending
+from congressy_mailer.delivery import runs
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import (
+    IdempotencyConflict,
     InvalidAddress,
     InvalidOption,
     MailerError,
@@ -225,6 +227,58 @@ def test_callers_with_the_same_key_at_the_same_moment_store_each_recipient_once(
     )
 
 
+def test_one_caller_at_a_time_stores_the_recipients_of_a_batch() -> None:
+    errors: list[str] = []
+
+    def some() -> Iterator[Any]:
+        yield from people(3)
+        with pytest.raises(IdempotencyConflict) as raised:
+            send_bulk(people(3), template="mail/hello", subject="x", key="k", on_invalid="skip")
+        errors.append(str(raised.value))
+        yield from people(3, first=3)
+
+    batch = send_bulk(some(), template="mail/hello", subject="x", key="k", on_invalid="skip")
+    assert "Another caller is storing the recipients of the batch with key='k'" in errors[0]
+    assert (batch.messages.count(), batch.skipped, batch.problems) == (6, 0, [])
+    # The end of the recipients ends the lease, and so does an error.
+    assert send_bulk(people(6), template="mail/hello", subject="x", key="k").pk == batch.pk
+    batch.refresh_from_db()
+    assert (batch.storing_until, batch.storing_token) == (None, "")
+
+
+def test_another_caller_goes_on_once_the_first_has_stored_nothing_for_the_time_of_its_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batch_writer, "_CHUNK", 2)
+
+    def slow() -> Iterator[Any]:
+        yield from people(4)
+        Batch.objects.update(storing_until=timezone.now() - timedelta(seconds=1))
+        send_bulk(people(6), template="mail/hello", subject="x", key="k", on_invalid="skip")
+        yield from people(2, first=4)
+
+    with pytest.raises(IdempotencyConflict, match="has gone on with the batch"):
+        send_bulk(slow(), template="mail/hello", subject="x", key="k", on_invalid="skip")
+    batch = Batch.objects.get()
+    assert (batch.messages.count(), batch.skipped) == (6, 0)
+    assert batch.progress().stored
+
+
+def test_a_batch_whose_content_was_dropped_is_not_continued_with_empty_mails() -> None:
+    def some() -> Iterator[Any]:
+        yield from people(1500)
+        raise Broken
+
+    for content in ({"template": "mail/hello", "subject": "x"}, {"subject": "x", "message": "y"}):
+        with pytest.raises(Broken):
+            send_bulk(some(), key="k", on_invalid="skip", **content)  # type: ignore[arg-type]
+        Batch.objects.update(content_dropped_at=timezone.now(), template="", subject="", text="")
+        with pytest.raises(IdempotencyConflict, match="cannot be continued: its content was dropped"):
+            send_bulk(people(2000), key="k", on_invalid="skip", **content)  # type: ignore[arg-type]
+        Message.objects.all().delete()
+        Batch.objects.all().delete()
+
+
 def test_a_rollback_takes_all_of_it_back() -> None:
     with pytest.raises(Broken), transaction.atomic():
         send_bulk(people(10), template="mail/hello", subject="x", on_invalid="skip")
@@ -303,23 +357,42 @@ def test_a_batch_that_comes_too_late_expires() -> None:
     assert batch.progress().states == {State.EXPIRED: 3}
 
 
-def test_an_older_generation_of_tasks_ends_when_a_new_one_has_begun() -> None:
+def test_a_task_that_waits_long_in_the_queue_works_unless_a_later_one_has_begun() -> None:
     batch = send_bulk(people(3), template="mail/hello", subject="x")
-    assert outbox.concurrency(batch.pk, batch.generation) == 1
+    assert outbox.concurrency(batch.pk, batch.generation, lambda using: 10) == 1
     Batch.objects.update(due_at=timezone.now() - timedelta(seconds=1))
     assert outbox.claim_due_batches() == [(batch.pk, batch.generation + 1)]
     # Whoever sweeps at the same time finds nothing.
     assert outbox.claim_due_batches() == []
-    assert not outbox.heartbeat(batch.pk, batch.generation)
-    assert outbox.concurrency(batch.pk, batch.generation) == 0
+    assert outbox.heartbeat(batch.pk, batch.generation)
+    assert outbox.concurrency(batch.pk, batch.generation, lambda using: 10) == 1
     assert outbox.heartbeat(batch.pk, batch.generation + 1)
+    assert outbox.concurrency(batch.pk, batch.generation, lambda using: 10) == 0
+    assert not outbox.heartbeat(batch.pk, batch.generation)
+
+
+def test_the_more_tasks_of_a_batch_wait_in_the_queue_the_rarer_are_further_ones() -> None:
+    batch = send_bulk(people(3), template="mail/hello", subject="x")
+    pauses = []
+    for _ in range(9):
+        Batch.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+        assert len(outbox.claim_due_batches()) == 1
+        due_at = Batch.objects.get().due_at
+        assert due_at is not None
+        pauses.append(round((due_at - timezone.now()).total_seconds() / 60))
+    assert pauses == [2, 4, 8, 16, 32, 32, 32, 32, 32]
+    assert outbox.heartbeat(batch.pk, Batch.objects.get().generation)
+    Batch.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    outbox.claim_due_batches()
+    due_at = Batch.objects.get().due_at
+    assert due_at is not None
+    assert due_at - timezone.now() < timedelta(minutes=1)
 
 
 def test_as_many_tasks_work_at_a_batch_as_it_needs() -> None:
     batch = send_bulk(people(250), template="mail/hello", subject="x")
-    assert outbox.concurrency(batch.pk, batch.generation) == 3
-    with override_settings(CONGRESSY_MAILER={"SLICE_SIZE": 10}):
-        assert outbox.concurrency(batch.pk, batch.generation) == outbox.MAX_CONCURRENCY
+    assert outbox.concurrency(batch.pk, batch.generation, lambda using: 100) == 3
+    assert outbox.concurrency(batch.pk, batch.generation, lambda using: 10) == outbox.MAX_CONCURRENCY
 
 
 def test_a_batch_is_looked_at_again_when_what_was_refused_is_due() -> None:
@@ -347,7 +420,8 @@ def test_what_is_put_back_is_looked_at_again_also_where_nobody_watches() -> None
     batch = send_bulk(people(2), template="mail/hello", subject="x")
     held = outbox.claim_from_batch(batch, "t", 10)
     assert not outbox.reschedule_batch(batch.pk, batch.generation)
-    assert Batch.objects.get().due_at is None
+    # As long as something of it is open: were a caller to hold its row, nobody could make it due then.
+    assert Batch.objects.get().due_at is not None
     outbox.release("t", held)
     assert Batch.objects.get().due_at is not None
     assert outbox.reschedule_batch(batch.pk, batch.generation)
@@ -364,6 +438,25 @@ def test_what_its_worker_died_of_is_left_to_a_task_of_its_own() -> None:
 
 @pytest.mark.email_settings
 @LOCMEM
+def test_alternatives_of_all_and_of_one_arrive_and_are_dropped_with_the_content() -> None:
+    invitation, own = ("BEGIN:VCALENDAR\nall", "text/calendar; method=REQUEST"), ('{"a": "\\t"}\tá', "text/x-data")
+    people = [Recipient(to="ana@example.com", alternatives=[own]), "bia@example.com"]
+    batch = send_bulk(people, subject="x", message="y", alternatives=[invitation])
+    work(batch)
+    got = {one.to[0]: [tuple(alternative) for alternative in one.alternatives] for one in mail.outbox}
+    assert got == {"ana@example.com": [invitation, own], "bia@example.com": [invitation]}
+    long_ago = timezone.now() - timedelta(days=31)
+    Message.objects.update(finished_at=long_ago)
+    Batch.objects.update(created_at=long_ago)
+    while outbox.purge():
+        pass
+    assert not any(Message.objects.values_list("alternatives", flat=True))
+    assert Batch.objects.get().alternatives == []
+    wrong = Recipient(to="ana@example.com", alternatives=[("x", "image/png")])
+    with pytest.raises(InvalidOption, match=r"recipients\[0\]: alternatives\[0\]: 'image/png' is no type of text"):
+        send_bulk([wrong], subject="x", message="y")
+
+
 def test_attachments_of_all_are_stored_once_and_those_of_one_by_what_they_are() -> None:
     voucher, terms = b"%PDF voucher", b"%PDF terms"
     recipients = [
@@ -383,11 +476,13 @@ def test_attachments_of_all_are_stored_once_and_those_of_one_by_what_they_are() 
     long_ago = timezone.now() - timedelta(days=31)
     Message.objects.filter(to=["ana0@example.com"]).update(finished_at=long_ago)
     outbox.purge()
+    outbox.delete_files()
     assert shared.storage.exists(shared.name)
     Message.objects.update(finished_at=long_ago)
-    while outbox.purge():
+    Batch.objects.update(created_at=long_ago)
+    while runs.purge_some():
         pass
-    outbox.purge()
+    runs.purge_some()
     assert not StoredAttachment.objects.exists()
     assert not any(one.file.storage.exists(one.file.name) for one in stored)
     batch.refresh_from_db()
@@ -465,6 +560,8 @@ def test_the_storer_does_not_publish_a_generation_that_is_over(
         yield from people(39, first=11)
 
     batch = send_bulk(some(), template="mail/hello", subject="x", on_invalid="skip")
+    for generation, _ in tasks_of_batches:
+        outbox.heartbeat(batch.pk, generation)
     current = [generation for generation, _ in tasks_of_batches if outbox.heartbeat(batch.pk, generation)]
     assert current == [batch.generation]
 
@@ -474,6 +571,9 @@ def test_no_more_tasks_work_at_a_batch_than_there_may_be(
 ) -> None:
     monkeypatch.setattr(batch_writer, "_PUBLISH_INTERVAL", 0.0)
     batch = send_bulk(people(5000), template="mail/hello", subject="x", on_invalid="skip")
+    # Each begins when its turn comes, and ends those before it.
+    for generation, _ in tasks_of_batches:
+        assert outbox.heartbeat(batch.pk, generation)
     at_work = [
         starts_others for generation, starts_others in tasks_of_batches if outbox.heartbeat(batch.pk, generation)
     ]
@@ -594,15 +694,35 @@ def test_cancelling_sees_what_others_have_done_since_the_transaction_began(
         connection.close()
 
 
-@pytest.mark.parametrize("fails", [True, False])
-def test_results_are_written_down_together(fails: bool, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+@pytest.mark.parametrize("token", ["t", "of another claim"])
+def test_acceptances_are_written_down_together_also_where_the_claim_is_gone(token: str) -> None:
     batch = send_bulk(people(3), template="mail/hello", subject="x")
     held = outbox.claim_from_batch(batch, "t", 3)
     outbox.release("t", held[2:])
     replies = [(message, Reply(250, f"2.0.0 queued as {number}")) for number, message in enumerate(held)]
-    outbox.record_accepted("other" if fails else "t", replies)
+    outbox.record_accepted(token, replies)
     found = list(batch.messages.order_by("id").values_list("state", "reply", "attempts"))
-    sent = [(State.SENDING, "", 0)] * 2 if fails else [
-        (State.SENT, "250 2.0.0 queued as 0", 1), (State.SENT, "250 2.0.0 queued as 1", 1),
-    ]  # fmt: skip
-    assert found == [*sent, (State.QUEUED, "", 0)]
+    # Nobody who has the mail gets it once more.
+    assert found == [(State.SENT, f"250 2.0.0 queued as {number}", 1) for number in range(3)]
+
+
+def test_a_cancelled_batch_sends_nothing_that_a_dead_worker_held_or_that_was_in_doubt() -> None:
+    batch = send_bulk(people(3), template="mail/hello", subject="x")
+    first, second, third = outbox.claim_from_batch(batch, "t", 10)
+    # The first had a crash before, and waits for a task of its own.
+    Message.objects.filter(pk=first.pk).update(state=State.QUEUED, token="", crashes=1)
+    assert batch.cancel() == 1
+    doubtful = Outcome(
+        second.pk, deferred={second.to[0]: Reply(0, "silence")}, reply=Reply(0, "silence"), in_doubt=True
+    )
+    assert outbox.record("t", second, doubtful) is None
+    Message.objects.filter(pk=third.pk).update(due_at=timezone.now() - timedelta(seconds=1))
+    assert outbox.sweep(timezone.now()) == []
+    assert batch.progress().states == {State.CANCELLED: 3}
+    # Where the worker did not see the cancellation, its batch is looked at once more.
+    Message.objects.filter(pk=third.pk).update(state=State.QUEUED, due_at=None, crashes=0)
+    Batch.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    ((_, generation),) = outbox.claim_due_batches()
+    assert not outbox.heartbeat(batch.pk, generation)
+    assert batch.progress().states == {State.CANCELLED: 3}
+    assert Batch.objects.get().due_at is None

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import email
 import email.policy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+from django.db import connections
 from django.utils import timezone
 
 from congressy_mailer import outbox, send_bulk, send_mail
+from congressy_mailer.delivery.recording import Recorder
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State, TransportStatus
+from congressy_mailer.replies import Outcome
 from congressy_mailer.testing.local_sparkpost.replies import KEEP_AND_HANG_UP, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.transports import pool
@@ -189,9 +193,9 @@ def test_what_was_taken_and_not_begun_when_the_time_is_over_is_put_back(api: Scr
     def script(request: Request) -> Answer:
         if len(api.requests) == 2:
             if end == "lease":
-                delivery._lease_ends = 0.0
+                delivery.deadlines.lease_ends = 0.0
             else:
-                delivery._stop()
+                delivery.deadlines.stop()
         return accept(request)
 
     api.script = script
@@ -216,6 +220,62 @@ def test_while_there_is_time_more_and_more_share_a_call(
     Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
     assert [len(request.json["recipients"]) for request in api.requests] == sizes
     assert set(batch.messages.values_list("state", flat=True)) == {State.SENT}
+
+
+def test_what_a_crash_is_to_leave_to_a_person_is_written_down_once_for_each_call(
+    api: ScriptedHttps, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "ON_CRASH": "hold"}
+    begun: list[int] = []
+    started: list[Collection[UUID]] = []
+    start = outbox.start_handover
+
+    def note(token: str, ids: Collection[UUID]) -> set[UUID]:
+        started.append(ids)
+        if len(started) == 1:
+            # One of them is another worker's by now.
+            Message.objects.filter(id=lost).update(token="another")
+        return start(token, ids)
+
+    def script(request: Request) -> Answer:
+        begun.append(Message.objects.exclude(handover_started_at=None).count())
+        # The server's thread has a connection of its own.
+        connections.close_all()
+        return accept(request)
+
+    api.script = script
+    people = [f"{n}@example.com" for n in range(20)]
+    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
+    lost = batch.messages.order_by("id")[5].pk
+    monkeypatch.setattr(outbox, "start_handover", note)
+    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
+    assert [len(ids) for ids in started] == [20]
+    assert begun == [19]
+    assert len(over_http(api)) == 19
+    assert Message.objects.get(pk=lost).token == "another"
+
+
+def test_a_calls_mails_are_all_noted_before_the_first_of_them_is_recorded(
+    api: ScriptedHttps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[UUID] = []
+    at_record: list[int] = []
+    note, record = Recorder.note, Recorder.record
+
+    def noting(recorder: Recorder, message: Message, outcome: Outcome) -> None:
+        noted.append(message.pk)
+        note(recorder, message, outcome)
+
+    def recording(recorder: Recorder, message: Message, outcome: Outcome) -> timedelta | None:
+        at_record.append(len(noted))
+        return record(recorder, message, outcome)
+
+    monkeypatch.setattr(Recorder, "note", noting)
+    monkeypatch.setattr(Recorder, "record", recording)
+    people = [f"{n}@example.com" for n in range(20)]
+    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
+    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
+    assert at_record == [20] * 20
 
 
 def test_one_who_is_there_twice_costs_one_more_call(api: ScriptedHttps) -> None:

@@ -22,6 +22,7 @@ from django.utils import timezone, translation
 
 from congressy_mailer import Priority, outbox, periodic, send_bulk, send_mail, tasks
 from congressy_mailer.broker.sending import publish_sweep
+from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.health import check_health
 from congressy_mailer.management.commands.mailer import Command
 from congressy_mailer.models import Batch, Message, PeriodicTask, State, TaskFailure, TransportStatus
@@ -262,7 +263,7 @@ def fail_a_task(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
         raise LookupError("secret words")
 
     with monkeypatch.context() as patch:
-        patch.setattr("congressy_mailer.tasks.Delivery", broken)
+        patch.setattr("congressy_mailer.delivery.runs.Delivery", broken)
         for _ in range(times):
             with pytest.raises(LookupError):
                 tasks.deliver([str(UUID(int=1))])
@@ -287,7 +288,7 @@ def test_a_task_that_fails_each_time_is_noticed(monkeypatch: pytest.MonkeyPatch)
 def test_failures_between_deliveries_are_no_task_that_fails_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     swept()
     fail_a_task(monkeypatch, 2)
-    tasks.Delivery(outbox.new_claim_token("test")).run([store().pk], redelivered=False)
+    Delivery(outbox.new_claim_token("test")).run([store().pk], redelivered=False)
     fail_a_task(monkeypatch, 1)
     assert TaskFailure.objects.get().failures == 3
     assert check_health().problems == []
@@ -299,7 +300,7 @@ def test_a_task_that_ends_its_process_each_time_is_noticed(monkeypatch: pytest.M
     def leave(*arguments: Any, **options: Any) -> None:
         raise SystemExit
 
-    monkeypatch.setattr("congressy_mailer.tasks.Delivery", leave)
+    monkeypatch.setattr("congressy_mailer.delivery.runs.Delivery", leave)
     for _ in range(3):
         with pytest.raises(SystemExit):
             tasks.deliver([str(UUID(int=1))])

@@ -3,9 +3,15 @@ HTTP."""
 
 from __future__ import annotations
 
+import os
+import re
+import smtplib
+import socket
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -18,6 +24,8 @@ from congressy_mailer.testing.local_sparkpost.answers import TOO_MANY_REQUESTS
 from congressy_mailer.testing.local_sparkpost.certificate import Certificate
 from congressy_mailer.testing.local_sparkpost.events import AcceptedMail
 from congressy_mailer.testing.local_sparkpost.posting import MAX_ATTEMPTS, PostingOptions
+from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.testing.local_sparkpost.suppression_list import COMPLIANCE
 from congressy_mailer.testing.local_sparkpost.whole import WholeSparkPost
 from tests.support.scripted_https import Answer, Request, ScriptedHttps
@@ -90,8 +98,9 @@ class TestSmtp:
         for _ in range(2):
             send_mail("Oi", "Bom dia", SENDER, ["hard-bounce@x.example"])
         events = local_sparkpost.account.events_of("hard-bounce@x.example")
-        assert [event["type"] for event in events] == ["injection", "bounce", "injection", "policy_rejection"]
+        assert [event["type"] for event in events] == ["injection", "bounce", "injection", "bounce"]
         assert events[-1]["bounce_class"] == "25"
+        assert events[-1]["reason"].endswith("suppressed due to customer policy (Bounce Rule)")
 
     def test_who_complained_still_gets_what_is_transactional(self, local_sparkpost: WholeSparkPost) -> None:
         for transactional in ("false", "true", "false"):
@@ -99,8 +108,65 @@ class TestSmtp:
             EmailMessage("x", "x", SENDER, ["complaint@x.example"], headers={"X-MSYS-API": header}).send()
         assert types(local_sparkpost, "complaint@x.example") == [
             *["injection", "delivery", "spam_complaint"] * 2,
-            *["injection", "policy_rejection"],
+            *["injection", "bounce"],
         ]
+
+
+class TestListUnsubscribe:
+    HEADERS = {"List-Unsubscribe": "<https://x.example/out>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"}
+
+    def offered(self, server: WholeSparkPost) -> tuple[str | None, str | None]:
+        message = list(server.mailbox)[-1].message
+        return message["List-Unsubscribe"], message["List-Unsubscribe-Post"]
+
+    @pytest.mark.parametrize("over", ["smtp", "http"])
+    @pytest.mark.parametrize(
+        ("transactional", "rules", "expected"),
+        [
+            (True, {}, ("<https://x.example/out>", "List-Unsubscribe=One-Click")),
+            (False, {}, ("<mailto:…>, <https:…>", "List-Unsubscribe=One-Click")),
+            (False, {"list_unsubscribe": "mailto"}, ("<mailto:…>", "List-Unsubscribe=One-Click")),
+            (True, {"transactional_unsub": True}, ("<mailto:…>, <https:…>", "List-Unsubscribe=One-Click")),
+        ],
+    )
+    def test_sparkposts_own_is_put_over_another(
+        self,
+        local_sparkpost: WholeSparkPost,
+        call: Callable[..., requests.Response],
+        over: str,
+        transactional: bool,
+        rules: dict[str, Any],
+        expected: tuple[str, str],
+    ) -> None:
+        for name, value in rules.items():
+            setattr(local_sparkpost.account.rules, name, value)
+        if over == "smtp":
+            header = f'{{"options": {{"transactional": {str(transactional).lower()}}}}}'
+            EmailMessage("x", "x", SENDER, ["a@x.example"], headers={"X-MSYS-API": header, **self.HEADERS}).send()
+        else:
+            content = {"from": SENDER, "subject": "x", "text": "x", "headers": self.HEADERS}
+            options = {"transactional": transactional}
+            body = {"recipients": [{"address": "a@x.example"}], "content": content, "options": options}
+            assert call("POST", "/transmissions", body).status_code == 200
+        link, post = self.offered(local_sparkpost)
+        assert (
+            re.sub(r"(mailto|https):[^>]*unsubscribe\.sparkpost\.example[^>]*", r"\1:…", link or ""),
+            post,
+        ) == expected
+
+    def test_who_is_on_the_list_depends_on_the_mail_and_the_rules(self, local_sparkpost: WholeSparkPost) -> None:
+        def listed() -> set[tuple[str, str]]:
+            return {(entry.type, entry.source) for entry in local_sparkpost.account.suppression_list}
+
+        header = '{"options": {"transactional": true}}'
+        EmailMessage("x", "x", SENDER, ["unsubscribe@x.example"], headers={"X-MSYS-API": header}).send()
+        assert listed() == {("transactional", "List Unsubscribe")}
+        send_mail("x", "x", SENDER, ["admin-bounce@x.example", "auto-reply@x.example"])
+        assert listed() == {("transactional", "List Unsubscribe")}
+        local_sparkpost.account.rules.listed_categories = "hard and admin"
+        send_mail("x", "x", SENDER, ["admin-bounce@x.example", "unsubscribe-by-mail@x.example"])
+        found = {entry.recipient for entry in local_sparkpost.account.suppression_list if entry.source == "Bounce Rule"}
+        assert found == {"admin-bounce@x.example", "unsubscribe-by-mail@x.example"}
 
 
 class TestTransmissions:
@@ -152,10 +218,51 @@ class TestTransmissions:
         content = "From: mail@congressy.net\r\nTo: ana@x.example\r\nSubject: x\r\n\r\n{ {x} }\r\n"
         copy = {"address": {"email": "bia@x.example", "header_to": "ana@x.example"}}
         Client(local_sparkpost.account.key, local_sparkpost.api.address).transmissions.send(
-            recipients=[{"address": {"email": "ana@x.example"}}, copy], email_rfc822=content
+            recipients=[{"address": {"email": "ana@x.example"}}, copy], email_rfc822=content, transactional=True
         )
         assert [mail.content for mail in local_sparkpost.mailbox] == [content.encode()] * 2
         assert [mail.recipients for mail in local_sparkpost.mailbox] == [("ana@x.example",), ("bia@x.example",)]
+
+    def test_a_scheduled_mail_bounces_when_its_campaign_is_cancelled(
+        self, local_sparkpost: WholeSparkPost, call: Callable[..., requests.Response]
+    ) -> None:
+        content = {"from": SENDER, "subject": "x", "text": "x"}
+        for address, campaign, start in (
+            ("ana@x.example", "news", "2999-01-01T00:00:00+00:00"),
+            ("bia@x.example", "other", "2999-01-01T00:00:00+00:00"),
+            ("caio@x.example", "news", "2020-01-01T00:00:00+00:00"),
+        ):
+            body = {
+                "recipients": [{"address": address}], "content": content, "campaign_id": campaign,
+                "options": {"start_time": start},
+            }  # fmt: skip
+            assert call("POST", "/transmissions", body).status_code == 200
+        assert call("DELETE", "/transmissions").status_code == 400
+        assert call("DELETE", "/transmissions?campaign_id=news").status_code == 204
+        assert types(local_sparkpost, "ana@x.example") == ["injection", "bounce"]
+        (bounce,) = [event for event in local_sparkpost.account.events_of("ana@x.example") if event["type"] == "bounce"]
+        assert (bounce["bounce_class"], bounce["reason"]) == ("25", "554 5.7.1 [internal] Campaign cancelled")
+        assert types(local_sparkpost, "bia@x.example") == []
+        assert types(local_sparkpost, "caio@x.example")[:2] == ["injection", "delivery"]
+        assert list(local_sparkpost.account.suppression_list) == []
+        body = {"recipients": [{"address": "a@x.example"}], "content": content, "options": {"start_time": "soon"}}
+        assert call("POST", "/transmissions", body).status_code == 422
+
+    def test_suppression_is_told_at_once_where_the_rules_say_so(
+        self, local_sparkpost: WholeSparkPost, call: Callable[..., requests.Response]
+    ) -> None:
+        local_sparkpost.account.suppression_list.add("ana@x.example", source="Spam Complaint")
+        content = {"from": SENDER, "subject": "x", "text": "x"}
+        one = {"recipients": [{"address": "ana@x.example"}], "content": content}
+        assert call("POST", "/transmissions", one).status_code == 200
+        assert types(local_sparkpost, "ana@x.example") == ["injection", "bounce"]
+        local_sparkpost.account.rules.suppression = "inline"
+        answer = call("POST", "/transmissions", one)
+        assert answer.status_code == 400
+        assert "customer policy (Spam Complaint)" in answer.text
+        two = {**one, "recipients": [{"address": "ana@x.example"}, {"address": "bia@x.example"}]}
+        assert call("POST", "/transmissions", two).status_code == 200
+        assert types(local_sparkpost, "ana@x.example") == ["injection", "bounce"] * 2
 
     def test_a_copy_shows_whose_copy_it_is(
         self, local_sparkpost: WholeSparkPost, call: Callable[..., requests.Response]
@@ -318,6 +425,33 @@ class TestSuppressionList:
         assert call("PUT", "/suppression-list/ana@x.example", {"type": "transactional"}).status_code == 200
         entries = call("GET", "/suppression-list/ana@x.example").json()["results"]
         assert {entry["source"] for entry in entries} == {COMPLIANCE}
+
+    @pytest.mark.parametrize(
+        ("query", "left"),
+        [
+            ("?list_id=news.x", {"", "partners"}),
+            ("?list_id=", {"news.x", "partners"}),
+            ("", set()),
+            ("?list_id=y", None),
+        ],
+    )
+    def test_what_is_deleted_depends_on_the_list_in_the_query(
+        self,
+        local_sparkpost: WholeSparkPost,
+        call: Callable[..., requests.Response],
+        query: str,
+        left: set[str] | None,
+    ) -> None:
+        for list_id in ("", "news.x", "partners"):
+            local_sparkpost.account.suppression_list.add("ana@x.example", ["non_transactional"], list_id=list_id)
+        # What stands in the body beside the type is not looked at.
+        body = {"type": "non_transactional", "list_id": "partners"}
+        status = call("DELETE", f"/suppression-list/ana@x.example{query}", body).status_code
+        assert status == (404 if left is None else 204)
+        everything = {"", "news.x", "partners"}
+        assert {entry.list_id for entry in local_sparkpost.account.suppression_list} == (
+            everything if left is None else left
+        )
 
     def test_one_type_is_taken_away_alone(
         self, local_sparkpost: WholeSparkPost, call: Callable[..., requests.Response]
@@ -498,3 +632,39 @@ class TestPosting:
             server.account.accept(accepted("ana@x.example"))
             server.poster.wait_until_done()
         assert {event["type"] for request in target.requests[1:] for event in inside(request)} == {"bounce"}
+
+
+def bytes_to_the_end(connection: socket.socket) -> bytes:
+    """What still comes over a connection, below TLS; an error where it does not end."""
+    received = b""
+    with socket.socket(fileno=os.dup(connection.fileno())) as below:
+        below.settimeout(20)
+        with suppress(ConnectionResetError):
+            while some := below.recv(1000):
+                received += some
+    return received
+
+
+@pytest.mark.parametrize("state", ["greeted", "in the TLS handshake", "logged in", "hung up"])
+def test_a_server_that_stops_cuts_every_connection(certificate: Certificate, state: str) -> None:
+    def hang_up(exchange: Exchange) -> str | None:
+        return "421 4.3.0 come back later" if state == "hung up" and exchange.stage == Stage.MAIL else None
+
+    server = LocalSparkPost(certificate=certificate, script=hang_up)
+    server.start()
+    client = smtplib.SMTP(server.host, server.port, timeout=20)
+    try:
+        if state == "in the TLS handshake":
+            client.ehlo()
+            assert client.docmd("STARTTLS")[0] == 220
+        elif state != "greeted":
+            client.starttls(context=ssl.create_default_context(cafile=str(certificate.authority)))
+            client.login(server.user, server.password)
+            # The client does not say goodbye.
+            assert client.docmd("MAIL FROM:<ana@example.com>")[0] == (421 if state == "hung up" else 250)
+        server.stop()
+        bytes_to_the_end(client.sock)
+        assert server.open_connections == 0
+    finally:
+        client.close()
+        server.close()

@@ -116,7 +116,9 @@ def _of_poison(message: Any, *rest: Any, **options: Any) -> bool:
 #: A step between claim and record → the function that raises there, and when it is about the one mail.
 STEPS: dict[str, tuple[str, str, Callable[..., bool]]] = {
     "reading the row": ("congressy_mailer.models.Message", "from_db", _names_poison),
-    "suppression look-up": ("congressy_mailer.suppressions.lookup", "comparable_address", _names_poison),
+    "suppression look-up": (
+        "congressy_mailer.outbox", "may_be_suppressed", lambda message: "poison" in str(message.to),
+    ),
     "admission": ("congressy_mailer.delivery.slice", "domain_of", lambda address: SENDER in address),
     "reading a row of the context": (
         "django.contrib.auth.models.User", "from_db", lambda using, fields, values, **options: "poison" in values,
@@ -134,7 +136,7 @@ STEPS: dict[str, tuple[str, str, Callable[..., bool]]] = {
         "congressy_mailer.delivery.composing", "_read",
         lambda attachment: attachment.message is not None and POISON in attachment.message.to,
     ),
-    "composing": ("congressy_mailer.delivery.composing", "_wire_content", _of_poison),
+    "composing": ("congressy_mailer.delivery.composing", "compose", _of_poison),
     "options for SparkPost": ("congressy_mailer.delivery.composing", "sparkpost_keys", _of_poison),
 }  # fmt: skip
 
@@ -239,11 +241,8 @@ def failing_query(user: User) -> None:
     """A query that this database refuses with an operational error, over a connection that can be used afterwards."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            cursor.execute("SET statement_timeout = 20")
-            try:
-                cursor.execute("SELECT pg_sleep(5)")
-            finally:
-                cursor.execute("RESET statement_timeout")
+            # As when its statement_timeout is over.
+            cursor.execute("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'query_canceled'; END $$")
         else:
             cursor.execute("SELECT no_such_column FROM auth_user")
 
@@ -276,7 +275,8 @@ def test_a_query_of_one_template_that_the_database_refuses_is_that_mails_alone(
     assert poison.reason.startswith("OperationalError: ")
     assert poison.events.get().type == Event.Type.DEFERRED
     # It is given up as any other mail is that cannot be sent.
-    Message.objects.filter(pk=poison.pk).update(queued_at=timezone.now() - timedelta(days=3), due_at=timezone.now())
+    long_ago = timezone.now() - timedelta(days=3)
+    Message.objects.filter(pk=poison.pk).update(first_attempt_at=long_ago, due_at=timezone.now())
     work(poison, stored)
     poison.refresh_from_db()
     assert (poison.state, poison.attempts) == (State.FAILED, 2)

@@ -125,8 +125,8 @@ def test_accepted_is_sent_and_final() -> None:
     assert outbox.claim([key], "t:2") == []
 
 
-@pytest.mark.parametrize("outcome", [accepted, deferred, rejected])
-def test_a_result_whose_claim_was_lost_changes_nothing(outcome: Callable[[UUID], Outcome]) -> None:
+@pytest.mark.parametrize("outcome", [deferred, rejected])
+def test_a_refusal_whose_claim_was_lost_changes_nothing(outcome: Callable[[UUID], Outcome]) -> None:
     (key,) = queue()
     message = claim_one(key)
     update(key, token="other:1")
@@ -150,11 +150,29 @@ def test_given_up_after_retry_for_not_after_a_count() -> None:
     (key,) = queue()
     update(key, attempts=1000)
     assert outbox.record("task:1", claim_one(key), deferred(key)) is None or state_of(key) == State.DEFERRED
-    update(key, state=State.QUEUED, queued_at=timezone.now() - timedelta(hours=48))
+    update(key, state=State.QUEUED, first_attempt_at=timezone.now() - timedelta(hours=48))
     assert outbox.record("task:2", claim_one(key, "task:2"), deferred(key)) is None
     message = Message.objects.get(pk=key)
     assert message.state == State.FAILED
     assert message.reason.startswith("Given up after 2 days, 0:00:00: ana@example.com: 451")
+
+
+def test_the_time_for_retries_begins_with_the_first_of_them() -> None:
+    (key,) = queue()
+    # After an outage of the mail server, or at the end of a newsletter that takes days.
+    update(key, queued_at=timezone.now() - timedelta(hours=49))
+    assert outbox.record("task:1", claim_one(key), deferred(key)) is not None
+    message = Message.objects.get(pk=key)
+    assert message.state == State.DEFERRED
+    first = message.first_attempt_at
+    assert first is not None
+    assert timezone.now() - first < timedelta(minutes=1)
+    update(key, due_at=timezone.now())
+    outbox.record("task:2", claim_one(key, "task:2"), deferred(key))
+    assert Message.objects.get(pk=key).first_attempt_at == first
+    update(key, state=State.FAILED, due_at=None, finished_at=timezone.now())
+    outbox.retry(key)
+    assert Message.objects.get(pk=key).first_attempt_at is None
 
 
 def test_refused_for_good_fails() -> None:
@@ -221,9 +239,9 @@ def test_released_messages_are_queued_and_no_attempt_is_counted() -> None:
 
 def test_composing_that_can_never_work_fails_and_what_may_work_later_waits() -> None:
     hopeless, later = queue(2)
-    outbox.claim([hopeless, later], "task:1")
+    claimed = {message.pk: message for message in outbox.claim([hopeless, later], "task:1")}
     outbox.fail("task:1", hopeless, "events.Order pk=3 no longer exists")
-    assert outbox.postpone("task:1", later, "no such template") is not None
+    assert outbox.postpone("task:1", claimed[later], "no such template") is not None
     assert Message.objects.get(pk=hopeless).reason == "events.Order pk=3 no longer exists"
     assert [state_of(hopeless), state_of(later)] == [State.FAILED, State.DEFERRED]
     outbox.fail("task:1", later, "x")
@@ -283,7 +301,7 @@ def test_a_lease_that_is_over_queues_the_message_again() -> None:
 def test_a_lease_that_is_over_holds_the_message_where_told() -> None:
     (key,) = queue()
     claim_one(key)
-    assert outbox.start_handover("task:1", key)
+    assert outbox.start_handover("task:1", [key]) == {key}
     update(key, due_at=timezone.now())
     assert sweep() == []
     message = Message.objects.get(pk=key)
@@ -300,7 +318,7 @@ def test_what_was_never_begun_is_not_held() -> None:
     update(key, due_at=timezone.now())
     assert sweep() == [key]
     assert state_of(key) == State.QUEUED
-    assert not outbox.start_handover("task:1", key)
+    assert outbox.start_handover("task:1", [key]) == set()
 
 
 def token_of_a_process_that_is_gone(owner: str) -> str:

@@ -69,6 +69,7 @@ class Kind(Enum):
     OUT_OF_PLACE = "3xx where none belongs"
     TEMPORARY = "421, or another 4xx"
     PERMANENT = "5xx that is in no other row"
+    SESSION = "500, 502, 503"
     EXHAUSTED = "552"
     ACCOUNT = "530, 534, 535, 538"
     DOMAIN = '5xx with "Unconfigured Sending Domain"'
@@ -187,7 +188,10 @@ ROWS: list[Row] = [
     *rows(WITH_A_MAIL, Kind.TEMPORARY, Ending.DEFERRED, "421 4.3.2 closing", "451 4.3.0 later", "452 4.3.1 full"),
     *rows((Step.MAIL,), Kind.TEMPORARY, Ending.DEFERRED, TOO_MANY_MAILS),
     *rows((Step.CONTENT,), Kind.TEMPORARY, Ending.DEFERRED, NO_TRANSMISSION_ID),
-    *rows(BEFORE_ANY_MAIL, Kind.PERMANENT, Ending.UNAVAILABLE, "500 what", "554 5.3.2 closed"),
+    *rows(BEFORE_ANY_MAIL, Kind.PERMANENT, Ending.UNAVAILABLE, "501 what", "554 5.3.2 closed"),
+    *rows(BEFORE_ANY_MAIL, Kind.SESSION, Ending.UNAVAILABLE, "500 what", "503 not now"),
+    *rows(BEFORE_THE_CONTENT, Kind.SESSION, Ending.DEFERRED, "500 5.5.2 what", "502 5.5.1 no", "503 5.5.1 too early"),
+    *rows((Step.CONTENT,), Kind.SESSION, Ending.REJECTED, "503 5.5.1 what"),
     *rows((Step.MAIL,), Kind.PERMANENT, Ending.REJECTED, "553 5.1.8 bad sender", "550 of\n550 two lines"),
     *rows(
         (Step.RCPT,), Kind.PERMANENT, Ending.REJECTED, "550 5.1.1 nobody", "551 5.1.6 moved", "553 5.1.3 bad address"
@@ -401,9 +405,7 @@ def test_a_login_that_is_cut_short_behind_its_code_shows_with_the_mail(server: L
 def test_a_connection_lost_before_the_last_byte_is_no_doubt(server: LocalSparkPost) -> None:
     """The content is larger than all buffers on the way, and nobody reads it."""
     large = mail(ANA)
-    large.attach("large.bin", b"x" * 20_000_000, "application/octet-stream")
-    large.wire = None
-    large.message().set_payload("x" * 70 + "\r\n" + ("x" * 70 + "\r\n") * 200_000)
+    large.wire += (b"x" * 70 + b"\r\n") * 200_000
     server.script = once(server, Step.DATA, Raw(b"354 go\r\n", HANG_UP))
     (outcome,) = deliver(large)
     assert ending(outcome) is Ending.DEFERRED

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import signal
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
@@ -103,10 +102,8 @@ def test_a_huge_attachment_is_refused_at_the_call_without_being_read(tmp_path: o
     with open(path, "wb") as file:
         file.truncate(500 * 1024 * 1024)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.monotonic()
     with pytest.raises(AttachmentTooLarge, match="'huge.bin'"):
         send_mail("x", "y", to="ana@example.com", attachments=[path])
-    assert time.monotonic() - began < 2
     # In kilobytes. The most that is read is what a mail may hold.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
     assert not Message.objects.exists()

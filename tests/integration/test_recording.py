@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -14,8 +13,9 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from congressy_mailer import outbox, send_mail, throttling
+from congressy_mailer import outbox, send_mail, signals, throttling
 from congressy_mailer.delivery import composing, recording
+from congressy_mailer.delivery.deadlines import Deadlines
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State
@@ -85,6 +85,40 @@ def test_it_is_written_down_while_the_server_thinks_about_the_next_mail(
     assert sent() == 3
 
 
+def test_receivers_are_told_while_no_content_is_on_its_way(smtp_server: LocalSparkPost) -> None:
+    on_their_way: list[int] = []
+    holding, go_on = threading.Event(), threading.Event()
+
+    def hold(exchange: Exchange) -> None:
+        if exchange.stage is Stage.CONTENT and len(smtp_server.mailbox) == 1:
+            holding.set()
+            go_on.wait(20)
+
+    def watch() -> None:
+        try:
+            assert holding.wait(20)
+            # The first mail is written down while the server thinks about the second.
+            wait_for(lambda: sent() == 1, 20, "the record of the mail before")
+        finally:
+            go_on.set()
+            connection.close()
+
+    def note(message: Message, **kwargs: Any) -> None:
+        on_their_way.append(Message.objects.filter(state=State.SENDING).count())
+
+    smtp_server.script = hold
+    signals.sent.connect(note, sender=Message)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            meanwhile = threads.submit(watch)
+            run(queue(3))
+            meanwhile.result()
+    finally:
+        signals.sent.disconnect(note, sender=Message)
+    # The server waits for the content of the third, and has not been sent any of it.
+    assert on_their_way == [1, 1, 0]
+
+
 def test_it_is_written_down_before_a_template_can_hang(
     smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,51 +130,38 @@ def test_it_is_written_down_before_a_template_can_hang(
         return compose(*arguments)
 
     monkeypatch.setattr(composing, "compose", counting)
-    run(queue(50))
+    # A busy machine must not end the slice before all are sent.
+    with override_settings(CONGRESSY_MAILER={"TIME_SLICE": timedelta(minutes=1)}):
+        run(queue(50))
     assert len(missing) == sent() == 50
     assert set(missing) == {0}
 
 
-class Watch:
-    """How long the server's word has waited to be written down, at the longest."""
+def written_down(server: LocalSparkPost) -> bool:
+    """Whether others find in the database what the server has said to each mail that it has taken."""
 
-    def __init__(self, server: LocalSparkPost) -> None:
-        self._server = server
-        self._ended = threading.Event()
-        self._threads = ThreadPoolExecutor(1)
-        self._longest = self._threads.submit(self._watch)
-
-    def _watch(self) -> float:
-        since, longest = None, 0.0
+    def look() -> bool:
         try:
-            while not self._ended.wait(0.01):
-                waiting = len(self._server.mailbox) > sent()
-                since = (since or time.monotonic()) if waiting else None
-                longest = max(longest, time.monotonic() - since) if since else longest
-            return longest
+            return sent() == len(server.mailbox) > 0
         finally:
             connection.close()
 
-    def longest(self) -> float:
-        self._ended.set()
-        return self._longest.result()
-
-
-#: Far above the 100 ms, for a machine that is busy, and far below what is waited for here.
-SOON = 0.8
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(look).result()
 
 
 def test_it_is_written_down_before_a_server_says_goodbye(smtp_server: LocalSparkPost) -> None:
-    def slow(exchange: Exchange) -> None:
-        if exchange.stage is Stage.QUIT:
-            time.sleep(2)
+    found = []
 
-    smtp_server.script = slow
+    def look(exchange: Exchange) -> None:
+        if exchange.stage is Stage.QUIT:
+            found.append(written_down(smtp_server))
+
+    smtp_server.script = look
     ids = queue(101)
     with override_settings(CONGRESSY_MAILER={"SLICE_SIZE": 200, "TIME_SLICE": timedelta(seconds=60)}):
-        watch = Watch(smtp_server)
         run(ids)
-    assert watch.longest() < SOON
+    assert found == [True]
     assert sent() == 101
 
 
@@ -149,27 +170,30 @@ def test_it_is_written_down_before_anybody_is_told_that_the_server_is_away(smtp_
         away = len(smtp_server.mailbox) >= 3 and exchange.stage is Stage.MAIL
         return "530 5.7.0 Authentication required" if away else None
 
-    def tell(**options: Any) -> None:
-        time.sleep(2)
+    found = []
+
+    def look(**options: Any) -> None:
+        found.append(written_down(smtp_server))
 
     smtp_server.script = refuse
-    transport_unavailable.connect(tell)
+    transport_unavailable.connect(look)
     try:
-        watch = Watch(smtp_server)
         with pytest.raises(TransportUnavailable):
             run(queue(6))
     finally:
-        transport_unavailable.disconnect(tell)
-    assert watch.longest() < SOON
+        transport_unavailable.disconnect(look)
+    assert found == [True]
+    assert sent() == 3
 
 
 def test_it_is_written_down_before_what_has_to_wait_for_a_lock(
     smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = outbox.record
+    found = []
 
     def locked(*arguments: Any) -> Any:
-        time.sleep(2)
+        found.append(written_down(smtp_server))
         return record(*arguments)
 
     def refuse(exchange: Exchange) -> str | None:
@@ -177,25 +201,28 @@ def test_it_is_written_down_before_what_has_to_wait_for_a_lock(
 
     monkeypatch.setattr(outbox, "record", locked)
     smtp_server.script = refuse
-    watch = Watch(smtp_server)
     run(queue(3))
-    assert watch.longest() < SOON
+    assert found == [True]
+    assert sent() == 2
 
 
 def test_it_is_written_down_before_redis_is_asked(smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> None:
     refresh = RateLimiter._refresh
+    found = []
 
-    def hung(self: RateLimiter, now: float) -> None:
+    def look(self: RateLimiter, now: float) -> None:
         if smtp_server.mailbox:
-            time.sleep(2)
+            found.append(written_down(smtp_server))
         refresh(self, now)
 
-    monkeypatch.setattr(RateLimiter, "_refresh", hung)
+    monkeypatch.setattr(RateLimiter, "_refresh", look)
     throttling.limiter._rate_limiters.clear()
-    monkeypatch.setattr(throttling.limiter, "_REFRESH_INTERVAL", 0.05)
-    watch = Watch(smtp_server)
-    run(queue(5))
-    assert watch.longest() < SOON
+    # Before each mail.
+    monkeypatch.setattr(throttling.limiter, "_REFRESH_INTERVAL", 0)
+    with override_settings(CONGRESSY_MAILER={"TIME_SLICE": timedelta(minutes=1)}):
+        run(queue(5))
+    assert found
+    assert all(found)
     assert sent() > 0
 
 
@@ -207,7 +234,8 @@ def test_many_are_written_down_at_once(smtp_server: LocalSparkPost) -> None:
         run(ids)
     writes = [query for query in queries if query["sql"].lstrip().startswith("UPDATE") and "CASE id" in query["sql"]]
     assert sent() == 60
-    assert 1 <= len(writes) <= 30
+    # How many come at once is the machine's affair.
+    assert 1 <= len(writes) < 60
     replies = dict(Message.objects.values_list("message_id", "reply"))
     assert all(mail.queue_id in replies[mail.message_id] for mail in smtp_server.mailbox)
 
@@ -215,7 +243,7 @@ def test_many_are_written_down_at_once(smtp_server: LocalSparkPost) -> None:
 def test_what_the_database_cannot_hold_keeps_no_other_from_being_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = queue(2)
     claimed = outbox.claim(ids, "t")
-    recorder = recording.Recorder("t", lease_ends=1e12, batch_accepted=True, on_interrupt=lambda: None)
+    recorder = recording.Recorder("t", Deadlines(), batch_accepted=True)
 
     def refuse(*arguments: Any) -> None:
         raise UnicodeError("no such character")

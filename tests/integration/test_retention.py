@@ -3,63 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
-from django.core.files.base import ContentFile
-from django.core.files.storage import FileSystemStorage, InMemoryStorage
-from django.db import transaction
+from django.db import connection
+from django.db.models.signals import post_delete
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from congressy_mailer import cancel, outbox, periodic, send_mail, tasks
+from congressy_mailer import cancel, outbox, send_mail, tasks
+from congressy_mailer.delivery import runs
 from congressy_mailer.exceptions import InvalidTransition
-from congressy_mailer.models import ATTACHMENT_FOLDER, Attachment, Batch, Event, Message, State, attachment_storage
+from congressy_mailer.models import Attachment, Batch, Event, Message, RecipientStatus, State
 from congressy_mailer.outbox import retention
 from congressy_mailer.replies import Outcome, Reply
 from tests.conftest import run_concurrently
+from tests.support.storages import Stubborn, stored_paths, use_stubborn_storage
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
 MOVING = (State.SCHEDULED, State.QUEUED, State.SENDING, State.DEFERRED)
 
 
-class Stubborn(FileSystemStorage):
-    """A storage that does not delete everything."""
-
-    refusing: ClassVar[Callable[[str], bool]] = staticmethod(lambda name: False)
-    asked: ClassVar[list[str]] = []
-
-    def delete(self, name: str) -> None:
-        type(self).asked.append(name)
-        if type(self).refusing(name):
-            raise PermissionError(13, "Permission denied")
-        super().delete(name)
-
-
-class Forgetful(InMemoryStorage):
-    """A storage that says when there is nothing to delete."""
-
-    def delete(self, name: str) -> None:
-        raise FileNotFoundError(2, "No such file")
-
-
-def store_in(backend: str, settings: Any, monkeypatch: pytest.MonkeyPatch, **options: str) -> None:
-    settings.STORAGES = {**settings.STORAGES, "default": {"BACKEND": backend, "OPTIONS": options}}
-    # The model has asked for its storage when it was loaded.
-    monkeypatch.setattr(Attachment._meta.get_field("file"), "storage", attachment_storage())
-
-
 @pytest.fixture(autouse=True)
 def files(settings: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> type[Stubborn]:
     """A storage of the test's own; nothing is published."""
     monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
-    store_in(f"{__name__}.Stubborn", settings, monkeypatch, location=str(tmp_path), base_url="/media/")
-    Stubborn.refusing = staticmethod(lambda name: False)
-    Stubborn.asked.clear()
-    return Stubborn
+    return use_stubborn_storage(settings, monkeypatch, str(tmp_path))
 
 
 @pytest.fixture
@@ -82,62 +55,76 @@ def finish(ids: list[UUID], state: State = State.SENT, **ago: float) -> None:
 def purge() -> int:
     """Purge as a worker does; returns the number of chunks."""
     chunks = 1
-    while outbox.purge():
+    while runs.purge_some():
         chunks += 1
     return chunks
 
 
-def stored() -> list[str]:
-    """Attachment files in the storage."""
-    storage = attachment_storage()
-    try:
-        days = storage.listdir(ATTACHMENT_FOLDER)[0]
-    except FileNotFoundError:
-        return []
-    return [
-        f"{ATTACHMENT_FOLDER}/{day}/{name}" for day in days for name in storage.listdir(f"{ATTACHMENT_FOLDER}/{day}")[1]
-    ]
-
-
 def has_content(key: UUID) -> bool:
     message = Message.objects.get(pk=key)
-    content = (message.subject, message.text, message.html, message.context, message.mime, message.headers)
+    content = {name: getattr(message, name) for name in retention.DROPPED}
     if message.content_dropped_at is not None:
-        assert content == ("", "", "", None, None, {})
+        assert content == retention.DROPPED
+        assert message.mime is None
         return False
-    assert any(content)
+    assert any(content.values())
     return True
 
 
 def test_old_content_goes_and_the_message_stays() -> None:
     (old,) = queue(
-        attachments=[("boleto.pdf", b"%PDF"), ("b.txt", b"b")], headers={"X-Order": "7"}, html_message="<p>x"
-    )
+        attachments=[("boleto.pdf", b"%PDF"), ("b.txt", b"b")], headers={"X-Order": "7"}, html_message="<p>x",
+        reply_to="bia@example.com", campaign="may", tags=["invoice"], metadata={"order": "7"},
+        sparkpost={"options": {"ip_pool": "invoices"}},
+    )  # fmt: skip
     with_template = send_mail("x", to="ana@example.com", template="mail/hello", context={"user": {"name": "Ana"}}).pk
     (young,) = queue(attachments=[("boleto.pdf", b"%PDF")])
     finish([old, with_template], days=30, seconds=1)
     finish([young], days=29)
-    assert len(stored()) == 3
+    assert len(stored_paths()) == 3
     purge()
     assert [has_content(key) for key in (old, with_template, young)] == [False, False, True]
     assert not Attachment.objects.filter(message_id=old).exists()
-    assert [attachment.file.name for attachment in Attachment.objects.all()] == stored()
+    assert [attachment.file.name for attachment in Attachment.objects.all()] == stored_paths()
     message = Message.objects.get(pk=old)
     assert (message.to, message.state, message.from_email) == (["ana@example.com"], State.SENT, "mail@congressy.net")
     assert message.message_id
     assert Message.objects.get(pk=with_template).template == "mail/hello"
 
 
+@pytest.fixture
+def heard() -> Iterator[list[UUID]]:
+    """Keys of the messages of whose deletion a receiver of the host's is told."""
+    keys: list[UUID] = []
+
+    def receive(instance: Message, **kwargs: object) -> None:
+        keys.append(instance.pk)
+
+    post_delete.connect(receive, sender=Message)
+    yield keys
+    post_delete.disconnect(receive, sender=Message)
+
+
+def test_a_host_that_follows_deletions_is_told_of_each(heard: list[UUID]) -> None:
+    ids = queue(3)
+    finish(ids, days=366)
+    purge()
+    assert sorted(heard) == sorted(ids)
+    assert not Message.objects.exists()
+
+
 def test_old_messages_go_with_everything_that_belongs_to_them() -> None:
     old, young = queue(2, attachments=[("boleto.pdf", b"%PDF")])
     for key in (old, young):
         Event.objects.create(message_id=key, type=Event.Type.DEFERRED, at=timezone.now())
+        RecipientStatus.objects.create(message_id=key, recipient="ana@example.com")
     finish([old], days=366)
     finish([young], days=364)
     purge()
     assert list(Message.objects.values_list("pk", flat=True)) == [young]
     assert list(Event.objects.values_list("message_id", flat=True)) == [young]
-    assert stored() == []
+    assert list(RecipientStatus.objects.values_list("message_id", flat=True)) == [young]
+    assert stored_paths() == []
 
 
 @pytest.mark.parametrize("state", State)
@@ -152,34 +139,35 @@ def test_only_what_is_final_is_ever_purged(state: State) -> None:
         Message.objects.update(finished_at=None)
         purge()
         assert has_content(key)
-        assert len(stored()) == 1
+        assert len(stored_paths()) == 1
     else:
         purge()
         assert not Message.objects.exists()
-        assert stored() == []
+        assert stored_paths() == []
 
 
 @pytest.mark.parametrize("sensitive", [False, True])
-def test_nothing_is_dropped_under_a_message_that_is_queued_again_at_that_moment(
+def test_nothing_is_dropped_of_a_message_that_was_queued_again_since_it_was_found(
     monkeypatch: pytest.MonkeyPatch, sensitive: bool
 ) -> None:
-    retried, resent = queue(2, attachments=[("a", b"1")], sensitive=sensitive)
-    finish([retried], State.FAILED, days=400)
-    finish([resent], State.FAILED, days=400)
-    original = retention.drop_content
+    """As on a database without SKIP LOCKED, where what was found is not locked."""
+    retried, resent, again = queue(3, attachments=[("a", b"1")], sensitive=sensitive)
+    finish([retried, resent, again], State.FAILED, days=400)
 
-    def meanwhile(ids: Any) -> int:
-        for key, change in ((retried, outbox.retry), (resent, outbox.resend)):
-            if key in ids:
-                change(key)
-        return original(ids)
+    def meanwhile(ids: Any, still: Any) -> Any:
+        if retried in ids:
+            outbox.retry(retried)
+            outbox.resend(resent)
+            # Sent once more, and at its end again: what it says is new.
+            outbox.resend(again)
+            finish([again], State.FAILED, hours=1)
+        return original(ids, still)
 
-    monkeypatch.setattr(retention, "drop_content", meanwhile)
+    original = retention._drop
+    monkeypatch.setattr(retention, "_drop", meanwhile)
     purge()
-    assert [has_content(key) for key in (retried, resent)] == [True, True]
-    assert set(Message.objects.values_list("state", flat=True)) == {State.QUEUED}
-    assert len(stored()) == 2
-    # Both can be sent.
+    assert [has_content(key) for key in (retried, resent, again)] == [True, True, True]
+    assert len(stored_paths()) == 3
     assert len(outbox.claim([retried, resent], "task:1")) == 2
 
 
@@ -225,7 +213,7 @@ def test_more_than_a_real_chunk_goes() -> None:
             state=State.SENT, created_at=now, finished_at=now - timedelta(days=400), message_id=f"<{turn}@a>", text="x",
             from_email="a@b.com", to=["ana@example.com"],
         )
-        for turn in range(1201)
+        for turn in range(2201)
     )  # fmt: skip
     assert purge() == 3
     assert not Message.objects.exists()
@@ -240,7 +228,7 @@ def test_what_is_kept_for_ever_stays(keep: Callable[..., None]) -> None:
     keep(KEEP_CONTENT=timedelta(days=1), KEEP_MESSAGES=None)
     purge()
     assert not has_content(key)
-    assert stored() == []
+    assert stored_paths() == []
 
 
 def test_content_that_is_kept_as_long_as_the_message_goes_with_it(keep: Callable[..., None]) -> None:
@@ -251,7 +239,7 @@ def test_content_that_is_kept_as_long_as_the_message_goes_with_it(keep: Callable
     purge()
     assert list(Message.objects.values_list("pk", flat=True)) == [young]
     assert has_content(young)
-    assert len(stored()) == 1
+    assert len(stored_paths()) == 1
 
 
 def test_messages_may_be_kept_for_less_time_than_content(keep: Callable[..., None]) -> None:
@@ -278,53 +266,6 @@ def test_age_counts_from_the_end() -> None:
     assert has_content(key)
 
 
-def test_a_storage_that_refuses_keeps_the_row_and_is_asked_again(
-    files: type[Stubborn], caplog: pytest.LogCaptureFixture
-) -> None:
-    stuck, easy = queue(2, attachments=[("a", b"1")])
-    name = Attachment.objects.get(message_id=stuck).file.name
-    files.refusing = staticmethod(lambda asked: asked == name)
-    finish([stuck, easy], days=366)
-    purge()
-    # Without its file, nobody would ever know of it again: so the row stays, and with it the message.
-    assert stored() == [name]
-    assert [attachment.file.name for attachment in Attachment.objects.all()] == [name]
-    assert list(Message.objects.values_list("pk", flat=True)) == [stuck]
-    assert not has_content(stuck)
-    assert "cannot be deleted now: PermissionError: [Errno 13] Permission denied" in caplog.text
-    files.refusing = staticmethod(lambda asked: False)
-    purge()
-    assert stored() == []
-    assert not Attachment.objects.exists()
-    assert not Message.objects.exists()
-
-
-def test_files_that_are_stuck_never_stand_before_the_others(
-    files: type[Stubborn], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retention, "_CHUNK", 4)
-    stuck = queue(8, attachments=[("a", b"1")])
-    names = set(Attachment.objects.values_list("file", flat=True))
-    files.refusing = staticmethod(lambda asked: asked in names)
-    easy = queue(8, attachments=[("a", b"1")])
-    finish(stuck, days=800)
-    finish(easy, days=700)
-    for _ in range(20):
-        purge()
-    assert set(stored()) == names
-    assert set(Message.objects.values_list("pk", flat=True)) == set(stuck)
-    # Each is asked about again and again.
-    assert {asked for asked in files.asked[-60:] if asked in names} == names
-
-
-def test_a_file_that_is_gone_already_is_no_trouble(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    store_in(f"{__name__}.Forgetful", settings, monkeypatch)
-    (key,) = queue(attachments=[("a", b"1")])
-    finish([key], days=31)
-    purge()
-    assert not Attachment.objects.exists()
-
-
 def test_purges_at_the_same_time_do_not_get_in_each_others_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_CHUNK", 10)
     finish(queue(30, attachments=[("a", b"1")]), days=366)
@@ -332,7 +273,7 @@ def test_purges_at_the_same_time_do_not_get_in_each_others_way(monkeypatch: pyte
     run_concurrently(lambda worker: purge(), 3)
     purge()
     assert sorted(Message.objects.values_list("pk", flat=True)) == sorted(kept)
-    assert len(stored()) == 5
+    assert len(stored_paths()) == 5
 
 
 def test_a_batch_goes_with_its_last_message() -> None:
@@ -346,6 +287,48 @@ def test_a_batch_goes_with_its_last_message() -> None:
     purge()
     assert list(Message.objects.values_list("pk", flat=True)) == [third]
     assert list(Batch.objects.values_list("pk", flat=True)) == [mixed.pk]
+
+
+def test_what_has_come_to_its_end_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_CHUNK", 10)
+    finish(queue(55), days=366)
+    ended: set[str] = set()
+    passes = []
+    more = True
+    while more:
+        with CaptureQueriesContext(connection) as queries:
+            more = runs.purge_some(ended)
+        passes.append([query["sql"] for query in queries])
+    assert not Message.objects.exists()
+    assert len(passes) > 5
+    for table in ("webhookbatch", "suppressionremoval"):
+        assert [sum(table in sql and "SELECT" in sql for sql in sqls) for sqls in passes[1:]] == [0] * (len(passes) - 1)
+
+
+def test_a_batch_is_not_looked_through_before_anything_of_it_can_be_old(keep: Callable[..., None]) -> None:
+    batches = [
+        Batch.objects.create(created_at=timezone.now() - timedelta(days=age), stored_at=timezone.now(), **options)
+        for age, options in ((29, {}), (31, {}), (1, {"sensitive": True}))
+    ]
+    with CaptureQueriesContext(connection) as queries:
+        purge()
+    looked_through = [query["sql"] for query in queries if "batch_id" in query["sql"] and "SELECT 1" in query["sql"]]
+    assert len(looked_through) == 2
+    kept = [Batch.objects.get(pk=batch.pk).content_dropped_at is None for batch in batches]
+    assert kept == [True, False, False]
+
+
+def test_content_of_a_batch_is_kept_for_a_caller_who_may_go_on(keep: Callable[..., None]) -> None:
+    batch = Batch.objects.create(created_at=timezone.now() - timedelta(days=29), subject="x", text="y", key="k")
+    purge()
+    batch.refresh_from_db()
+    assert batch.subject == "x"
+    Batch.objects.update(created_at=timezone.now() - timedelta(days=60), last_stored_at=timezone.now())
+    purge()
+    assert Batch.objects.get().subject == "x"
+    Batch.objects.update(last_stored_at=timezone.now() - timedelta(days=31))
+    purge()
+    assert Batch.objects.get().content_dropped_at is not None
 
 
 def test_what_was_dropped_cannot_be_sent_again_and_that_is_said() -> None:
@@ -385,7 +368,7 @@ def test_sensitive_content_goes_when_it_is_sent() -> None:
     (message,) = outbox.claim([key], "task:1")
     outbox.record("task:1", message, Outcome(key, accepted=("ana@example.com",), reply=Reply(250, "OK")))
     assert not has_content(key)
-    assert stored() == []
+    assert stored_paths() == []
 
 
 def test_sensitive_content_goes_when_the_rest_of_the_recipients_is_given_up() -> None:
@@ -397,21 +380,24 @@ def test_sensitive_content_goes_when_the_rest_of_the_recipients_is_given_up() ->
     )
     assert has_content(key)
     long_ago = timezone.now() - timedelta(days=3)
-    Message.objects.update(due_at=timezone.now(), queued_at=long_ago)
+    Message.objects.update(due_at=timezone.now(), first_attempt_at=long_ago)
     (message,) = outbox.claim([key], "task:2")
     outbox.record("task:2", message, Outcome(key, deferred=refused, reply=Reply(451, "4.7.1")))
     assert Message.objects.get(pk=key).state == State.SENT
     assert not has_content(key)
-    assert stored() == []
+    assert stored_paths() == []
 
 
 def test_sensitive_content_of_a_claim_that_was_lost_stays() -> None:
     (key,) = queue(sensitive=True)
     (message,) = outbox.claim([key], "task:1")
     Message.objects.update(token="task:2")
-    outbox.record("task:1", message, Outcome(key, accepted=("ana@example.com",), reply=Reply(250, "OK")))
+    outbox.record("task:1", message, Outcome(key, rejected={"ana@example.com": Reply(550, "no")}))
     retention.drop_content([key])
     assert has_content(key)
+    # Only a mail that has left needs it no more, whoever holds it.
+    outbox.record("task:1", message, Outcome(key, accepted=("ana@example.com",), reply=Reply(250, "OK")))
+    assert not has_content(key)
 
 
 def test_sensitive_content_of_what_is_not_wanted_any_more_goes_with_the_next_purge() -> None:
@@ -427,7 +413,7 @@ def test_sensitive_content_of_what_is_not_wanted_any_more_goes_with_the_next_pur
     assert expired.state == State.EXPIRED
     purge()
     assert [has_content(message.pk) for message in (cancelled, expired, ordinary)] == [False, False, True]
-    assert len(stored()) == 1
+    assert len(stored_paths()) == 1
     with pytest.raises(InvalidTransition, match="its content has been dropped"):
         cancelled.retry()
 
@@ -443,7 +429,7 @@ def test_sensitive_content_waits_for_a_person_as_long_as_it_would_have_been_trie
     finish([key], state, hours=49)
     purge()
     assert not has_content(key)
-    assert stored() == []
+    assert stored_paths() == []
 
 
 def test_sensitive_content_is_not_kept_for_ever_where_other_content_is(keep: Callable[..., None]) -> None:
@@ -463,108 +449,13 @@ def test_sensitive_content_that_is_moving_stays() -> None:
     assert all(has_content(key) for key in ids)
 
 
-# Files that nobody knows
-
-
-def leave(day: date, content: bytes = b"1") -> str:
-    """A file as a caller leaves it whose transaction was rolled back on that day."""
-    name = f"{ATTACHMENT_FOLDER}/{day}/{uuid_of(content)}"
-    return attachment_storage().save(name, ContentFile(content))
-
-
-def uuid_of(content: bytes) -> UUID:
-    return UUID(bytes=content.ljust(16, b"\0"))
-
-
-@pytest.fixture
-def today() -> date:
-    return timezone.now().date()
-
-
-def test_the_file_of_a_caller_that_rolled_back_goes_two_days_later(
-    today: date, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(RuntimeError), transaction.atomic():
-        queue(attachments=[("a", b"1")])
-        raise RuntimeError
-    assert not Message.objects.exists()
-    (orphan,) = stored()
-    (kept,) = queue(attachments=[("a", b"1")])
-    outbox.remove_orphans(None)
-    assert orphan in stored()
-    later = timezone.now() + timedelta(days=2)
-    monkeypatch.setattr(timezone, "now", lambda: later)
-    assert outbox.remove_orphans(None) == today
-    assert stored() == [Attachment.objects.get(message_id=kept).file.name]
-
-
-def test_each_day_is_looked_through_once(today: date) -> None:
-    days = [today - timedelta(days=ago) for ago in (5, 4, 3, 2, 1, 0)]
-    names = [leave(day) for day in days]
-    assert outbox.remove_orphans(days[1]) == days[3]
-    assert sorted(stored()) == sorted([names[0], names[1], names[4], names[5]])
-    assert outbox.remove_orphans(None) == days[3]
-    assert sorted(stored()) == sorted(names[4:])
-
-
-def test_an_orphan_that_is_stuck_is_tried_again_and_stops_nothing(
-    today: date, files: type[Stubborn], caplog: pytest.LogCaptureFixture
-) -> None:
-    days = [today - timedelta(days=ago) for ago in (5, 4, 3)]
-    names = [leave(day) for day in days]
-    files.refusing = staticmethod(lambda asked: asked == names[1])
-    looked_through = outbox.remove_orphans(None)
-    assert looked_through == days[0]
-    assert stored() == [names[1]]
-    assert "cannot be deleted now: PermissionError" in caplog.text
-    files.refusing = staticmethod(lambda asked: False)
-    assert outbox.remove_orphans(looked_through) == today - timedelta(days=2)
-    assert stored() == []
-
-
-def test_files_of_others_are_left_alone(today: date) -> None:
-    storage = attachment_storage()
-    others = [
-        storage.save(name, ContentFile(b"x"))
-        for name in ("photos/1.jpg", f"{ATTACHMENT_FOLDER}/readme.txt", f"{ATTACHMENT_FOLDER}/notes/x.txt")
-    ]
-    outbox.remove_orphans(None)
-    assert all(storage.exists(name) for name in others)
-
-
-def test_a_storage_that_is_empty_or_cannot_list_is_no_trouble(
-    settings: Any, monkeypatch: pytest.MonkeyPatch, today: date
-) -> None:
-    assert outbox.remove_orphans(None) == today - timedelta(days=2)
-    store_in("django.core.files.storage.Storage", settings, monkeypatch)
-    assert outbox.remove_orphans(None) == today - timedelta(days=2)
-
-
 # What the worker does by itself
 
 
-def test_the_workers_purge_drops_everything_that_is_due(today: date, published: list[str]) -> None:
+def test_the_workers_purge_drops_everything_that_is_due(published: list[str]) -> None:
     finish(queue(3, attachments=[("a", b"1")]), days=366)
-    leave(today - timedelta(days=3))
     tasks.sweep(time.time())
     assert published == ["purge"]
     tasks.purge()
     assert not Message.objects.exists()
-    assert stored() == []
-    last = periodic.last_run(periodic.ORPHANS)
-    assert last is not None
-    assert last == datetime.combine(today - timedelta(days=2), datetime.min.time(), UTC)
-    # The next one goes on where this one ended.
-    name = leave(today - timedelta(days=3))
-    tasks.purge()
-    assert stored() == [name]
-
-
-def test_a_purge_that_takes_long_goes_on_in_another_task(monkeypatch: pytest.MonkeyPatch, published: list[str]) -> None:
-    monkeypatch.setattr(retention, "_CHUNK", 1)
-    monkeypatch.setattr(tasks, "_PURGE_TIME", 0.0)
-    finish(queue(3), days=31)
-    tasks.purge()
-    assert Message.objects.filter(content_dropped_at=None).count() == 2
-    assert published == ["purge"]
-    assert periodic.last_run(periodic.ORPHANS) is None
+    assert stored_paths() == []

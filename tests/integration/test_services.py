@@ -20,6 +20,8 @@ from testbed.servers.rabbitmq import RabbitMQ
 from testbed.servers.server import Server
 from tests import run
 
+pytestmark = pytest.mark.once
+
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -114,7 +116,7 @@ def _run(folder: Path, source: str, *arguments: str, **environment: str) -> subp
         env={**inherited, "TMPDIR": str(folder), "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 from django.core import mail
@@ -14,7 +17,7 @@ from django.db import transaction
 from django.test import override_settings
 
 from congressy_mailer import send_mail
-from congressy_mailer.delivery.shutdown import deferred_sigterm
+from congressy_mailer.delivery.shutdown import deferred_signals
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
@@ -47,29 +50,117 @@ def sigterm() -> Iterator[list[int]]:
     signal.signal(signal.SIGTERM, before)
 
 
-def test_sigterm_to_all_processes_of_a_worker_repeats_nothing(
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    asked: list[None] = []
+    try:
+        with deferred_signals(lambda: asked.append(None)):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGQUIT) is not signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not asked
+    assert signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
+
+
+def _children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def _to_pool_processes(worker: int, number: int) -> None:
+    for child in _children(worker):
+        os.kill(child, number)
+
+
+#: Whom somebody who ends a worker sends the signal.
+RECEIVERS: dict[str, Callable[[int, int], None]] = {
+    "the worker": os.kill,
+    "all its processes": os.killpg,
+    "its pool processes": _to_pool_processes,
+}
+
+
+@pytest.fixture
+def busy_worker(
     start_worker: Callable[..., Process], smtp_server: LocalSparkPost
-) -> None:
-    in_content, go_on = threading.Event(), threading.Event()
+) -> Callable[..., AbstractContextManager[Process]]:
+    """A worker in the midst of the fifth of 30 mails; the mail server answers when the ``with`` block is left."""
 
-    def hold(exchange: Exchange) -> None:
-        if exchange.stage is Stage.CONTENT and len(smtp_server.mailbox) == 4:
-            in_content.set()
-            go_on.wait(20)
+    @contextmanager
+    def busy(*arguments: str, **environment: str) -> Iterator[Process]:
+        in_content, go_on = threading.Event(), threading.Event()
 
-    smtp_server.script = hold
-    first = start_worker()
-    with transaction.atomic():
-        for number in range(30):
-            send_mail(f"mail {number}", "y", to=f"person{number}@example.com")
-    assert in_content.wait(30)
-    os.killpg(first.pid, signal.SIGTERM)
-    go_on.set()
-    wait_for(lambda: not first.running, what="the end of the worker")
+        def hold(exchange: Exchange) -> None:
+            if exchange.stage is Stage.CONTENT and len(smtp_server.mailbox) == 4:
+                in_content.set()
+                go_on.wait(20)
+
+        smtp_server.script = hold
+        worker = start_worker("-c", "1", *arguments, **environment)
+        with transaction.atomic():
+            for number in range(30):
+                send_mail(f"mail {number}", "y", to=f"person{number}@example.com")
+        assert in_content.wait(30)
+        try:
+            yield worker
+        finally:
+            go_on.set()
+
+    return busy
+
+
+def assert_what_was_accepted_is_recorded(smtp_server: LocalSparkPost) -> None:
     assert not Message.objects.filter(state=State.SENDING).exists()
-    start_worker(MAILER_TEST_SWEEP_INTERVAL_SECONDS="1")
+    accepted = sorted(mail.message_id for mail in smtp_server.mailbox)
+    assert accepted == sorted(Message.objects.filter(state=State.SENT).values_list("message_id", flat=True))
+    assert len(accepted) >= 5
+
+
+@pytest.mark.parametrize(
+    ("number", "to", "remapped"),
+    [
+        (signal.SIGTERM, "all its processes", ""),
+        (signal.SIGTERM, "its pool processes", ""),
+        (signal.SIGTERM, "the worker", "SIGQUIT"),
+        (signal.SIGTERM, "all its processes", "SIGQUIT"),
+        (signal.SIGQUIT, "the worker", ""),
+        (signal.SIGQUIT, "all its processes", ""),
+        (signal.SIGHUP, "all its processes", ""),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_signal_in_the_midst_of_a_mail_repeats_nothing(
+    number: signal.Signals,
+    to: str,
+    remapped: str,
+    busy_worker: Callable[..., AbstractContextManager[Process]],
+    smtp_server: LocalSparkPost,
+) -> None:
+    with busy_worker(REMAP_SIGTERM=remapped, MAILER_TEST_SWEEP_INTERVAL_SECONDS="1") as worker:
+        (sending,) = _children(worker.pid)
+        RECEIVERS[to](worker.pid, number)
+        # A process that does not wait for the record ends at once; nothing shows of the signal in one that does.
+        deadline = time.monotonic() + 0.5
+        while time.monotonic() < deadline and sending in _children(worker.pid):
+            time.sleep(0.01)
+    if to != "its pool processes":
+        wait_for(lambda: not worker.running, what="the end of the worker")
+        assert_what_was_accepted_is_recorded(smtp_server)
+        return
+    # Celery starts another process.
     wait_for(lambda: Message.objects.filter(state=State.SENT).count() == 30, what="the rest of the mail")
-    assert list(smtp_server.mailbox.copies().values()) == [1] * 30
+    assert sending not in _children(worker.pid)
+    assert_what_was_accepted_is_recorded(smtp_server)
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_a_cold_shutdown_of_a_worker_without_processes_repeats_nothing(
+    pool: str, busy_worker: Callable[..., AbstractContextManager[Process]], smtp_server: LocalSparkPost
+) -> None:
+    with busy_worker("-P", pool) as worker:
+        os.kill(worker.pid, signal.SIGQUIT)
+    wait_for(lambda: not worker.running, what="the end of the worker")
+    assert_what_was_accepted_is_recorded(smtp_server)
 
 
 @override_settings(EMAIL_BACKEND=f"{__name__}.Interrupting")
@@ -104,7 +195,7 @@ def test_outside_the_main_thread_nothing_changes() -> None:
     seen: list[object] = []
 
     def work() -> None:
-        with deferred_sigterm(lambda: None):
+        with deferred_signals(lambda: None):
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)

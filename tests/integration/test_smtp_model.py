@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from django.test import override_settings
 from django.utils import timezone
 from hypothesis import given, settings
@@ -166,3 +167,20 @@ def test_the_outcome_is_the_truth(
         else:
             assert set(outcome.accepted) == set(accepted)
         assert all("in time" not in str(reply) for reply in outcome.deferred.values())
+
+
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()])
+def test_recipients_behind_refused_ones_are_not_lost_to_a_server_that_closes_over_those(
+    extensions: tuple[str, ...],
+) -> None:
+    closes = [*[Step("450 4.2.2 full")] * 3, Step("421 4.7.0 Error: too many errors")]
+    server = ScriptedServer([YES, YES, *closes, YES, YES, *closes[1:]], extensions=extensions)
+    try:
+        with transport_to(server.port) as transport:
+            (outcome,) = deliver(transport, [mail(recipients=9)]).outcomes
+    finally:
+        server.close()
+    # The server was asked about nobody again over whom it would close again.
+    assert set(outcome.accepted) == {f"r{number}@example.com" for number in (0, 6, 7, 8)}
+    assert set(outcome.deferred) == {f"r{number}@example.com" for number in (1, 2, 3, 4, 5)}
+    assert (server.connections, len(server.received)) == (3, 1)

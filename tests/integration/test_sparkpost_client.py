@@ -150,3 +150,22 @@ def test_the_key_is_in_no_error_and_no_log(sparkpost_api: ScriptedHttps, caplog:
     assert KEY not in told
     assert KEY not in caplog.text
     assert KEY not in repr(api_client())
+
+
+def test_a_forked_process_has_connections_of_its_own(sparkpost_api: ScriptedHttps) -> None:
+    sparkpost_api.script = lambda request: Answer(body={"results": []})
+    ask()
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            failed = 1
+            try:
+                failed = 0 if ask() == ask() == [] else 1
+            finally:
+                # Nothing of the test run's may end with this process.
+                os._exit(failed)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    assert ask() == []
+    assert (sparkpost_api.connections, len(sparkpost_api.requests)) == (3, 6)

@@ -87,7 +87,7 @@ def test_listing_testing_and_deleting(api: ScriptedHttps) -> None:
     api.script = lambda request: Answer(body={"results": [webhook]})
     assert run("list") == "12affc24  https://a.example/  mine  basic  last failure: 2026-01-01\n"
     api.script = lambda request: Answer(body={"results": {"response": {"status": 200, "body": ""}}})
-    assert "answered well" in run("test", "../x")
+    assert "answered that it took it" in run("test", "../x")
     assert api.requests[-1].path == "/api/v1/webhooks/..%2Fx/validate"
     api.script = lambda request: Answer(body={"results": {"response": {"status": 401}}})
     with pytest.raises(CommandError, match="401"):
@@ -141,9 +141,9 @@ def test_the_admin_shows_what_became_of_a_mail_and_what_was_set_aside(published:
     track(parse_events([event("bounce", message, 1, bounce_class="10", raw_reason="no such user")], timezone.now()))
     page = client.get(f"/admin/congressy_mailer/message/{message.pk}/change/").content.decode()
     assert "no such user" in page
-    listed = "/admin/congressy_mailer/message/?delivery__exact="
+    listed = "/admin/congressy_mailer/message/?status="
     assert str(message.pk) in client.get(f"{listed}bounced").content.decode()
-    assert str(message.pk) not in client.get(f"{listed}opened").content.decode()
+    assert str(message.pk) not in client.get(f"{listed}complained").content.decode()
     for problem in ("", "It cannot be read."):
         WebhookBatch.objects.create(
             key=f"b{problem}", received_at=timezone.now(), problem=problem, body=b"confidential"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import stat
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,7 +15,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone, translation
 
 from congressy_mailer import suppressions, tasks
-from congressy_mailer.models import Suppression
+from congressy_mailer.models import Suppression, SuppressionRemoval
 from congressy_mailer.suppressions import is_suppressed, suppress, unsuppress
 from congressy_mailer.suppressions.entries import Entry
 from congressy_mailer.suppressions.rules import Scope, Source
@@ -53,7 +54,7 @@ def run(*arguments: str) -> Done:
 
 
 def test_an_address_is_added_shown_and_removed() -> None:
-    assert "no such mail" in run("add", "Ana@Example.com", "--reason", "asked by phone").out
+    assert "on the suppression list now" in run("add", "Ana@Example.com", "--reason", "asked by phone").out
     assert "already" in run("add", ANA).out
     shown = run("list", ANA).out
     assert shown.count(ANA) == 2
@@ -66,7 +67,7 @@ def test_an_address_is_added_shown_and_removed() -> None:
     assert is_suppressed(ANA, transactional=False)
     run("remove", ANA)
     gone = run("remove", ANA)
-    assert "Nothing of the kind" in gone.complaint
+    assert "was not on the suppression list" in gone.complaint
     assert gone.status == 1
 
 
@@ -101,16 +102,21 @@ def test_a_file_is_imported_and_what_is_wrong_told_row_by_row(tmp_path: Path) ->
 def test_what_is_exported_can_be_imported(tmp_path: Path) -> None:
     suppress(ANA, reason="=1+1")
     suppress(BIA, list_id="news", reason='said "no"; twice')
-    suppress("+tag@example.com", scope="transactional")
-    before = set(suppressions.active().values_list("address", "scope", "list_id"))
+    suppress("+tag@example.com", scope="transactional", reason="＝1")
+    # As long as an address may be, and an apostrophe may stand in one.
+    suppress(f"={'a' * 63}@example.com", scope="transactional", reason="-")
+    suppress("'=cmd@example.com", scope="transactional", reason="'quoted'")
+    before = set(suppressions.active().values_list("address", "scope", "list_id", "reason"))
     path = tmp_path / "list.csv"
-    assert "4 entries written." in run("export", str(path)).out
-    assert "'=1+1" in path.read_text()
+    assert "6 entries written." in run("export", str(path)).out
+    cells = [cell for row in csv.reader(StringIO(path.read_text("utf-8-sig"))) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "＝"))]
+    assert {"'=1+1", "'＝1", "'-", "'+tag@example.com", "''=cmd@example.com", "'quoted'"} <= set(cells)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert run("export", "-").out.count("\n") == 5
+    assert run("export", "-").out.count("\n") == 7
     Suppression.objects.all().delete()
     assert run("import", str(path)).complaint == ""
-    assert set(suppressions.active().values_list("address", "scope", "list_id")) == before
+    assert set(suppressions.active().values_list("address", "scope", "list_id", "reason")) == before
     assert suppressions.active().get(address=BIA).reason == 'said "no"; twice'
     assert "cannot be written" in run("export", str(tmp_path / "no" / "list.csv")).complaint
 
@@ -124,8 +130,8 @@ def test_it_is_brought_together_with_sparkposts(
     suppress(ANA)
     monkeypatch.setattr("congressy_mailer.management.suppression_list._PART_SECONDS", 0.0)
     done = run("sync")
-    assert "5 looked at, 5 taken over, 0 gone. Told SparkPost: 2 added" in done.out
-    assert "say the same" in done.out
+    assert "5 read, 5 added here, 0 removed here. To SparkPost: 2 added" in done.out
+    assert "are the same now" in done.out
     theirs.interruptions = [Answer(429, {}, {"Retry-After": "3"})]
     assert "429" in run("sync", "--full").complaint
 
@@ -139,12 +145,34 @@ def test_what_was_taken_off_is_forgotten_a_day_later_and_once_sparkpost_knows(se
         for address in (ANA, BIA):
             suppress(address, scope="transactional")
             unsuppress(address)
-        suppress("eva@example.com", scope="transactional")
         tasks.purge()
-        assert Suppression.objects.count() == 3
+        assert SuppressionRemoval.objects.count() == 2
         settings.CONGRESSY_MAILER = {"SPARKPOST_API_KEY": key}
         long_ago = timezone.now() - timedelta(days=2)
-        Suppression.objects.exclude(removed_at=None).update(removed_at=long_ago)
-        Suppression.objects.filter(address=ANA).update(synced_at=long_ago)
+        SuppressionRemoval.objects.update(removed_at=long_ago)
+        SuppressionRemoval.objects.filter(address=ANA).update(synced_at=long_ago)
         tasks.purge()
-        assert set(Suppression.objects.values_list("address", flat=True)) == {"eva@example.com", *left}
+        assert set(SuppressionRemoval.objects.values_list("address", flat=True)) == left
+
+
+def test_an_export_keeps_what_each_reason_came_from(tmp_path: Path) -> None:
+    now = timezone.now()
+    suppressions.add(
+        Entry(at=now, source=source, reason=f"by {source}", address=ANA, scope=Scope.NON_TRANSACTIONAL)
+        for source in Source
+    )
+    path = tmp_path / "list.csv"
+    assert "8 entries written." in run("export", str(path)).out
+    Suppression.objects.all().delete()
+    assert "1 entry is new." in run("import", str(path)).out
+    # What SparkPost's list had is its own business; who left there has left.
+    assert set(suppressions.active().values_list("source", flat=True)) == {
+        *{Source.BOUNCE, Source.COMPLAINT, Source.UNSUBSCRIBE, Source.MANUAL, Source.IMPORT}
+    }
+
+
+def test_a_column_of_sources_that_are_not_ours_makes_an_import(tmp_path: Path) -> None:
+    path = tmp_path / "gone.csv"
+    path.write_text("email,source\nana@example.com,website\nbia@example.com,Unsubscribe\n")
+    run("import", str(path), "--scope", "non_transactional")
+    assert set(suppressions.active().values_list("address", "source")) == {(ANA, "import"), (BIA, "unsubscribe")}

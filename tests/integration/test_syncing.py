@@ -14,7 +14,7 @@ from django.utils import timezone
 from congressy_mailer import periodic, suppressions, tasks
 from congressy_mailer.broker import sending
 from congressy_mailer.exceptions import SparkPostError
-from congressy_mailer.models import PeriodicTask, Suppression, SyncCursor
+from congressy_mailer.models import PeriodicTask, Suppression, SuppressionRemoval, SyncCursor
 from congressy_mailer.suppressions import is_suppressed, suppress, unsuppress
 from congressy_mailer.suppressions.entries import Entry
 from congressy_mailer.suppressions.rules import Scope, Source
@@ -43,6 +43,7 @@ def put_back(**times: Any) -> None:
     """As if all that is stored had been so for long."""
     long_ago = timezone.now() - LONG_AGO
     Suppression.objects.exclude(synced_at=None).update(synced_at=long_ago)
+    SuppressionRemoval.objects.exclude(synced_at=None).update(synced_at=long_ago)
     PeriodicTask.objects.update(last_run_at=long_ago)
 
 
@@ -95,6 +96,60 @@ def test_what_is_taken_off_here_is_deleted_there(theirs: SparkPostList) -> None:
     assert theirs.entries == {}
     assert sync() == SyncResult(complete=True)
     assert not is_suppressed(ANA)
+
+
+@pytest.mark.parametrize(
+    ("taken_off", "left"), [({"list_id": "news"}, ("", "partners.x")), ({"scope": "non_transactional"}, ("news",))]
+)
+def test_what_else_there_is_of_an_address_stays(
+    theirs: SparkPostList, sparkpost_api: ScriptedHttps, taken_off: dict[str, str], left: tuple[str, ...]
+) -> None:
+    suppress(ANA, list_id="news")
+    if "scope" in taken_off:
+        suppress(ANA, scope="non_transactional")
+    else:
+        theirs.add(ANA, source="Spam Complaint", updated=timezone.now() - LONG_AGO)
+        theirs.add(ANA, list_id="partners.x", updated=timezone.now() - LONG_AGO)
+    sync()
+    unsuppress(ANA, **taken_off)
+    assert sync().deleted == 1
+    assert [request.query for request in sparkpost_api.requests if request.method == "DELETE"] == [
+        {"list_id": [taken_off.get("list_id", "")]}
+    ]
+    assert {key[2] for key in theirs.entries} == set(left)
+    assert sync(full=True).removed == 0
+    assert is_suppressed(ANA, transactional=False) == ("" in left)
+    assert is_suppressed(ANA, transactional=False, list_id="news") == ("" in left or "news" in left)
+
+
+def test_nothing_is_forgotten_by_a_listing_that_may_be_older_than_our_deletion(theirs: SparkPostList) -> None:
+    theirs.add(ANA, source="Spam Complaint", updated=timezone.now() - LONG_AGO)
+    theirs.add(BIA, source="Spam Complaint", updated=timezone.now() - LONG_AGO)
+    suppress(ANA, list_id="news")
+    sync()
+    unsuppress(ANA, list_id="news")
+    sync()
+    Suppression.objects.update(synced_at=timezone.now() - LONG_AGO)
+    theirs.entries.clear()
+    assert sync(full=True).removed == 1
+    assert is_suppressed(ANA, transactional=False)
+    put_back()
+    assert sync(full=True).removed == 1
+    assert not is_suppressed(ANA, transactional=False)
+
+
+@pytest.mark.parametrize("list_id", ["newsletter-weekly.example1.com", "n" * 255])
+def test_a_list_may_be_called_as_sparkpost_allows(theirs: SparkPostList, settings: Any, list_id: str) -> None:
+    settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "LISTS": {list_id: "Weekly"}}
+    suppress(ANA, list_id=list_id)
+    theirs.add(BIA, list_id=list_id)
+    sync()
+    assert is_suppressed(BIA, transactional=False, list_id=list_id)
+    assert (ANA, "non_transactional", list_id) in theirs.entries
+    unsuppress(ANA, list_id=list_id)
+    unsuppress(BIA, list_id=list_id)
+    assert sync().deleted == 2
+    assert theirs.entries == {}
 
 
 def test_what_was_never_there_need_not_be_deleted(theirs: SparkPostList, sparkpost_api: ScriptedHttps) -> None:
@@ -327,9 +382,9 @@ def test_what_changes_while_sparkpost_is_told_is_told_again(
 
     sparkpost_api.script = script
     sync()
-    row = Suppression.objects.get()
-    assert row.removed_at is not None
-    assert row.synced_at is None
+    assert not Suppression.objects.exists()
+    # By a clock that is ahead of ours it was put there later than it was taken off.
+    theirs.entries[ANA, "transactional", ""]["updated"] = (timezone.now() + timedelta(minutes=2)).isoformat()
     sparkpost_api.script = theirs
     assert sync().deleted == 1
 
@@ -384,6 +439,22 @@ def test_the_sweep_asks_for_it_when_it_is_time(theirs: SparkPostList, published:
     assert published.count("sync_suppressions") == 2
 
 
+@pytest.mark.parametrize("seconds", [3, 2 * 60 * 60 - 60, 100 * 60 * 60])
+def test_sparkposts_retry_after_is_waited_for(theirs: SparkPostList, published: list[str], seconds: int) -> None:
+    theirs.interruptions = [Answer(429, {}, {"Retry-After": str(seconds)})]
+    tasks.sweep(timezone.now().timestamp())
+    tasks.sync_suppressions()
+    told_to_wait = PeriodicTask.objects.get(name=periodic.SYNC).last_run_at
+    tasks.sweep(timezone.now().timestamp())
+    assert published.count("sync_suppressions") == 1
+    # As if almost all of that time were over, and then all of it.
+    for seconds_left, count in ((1.5, 1), (-1, 2)):
+        waited = timedelta(seconds=min(seconds, 2 * 60 * 60) - seconds_left)
+        PeriodicTask.objects.filter(name=periodic.SYNC).update(last_run_at=told_to_wait - waited)
+        tasks.sweep(timezone.now().timestamp())
+        assert published.count("sync_suppressions") == count
+
+
 def test_without_a_key_or_a_time_nobody_asks_for_it(published: list[str], settings: Any) -> None:
     tasks.sweep(timezone.now().timestamp())
     settings.CONGRESSY_MAILER = {"SPARKPOST_API_KEY": "key", "SUPPRESSION_SYNC": None}
@@ -394,7 +465,7 @@ def test_without_a_key_or_a_time_nobody_asks_for_it(published: list[str], settin
 def test_the_task_asks_for_another_where_something_is_left(
     theirs: SparkPostList, published: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("congressy_mailer.tasks.sync", lambda: sync(seconds=0))
+    monkeypatch.setattr("congressy_mailer.delivery.runs.sync", lambda: sync(seconds=0))
     for number in range(3):
         theirs.add(f"p{number}@example.com")
     theirs.per_page = 2
@@ -425,7 +496,7 @@ def test_who_left_here_stays_away_when_sparkpost_takes_its_own_reason_back(
     assert set(theirs.entries) == {(ANA, "non_transactional", "")}
 
 
-@pytest.mark.parametrize("list_id", ["News", "n" * 200, "a list", "0\0"])
+@pytest.mark.parametrize("list_id", ["News", "n" * 256, "a list", "0\0", ".news", "news.", "a..b"])
 def test_a_list_that_is_not_ours_stops_nothing(theirs: SparkPostList, list_id: str) -> None:
     suppress(ANA, list_id="news")
     theirs.add(ANA, list_id=list_id)

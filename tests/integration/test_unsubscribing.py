@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -12,15 +13,18 @@ from django.core import signing
 from django.template import Context, Template
 from django.test import Client, override_settings
 from django.urls import clear_url_caches
+from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer import send_bulk, send_mail
+from congressy_mailer import send_bulk, send_mail, suppressions
 from congressy_mailer.delivery.composing import Composer
 from congressy_mailer.exceptions import ContentError, ContentNotReady
 from congressy_mailer.mime.outgoing import OutgoingMail
 from congressy_mailer.models import Message, Suppression
+from congressy_mailer.suppressions.entries import Entry
 from congressy_mailer.suppressions.lookup import suppressed_among
+from congressy_mailer.suppressions.rules import Scope, Source
 from congressy_mailer.unsubscribe import preferences
 from congressy_mailer.unsubscribe.links import BadLink, Link, make_token, parse_token
 
@@ -69,10 +73,9 @@ def test_mail_that_is_not_transactional_offers_to_leave_in_one_click() -> None:
     message = news()
     path_in(message)
     assert header(message, "List-Unsubscribe-Post") == "List-Unsubscribe=One-Click"
-    assert composed(message).wire is not None
 
 
-def test_the_headers_come_through_when_django_writes_the_mail() -> None:
+def test_the_headers_come_through_what_a_backend_asks_for() -> None:
     mail = composed(news())
     text = mail.message().as_bytes().decode()
     unfolded = re.sub(r"\r?\n[ \t]+", " ", text)
@@ -165,12 +168,62 @@ def test_who_left_by_mistake_can_stay(client: Client) -> None:
     assert gets(list_id="novidades")
 
 
-def test_staying_does_not_take_back_what_others_said(client: Client) -> None:
-    path = path_in(news())
+OTHERS = [
+    source
+    for source in Suppression.Source
+    if source not in (Suppression.Source.UNSUBSCRIBE, Suppression.Source.SPARKPOST_UNSUBSCRIBE)
+]
+
+
+@pytest.mark.parametrize("source", OTHERS)
+@pytest.mark.parametrize(("list_id", "scope"), [("", ""), ("novidades", ""), ("novidades", "novidades")])
+@pytest.mark.parametrize("order", ["before", "after", "late"])
+def test_staying_takes_back_unsubscribing_and_nothing_else(
+    client: Client, source: str, list_id: str, scope: str, order: str
+) -> None:
+    message = news(list_id=list_id, language="en")
+    path = path_in(message)
+    other = Entry(
+        at=timezone.now() - timedelta(minutes=1 if order == "before" else -1), source=Source(source), address=ANA,
+        scope=Scope.LIST if scope else Scope.NON_TRANSACTIONAL, list_id=scope,
+    )  # fmt: skip
+    if order == "before":
+        suppressions.add([other])
     client.post(path)
-    Suppression.objects.update(source=Suppression.Source.COMPLAINT)
+    if order == "after":
+        suppressions.add([other])
+    page = client.post(path, {"choice": "stay"}).content.decode()
+    assert ("still do not write" in page) == (order != "late")
+    suppressions.add([other])
+    assert not gets(list_id=list_id)
+    assert set(Suppression.objects.values_list("source", flat=True)) == {source}
+    assert "You are unsubscribed" in client.get(path).content.decode()
+
+
+def test_staying_takes_back_what_was_told_to_sparkpost_too(client: Client) -> None:
+    path = path_in(news(list_id="novidades"))
+    clicked = Entry(at=timezone.now(), source=Source.SPARKPOST_UNSUBSCRIBE, address=ANA, scope=Scope.NON_TRANSACTIONAL)
+    suppressions.add([clicked])
+    assert not gets(list_id="novidades")
     client.post(path, {"choice": "stay"})
-    assert not gets()
+    # Heard of once more.
+    suppressions.add([clicked])
+    assert gets(list_id="novidades")
+
+
+def test_who_stays_before_the_unsubscription_is_heard_of_stays(client: Client) -> None:
+    path = path_in(news(list_id="novidades"))
+    before = timezone.now() - timedelta(minutes=1)
+    client.post(path, {"choice": "stay"})
+    suppressions.add([Entry(at=before, source=Source.UNSUBSCRIBE, address=ANA, scope=Scope.LIST, list_id="novidades")])
+    assert gets(list_id="novidades")
+
+
+def test_staying_where_another_reason_is_left_is_no_unsubscription_of_the_mail(client: Client) -> None:
+    message = news()
+    suppressions.add([Entry(at=timezone.now(), source=Source.COMPLAINT, address=ANA, scope=Scope.NON_TRANSACTIONAL)])
+    client.post(path_in(message), {"choice": "stay"})
+    assert not message.events.filter(type="unsubscribed").exists()
 
 
 def test_all_news_can_be_left_from_the_page_of_a_list(client: Client) -> None:

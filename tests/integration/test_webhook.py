@@ -6,11 +6,16 @@ import base64
 import json
 import logging
 import sqlite3
+import sys
+import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+from django.conf import settings as django_settings
 from django.db import OperationalError
 from django.test import Client, override_settings
 from django.utils import timezone
@@ -18,9 +23,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from congressy_mailer import outbox, send_mail, tasks
+from congressy_mailer.health import check_health
 from congressy_mailer.models import Event, Message, Suppression, WebhookBatch
+from congressy_mailer.sparkpost.event_batches import read_items
 from congressy_mailer.tracking import inbox, processing, webhook
-from tests.conftest import run_concurrently, wait_for
+from testbed.processes import Process, free_port
+from tests.conftest import database_url, run_concurrently, wait_for
 from tests.support.fuzzing import examples
 from tests.support.sparkpost_events import batch_body, event
 
@@ -232,9 +240,9 @@ def test_of_several_tasks_for_a_batch_one_takes_it(published: list[str]) -> None
     ticket = (batch.id, batch.due_at)
     taken = [one for one in run_concurrently(lambda number: inbox.claim(ticket)) if one is not None]
     assert len(taken) == 1
-    assert inbox.extend_lease(taken[0])
+    assert inbox.save_progress(taken[0], 1, "")
     WebhookBatch.objects.update(due_at=timezone.now())
-    assert not inbox.extend_lease(taken[0])
+    assert not inbox.save_progress(taken[0], 1, "")
 
 
 def test_an_event_that_cannot_be_written_down_leaves_the_others_alone(
@@ -258,21 +266,94 @@ def test_an_event_that_cannot_be_written_down_leaves_the_others_alone(
     assert Event.objects.filter(type="opened").count() == 9
     assert Event.objects.filter(type="delivered").count() == 1
     aside = WebhookBatch.objects.exclude(problem="").get()
-    assert aside.problem.startswith("Event 666 cannot be written down: ValueError in ")
+    assert aside.problem.startswith("Event 666 cannot be recorded: ValueError in ")
     assert aside.due_at is None
     assert len(json.loads(inbox.body_of(aside))) == 10
     assert "is set aside" in caplog.text
     assert "ana@example.com" not in caplog.text + aside.problem
 
 
-def test_a_batch_that_kills_its_workers_is_set_aside(published: list[str]) -> None:
+def test_a_batch_that_kills_its_workers_is_set_aside_seen_and_processed_again_on_demand(published: list[str]) -> None:
     post(batch_body(event("delivery")))
     for _ in range(3):
         WebhookBatch.objects.update(due_at=timezone.now())
         assert inbox.claim(inbox.due_batches()[0]) is not None
     process_all()
-    assert "3 workers have died" in WebhookBatch.objects.get().problem
+    assert "begun 3 times without progress" in WebhookBatch.objects.get().problem
     assert not Event.objects.exists()
+    assert check_health().webhook_batches_set_aside == 1
+    assert any(problem.startswith("1 lote de eventos da SparkPost") for problem in check_health().problems)
+    assert inbox.process_again(inbox.set_aside()) == 1
+    assert check_health().webhook_batches_set_aside == 0
+    process_all()
+    assert Event.objects.filter(type="delivered").count() == 1
+
+
+def test_a_batch_goes_on_where_its_last_worker_has_died(published: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    message = mail()
+    monkeypatch.setattr(processing, "_CHUNK", 10)
+    post(batch_body(*(event("open", message, at) for at in range(95))))
+    track = processing.track
+    calls = []
+
+    def die(events: Any) -> int:
+        calls.append([one.event.at for one in events])
+        if len(calls) in (4, 6):
+            raise SystemExit
+        return track(events)
+
+    monkeypatch.setattr(processing, "track", die)
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            process_all()
+    process_all()
+    assert message.events.filter(type="opened").count() == 95
+    # Ten pieces, and each of those again in which a worker died: nothing before it.
+    assert len(calls) == 12
+    assert calls[4] == calls[3]
+    assert calls[6] == calls[5]
+    assert WebhookBatch.objects.get().problem == ""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_events_that_the_database_refuses_each_time_are_set_aside_without_the_others(
+    published: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = mail()
+    track = processing.track
+
+    def refused(events: Any) -> int:
+        if any(one.key == "666" for one in events):
+            raise OperationalError("value too deep for this index") from sqlite3.OperationalError("x")
+        return track(events)
+
+    monkeypatch.setattr(processing, "track", refused)
+    post(batch_body(*(event("open", message, at, event_id=str(660 + at)) for at in range(10))))
+    process_all()
+    assert message.events.filter(type="opened").count() == 9
+    assert WebhookBatch.objects.get().problem.startswith("Event 666 cannot be recorded: OperationalError")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_batch_that_is_broken_off_each_time_waits_longer_and_is_set_aside_in_the_end(
+    published: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(events: Any) -> int:
+        raise OperationalError("database is locked") from sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(processing, "track", locked)
+    post(batch_body(event("delivery")))
+    waits = []
+    for _ in range(3):
+        with pytest.raises(OperationalError):
+            process_all()
+        due_at = WebhookBatch.objects.get().due_at
+        assert due_at is not None
+        waits.append(due_at - timezone.now())
+    assert waits == sorted(waits)
+    assert waits[0] > timedelta(seconds=10)
+    process_all()
+    assert "without progress" in WebhookBatch.objects.get().problem
 
 
 def test_with_the_database_away_it_waits(published: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +364,7 @@ def test_with_the_database_away_it_waits(published: list[str], monkeypatch: pyte
         raise OperationalError("away") from sqlite3.OperationalError("away")
 
     monkeypatch.setattr(processing, "track", away)
+    monkeypatch.setattr(processing, "is_away", lambda: True)
     for _ in range(5):
         with pytest.raises(OperationalError):
             process_all()
@@ -319,13 +401,164 @@ def test_batches_and_events_of_others_are_purged(settings: Any, published: list[
     assert [one.key for one in Event.objects.all()] == ["12"]
 
 
-# Whatever anybody posts
-
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
     max_leaves=15,
 )
+_fuzz = settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
+
+RELAYED = {"msys": {"relay_message": {"rcpt_to": "in@example.com", "content": {"subject": "Oi"}, "webhook_id": "1"}}}
+
+
+def test_inbound_mail_at_the_address_of_events_is_refused_and_names_the_address(
+    published: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    response = Client().post(URL, json.dumps([RELAYED]), content_type="application/json", **BEARER)
+    assert response.status_code == 400
+    assert response.content.decode() == (
+        f"This is inbound mail, and {URL} takes events: give the relay webhook a target of its own."
+    )
+    assert response.content.decode() in caplog.text
+    assert not WebhookBatch.objects.exists()
+    # Without credentials nobody is told anything.
+    response = Client().post(URL, json.dumps([RELAYED]), content_type="application/json")
+    assert (response.status_code, response.content) == (401, b"")
+
+
+def test_inbound_mail_among_events_loses_no_event(published: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    message = mail()
+    assert post(batch_body(RELAYED, event("delivery", message))) == 200
+    process_all()
+    message.refresh_from_db()
+    assert message.delivery == "delivered"
+    assert "give the relay webhook a target of its own" in caplog.text
+
+
+def test_an_item_that_cannot_be_read_leaves_the_others_alone(published: list[str]) -> None:
+    message = mail()
+    deep = '{"msys": {"message_event": {"type": "open", "deep": ' + "[" * 200_000 + "]" * 200_000 + "}}}"
+    long = json.dumps(event("open", message, 1)).replace('"type"', '"long": ' + "7" * 5_000 + ', "type"')
+    body = f"[{json.dumps(event('delivery', message))}, {deep}, {long}]"
+    assert post(body.encode()) == 200
+    process_all()
+    assert sorted(message.events.exclude(key=None).values_list("type", flat=True)) == ["delivered", "opened"]
+    assert WebhookBatch.objects.get().problem == "An event is nested too deeply to be read."
+
+
+class WebServer(NamedTuple):
+    """How a web server is started on a port."""
+
+    command: str
+    #: Whether it passes a body on that comes in chunks.
+    takes_chunks: bool
+
+
+WEB_SERVERS = [
+    WebServer("gunicorn --bind 127.0.0.1:{port} --timeout 120 tests.project.web:wsgi", takes_chunks=True),
+    WebServer("uvicorn --host 127.0.0.1 --port {port} --log-level info tests.project.web:asgi", takes_chunks=True),
+    WebServer("tests.project.web {port}", takes_chunks=False),
+]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("server", WEB_SERVERS, ids=lambda server: server.command.split()[0])
+def test_a_body_in_chunks_is_stored_or_refused_with_advice(server: WebServer, tmp_path: Path) -> None:
+    message = mail()
+    port = free_port()
+    process = Process(
+        "Web server",
+        [sys.executable, "-m", *server.command.format(port=port).split()],
+        tmp_path / "web.log",
+        environment={
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "MAILER_TEST_DIRECTORY": str(django_settings.SCRATCH),
+            "MAILER_TEST_WORKER": "1",
+            "MAILER_TEST_OPTIONS": json.dumps({"WEBHOOK_SECRETS": SECRETS}),
+            "DATABASE_URL": database_url(),
+        },
+        directory=Path(__file__).parent.parent.parent,
+    )
+    try:
+        wait_for(lambda: answers(port), 60, "the web server")
+        told = batch_body(event("delivery", message), *(event("open", message, at) for at in range(2000)))
+        assert send(port, told, chunked=False) == 200
+        # A batch of its own.
+        assert send(port, told + b" ", chunked=True) == (200 if server.takes_chunks else 411)
+        assert WebhookBatch.objects.count() == 1 + server.takes_chunks
+        assert {batch.events for batch in WebhookBatch.objects.all()} == {2001}
+        if not server.takes_chunks:
+            assert "proxy_request_buffering on" in process.output()
+    finally:
+        process.stop()
+
+
+def send(port: int, body: bytes, *, chunked: bool) -> int:
+    connection = HTTPConnection("127.0.0.1", port, timeout=120)
+    connection.putrequest("POST", URL)
+    connection.putheader("Authorization", "Bearer a-token")
+    connection.putheader(*(("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(body)))))
+    connection.endheaders()
+    try:
+        for start in range(0, len(body), 60_000):
+            piece = body[start : start + 60_000]
+            connection.send(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked:
+            connection.send(b"0\r\n\r\n")
+    except OSError:
+        # It is answered, and the rest not read.
+        pass
+    with connection.getresponse() as response:
+        status = response.status
+    connection.close()
+    return status
+
+
+def answers(port: int) -> bool:
+    """Whether a web server serves this port."""
+    try:
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", URL)
+        return connection.getresponse().status == 405
+    except OSError:
+        return False
+
+
+def test_very_many_tiny_events_are_not_held_in_memory_all_at_once() -> None:
+    item = b'{"msys":{"a":{"b":1}}}'
+    count = 150_000
+    body = b"[" + b",".join([item] * count) + b"]"
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_items(body)) == count
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+@_fuzz
+@given(items=st.lists(st.dictionaries(st.text(), _JSON, max_size=3), max_size=4), space=st.text(" \t\r\n", max_size=3))
+def test_items_are_read_as_json_reads_them(items: list[dict[str, Any]], space: str) -> None:
+    text = space + f"{space},{space}".join(["", *map(json.dumps, items)]).removeprefix(f"{space},{space}")
+    assert repr(list(read_items(f"{space}[{text}{space}]{space}".encode()))) == repr(items)
+
+
+@_fuzz
+@given(body=st.text('[]{},:"\\a1 \n', max_size=30))
+def test_what_is_no_json_is_refused_as_json_refuses_it(body: str) -> None:
+    try:
+        expected = json.loads(body)
+    except ValueError:
+        expected = None
+    if isinstance(expected, list) and all(isinstance(item, dict) for item in expected):
+        assert repr(list(read_items(body.encode()))) == repr(expected)
+    else:
+        with pytest.raises(ValueError, match="The body is"):
+            list(read_items(body.encode()))
+
+
+# Whatever anybody posts
+
 _NAMES = [
     "type", "event_id", "timestamp", "rcpt_to", "raw_rcpt_to", "rcpt_meta", "rcpt_tags", "bounce_class", "raw_reason",
     "reason", "target_link_url", "campaign_id", "fbtype",
@@ -342,7 +575,6 @@ _EVENTS = st.lists(
     ),
     max_size=4,
 )
-_fuzz = settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @_fuzz

@@ -95,8 +95,7 @@ def test_what_becomes_of_a_mail_is_known_and_who_bounced_gets_no_more(sparkpost:
         text = mail.message.get_body(("plain",))
         assert text is not None
         assert text.get_content().strip() == "Olá {{x}}"
-    listed = dict(Suppression.objects.values_list("address", "source"))
-    assert listed["hard-bounce@x.example"] == Suppression.Source.BOUNCE
+    assert Suppression.objects.filter(address="hard-bounce@x.example", source=Suppression.Source.BOUNCE).count() == 2
     again = send_mail("Inscrição", "Olá", to="hard-bounce@x.example", using=using)
     assert isinstance(again, Message)
     assert again.state == State.SUPPRESSED

@@ -80,7 +80,11 @@ class ScriptedHttps:
                 length = int(self.headers.get("Content-Length", 0))
                 parts = urlsplit(self.path)
                 request = Request(
-                    self.command, parts.path, parse_qs(parts.query), dict(self.headers), self.rfile.read(length)
+                    self.command,
+                    parts.path,
+                    parse_qs(parts.query, keep_blank_values=True),
+                    dict(self.headers),
+                    self.rfile.read(length),
                 )
                 server.requests.append(request)
                 answer = server.script(request)

@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ class Step:
     cut: int | None = None
     #: In answer to a content: said when some of it has come, and does.
     early: bool = False
+    #: In answer to a content: said before any of it has come, and the connection is closed.
+    unasked: bool = False
     #: Goes on after 421 as if nothing had been said.
     stays_open: bool = False
 
@@ -56,6 +59,8 @@ class ScriptedServer:
         data_without_recipients: bool = True,
         buffers: int = 0,
         yes: str = "yes",
+        behind_content: str | None = None,
+        pace: float = 0.0,
     ) -> None:
         """Listen.
 
@@ -66,9 +71,14 @@ class ScriptedServer:
             data_without_recipients: DATA is answered as if there were some (RFC 2920 §3.1 allows it).
             buffers: bytes that fit between client and server before one waits for the other to read; 0: usual.
             yes: what a yes says.
+            behind_content: what each command that came in one group with the end of a content is answered with; empty:
+                such commands are thrown away; ``None``: they are commands like any other.
+            pace: seconds that it takes for each recipient.
         """
         self._buffers = buffers
         self._yes = yes
+        self._behind_content = behind_content
+        self._pace = pace
         self._steps = iter(steps)
         self._extensions = extensions
         self._limits = iter(input_limits)
@@ -149,7 +159,9 @@ class _Connection:
     def _rcpt(self, command: str) -> None:
         if self._sender is None:
             self._client.sendall(b"503 MAIL first\r\n")
-        elif self._answer(250):
+            return
+        time.sleep(self._server._pace)
+        if self._answer(250):
             self._recipients.append(command.partition("<")[2].partition(">")[0])
 
     def _data(self, command: str) -> None:
@@ -167,6 +179,9 @@ class _Connection:
 
     def _take_content(self) -> None:
         step = next(self._server._steps, YES)
+        if step.unasked:
+            self._say(step, 250)
+            raise ConnectionOver
         if step.early:
             self._unread += self._client.recv(1000)
             self._say(step, 250)
@@ -184,6 +199,11 @@ class _Connection:
         self._sender = None
         if not step.early:
             self._say(step, 250)
+        if self._server._behind_content is not None:
+            behind = bytes(self._unread).count(b"\r\n")
+            self._unread.clear()
+            if self._server._behind_content:
+                self._client.sendall(f"{self._server._behind_content}\r\n".encode() * behind)
 
     def _answer(self, yes: int) -> bool:
         """Answer a command as the script says; whether that has the command's effect."""

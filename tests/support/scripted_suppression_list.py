@@ -48,7 +48,7 @@ class SparkPostList:
         if request.method == "PUT":
             return self._put(request.json["recipients"])
         if request.method == "DELETE":
-            return self._delete(address, request.json)
+            return self._delete(address, request.json, request.query)
         if address:
             found = [one for one in self._entries_since(None) if one["recipient"] == address]
             return (
@@ -65,13 +65,19 @@ class SparkPostList:
             self.add(one["recipient"], one["type"], one.get("list_id", ""), description=one["description"])
         return Answer(200, {"results": {"message": "Suppression List successfully updated"}})
 
-    def _delete(self, address: str, what: dict[str, str]) -> Answer:
-        key = (address, what["type"], what.get("list_id", ""))
-        if key not in self.entries:
+    def _delete(self, address: str, what: dict[str, str], query: dict[str, list[str]]) -> Answer:
+        """ "Delete a Suppression": the query names the list; empty, the account's own entry; left out, all of them."""
+        found = [
+            key
+            for key in self.entries
+            if key[:2] == (address, what["type"]) and ("list_id" not in query or key[2] == query["list_id"][0])
+        ]
+        if not found:
             return _error(404, "Recipient could not be found")
-        if self.entries[key]["source"] == "Compliance":
+        if any(self.entries[key]["source"] == "Compliance" for key in found):
             return _error(403, "Recipient could not be removed - Compliance")
-        del self.entries[key]
+        for key in found:
+            del self.entries[key]
         return Answer(204, b"")
 
     def _page(self, parameters: dict[str, str]) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import uuid
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from congressy_mailer.models import Event, Message, RecipientStatus, Suppression
+from congressy_mailer.models import Event, Message, RecipientStatus, Suppression, SuppressionRemoval
 from congressy_mailer.sparkpost import MESSAGE_KEY
 
 #: A second from which those of a test are counted.
@@ -50,13 +51,15 @@ def event(type: str, message: Message | None = None, at: int = 0, recipient: str
         fields: further ones.
     """
     metadata = {MESSAGE_KEY: message.id.hex, "order": "17"} if message else {}
+    address = recipient or (message.recipients[0] if message else "somebody@example.net")
+    name = f"{message.id if message else random.getrandbits(60)} {address.lower()}"
     defaults = {
         "type": type,
         "event_id": str(random.getrandbits(60)),
         "timestamp": str(START + at),
-        "rcpt_to": recipient or (message.recipients[0] if message else "somebody@example.net"),
+        "rcpt_to": address,
         "rcpt_meta": metadata,
-        "message_id": "000443ee14578172be22",
+        "message_id": hashlib.sha256(repr(name).encode()).hexdigest()[:20],
         "ip_address": "198.51.100.7",
     }
     return {"msys": {_CLASSES.get(type, "message_event"): defaults | fields}}
@@ -99,7 +102,7 @@ def end_state() -> dict[str, Any]:
         "opened_at", "clicked_at", "unsubscribed_at", "complained_at",
     )  # fmt: skip
     events = Event.objects.exclude(key=None).order_by("key")
-    suppressions = Suppression.objects.order_by("address", "scope", "list_id")
+    suppressions = Suppression.objects.order_by("address", "scope", "list_id", "source")
     return {
         "statuses": list(statuses),
         "events": list(events.values_list("key", "message_id", "type", "at", "recipient", "detail", "bounce_class")),
@@ -113,4 +116,5 @@ def forget() -> None:
     RecipientStatus.objects.all().delete()
     Event.objects.exclude(key=None).delete()
     Suppression.objects.all().delete()
+    SuppressionRemoval.objects.all().delete()
     Message.objects.update(delivery="")

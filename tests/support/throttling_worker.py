@@ -24,16 +24,16 @@ from congressy_mailer.throttling import connections  # noqa: E402
 _HELD_SECONDS = 0.01
 
 
-def turns(until: float) -> list[float]:
-    """Hand over mail as fast as allowed. Returns when each was."""
+def turns(until: float) -> list[tuple[float, float]]:
+    """Hand over mail as fast as allowed. Returns for each when it asked for its turn, and when it had it."""
     rate_limiter = throttling.rate_limiter_for("")
     times = []
-    while time.monotonic() < until:
+    while (asked := time.monotonic()) < until:
         wait = rate_limiter.acquire().total_seconds()
         if wait:
             time.sleep(wait)
         else:
-            times.append(time.monotonic())
+            times.append((asked, time.monotonic()))
     return times
 
 

@@ -8,15 +8,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import congressy_mailer
+
+pytestmark = pytest.mark.once
 
 ROOT = Path(congressy_mailer.__file__).parent
 
 #: What a project imports, and what Django and Celery load by name; then what several rooms stand on.
 MODULES = {
-    *{"__init__", "mail", "bulk", "exceptions", "signals", "health"},
-    *{"apps", "tasks", "worker", "urls"},
-    *{"replies", "redaction", "periodic"},
+    *{"__init__", "mail", "bulk", "pausing", "personal_data", "exceptions", "signals", "health"},
+    *{"apps", "backends", "tasks", "worker", "urls"},
+    *{"replies", "credentials", "redaction", "periodic"},
 }
 
 _REFERENCE = re.compile(

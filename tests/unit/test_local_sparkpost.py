@@ -208,6 +208,8 @@ class TestFates:
             ("out-of-band", ["delivery", "out_of_band"]),
             ("complaint", ["delivery", "spam_complaint"]),
             ("unsubscribe", ["delivery", "list_unsubscribe"]),
+            ("unsubscribe-by-mail", ["delivery", "out_of_band"]),
+            ("auto-reply", ["delivery", "out_of_band"]),
             ("delay-3", ["delay"] * 3 + ["delivery"]),
             ("delayed-2", ["delay"] * 2 + ["delivery"]),
             ("hard-bounce-not", ["delivery"]),

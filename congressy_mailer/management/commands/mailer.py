@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+from django.db import Error
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from ... import outbox, suppressions
+from ... import outbox
 from ...conf import mailer_settings
-from ...health import check_health
-from .. import bulk_send, suppression_list, webhooks
-from ..console import EXIT_INTERRUPTED
+from ...delivery.runs import purge_some
+from ...exceptions import NotMigrated
+from ...health import check_health, format_time
+from ...models import PauseScope
+from ...models.transactions import explaining_missing_tables
+from ...replies import error_text
+from .. import (
+    bulk_send,
+    doctor,
+    forget,
+    messages,
+    pauses,
+    send_test,
+    status,
+    suppression_list,
+    unsubscribe_check,
+    webhooks,
+)
+from ..command_line import complete
+from ..console import EXIT_INTERRUPTED, say
 
 
 class Command(BaseCommand):
-    """``mailer health``, ``purge``, ``send-bulk``, ``sparkpost`` and ``suppressions``."""
+    """The subcommands of ``mailer``, each in a module of :mod:`congressy_mailer.management`."""
 
     # A probe asks often, and about the mail: what is wrong elsewhere must not answer for it. Whatever sends asks itself
     # whether mail can leave.
@@ -28,14 +46,52 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         # Here, and not in ``help``: the language is not known when the class is made.
-        parser.description = _("Look after the mail: its health, and what is old. Send to many.")
+        parser.description = _(
+            "See and steer the mail: its state and health, single messages, pauses, bulk mail, suppressions, SparkPost."
+        )
         commands = parser.add_subparsers(dest="command", required=True, title=_("commands"))
         health = commands.add_parser(
             "health", help=_("Say whether mail is moving. Exit status 1 where it is not: for monitoring and probes.")
         )
         health.add_argument("--json", action="store_true", dest="as_json", help=_("Write it as one JSON object."))
+        status_help = _("Show on one screen what waits, what was sent, what is paused and what is wrong.")
+        status.add_arguments(commands.add_parser("status", help=status_help))
+        doctor_help = _("Try the whole way of a mail for real, without sending one, and say what to do.")
+        doctor.add_arguments(commands.add_parser("doctor", help=doctor_help))
+        show_help = _("Show what happened to a message, or list the messages to an address.")
+        messages.add_show_arguments(commands.add_parser("show", help=show_help))
+        moves = {
+            "retry": _(
+                "Send messages again that failed, expired, were cancelled or suppressed, to whoever has no copy."
+            ),
+            "cancel": _("Take messages back that have not begun to be sent."),
+            "release": _("Send messages that were set aside (held)."),
+        }
+        for name, move_help in moves.items():
+            messages.add_arguments(commands.add_parser(name, help=move_help), command=name)
+        send_test_help = _("Send a test mail to an address, and say what became of it.")
+        send_test.add_arguments(commands.add_parser("send-test", help=send_test_help))
+        forget_help = _("Erase what is stored about a person, or write it out as JSON (LGPD, GDPR).")
+        forget.add_arguments(commands.add_parser("forget", help=forget_help))
         commands.add_parser(
             "purge", help=_("Drop at once what is older than KEEP_CONTENT and KEEP_MESSAGES. The workers do it hourly.")
+        )
+        pause_help = _("Stop all sending, or a part of it, in all workers until it is resumed. Nothing is lost.")
+        pauses.add_arguments(commands.add_parser("pause", help=pause_help), pauses=True)
+        resume_help = _("Go on with what was paused. Exit status 1 where it was not.")
+        pauses.add_arguments(commands.add_parser("resume", help=resume_help), pauses=False)
+        installation = commands.add_parser(
+            "installation",
+            help=_("Say which installation this database belongs to, and which folder its attachment files are in."),
+        )
+        decision = installation.add_mutually_exclusive_group()
+        decision.add_argument(
+            "--new",
+            action="store_true",
+            help=_("This database is a copy: give it a folder of its own, and delete nothing of the original's."),
+        )
+        decision.add_argument(
+            "--keep", action="store_true", help=_("This database is the original: the folder stays its own.")
         )
         bulk_help = _("Send a mail to each address in a spreadsheet. The columns are the variables of the template.")
         bulk_send.add_arguments(commands.add_parser("send-bulk", help=bulk_help, description=bulk_help))
@@ -43,48 +99,109 @@ class Command(BaseCommand):
         parts = sparkpost.add_subparsers(dest="part", required=True, title=_("commands"))
         webhook_help = _("The webhook that SparkPost posts its events to: create, list, update, test, delete.")
         webhooks.add_arguments(parts.add_parser("webhook", help=webhook_help, description=webhook_help))
+        verify_help = _("Send one real mail, and say what its List-Unsubscribe must be; or read the mail that came.")
+        unsubscribe_check.add_arguments(
+            parts.add_parser("verify-unsubscribe", help=verify_help, description=verify_help)
+        )
 
         suppressions_help = _("Look after the suppression list: the addresses that get no mail.")
         suppression_list.add_arguments(
             commands.add_parser("suppressions", help=suppressions_help, description=suppressions_help)
         )
+        complete(parser)
 
     def handle(self, *args: Any, command: str, **options: Any) -> None:
         try:
-            if command == "health":
-                self._health(options["as_json"])
-            elif command == "send-bulk":
-                bulk_send.run(self, options)
-            elif command == "suppressions":
-                suppression_list.run(self, options)
-            elif command == "sparkpost":
-                webhooks.run(self, options)
-            else:
-                self._purge()
+            with explaining_missing_tables():
+                self._run(command, options)
         except KeyboardInterrupt:
             raise SystemExit(EXIT_INTERRUPTED) from None
-        except DatabaseError as error:
+        except NotMigrated as error:
+            raise CommandError(str(error)) from error
+        except CommandError as error:
+            if type(error) is CommandError:
+                raise
+            # Django prints the name of the class, which is ours and tells nobody anything.
+            raise CommandError(str(error), returncode=error.returncode) from error
+        except Error as error:
             raise CommandError(_("The database cannot be asked: %(error)s") % {"error": error}) from error
+
+    def _run(self, command: str, options: Mapping[str, Any]) -> None:
+        if command == "health":
+            self._health(options["as_json"])
+        elif command in ("pause", "resume"):
+            pauses.run(self, options, pauses=command == "pause")
+        elif command == "status":
+            status.run(self, options)
+        elif command == "doctor":
+            doctor.run(self, options)
+        elif command == "show":
+            messages.show(self, options)
+        elif command in ("retry", "cancel", "release"):
+            messages.run(self, options, command)
+        elif command == "send-test":
+            send_test.run(self, options)
+        elif command == "forget":
+            forget.run(self, options)
+        elif command == "installation":
+            self._installation(new=options["new"], keep=options["keep"])
+        elif command == "send-bulk":
+            bulk_send.run(self, options)
+        elif command == "suppressions":
+            suppression_list.run(self, options)
+        elif command == "sparkpost":
+            (webhooks if options["part"] == "webhook" else unsubscribe_check).run(self, options)
+        else:
+            self._purge()
 
     def _health(self, as_json: bool) -> None:
         health = check_health()
         if as_json:
             self.stdout.write(json.dumps({"ok": health.ok, **asdict(health)}, default=_as_json))
+        else:
+            for held in health.paused:
+                say(self, pauses.describe(held), self.style.WARNING)
         if not health.ok:
             raise CommandError("\n".join(health.problems))
         if not as_json:
-            details = {"moment": f"{health.last_sweep:%Y-%m-%d %H:%M:%S %Z}"}
-            self.stdout.write(self.style.SUCCESS(_("Mail is moving. Last sweep: %(moment)s.") % details))
+            details = {"moment": format_time(health.last_sweep) if health.last_sweep else ""}
+            is_moving = all(held.scope != PauseScope.ALL for held in health.paused)
+            text = _("Mail is moving. Last sweep: %(moment)s.") if is_moving else _("Last sweep: %(moment)s.")
+            self.stdout.write(self.style.SUCCESS(text % details))
             conf = mailer_settings()
             for name, queue in ((conf.QUEUE, health.waiting), (conf.BULK_QUEUE, health.waiting_batches)):
                 self.stdout.write(_waiting(name, queue))
+            if health.deferred.next_try is not None:
+                text = _("%(count)d deferred, tried again from %(next)s: the admin shows why.")
+                values = {"count": health.deferred.count, "next": format_time(health.deferred.next_try)}
+                self.stdout.write(text % values)
 
     def _purge(self) -> None:
-        while outbox.purge() or suppressions.purge():
+        dots = 0
+        ended: set[str] = set()
+        while purge_some(ended):
             self.stdout.write(".", ending="")
             self.stdout.flush()
-        outbox.remove_orphans(None)
+            dots += 1
+        if dots:
+            self.stdout.write("")
         self.stdout.write(self.style.SUCCESS(_("Purged.")))
+
+    def _installation(self, *, new: bool, keep: bool) -> None:
+        if new:
+            outbox.begin_new_installation()
+        if keep:
+            try:
+                outbox.keep_installation()
+            except Exception as error:
+                text = _("The storage cannot be written: %(error)s")
+                raise CommandError(text % {"error": error_text(error)}) from error
+        installation = outbox.current_installation()
+        text = _("Installation %(key)s. Its attachment files are in the folder %(folder)s.")
+        self.stdout.write(text % {"key": installation.key, "folder": installation.folder})
+        if installation.contested_at is not None:
+            text = _("None is deleted since %(since)s: another database uses the folder. See --new and --keep.")
+            self.stdout.write(self.style.WARNING(text % {"since": format_time(installation.contested_at)}))
 
 
 def _waiting(name: str, queue: outbox.Queue) -> str:

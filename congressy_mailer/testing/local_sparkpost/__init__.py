@@ -11,6 +11,7 @@ from .certificate import Certificate, make_certificate
 from .mailbox import Mailbox, ReceivedMail, count_copies, read_mailbox
 from .posting import PostingOptions
 from .replies import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, Raw, Script, Stage
+from .rules import AccountRules
 from .server import LocalSparkPost
 from .suppression_list import COMPLIANCE
 from .whole import WholeSparkPost
@@ -21,6 +22,7 @@ __all__ = [
     "KEEP_AND_HANG_UP",
     "SILENCE",
     "TOO_MANY_REQUESTS",
+    "AccountRules",
     "ApiAnswer",
     "ApiRequest",
     "Certificate",

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from .lifetime import die_with_parent
 from .posting import PostingOptions
+from .rules import AccountRules
 from .whole import WholeSparkPost
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until a signal."""
     parent = os.getppid()
     parser = argparse.ArgumentParser(prog="python -m congressy_mailer.testing.local_sparkpost", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="TCP port on 127.0.0.1; 0 (the default): any free one")
@@ -29,6 +30,12 @@ def main() -> None:
     parser.add_argument("--password", help="the only password accepted; made up if left out")
     parser.add_argument("--seed", type=int, default=0, help="of how events are posted")
     parser.add_argument("--idle-seconds", type=float, default=60, help="a connection may be silent so long")
+    parser.add_argument("--suppression", choices=["asynchronous", "inline"], default="asynchronous")
+    parser.add_argument("--listed-categories", choices=["hard", "hard and admin"], default="hard")
+    parser.add_argument("--list-unsubscribe", choices=["one-click", "mailto"], default="one-click")
+    parser.add_argument(
+        "--transactional-unsub", action="store_true", help="List-Unsubscribe in transactional mail, too"
+    )
     options = parser.parse_args()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -41,6 +48,12 @@ def main() -> None:
         directory=options.directory,
         idle_seconds=options.idle_seconds,
         posting=PostingOptions(seed=options.seed),
+        rules=AccountRules(
+            suppression=options.suppression,
+            listed_categories=options.listed_categories,
+            list_unsubscribe=options.list_unsubscribe,
+            transactional_unsub=options.transactional_unsub,
+        ),
     ) as server:
         connection = {
             "host": server.smtp.host,

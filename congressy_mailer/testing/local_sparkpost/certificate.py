@@ -85,8 +85,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        # A little earlier: clocks differ.
-        .not_valid_before(now - timedelta(hours=1))
+        # A day earlier: clocks differ, and one that is wrong by its time zone differs by hours.
+        .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + _LIFETIME)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)

@@ -48,7 +48,7 @@ class AcceptedMail:
     tags: Sequence[str] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    #: ``cc``, ``bcc`` or ``archive`` where SparkPost was told so; empty otherwise.
+    #: ``cc``, ``bcc`` or ``archive`` for a copy that the mail's options asked for; empty otherwise.
     kind: str = ""
 
     @property
@@ -73,7 +73,7 @@ def content_fields(message: Message) -> dict[str, Any]:
 
 
 def key_fields(keys: Mapping[str, Any]) -> dict[str, Any]:
-    """What a mail's sender has told, over SMTP or HTTP: fields of :class:`AcceptedMail`."""
+    """The options of a mail, from SMTP or HTTP: fields of :class:`AcceptedMail`."""
     return {
         "campaign": keys.get("campaign_id") or "",
         "tags": keys.get("tags") or [],

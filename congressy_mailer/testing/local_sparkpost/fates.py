@@ -8,6 +8,8 @@
 ``out-of-band@…``         delivered, then bounced by a mail that comes back
 ``complaint@…``           delivered, then reported as spam
 ``unsubscribe@…``         delivered, then unsubscribed in the mail program by SparkPost's own ``List-Unsubscribe``
+``unsubscribe-by-mail@…`` delivered, then an answer comes back that asks to unsubscribe
+``auto-reply@…``          delivered, then an automatic answer comes back
 ``delay-3@…``             delayed three times, then delivered; any number. Over SMTP it is greylisted before that
 ``delayed-3@…``           the same without greylisting: SparkPost takes it at once
 everybody else            delivered; where that is tracked, half of them open it, and half of those follow a link
@@ -35,13 +37,13 @@ class Happening:
     type: str
     #: Fields that this event has and others have not; numbers are texts, as SparkPost writes them.
     fields: dict[str, Any] = field(default_factory=dict)
+    #: Whether SparkPost itself has not tried to deliver the mail.
+    own_doing: bool = False
 
 
-def _refusal(type_: str, bounce_class: int, error_code: str, reason: str) -> Happening:
-    return Happening(
-        type_,
-        {"bounce_class": str(bounce_class), "error_code": error_code, "reason": reason, "raw_reason": reason},
-    )
+def _refusal(type_: str, bounce_class: int, error_code: str, reason: str, *, own_doing: bool = False) -> Happening:
+    fields = {"bounce_class": str(bounce_class), "error_code": error_code, "reason": reason, "raw_reason": reason}
+    return Happening(type_, fields, own_doing)
 
 
 _DELIVERY = Happening("delivery", {"queue_time": "1200", "delv_method": "esmtp"})
@@ -57,11 +59,29 @@ _FATES: dict[str, list[Happening]] = {
         _DELIVERY,
         Happening("spam_complaint", {"fbtype": "abuse", "report_by": "mail.example", "report_to": "sparkpost.example"}),
     ],
+    "unsubscribe-by-mail": [_DELIVERY, _refusal("out_of_band", 90, "550", "unsubscribe")],
+    "auto-reply": [_DELIVERY, _refusal("out_of_band", 60, "550", "I am out of the office")],
     "unsubscribe": [_DELIVERY, Happening("list_unsubscribe", {"mailfrom": "unsubscribe@sparkpost.example"})],
 }
-#: What SparkPost says of an address on its suppression list (support article "Using Suppression Lists"): it does not
-#: try to deliver, and the class is that of an administrator's decision.
-SUPPRESSED = _refusal("policy_rejection", 25, "554", "554 5.7.1 recipient address suppressed due to customer policy")
+_SUPPRESSION_REASONS = {"List Unsubscribe": "Unsubscribe Rule", "Unsubscribe Link": "Unsubscribe Rule"}
+
+
+def suppressed(source: str) -> Happening:
+    """What SparkPost says of a mail to an address on its suppression list, after it has taken the mail (article
+    "Preparing For Asynchronous Suppressions"; the words are those of "Suppression timing").
+
+    Args:
+        source: what has put the address there.
+    """
+    why = _SUPPRESSION_REASONS.get(source, source)
+    reason = f"554 5.7.1 recipient address was suppressed due to customer policy ({why})"
+    return _refusal("bounce", 25, "554", reason, own_doing=True)
+
+
+#: What SparkPost says of a mail whose campaign was cancelled (article "Scheduling Your Emails Using the Transmissions
+#: API").
+CANCELLED = _refusal("bounce", 25, "554", "554 5.7.1 [internal] Campaign cancelled", own_doing=True)
+
 
 _DELAYED = re.compile(r"delay(?:ed)?-(\d{1,3})")
 

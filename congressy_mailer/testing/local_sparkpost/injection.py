@@ -6,6 +6,7 @@ import email
 
 from .account import Account
 from .events import AcceptedMail, content_fields, key_fields
+from .list_unsubscribe import with_list_unsubscribe
 from .mailbox import Mailbox
 from .msys_header import copies_of, split_header
 
@@ -20,13 +21,19 @@ def inject(
     connection: int,
     queue_id: str,
 ) -> None:
-    """Keep a mail without what only SparkPost is told, and let its recipients have it.
+    """Deliver a mail without its ``X-MSYS-API`` header to its recipients' mailboxes.
 
     Raises:
         BadHeader: its ``X-MSYS-API`` is refused.
     """
     keys, content = split_header(content)
     copies = copies_of(keys)
+    content = with_list_unsubscribe(
+        content,
+        message_id=queue_id,
+        transactional=(keys.get("options") or {}).get("transactional") is True,
+        rules=account.rules,
+    )
     mailbox.add(
         sender=sender,
         recipients=(*recipients, *(address for address, _ in copies)),

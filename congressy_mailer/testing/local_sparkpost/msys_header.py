@@ -1,4 +1,4 @@
-"""What SparkPost is told of a mail that comes over SMTP: its ``X-MSYS-API`` header (SMTP API reference)."""
+"""The options of a mail that comes over SMTP: its ``X-MSYS-API`` header (SMTP API reference)."""
 
 from __future__ import annotations
 

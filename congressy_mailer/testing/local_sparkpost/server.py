@@ -51,7 +51,7 @@ class LocalSparkPost(Startable):
             script: scripted replies; see :data:`.replies.Script`. May be set and replaced while it runs.
             idle_seconds: a connection is closed after so long without a command (SMTP API reference: 1 minute).
             messages_per_connection: SMTP API reference: up to 100.
-            account: whose mail it is; with one, what only SparkPost is told is taken off, and events follow.
+            account: the owner of the mail; with one, the ``X-MSYS-API`` header is taken off, and events follow.
         """
         self.password = password or secrets.token_hex(16)
         self.mailbox = Mailbox(directory)
@@ -147,19 +147,22 @@ class LocalSparkPost(Startable):
         loop.close()
 
     async def _cut_connections(self) -> None:
+        # A connection that was accepted a moment ago gets its transport in the loop's next round.
+        await asyncio.sleep(0)
         for session in self._sessions:
-            if session.transport is not None:
-                session.transport.abort()  # type: ignore[attr-defined]
+            session.cut()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        # An aborted transport closes its socket in the loop's next round.
+        await asyncio.sleep(0)
         self._sessions.clear()
 
     def _new_session(self) -> SparkPostSession:
         assert self._loop is not None
         self.connections += 1
-        self._sessions = [session for session in self._sessions if session.transport is not None]
+        self._sessions = [session for session in self._sessions if not session.is_over]
         session = SparkPostSession(self._rules, self.connections, self._loop)
         self._sessions.append(session)
         return session

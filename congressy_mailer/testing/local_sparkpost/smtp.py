@@ -103,7 +103,26 @@ class SparkPostSession(SMTP):
         self.rules = rules
         self.connection = connection
         self.mails = 0
+        #: Whether its connection is gone. Before it is made there is no transport, either.
+        self.is_over = False
+        #: What carries TLS as well.
+        self._socket_transport: asyncio.BaseTransport | None = None
         self._greeted = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The loop's word that there is a connection, and once more when TLS has begun on it."""
+        self._socket_transport = self._socket_transport or transport
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The loop's word that the connection is gone."""
+        super().connection_lost(error)
+        self.is_over = True
+
+    def cut(self) -> None:
+        """End the connection at once. A transport of TLS that was closed already waits for the client's goodbye."""
+        if self._socket_transport is not None:
+            self._socket_transport.abort()  # type: ignore[attr-defined]
 
     async def push(self, status: Any) -> None:
         """Send a reply; the greeting, which has no hook of its own, is scripted here."""
@@ -158,7 +177,7 @@ class SparkPostSession(SMTP):
         """Put the current mail into the mailbox; returns the server's id of it.
 
         Raises:
-            BadHeader: SparkPost refuses what it is told in it.
+            BadHeader: SparkPost refuses the options in it.
         """
         envelope = self.envelope
         assert envelope is not None

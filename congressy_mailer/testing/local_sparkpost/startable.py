@@ -1,4 +1,4 @@
-"""The base of servers that are started, and closed whatever happens."""
+"""The base of servers that are started, and closed also after an error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Self
 
 
 class Startable(ABC):
-    """Something that is started, and closed whatever happens; as a context manager, from entry to exit."""
+    """A server that is started, and closed also after an error; as a context manager, from entry to exit."""
 
     @abstractmethod
     def start(self) -> None:

@@ -125,13 +125,19 @@ class SuppressionList:
         """What is there of one address."""
         return [entry for entry in self if entry.recipient == recipient.lower()]
 
-    def suppresses(self, recipient: str, type_: str) -> bool:
-        """Whether mail of that type to this address is suppressed, whatever list it belongs to."""
+    def source_of(self, recipient: str, type_: str) -> str | None:
+        """The entry that suppresses mail of that type to this address, for any list; ``None``: there is none."""
         with self._lock:
-            return (recipient.lower(), type_, "") in self._entries
+            entry = self._entries.get((recipient.lower(), type_, ""))
+            return entry.source if entry else None
 
     def remove(self, recipient: str, types: Iterable[str] = TYPES, list_id: str | None = None) -> None:
         """Take an address off.
+
+        Args:
+            recipient: it.
+            types: of which entries.
+            list_id: of which list; empty, the account's own entry; ``None``, the entries of all lists, too.
 
         Raises:
             KeyError: it is not there.

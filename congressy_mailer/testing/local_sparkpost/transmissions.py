@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import email.policy
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from email.utils import parseaddr
 from typing import Any
 
@@ -12,6 +13,7 @@ from .account import Account
 from .answers import Answer, ApiError
 from .events import AcceptedMail, content_fields, key_fields
 from .generation import data_of, generate
+from .list_unsubscribe import with_list_unsubscribe
 from .mailbox import Mailbox
 from .msys_header import MAX_CAMPAIGN_BYTES, MAX_TAGS, address_of
 from .substitution import SubstitutionError
@@ -34,6 +36,10 @@ def send(account: Account, mailbox: Mailbox, new_queue_id: Callable[[], str], bo
         raise ApiError(400, "Message generation rejected", "5002", "At least one valid recipient is required")
     _check_sender(account, transmission["content"])
     _check_limit(account, len(valid))
+    options = transmission.get("options") or {}
+    _is_ahead(options.get("start_time"))
+    if account.rules.suppression == "inline" and len(transmission["recipients"]) == 1:
+        _check_suppression(account, str(valid[0]["address"]["email"]), options)
     transmission_id = account.new_id()
     for recipient in valid:
         _send_one(account, mailbox, new_queue_id(), transmission, recipient, transmission_id)
@@ -138,6 +144,12 @@ def _check_limit(account: Account, mails: int) -> None:
     account.sending_limit -= mails
 
 
+def _check_suppression(account: Account, recipient: str, options: Mapping[str, Any]) -> None:
+    happening = account.suppression_of(recipient, transactional=options.get("transactional") is True)
+    if happening is not None and not options.get("skip_suppression"):
+        raise ApiError(400, "Message generation rejected", "1902", happening.fields["reason"])
+
+
 def _send_one(
     account: Account,
     mailbox: Mailbox,
@@ -168,9 +180,26 @@ def _send_one(
     except SubstitutionError as error:
         account.generation_failed(AcceptedMail(**common, sender="", subject="", size=0), str(error))
         return
+    transactional = keys["options"].get("transactional") is True
+    content = with_list_unsubscribe(content, message_id=queue_id, transactional=transactional, rules=account.rules)
     fields = content_fields(email.message_from_bytes(content))
+    mail = AcceptedMail(**common, **fields, size=len(content))
+    if _is_ahead(keys["options"].get("start_time")):
+        account.schedule(mail)
+        return
     mailbox.add(sender=fields["sender"], recipients=(address,), content=content, connection=0, queue_id=queue_id)
-    account.accept(AcceptedMail(**common, **fields, size=len(content)))
+    account.accept(mail)
+
+
+def _is_ahead(start_time: Any) -> bool:
+    """Whether a transmission is to wait (article "Scheduling Your Emails Using the Transmissions API")."""
+    if start_time is None:
+        return False
+    try:
+        moment = datetime.fromisoformat(start_time)
+        return moment > datetime.now(UTC)
+    except (TypeError, ValueError):
+        raise _invalid("options.start_time must be a time in ISO 8601") from None
 
 
 def _invalid(description: str) -> ApiError:

@@ -13,6 +13,7 @@ from .certificate import Certificate, make_certificate
 from .mailbox import Mailbox
 from .posting import Poster, PostingOptions
 from .resources import Resources
+from .rules import AccountRules
 from .server import LocalSparkPost
 from .startable import Startable
 from .webhooks import Webhooks
@@ -31,6 +32,7 @@ class WholeSparkPost(Startable):
         certificate: Certificate | None = None,
         idle_seconds: float = 60,
         posting: PostingOptions | None = None,
+        rules: AccountRules | None = None,
     ) -> None:
         """Prepare it without starting it.
 
@@ -42,6 +44,7 @@ class WholeSparkPost(Startable):
             certificate: made for this server if ``None``.
             idle_seconds: of an SMTP connection.
             posting: how events are posted.
+            rules: of the account, where SparkPost's pages contradict each other.
         """
         posting = posting or PostingOptions()
         self._own_files: Path | None = None
@@ -52,6 +55,7 @@ class WholeSparkPost(Startable):
         webhooks = Webhooks(certificate.authority)
         self.poster = Poster(webhooks, posting)
         self.account = Account(key or secrets.token_hex(16), webhooks, self.poster, seed=posting.seed)
+        self.account.rules = rules or AccountRules()
         self.smtp = LocalSparkPost(
             port=smtp_port,
             password=self.account.key,

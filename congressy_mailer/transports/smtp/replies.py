@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ...replies import Reply
+from ...replies import Reply, printable_text
 
 # Some servers leave out the space before a text that is empty, some the CR.
 _REPLY_LINE = re.compile(rb"[2-5][0-9][0-9](?:[ -]|$)")
@@ -55,7 +55,7 @@ class ReplyParser:
             del self._unread[: end + 1]
             self._length += end
             if not _REPLY_LINE.match(line) or (self._lines and line[:3] != self._lines[0][:3]):
-                raise InvalidReply(f"Not a reply: {line[:200]!r}")
+                raise InvalidReply(f"Not a reply: {printable_text(line)[:200]!r}")
             if self._length > LONGEST_REPLY:
                 break
             self._lines.append(line)
@@ -63,7 +63,7 @@ class ReplyParser:
                 lines, self._lines, self._length = self._lines, [], 0
                 return lines
         if self._length + len(self._unread) > LONGEST_REPLY:
-            raise InvalidReply(f"Not a reply, for it has no end: {bytes(self._unread[:200])!r}")
+            raise InvalidReply(f"Not a reply, for it has no end: {printable_text(bytes(self._unread))[:200]!r}")
         return None
 
 

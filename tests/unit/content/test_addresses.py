@@ -30,12 +30,12 @@ from congressy_mailer.mime.addresses import (
     listed_addresses,
     normalise_address,
     normalise_addresses,
-    normalise_headers,
     split_address,
     split_common_address,
 )
+from congressy_mailer.mime.header_values import normalise_headers
 from congressy_mailer.mime.headers import address_field
-from congressy_mailer.transports.envelope import _command_address
+from congressy_mailer.transports.envelope import command_address
 from tests.support.fuzzing import examples
 
 
@@ -131,7 +131,7 @@ def test_normal_forms(given: str, normal: str, bare: str) -> None:
     assert normalise_address(normal, "to[0]") == normal
     assert bare_address(normal) == bare
     assert comparable_address(normal) == bare.lower()
-    assert _command_address(bare) == bare
+    assert command_address(bare, local=False) == bare
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def assert_sendable(normal: str) -> None:
         assert "." in domain or domain == "localhost"
     if mailbox["ipv6"]:
         assert IPv6Address(mailbox["ipv6"]).exploded
-    assert _command_address(bare) == bare
+    assert command_address(bare, local=False) == bare
     compared = comparable_address(normal)
     assert comparable_address(compared) == compared == comparable_address(normalise_address(compared, "to"))
     assert split_common_address(compared) == ("", compared)

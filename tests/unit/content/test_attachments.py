@@ -44,7 +44,7 @@ def test_inline_image_of_django_idiom() -> None:
     image = MIMEImage(b"\x89PNG", "png")
     image.add_header("Content-ID", "<logo>")
     image.add_header("Content-Disposition", "inline", filename="logo.png")
-    assert read_one(image) == LoadedAttachment("logo.png", b"\x89PNG", "image/png", "logo")
+    assert read_one(image) == LoadedAttachment("logo.png", b"\x89PNG", "image/png", "logo", inline=True)
 
 
 def test_a_list_is_taken_like_a_tuple() -> None:
@@ -128,7 +128,7 @@ def test_digest() -> None:
         (("a", "ç", "text/plain; charset=us-ascii"), "cannot be written as US-ASCII"),
         ((b"a", b""), "the file name is bytes"),
         ("a\0b", "null byte"),
-        (Attachment("a", b"", content_id=5), "5 is not a content id"),  # type: ignore[arg-type]
+        (Attachment("a", b"", content_id=5), "'5' is not a content id"),  # type: ignore[arg-type]
         (models.Attachment().file, "cannot be read: ValueError: The 'file' attribute has no file"),
         (("a", models.Attachment().file), "cannot be read: ValueError: The 'file' attribute has no file"),
         (Attachment("a", b"", content_id="a>b"), "is not a content id"),

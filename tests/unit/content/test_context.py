@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.db import connection, models
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, override_settings
 from django.urls import reverse_lazy
 from django.utils import translation
 from django.utils.functional import SimpleLazyObject, lazy
@@ -342,6 +342,31 @@ def test_depth_is_bounded_by_what_mariadb_stores() -> None:
 
 
 # Model instances
+
+
+class _Replicated:
+    """A host's router: whatever is read comes from a replica."""
+
+    def db_for_read(self, model: type[models.Model], **hints: Any) -> str:
+        return "replica"
+
+    def db_for_write(self, model: type[models.Model], **hints: Any) -> str:
+        return "default"
+
+
+class _Sharded:
+    """A host's router: a row is written where it was read."""
+
+    def db_for_write(self, model: type[models.Model], instance: models.Model | None = None, **hints: Any) -> str | None:
+        return instance._state.db if instance is not None else None
+
+
+@pytest.mark.parametrize(("routers", "using"), [([_Replicated], "default"), ([_Sharded], "replica"), ([], "replica")])
+def test_an_instance_is_fetched_from_where_it_is_written(routers: list[type], using: str) -> None:
+    user = User(pk=5)
+    user._state.adding, user._state.db = False, "replica"
+    with override_settings(DATABASE_ROUTERS=[router() for router in routers]):
+        assert json.loads(json.dumps(encode({"user": user}, language=None)))["user"]["using"] == using
 
 
 @pytest.mark.django_db

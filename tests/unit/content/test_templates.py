@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
+from django.conf import settings
 from django.db import OperationalError
 from django.template import TemplateDoesNotExist, TemplateSyntaxError
 from django.template.loader import get_template
+from django.test import override_settings
 from django.utils import timezone, translation
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
@@ -76,8 +78,30 @@ def test_a_missing_template_is_named_with_every_file_looked_for(write: Write) ->
     assert str(caught.value) == (
         "There is no template 'subscription/paid'. "
         "Looked for: subscription/paid.pt-br.html, subscription/paid.pt.html, "
-        "subscription/paid.html, subscription/paid.pt-br.txt, subscription/paid.pt.txt, subscription/paid.txt."
+        "subscription/paid.html, subscription/paid.pt-br.txt, subscription/paid.pt.txt, subscription/paid.txt; "
+        f"in: {settings.TEMPLATES[0]['DIRS'][0]}."
     )
+
+
+def test_a_project_without_directories_of_templates_is_told_so() -> None:
+    django_engine = {"BACKEND": "django.template.backends.django.DjangoTemplates"}
+    with override_settings(TEMPLATES=[django_engine]), pytest.raises(TemplateNotFound) as caught:
+        check("paid", subject_given=True, language="")
+    assert "paid.txt; in no directory. DIRS of TEMPLATES is empty" in str(caught.value)
+    apps = {**django_engine, "APP_DIRS": True}
+    with override_settings(TEMPLATES=[apps]), pytest.raises(TemplateNotFound) as caught:
+        check("paid", subject_given=True, language="")
+    assert "/django/contrib/admin/templates" in str(caught.value)
+    assert "DIRS of TEMPLATES is empty" in str(caught.value)
+
+
+def test_a_worker_says_where_it_looked_and_that_an_old_one_must_be_restarted(write: Write) -> None:
+    write({".html": "{% extends 'base/mail.html' %}", "_subject.txt": "x"})
+    for name in ("subscription/paid", "subscription/gone"):
+        with pytest.raises(ContentNotReady) as caught:
+            render(name, {}, subject="", language="", timezone="")
+        assert f"in: {settings.TEMPLATES[0]['DIRS'][0]}." in str(caught.value)
+        assert "A worker that is older than the file has to be restarted" in str(caught.value)
 
 
 def test_a_missing_subject_is_named(write: Write) -> None:
@@ -86,8 +110,8 @@ def test_a_missing_subject_is_named(write: Write) -> None:
     with pytest.raises(TemplateNotFound) as caught:
         check("subscription/paid", subject_given=False, language="pt")
     assert str(caught.value) == (
-        "The template 'subscription/paid' has no subject: pass subject=, or add one of "
-        "subscription/paid.pt_subject.txt, subscription/paid_subject.txt."
+        "The template 'subscription/paid' has no subject: pass subject=, or add a file for it. Looked for: "
+        f"subscription/paid.pt_subject.txt, subscription/paid_subject.txt; in: {settings.TEMPLATES[0]['DIRS'][0]}."
     )
 
 
@@ -282,3 +306,29 @@ def test_ready_content_is_kept_and_its_text_made_where_it_is_missing() -> None:
     assert build_content("a  b", "text", "<p>html</p>") == MailContent("a  b", "text", "<p>html</p>")
     assert build_content("s", "", "<p>html</p>") == MailContent("s", "html", "<p>html</p>")
     assert build_content("s", "", "") == MailContent("s", "", "")
+
+
+# Subjects and byte order marks
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("\x1b[2J", "must not hold line breaks or control"), ("a" * 2000, "has a word that is too long")],
+)
+def test_a_subject_out_of_a_template_is_checked_as_one_in_the_call(write: Write, value: str, message: str) -> None:
+    write({".txt": "x", "_subject.txt": "Olá {{ x }}" if value[0] == "\x1b" else "{{ x }}"})
+    with pytest.raises(ContentError, match=rf"paid_subject\.txt: The subject {message}"):
+        rendered({"x": value}, subject="")
+
+
+@pytest.mark.parametrize("subject", ["", " \n", "\ufeff\n", "{{ x }}"])
+def test_a_subject_that_renders_to_nothing_fails_its_mail(write: Write, subject: str) -> None:
+    write({".txt": "x", "_subject.txt": subject})
+    with pytest.raises(ContentError, match=r"paid_subject\.txt renders to nothing"):
+        rendered(subject="")
+
+
+def test_byte_order_marks_of_files_are_left_out(write: Write) -> None:
+    write({".html": "\ufeff<p>Olá</p>", ".txt": "\ufeffOlá\n\ufeffAté", "_subject.txt": "\ufeffAssunto\n"})
+    assert rendered(subject="") == MailContent("Assunto", "Olá\nAté", "<p>Olá</p>")
+    assert build_content("s", "\ufeff \n", "\ufeff<p>Olá</p>").text == "Olá"

@@ -107,6 +107,15 @@ def test_where_all_are_refused_nobody_needs_a_name() -> None:
     assert not found.unclear
 
 
+@pytest.mark.parametrize(
+    ("accepted", "rejected"), [(1, 0), (2, 0), ("2", "0"), (4, 0), (2, 2), (1, 3), (1, 1), (2, None)]
+)
+def test_counts_that_do_not_add_up_to_the_recipients_are_unclear(accepted: object, rejected: object) -> None:
+    results = {"id": "1", "total_accepted_recipients": accepted, "total_rejected_recipients": rejected}
+    found = parse_result({"results": results}, ADDRESSES)
+    assert (found.rejected, found.unclear) == ({}, True)
+
+
 def test_who_was_refused_without_a_name_is_unclear() -> None:
     found = parse_result(answer(1, {"code": "1400", "message": "required field is missing"}), ADDRESSES)
     assert (found.rejected, found.unclear) == ({}, True)

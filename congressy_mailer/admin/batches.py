@@ -1,0 +1,137 @@
+"""Batches in the admin: how far each is, what is the matter with it, and taking it back."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.defaultfilters import filesizeformat
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+
+from ..models import Batch
+from .content import hide_sensitive
+from .lists import FastList, PeriodFilter, ReadOnly, short_time
+from .viewing import log, may_view_content
+
+
+@admin.register(Batch)
+class BatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+    """List and page of batches."""
+
+    list_display = ("title", "stage", "stored", "key", "skipped", "about_name")
+    list_filter = (PeriodFilter,)
+    search_fields = ("key", "template")
+
+    class Media:
+        css = {"all": ["congressy_mailer/admin.css"]}
+
+    @admin.display(description=_("subject"))
+    def title(self, batch: Batch) -> str:
+        return hide_sensitive(batch, batch.subject) or batch.template
+
+    @admin.display(description=_("state"))
+    def stage(self, batch: Batch) -> str:
+        """How far its caller came; how far its messages are, its page counts."""
+        if batch.cancelled_at is not None:
+            return gettext("cancelled")
+        return gettext("completely stored") if batch.stored_at is not None else gettext("being stored")
+
+    @admin.display(description=_("when"))
+    def stored(self, batch: Batch) -> str:
+        return short_time(batch.created_at)
+
+    def get_urls(self) -> list[Any]:
+        cancel = self.admin_site.admin_view(self.cancel_view)
+        return [
+            path("<path:object_id>/cancel/", cancel, name="congressy_mailer_batch_cancel"),
+            *super().get_urls(),
+        ]
+
+    def _batch(self, request: HttpRequest, object_id: str) -> Batch:
+        batch: Batch | None = self.get_object(request, unquote(object_id))
+        if batch is None:
+            raise Http404
+        if not self.has_view_permission(request, batch):
+            raise PermissionDenied
+        return batch
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """The page of a batch."""
+        if request.method != "GET":
+            raise PermissionDenied
+        batch = self._batch(request, object_id)
+        progress = batch.progress()
+        context = {
+            **self.admin_site.each_context(request),
+            "title": self.title(batch) or gettext("Batch"),
+            "subtitle": None,
+            "opts": self.opts,
+            "original": batch,
+            "batch": batch,
+            "media": self.media,
+            "progress": progress,
+            "states": [
+                (state.label, state.value, count, _messages(batch, state)) for state, count in progress.states.items()
+            ],
+            "messages_url": _messages(batch),
+            "facts": [(name, value) for name, value in _facts(request, batch) if value],
+            "files": _files(request, batch),
+            "may_cancel": not progress.done
+            and batch.cancelled_at is None
+            and request.user.has_perm("congressy_mailer.cancel_batch"),
+        }
+        return TemplateResponse(request, "congressy_mailer/admin/batch.html", context)
+
+    def cancel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Take back what has not been sent."""
+        if request.method != "POST" or not request.user.has_perm("congressy_mailer.cancel_batch"):
+            raise PermissionDenied
+        batch = self._batch(request, object_id)
+        count = batch.cancel()
+        log(request, [batch], gettext("Cancelled it."))
+        told = ngettext("%(count)d message was taken back.", "%(count)d messages were taken back.", count)
+        self.message_user(request, told % {"count": count}, messages.SUCCESS)
+        return HttpResponseRedirect(reverse("admin:congressy_mailer_batch_change", args=[quote(batch.pk)]))
+
+
+def _messages(batch: Batch, state: str = "") -> str:
+    query = {"batch": str(batch.pk), **({"status": state} if state else {})}
+    return f"{reverse('admin:congressy_mailer_message_changelist')}?{urlencode(query)}"
+
+
+def _facts(request: HttpRequest, batch: Batch) -> list[tuple[str, Any]]:
+    reply_to = ", ".join(batch.reply_to)
+    may_view = batch.sensitive or may_view_content(request, batch)
+    return [
+        (gettext("Key"), batch.key),
+        (gettext("About"), batch.about_name),
+        (gettext("Template"), batch.template),
+        (gettext("From"), batch.from_email),
+        (gettext("Reply to"), hide_sensitive(batch, reply_to) if reply_to and may_view else ""),
+        (gettext("Language"), batch.language),
+        (gettext("Kind"), gettext("transactional") if batch.transactional else gettext("not transactional")),
+        (gettext("List"), batch.list_id),
+        (gettext("Priority"), batch.get_priority_display()),
+        (gettext("Mail backend"), batch.using),
+        (gettext("Not before"), short_time(batch.send_at)),
+        (gettext("Not after"), short_time(batch.expires_at)),
+        (gettext("Cancelled"), short_time(batch.cancelled_at)),
+        (gettext("Id"), str(batch.pk)),
+    ]
+
+
+def _files(request: HttpRequest, batch: Batch) -> list[tuple[str, str]]:
+    may_view = batch.sensitive or may_view_content(request, batch)
+    return [
+        (hide_sensitive(batch, one.filename) if may_view and one.filename else one.mimetype, filesizeformat(one.size))
+        for one in batch.attachments.all()
+    ]

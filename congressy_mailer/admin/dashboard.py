@@ -1,0 +1,49 @@
+"""The dashboard in the admin: whether mail flows, and where it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.text import capfirst
+
+from ..models import Dashboard
+from .lookups import FilterLookupsOnly
+
+
+@admin.register(Dashboard)
+class DashboardAdmin(FilterLookupsOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+    """One page; seen by whoever has the permission ``view_dashboard``."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        # There is nothing but the one page.
+        return obj is None and super().has_view_permission(request)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        # Loaded where it is looked at: every process of the host has the admin's classes.
+        from ..monitoring.dashboard import page
+
+        context = {
+            **self.admin_site.each_context(request),
+            "title": capfirst(self.opts.verbose_name),
+            "opts": self.opts,
+            **page(request.GET.get("span", "")),
+            **(extra_context or {}),
+        }
+        response = TemplateResponse(request, "admin/congressy_mailer/dashboard.html", context)
+        response["Cache-Control"] = "no-store"
+        return response

@@ -1,0 +1,103 @@
+"""What is paused, in the admin: to be seen, paused and resumed by whoever may."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from ..models import Pause, PauseScope
+from .lookups import FilterLookupsOnly
+
+# The argument of pause() that names a thing of this scope.
+_ARGUMENTS = {
+    PauseScope.QUEUE: "queue",
+    PauseScope.BACKEND: "using",
+    PauseScope.CAMPAIGN: "campaign",
+    PauseScope.BATCH: "batch",
+}
+
+
+def target(scope: str, name: str) -> dict[str, Any]:
+    """The arguments of :func:`congressy_mailer.pause` for what a row names."""
+    return {} if scope == PauseScope.ALL else {_ARGUMENTS[PauseScope(scope)]: name}
+
+
+class PauseForm(forms.ModelForm):  # type: ignore[type-arg]
+    """What somebody wants to pause, and why."""
+
+    class Meta:
+        model = Pause
+        fields = ("scope", "name", "reason")
+        help_texts = {
+            "name": _(
+                "The queue, the alias of the mail backend, the campaign, or the id of the batch; empty for all sending."
+            ),
+            "reason": _("For the other people who look after the mail."),
+        }
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or self.cleaned_data
+        scope, name = data.get("scope"), (data.get("name") or "").strip()
+        if scope == PauseScope.ALL and name:
+            self.add_error("name", _("Empty where all sending is paused."))
+        elif scope and scope != PauseScope.ALL and not name:
+            self.add_error("name", _("Say which one."))
+        elif scope:
+            # Loaded where somebody pauses something: every process of the host has the admin's classes.
+            from ..exceptions import InvalidOption
+            from ..pausing import check_target
+
+            try:
+                check_target(**target(scope, name))
+            except InvalidOption as error:
+                self.add_error("name", str(error))
+        return data
+
+
+@admin.register(Pause)
+class PauseAdmin(FilterLookupsOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+    """List of what is paused. The permission to add pauses, the one to delete resumes."""
+
+    form = PauseForm
+    list_display = ("paused_at", "scope", "name", "paused_by", "reason")
+    list_filter = ("scope", "paused_at")
+    ordering = ("-paused_at",)
+    # In the place of Django's own: deleting a pause is resuming it, and has that name for people.
+    actions = ("delete_selected",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Pause]:
+        return super().get_queryset(request).filter(resumed_at=None)
+
+    def get_fields(self, request: HttpRequest, obj: Pause | None = None) -> Any:
+        return PauseForm.Meta.fields if obj is None else ("scope", "name", "reason", "paused_by", "paused_at")
+
+    def has_change_permission(self, request: HttpRequest, obj: Pause | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Pause, form: Any, change: bool) -> None:
+        """Pause it as everybody does."""
+        from .. import pausing
+
+        new = pausing.pause(**target(obj.scope, obj.name), reason=obj.reason, by=request.user.get_username())
+        obj.pk = new.pk
+
+    def delete_model(self, request: HttpRequest, obj: Pause) -> None:
+        """Resume it as everybody does."""
+        from .. import pausing
+
+        pausing.resume(**target(obj.scope, obj.name), by=request.user.get_username())
+
+    @admin.action(description=_("Resume the selected pauses"), permissions=["delete"])
+    def delete_selected(self, request: HttpRequest, pauses: QuerySet[Pause]) -> None:
+        resumed = list(pauses)
+        self.log_deletions(request, pauses)
+        for pause in resumed:
+            self.delete_model(request, pause)
+        text = ngettext("%(count)d pause ended.", "%(count)d pauses ended.", len(resumed)) % {"count": len(resumed)}
+        self.message_user(request, text, messages.SUCCESS)

@@ -1,0 +1,126 @@
+"""A mail as its readers see it, taken apart: composed for this by the same code that sends it.
+
+Nothing in it can be trusted: it is shown by :mod:`.viewing` in a frame that runs nothing and fetches nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import email
+import email.policy
+import re
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from typing import Any
+
+from django.utils.translation import gettext_lazy as _
+
+from ..exceptions import MailerError
+from ..models import Message, State
+from ..models.choices import FINAL
+from ..replies import error_text
+
+# Images that are shown within the HTML, together.
+_MOST_INLINE = 5_000_000
+_CID = re.compile(r"cid:([^\s\"'<>()]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewFile:
+    """An attachment."""
+
+    name: str
+    mimetype: str
+    content: bytes = field(repr=False)
+    content_id: str = ""
+
+
+@dataclass(slots=True)
+class Preview:
+    """What a mail says."""
+
+    #: How true it is to what was or will be sent, in a sentence.
+    note: str
+    #: Why there is nothing to be seen; empty: there is.
+    problem: str = ""
+    wire: bytes = field(default=b"", repr=False)
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    text: str | None = None
+    html: str | None = None
+    files: list[PreviewFile] = field(default_factory=list)
+
+
+def preview(message: Message) -> Preview:
+    """Compose a message, without sending it or changing anything."""
+    shown = Preview(str(_note(message)))
+    if message.content_dropped_at is not None or message.content.content_dropped_at is not None:
+        shown.problem = str(_("What it said was deleted, as the settings of this site say."))
+        return shown
+    # All that sending needs is loaded where a mail is looked at, and not by every process of the host.
+    from ..delivery.composing import Composer
+
+    composer = Composer()
+    try:
+        composer.prepare([message])
+        shown.wire = composer.compose(message).wire
+    except MailerError as error:
+        shown.problem = str(error)
+    # A template, a tag or a method of the host's may raise anything, and is what support wants to know of.
+    except Exception as error:
+        shown.problem = error_text(error)
+    else:
+        _take_apart(shown)
+    return shown
+
+
+def _note(message: Message) -> Any:
+    was_sent = message.sent_at is not None
+    if message.mime is not None:
+        return _("This is what was sent, byte for byte.") if was_sent else _("This is what is sent, byte for byte.")
+    if not was_sent:
+        if message.state in FINAL - {State.HELD}:
+            return _("It was not sent. This is what would be sent if it were tried again now.")
+        return _("It has not been sent yet. This is what would be sent now.")
+    if message.content.template:
+        return _(
+            "This was made again just now from its template and the data that were stored with it. Where the template "
+            "or an object that it shows has been changed since, the reader saw something else."
+        )
+    return _("This was made again just now from the texts that were stored; they are what was sent.")
+
+
+def _take_apart(shown: Preview) -> None:
+    root: Any = email.message_from_bytes(shown.wire.replace(b"\r\n", b"\n"), EmailMessage, policy=email.policy.default)
+    shown.headers = [(name, str(value)) for name, value in root.items()]
+    for part in root.walk():
+        if part.is_multipart():
+            continue
+        kind, is_file = part.get_content_type(), bool(part.get_filename()) or part.is_attachment()
+        if kind == "text/html" and not is_file and shown.html is None:
+            shown.html = _text_of(part)
+        elif kind == "text/plain" and not is_file and shown.text is None:
+            shown.text = _text_of(part)
+        else:
+            content = part.get_payload(decode=True) or b""
+            content_id = str(part.get("Content-ID", "")).strip("<> ")
+            shown.files.append(PreviewFile(part.get_filename() or kind, kind, content, content_id))
+    if shown.html is not None:
+        shown.html = _with_images(shown.html, shown.files)
+
+
+def _text_of(part: Any) -> str:
+    try:
+        return str(part.get_content(errors="replace"))
+    except (LookupError, ValueError):
+        return (part.get_payload(decode=True) or b"").decode("utf-8", "replace")
+
+
+def _with_images(html: str, files: list[PreviewFile]) -> str:
+    """The images that go with it, in place of the references to them."""
+    left = _MOST_INLINE
+    data: dict[str, str] = {}
+    for one in files:
+        if one.content_id and one.mimetype.startswith("image/") and len(one.content) <= left:
+            left -= len(one.content)
+            data[one.content_id] = f"data:{one.mimetype};base64,{base64.b64encode(one.content).decode()}"
+    return _CID.sub(lambda found: data.get(found[1], found[0]), html)

@@ -1,0 +1,60 @@
+"""What SparkPost has posted, in the admin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from ..models import WebhookBatch
+from ..tracking import inbox
+from .lists import FastList, PeriodFilter, ReadOnly
+
+
+class ProblemFilter(admin.SimpleListFilter):
+    """Batches of events that were set aside."""
+
+    title = _("problem")
+    parameter_name = "problem"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("yes", _("with a problem"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.exclude(problem="") if self.value() else queryset
+
+
+@admin.register(WebhookBatch)
+class WebhookBatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+    """List and page of the batches of events that SparkPost has posted."""
+
+    list_display = ("received_at", "events", "processed", "due_at", "problem")
+    actions = ("process_again",)
+    list_filter = (ProblemFilter, PeriodFilter)
+    search_fields = ("key",)
+    # Not what it says: recipients of sensitive mail may be in it.
+    fields = ("key", "received_at", "events", "processed", "due_at", "attempts", "problem")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[WebhookBatch]:
+        return super().get_queryset(request).defer("body")
+
+    def has_process_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may have batches processed again; needed by the action of that name."""
+        return bool(request.user.has_perm("congressy_mailer.change_webhookbatch"))
+
+    @admin.action(description=_("Process again what was set aside"), permissions=["process"])
+    def process_again(self, request: HttpRequest, batches: QuerySet[WebhookBatch]) -> None:
+        count = inbox.process_again(batches)
+        self.message_user(
+            request,
+            ngettext(
+                "%(count)d batch is processed again by the next sweep.",
+                "%(count)d batches are processed again by the next sweep.",
+                count,
+            )
+            % {"count": count},
+        )

@@ -1,0 +1,92 @@
+"""Redis, where it is the broker: whether it may throw tasks away, and what is left of them after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ..broker.celery_app import find_celery_app
+from ..broker.connections import connection_with_timeout, driver
+from .findings import Finding, error, examination, good, skipped, warning
+
+_TIMEOUT = 3.0
+# The share of maxmemory from which on it is nearly full.
+_NEARLY_FULL = 0.9
+
+
+def _information(section: str) -> dict[str, Any] | None:
+    """What ``INFO`` says; ``None`` where the broker is no Redis or does not answer."""
+    from kombu.exceptions import OperationalError
+    from redis.exceptions import RedisError
+
+    try:
+        app = find_celery_app()
+        if driver(app) != "redis":
+            return None
+        connection: Any = connection_with_timeout(app, _TIMEOUT)
+        try:
+            return dict(connection.default_channel.client.info(section))
+        finally:
+            connection.release()
+    except (ImproperlyConfigured, OSError, OperationalError, RedisError):
+        return None
+
+
+def _not_redis() -> Finding:
+    return skipped(_("The broker is no Redis, or does not answer."))
+
+
+@examination("redis-eviction", gettext_lazy("Redis: eviction and memory"))
+def examine_eviction() -> Iterator[Finding]:
+    """Asks Redis for ``maxmemory`` and ``maxmemory-policy``.
+
+    With any policy but ``noeviction``, a Redis that is full throws keys away: whole queues among them. No mail is lost
+    by that, since it is in the database; it waits until a sweep finds it. A Redis that is full refuses new tasks.
+    """
+    memory = _information("memory")
+    if memory is None:
+        yield _not_redis()
+        return
+    limit, used = int(memory.get("maxmemory", 0)), int(memory.get("used_memory", 0))
+    policy = str(memory.get("maxmemory_policy", ""))
+    if limit and policy != "noeviction":
+        yield error(
+            _("Redis may throw queues away when its memory is full: maxmemory-policy is %(policy)s.")
+            % {"policy": policy},
+            _("Set maxmemory-policy noeviction, and give a cache a Redis of its own."),
+        )
+    if limit and used > limit * _NEARLY_FULL:
+        yield error(
+            _("Redis has used %(share)d %% of its maxmemory.") % {"share": round(100 * used / limit)},
+            _("Raise maxmemory, or find out what else is in it: redis-cli --bigkeys."),
+        )
+    if not limit:
+        yield good(_("Redis has no maxmemory."))
+
+
+@examination("redis-persistence", gettext_lazy("Redis: persistence"))
+def examine_persistence() -> Iterator[Finding]:
+    """Asks Redis whether it keeps its tasks over a restart: ``appendonly yes``.
+
+    Without it, mail waits after a restart of Redis until the sweep publishes it again, and the last writing of a
+    snapshot that failed makes Redis refuse new tasks.
+    """
+    persistence = _information("persistence")
+    if persistence is None:
+        yield _not_redis()
+        return
+    if not int(persistence.get("aof_enabled", 0)):
+        yield warning(
+            _("Redis forgets what is in its queues when it is restarted: appendonly is off."),
+            _("Set appendonly yes. No mail is lost without it; the sweep publishes it again."),
+        )
+    for key in ("rdb_last_bgsave_status", "aof_last_write_status"):
+        if persistence.get(key, "ok") != "ok":
+            yield error(
+                _("Redis cannot write to its disk (%(key)s).") % {"key": key},
+                _("Look at its log, and at the room on its disk: it takes no task until it can."),
+            )

@@ -1,0 +1,120 @@
+"""The files of attachments in their storage, and the installation whose files they are."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import uuid
+
+from django.core.files.storage import Storage, storages
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from ..conf import mailer_settings
+from .indexes import IndexOfKnown
+
+#: Where attachments lie in their storage, each installation's in a folder of its own.
+ATTACHMENT_FOLDER = "congressy_mailer"
+
+# File systems become slow with folders of many more.
+_FILES_IN_A_FOLDER = 1000
+
+
+def attachment_storage() -> Storage:
+    """The storage named by ``ATTACHMENT_STORAGE``, where attachments wait for the worker."""
+    return storages[mailer_settings().ATTACHMENT_STORAGE]
+
+
+def new_secret() -> str:
+    """What nobody can guess: 256 random bits."""
+    return secrets.token_hex(32)
+
+
+class Installation(models.Model):
+    """Which installation this database belongs to: one row. Kept by :mod:`congressy_mailer.outbox.installation`.
+
+    Several may share a storage: production and a test stage, or tenants in schemas. Each deletes only files in the
+    folder of its own ``key``. A copied database has the same key, until somebody says that it is a copy; until then the
+    ``token`` tells that two databases use one folder.
+    """
+
+    #: Only ``mailer``: there is one.
+    name = models.CharField(_("name"), max_length=100, primary_key=True, default="mailer")
+    #: Its id, which the paths of its files begin with.
+    key = models.UUIDField(_("key"), default=uuid.uuid4)
+    #: What its file names are derived from.
+    secret = models.CharField(_("secret"), max_length=64, default=new_secret)
+    #: What its workers last wrote into the owner's file of its folder; empty: nothing.
+    token = models.CharField(_("token"), max_length=64, blank=True, default="")
+    #: What is being written there at this moment.
+    next_token = models.CharField(_("next token"), max_length=64, blank=True, default="")
+    #: When it was written.
+    token_at = models.DateTimeField(_("token written at"), null=True, blank=True)
+    #: Since when something else was found there: no file is deleted until a person has decided; empty: all is well.
+    contested_at = models.DateTimeField(_("contested at"), null=True, blank=True)
+    #: Numbers of files up to this one are accounted for: each has a row, or its file was deleted.
+    checked_number = models.BigIntegerField(_("checked up to number"), default=0)
+    #: The highest number that had been given out at :attr:`marked_at`.
+    marked_number = models.BigIntegerField(_("marked number"), default=0)
+    #: When the numbers were last looked at; those up to :attr:`marked_number` are checked when no caller can be storing
+    #: a file with one of them any more.
+    marked_at = models.DateTimeField(_("marked at"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("installation")
+        verbose_name_plural = _("installations")
+
+    def __str__(self) -> str:
+        return str(self.key)
+
+    @property
+    def folder(self) -> str:
+        """The folder of its files in the storage."""
+        return f"{ATTACHMENT_FOLDER}/{self.key}"
+
+    def path(self, number: int) -> str:
+        """Where the file with this number lies: a path that nobody can guess who does not know the secret."""
+        digest = hmac.digest(self.secret.encode(), str(number).encode(), "sha256")
+        return f"{self.folder}/{number // _FILES_IN_A_FOLDER}/{uuid.UUID(bytes=digest[:16], version=4)}"
+
+
+class StoredFile(models.Model):
+    """A file in the storage, from before it is uploaded until after it is deleted. Kept by
+    :mod:`congressy_mailer.outbox.files`.
+
+    Its number is given out before the upload. Where the caller's transaction is rolled back the number is lost and with
+    it the row; the file is found by the gap, since its path is derived from the number.
+    """
+
+    #: Its number, which is not given out a second time.
+    id = models.BigAutoField(_("number"), primary_key=True)
+    #: Key of the installation that has stored it.
+    installation = models.UUIDField(_("installation"))
+    #: Its path, where that is not the one which its number gives.
+    name = models.CharField(_("name"), max_length=255, blank=True, default="")
+    #: The batch whose messages may share it, and further ones to come; empty: none may.
+    shared_by = models.UUIDField(_("shared by"), null=True, blank=True)
+    #: SHA-256 of the content, where it may be shared.
+    sha256 = models.CharField(_("SHA-256"), max_length=64, blank=True, default="")
+    #: How many attachments have it for their content.
+    uses = models.PositiveIntegerField(_("uses"), default=0)
+    #: When it is to be deleted, or this is tried again; empty: it is in use.
+    delete_at = models.DateTimeField(_("delete at"), null=True, blank=True)
+    #: How often the storage did not delete it.
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    #: Since when the storage has not deleted it.
+    failed_since = models.DateTimeField(_("failed since"), null=True, blank=True)
+    #: Why, for people.
+    error = models.TextField(_("error"), blank=True, default="")
+
+    class Meta:
+        verbose_name = _("stored file")
+        verbose_name_plural = _("stored files")
+        indexes = [
+            IndexOfKnown(fields=["delete_at"], known="delete_at", name="mailer_file_delete"),
+            IndexOfKnown(fields=["failed_since"], known="failed_since", name="mailer_file_failed"),
+            IndexOfKnown(fields=["shared_by", "sha256"], known="shared_by", name="mailer_file_shared"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)

@@ -1,0 +1,167 @@
+"""Delivery in a test's own process: of what is queued, of what waits for its time, and with failures on demand."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import django
+from django.conf import settings
+from django.core import mail
+from django.db.models import Q
+from django.test import override_settings
+
+from .. import outbox
+from ..conf import mailer_settings
+from ..delivery.slice import Delivery
+from ..models import Message, State, clock
+from ..replies import Outcome, Reply, Stage
+from ..transports import pool
+from ..transports.base import Answer, ComposedMail, Transport, no_op, outcome_of
+
+_QUEUE = "congressy_mailer.backends.EmailBackend"
+_LOCMEM = "django.core.mail.backends.locmem.EmailBackend"
+_REPLY = re.compile(r"([245]\d\d)(?: (.*))?", re.DOTALL)
+
+
+def deliver_all(*, within: timedelta | None = None) -> list[Message]:
+    """Deliver every message that is queued, through the mail backend in force.
+
+    Args:
+        within: deliver also what is due by then: messages whose ``send_at`` is ahead, and those that were refused
+            temporarily, again and again as long as they are. ``None``: neither is looked at.
+
+    Returns:
+        Those messages as they are afterwards, oldest first.
+
+    Raises:
+        TransportUnavailable: the mail backend cannot be used.
+    """
+    messages = Message.objects.using(outbox.database())
+    until = clock.now() + within if within is not None else None
+    delivered: set[UUID] = set()
+    with pool.wrapping_transports(_Failing):
+        # A message that is put off more often than the clock would allow is left as it is.
+        for _ in range(1 if until is None else _MOST_ATTEMPTS):
+            if until is not None:
+                _make_due(until)
+            queued = list(messages.filter(state=State.QUEUED).order_by("id").values_list("id", flat=True))
+            if not queued:
+                break
+            delivered.update(queued)
+            unfinished = queued
+            while unfinished:
+                unfinished = Delivery(outbox.new_claim_token("test")).run(unfinished, redelivered=False).unfinished
+    return list(messages.filter(id__in=delivered).order_by("id"))
+
+
+_MOST_ATTEMPTS = 100
+
+
+def _make_due(until: Any) -> None:
+    now = clock.now()
+    waiting = Q(state=State.SCHEDULED, send_at__lte=until) | Q(state=State.DEFERRED, due_at__lte=until)
+    # Each is queued as the sweep would queue it when its time has come.
+    Message.objects.using(outbox.database()).filter(waiting).update(
+        state=State.QUEUED, send_at=None, queued_at=now, due_at=now + mailer_settings().LOST_AFTER
+    )
+
+
+@dataclass(slots=True)
+class _Failures:
+    """What the next mails are answered, as long as this is the mailbox of the same test."""
+
+    mailbox: object = None
+    replies: deque[Reply] | None = None
+
+    def of_this_test(self) -> deque[Reply]:
+        # Django's TestCase and pytest-django give each test a new one.
+        mailbox = getattr(mail, "outbox", None)
+        if self.replies is None or self.mailbox is not mailbox:
+            self.mailbox, self.replies = mailbox, deque()
+        return self.replies
+
+
+_failures = _Failures()
+
+
+def fail_next(reply: str, *, times: int = 1) -> None:
+    """Have a mail server refuse the next mail that :func:`deliver_all` hands over in this test.
+
+    Args:
+        reply: the server's, such as ``"550 5.1.1 No such user"`` (refused for good) or ``"451 4.7.1 Try later"`` (to be
+            tried again).
+        times: how many mails are answered so.
+
+    Raises:
+        ValueError: it is no reply of a server.
+    """
+    found = _REPLY.fullmatch(reply)
+    if found is None or found[1].startswith("2"):
+        raise ValueError(f'{reply!r} is no refusal, such as "550 5.1.1 No such user" or "451 4.7.1 Try later".')
+    _failures.of_this_test().extend([Reply(int(found[1]), found[2] or "")] * times)
+
+
+class _Failing:
+    """A transport before which a test has placed refusals."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def deliver(self, mails: Iterable[ComposedMail], before_waiting: Callable[[], None] = no_op) -> Iterator[Outcome]:
+        """See :meth:`congressy_mailer.transports.base.Transport.deliver`."""
+        for composed in mails:
+            replies = _failures.of_this_test()
+            if replies:
+                yield outcome_of(composed, Answer(replies.popleft(), Stage.CONTENT))
+            else:
+                yield from self._transport.deliver([composed], before_waiting)
+
+    def close(self) -> None:
+        """See :meth:`congressy_mailer.transports.base.Transport.close`."""
+        self._transport.close()
+
+
+@contextmanager
+def drop_in(**options: Any) -> Iterator[None]:
+    """Queue what Django sends, as :class:`congressy_mailer.backends.EmailBackend` does in production.
+
+    A test runner puts its own backend in the place of all others. Within this block mail of Django's and of other apps
+    is stored again, and ``deliver_all()`` brings it to ``mail.outbox``.
+
+    Args:
+        options: of the backend, but for ``using``.
+    """
+    knows_mailers = django.VERSION >= (6, 1) and hasattr(settings, "MAILERS")
+    if knows_mailers:
+        others = {alias: {"BACKEND": _LOCMEM} for alias in settings.MAILERS}
+        behind = "congressy_mailer_testing"
+        queue = {"BACKEND": _QUEUE, "OPTIONS": {**options, "using": behind}}
+        changed: dict[str, Any] = {"MAILERS": {**others, behind: {"BACKEND": _LOCMEM}, "default": queue}}
+    else:
+        configured = {**getattr(settings, "CONGRESSY_MAILER", {}), "BACKEND_OPTIONS": options}
+        changed = {"EMAIL_BACKEND": _QUEUE, "CONGRESSY_MAILER": configured}
+    override = override_settings(**changed)
+    with _without_deprecation():
+        override.enable()
+    try:
+        yield
+    finally:
+        with _without_deprecation():
+            override.disable()
+
+
+@contextmanager
+def _without_deprecation() -> Iterator[None]:
+    """Django 6.1 warns of EMAIL_BACKEND whenever it is touched; the host hears of its own setting elsewhere."""
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, PendingDeprecationWarning):
+            warnings.filterwarnings("ignore", "The EMAIL_", category)
+        yield

@@ -1,0 +1,42 @@
+"""SparkPost's own ``List-Unsubscribe``, which it puts over any other.
+
+Mail that is not transactional always carries it (article "List-unsubscribe Functionality"), and "since the header is
+auto-generated it cannot be changed or removed" (article "Gmail shows mailing list information"). Transactional mail is
+left as it is (article "Remove List-Unsubscribe Header").
+"""
+
+from __future__ import annotations
+
+import re
+
+from .rules import AccountRules
+
+#: Where SparkPost's links lead to.
+HOST = "unsubscribe.sparkpost.example"
+
+_END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
+_FIELD = rb"(?im)^%b[ \t]*:.*(?:\r\n|\n|\Z)(?:[ \t].*(?:\r\n|\n|\Z))*"
+_UNSUBSCRIBE = re.compile(_FIELD % b"list-unsubscribe")
+_UNSUBSCRIBE_POST = re.compile(_FIELD % b"list-unsubscribe-post")
+
+
+def with_list_unsubscribe(content: bytes, *, message_id: str, transactional: bool, rules: AccountRules) -> bytes:
+    """The mail as it goes on.
+
+    Args:
+        content: the mail as it came.
+        message_id: SparkPost's id of it.
+        transactional: whether the mail was sent as such.
+        rules: of the account.
+    """
+    if transactional and not rules.transactional_unsub:
+        return content
+    end = _END_OF_HEADERS.search(content)
+    head, rest = (content[: end.start() + 2], content[end.start() + 2 :]) if end else (content, b"")
+    mailto = f"<mailto:unsubscribe@{HOST}?subject=unsubscribe:{message_id}>"
+    head = _UNSUBSCRIBE.sub(b"", head)
+    if rules.list_unsubscribe == "mailto":
+        return f"List-Unsubscribe: {mailto}\r\n".encode() + head + rest
+    fields = f"List-Unsubscribe: {mailto},\r\n <https://{HOST}/{message_id}>\r\n"
+    fields += "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+    return fields.encode() + _UNSUBSCRIBE_POST.sub(b"", head) + rest

@@ -1,0 +1,200 @@
+"""The admin's lists: what finds a mail, how many queries that takes, and what a filter shows."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from congressy_mailer import Recipient, send_bulk, send_mail
+from congressy_mailer.admin.lists import first_id
+from congressy_mailer.models import Message, RecipientStatus, SearchKey, State, new_id
+from congressy_mailer.outbox import purge
+from congressy_mailer.outbox.search import find, fold
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+LIST = "/admin/congressy_mailer/message/"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
+
+
+@pytest.fixture
+def support(client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("support"))
+    return client
+
+
+def found(client: Client, text: str) -> set[uuid.UUID]:
+    answer = client.get(LIST, {"q": text})
+    assert answer.status_code == 200
+    return {message.pk for message in answer.context["cl"].result_list}
+
+
+def test_a_mail_is_found_by_each_of_its_recipients(support: Client) -> None:
+    mail = send_mail("x", "x", to="Ana@Example.com", cc="eva@example.org", bcc=["bob@example.net", "leo@example.net"])
+    send_mail("x", "x", to="other@example.com")
+    for text in ("ana@example.com", " ANA@example.com ", "eva@example.org", "bob@example.net", "leo@example.net"):
+        assert found(support, text) == {mail.pk}, text
+    # By the beginning.
+    for text in ("ana@ex", "eva@", "bob"):
+        assert found(support, text) == {mail.pk}, text
+    assert found(support, "nobody@example.com") == set()
+
+
+def test_a_mail_is_found_by_the_name_of_a_recipient(support: Client) -> None:
+    mail = send_mail("x", "x", to="José da Silva <jose@example.com>", cc='"Núñez, Ana" <ana@example.com>')
+    for text in ("José", "jose", "JOSÉ DA", "silva", "da silva", "Nunez", "ana"):
+        assert found(support, text) == {mail.pk}, text
+    assert found(support, "ilva") == set()
+
+
+def test_a_mail_is_found_by_its_id_and_by_its_message_id(support: Client) -> None:
+    mail = send_mail("x", "x", to="ana@example.com")
+    other = send_mail("x", "x", to="ana@example.com", headers={"Message-ID": "<Own.1@example.com>"})
+    for text in (str(mail.pk), mail.pk.hex.upper(), mail.message_id, mail.message_id.strip("<>")):
+        assert found(support, text) == {mail.pk}, text
+    for text in ("<Own.1@example.com>", "Own.1@example.com"):
+        assert found(support, text) == {other.pk}, text
+    assert found(support, str(new_id())) == set()
+
+
+def test_a_mail_is_found_by_what_it_is_about(support: Client) -> None:
+    about = User.objects.create_user("Inscrição 4711")
+    mail = send_mail("x", "x", to="ana@example.com", about=about)
+    for text in ("4711", "inscricao", "Inscrição 4711"):
+        assert found(support, text) == {mail.pk}, text
+
+
+def test_mails_of_a_batch_are_found(support: Client) -> None:
+    batch = send_bulk(
+        ["ana@example.com", "Zoë <zoe@example.com>", Recipient(to="a@example.com", cc="eva@example.com")],
+        subject="Programa", message="x",
+    )  # fmt: skip
+    by_address = {message.to[0]: message.pk for message in batch.messages.all()}
+    assert found(support, "ana@example.com") == {by_address["ana@example.com"]}
+    assert found(support, "zoe") == {by_address["Zoë <zoe@example.com>"]}
+    assert found(support, "eva@example.com") == {by_address["a@example.com"]}
+    assert found(support, "progr") == set(by_address.values())
+
+
+def test_a_subject_is_found_unless_the_mail_is_sensitive(support: Client) -> None:
+    mail = send_mail("Boleto de maio", "x", to="ana@example.com")
+    send_mail("Boleto secreto", "x", to="ana@example.com", sensitive=True)
+    assert found(support, "boleto") == {mail.pk}
+
+
+def test_most_mails_need_no_further_row_to_be_found() -> None:
+    with CaptureQueriesContext(connection) as queries:
+        send_mail("x", "x", to="ana@example.com")
+    inserts = [query["sql"] for query in queries if query["sql"].startswith("INSERT")]
+    assert len(inserts) == 1
+    assert not SearchKey.objects.exists()
+
+
+def test_search_goes_when_the_message_does() -> None:
+    mail = send_mail("x", "x", to=["ana@example.com", "José <jose@example.com>"])
+    assert SearchKey.objects.filter(message=mail).count() == 2
+    mail.delete()
+    assert not SearchKey.objects.exists()
+
+
+def test_a_purge_takes_what_a_message_was_found_by() -> None:
+    mail = send_mail("x", "x", to=["ana@example.com", "José <jose@example.com>"])
+    long_ago = timezone.now() - timedelta(days=900)
+    Message.objects.filter(pk=mail.pk).update(
+        state=State.SENT, due_at=None, finished_at=long_ago, content_dropped_at=long_ago
+    )
+    purge()
+    assert not Message.objects.exists()
+    assert not SearchKey.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "folded"),
+    [("José  da\tSilva", "jose da silva"), ("STRASSE", "strasse"), ("Straße", "strasse"), ("Łódź", "łodz"), ("", "")],
+)
+def test_names_are_compared_without_case_and_accents(name: str, folded: str) -> None:
+    assert fold(name) == folded
+
+
+def test_the_newest_of_many_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("congressy_mailer.outbox.search.MOST_FOUND", 3)
+    mails = [send_mail("x", "x", to="ana@example.com") for _ in range(5)]
+    assert find("ana@example.com") == [mail.pk for mail in reversed(mails)][:3]
+
+
+def test_the_list_is_newest_first_and_takes_few_queries(support: Client) -> None:
+    for number in range(8):
+        send_mail(f"Mail {number}", "x", to=f"Ana {number} <ana{number}@example.com>", cc="eva@example.com")
+    send_bulk([f"b{number}@example.com" for number in range(60)], subject="Programa", message="x")
+    for query, most in (
+        ({}, 6),
+        ({"q": "eva@example.com"}, 16),
+        ({"q": "nothing at all"}, 18),
+        ({"status": "sent"}, 6),
+    ):
+        with CaptureQueriesContext(connection) as queries:
+            answer = support.get(LIST, query)
+        assert len(queries) <= most, "\n".join(one["sql"] for one in queries)
+        shown = [message.pk for message in answer.context["cl"].result_list]
+        assert shown == sorted(shown, reverse=True)
+    assert len(support.get(LIST).context["cl"].result_list) == 50
+
+
+def test_no_list_counts_all_rows(support: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("congressy_mailer.admin.lists.MOST_COUNTED", 5)
+    for _ in range(8):
+        send_mail("x", "x", to="ana@example.com")
+    with CaptureQueriesContext(connection) as queries:
+        assert support.get(LIST).context["cl"].result_count == 5
+    counts = [query["sql"] for query in queries if "COUNT(" in query["sql"].upper()]
+    assert counts
+    assert all("LIMIT 5" in query for query in counts)
+
+
+def test_the_filter_by_state_shows_what_is_in_it(support: Client) -> None:
+    mails = {state: send_mail("x", "x", to="ana@example.com") for state in State}
+    for state, mail in mails.items():
+        due = None if state in ("sent", "failed", "cancelled", "expired", "suppressed", "held") else timezone.now()
+        Message.objects.filter(pk=mail.pk).update(state=state, due_at=due)
+    for state, mail in mails.items():
+        shown = support.get(LIST, {"status": state.value}).context["cl"].result_list
+        assert [message.pk for message in shown] == [mail.pk], state
+
+
+def test_what_went_wrong_after_sending_is_shown_by_filter(support: Client) -> None:
+    mail = send_mail("x", "x", to="ana@example.com")
+    send_mail("x", "x", to="eva@example.com")
+    status = RecipientStatus.objects.create(message=mail, recipient="ana@example.com", arrival="delivered")
+    assert not support.get(LIST, {"status": "bounced"}).context["cl"].result_list
+    for change in ({"arrival": "bounced"}, {"arrival": "rejected"}, {"unsubscribed_at": timezone.now()},
+                   {"complained_at": timezone.now()}):  # fmt: skip
+        RecipientStatus.objects.filter(pk=status.pk).update(**change)
+        status.refresh_from_db()
+        assert status.trouble == status.delivery
+        shown = support.get(LIST, {"status": status.delivery}).context["cl"].result_list
+        assert [message.pk for message in shown] == [mail.pk]
+
+
+def test_the_filters_by_time_and_batch_are_ranges_of_keys(support: Client) -> None:
+    old_id = first_id(timezone.now() - timedelta(days=3))
+    Message.objects.create(id=old_id, created_at=timezone.now() - timedelta(days=3), from_email="a@example.com")
+    mail = send_mail("x", "x", to="ana@example.com")
+    batch = send_bulk(["b@example.com"], subject="x", message="x")
+    send_bulk(["c@example.com"], subject="x", message="x")
+    in_batch = batch.messages.get().pk
+    assert {one.pk for one in support.get(LIST, {"since": "7"}).context["cl"].result_list} >= {old_id, mail.pk}
+    assert old_id not in {one.pk for one in support.get(LIST, {"since": "1"}).context["cl"].result_list}
+    assert [one.pk for one in support.get(LIST, {"batch": str(batch.pk)}).context["cl"].result_list] == [in_batch]
+    for nonsense in ("x", str(new_id())):
+        assert not support.get(LIST, {"batch": nonsense}).context["cl"].result_list

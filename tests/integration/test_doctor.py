@@ -1,0 +1,433 @@
+"""``mailer doctor`` finds each of its faults, made real: servers that refuse, that throw away, that are not there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db.migrations.recorder import MigrationRecorder
+from django.utils import timezone, translation
+
+import congressy_mailer
+from congressy_mailer import metrics, outbox, send_bulk, send_mail
+from congressy_mailer.diagnosis import EXAMINATIONS, Finding, Level, redis_server
+from congressy_mailer.models import CountRollup, Message, State, WebhookBatch, Worker
+from congressy_mailer.sparkpost.webhook_api import own_target
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from congressy_mailer.testing.local_sparkpost.webhooks import Webhook
+from congressy_mailer.testing.local_sparkpost.whole import WholeSparkPost
+from testbed.processes import Process, free_port
+from testbed.redis_server import EmbeddedRedis
+from tests.conftest import wait_for
+from tests.support.scripted_smtp import ScriptedServer
+
+pytestmark = [pytest.mark.django_db(transaction=True)]
+
+SMTP = "django.core.mail.backends.smtp.EmailBackend"
+
+
+@pytest.fixture(autouse=True)
+def english() -> Iterator[None]:
+    """The tests' own project speaks Portuguese."""
+    with translation.override("en"):
+        yield
+
+
+def doctor(*arguments: str) -> tuple[str, str, int]:
+    """``manage.py mailer doctor``: what it writes, what it complains about, and its exit status."""
+    out = StringIO()
+    try:
+        call_command("mailer", "doctor", *arguments, stdout=out)
+    except CommandError as error:
+        return out.getvalue(), str(error), error.returncode
+    return out.getvalue(), "", 0
+
+
+def found(name: str) -> list[Finding]:
+    """What an examination finds that is not good."""
+    return [finding for finding in EXAMINATIONS[name].findings() if finding.level != Level.GOOD]
+
+
+def told(name: str) -> tuple[Level, str]:
+    """The one thing that an examination finds."""
+    (finding,) = found(name)
+    assert finding.examination == name
+    assert finding.advice or finding.level == Level.SKIPPED
+    return finding.level, finding.text
+
+
+def smtp_backend(settings: Any, **options: Any) -> None:
+    """Have the default mail backend be an SMTP server."""
+    options = {"host": "localhost", **options}
+    if hasattr(settings, "MAILERS"):
+        settings.MAILERS = {**settings.MAILERS, "default": {"BACKEND": SMTP, "OPTIONS": options}}
+        return
+    # The test runner has put another one in its place.
+    settings.EMAIL_BACKEND = SMTP
+    names = {"username": "HOST_USER", "password": "HOST_PASSWORD"}
+    for name in ("host", "port", "username", "password", "use_tls", "use_ssl", "timeout"):
+        setting = f"EMAIL_{names.get(name, name.upper())}"
+        setattr(settings, setting, options.get(name, "" if name in names else None))
+
+
+class TestProject:
+    pytestmark = pytest.mark.usefixtures("published")
+
+    def test_a_wrong_setting(self, settings: Any) -> None:
+        settings.CONGRESSY_MAILER = {"RETRY_FRO": timedelta(hours=1)}
+        assert "congressy_mailer.E001" in " ".join(finding.text for finding in found("settings"))
+
+    @pytest.mark.database
+    def test_a_migration_that_has_not_run(self) -> None:
+        from django.db import connection
+
+        recorder = MigrationRecorder(connection)
+        recorder.record_unapplied("congressy_mailer", "0001_initial")
+        try:
+            level, text = told("database")
+        finally:
+            recorder.record_applied("congressy_mailer", "0001_initial")
+        assert (level, "0001_initial" in text) == (Level.ERROR, True)
+        assert found("database") == []
+
+    def test_a_storage_that_cannot_be_written(self, settings: Any, tmp_path: Path) -> None:
+        assert found("attachment-storage") == []
+        file = tmp_path / "no-folder"
+        file.write_text("")
+        storage = {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(file)}}
+        settings.STORAGES = {**settings.STORAGES, "default": storage}
+        level, text = told("attachment-storage")
+        assert (level, "cannot be written" in text) == (Level.ERROR, True)
+
+    def test_a_folder_that_another_host_does_not_have(self) -> None:
+        worker("celery@elsewhere")
+        level, text = told("attachment-storage")
+        assert (level, "elsewhere" in text) == (Level.WARNING, True)
+
+    def test_a_template_that_is_gone(self, settings: Any, tmp_path: Path) -> None:
+        assert told("templates") == (Level.SKIPPED, "No mail was made from a template.")
+        settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [tmp_path]}, *settings.TEMPLATES[1:]]
+        file = tmp_path / "welcome.html"
+        file.write_text("<p>x</p>")
+        send_mail("x", to="ana@example.com", template="welcome")
+        assert found("templates") == []
+        file.unlink()
+        # As in a new process, which has compiled none.
+        settings.TEMPLATES = [*settings.TEMPLATES]
+        level, text = told("templates")
+        assert (level, "There is no template 'welcome'" in text) == (Level.ERROR, True)
+
+    def test_a_language_that_is_missing(self, settings: Any, tmp_path: Path) -> None:
+        settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [tmp_path]}, *settings.TEMPLATES[1:]]
+        for name in ("welcome.html", "welcome.pt-br.html"):
+            (tmp_path / name).write_text("<p>x</p>")
+        for language in ("pt-br", "es"):
+            send_mail("x", to="ana@example.com", template="welcome", language=language)
+        assert told("templates") == (
+            Level.WARNING,
+            "The template welcome is there in pt-br, and not in es, in which mail is sent.",
+        )
+
+
+def worker(name: str, **values: Any) -> Worker:
+    """A worker that was heard of just now."""
+    now = timezone.now()
+    given: dict[str, Any] = {
+        "queues": ["mailer", "mailer.bulk"], "pool": "prefork", "concurrency": 2,
+        "version": congressy_mailer.__version__, "started_at": now, "published_at": now, "seen_at": now, **values,
+    }  # fmt: skip
+    return Worker.objects.create(name=name, **given)
+
+
+class TestQueues:
+    def test_a_broker_that_is_not_there(self, celery_settings: Callable[..., None]) -> None:
+        url = f"redis://localhost:{free_port()}/0"
+        celery_settings(broker_url=url, broker_write_url=url)
+        level, text = told("broker")
+        assert (level, "cannot be reached" in text) == (Level.ERROR, True)
+        assert told("worker-takes-tasks") == (Level.ERROR, "The broker took no task.")
+
+    @pytest.mark.broker
+    @pytest.mark.database
+    def test_no_worker_and_then_a_real_one_that_serves_one_queue(
+        self, start_worker: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert found("broker") == []
+        monkeypatch.setattr("congressy_mailer.diagnosis.queues._WORKER_TIMEOUT", 0.5)
+        assert told("worker-takes-tasks")[0] == Level.ERROR
+        assert told("worker-queues") == (Level.ERROR, "No worker was heard of lately.")
+        monkeypatch.setattr("congressy_mailer.diagnosis.queues._WORKER_TIMEOUT", 30)
+        start_worker("-Q", "mailer")
+        assert found("worker-takes-tasks") == []
+        wait_for(Worker.objects.exists, what="the worker to tell of itself")
+        assert told("worker-queues") == (
+            Level.ERROR,
+            "No worker serves the queue mailer.bulk: what is in it waits for ever.",
+        )
+        for name in ("worker-versions", "clocks", "concurrency"):
+            assert found(name) == []
+
+    def test_a_worker_of_another_version(self) -> None:
+        worker("celery@here", version="0.0.9")
+        level, text = told("worker-versions")
+        assert (level, "0.0.9" in text) == (Level.WARNING, True)
+
+    def test_a_clock_that_is_wrong(self) -> None:
+        worker("celery@early", published_at=timezone.now() + timedelta(minutes=3))
+        level, text = told("clocks")
+        assert (level, text.startswith("The clock of the worker celery@early is 1")) == (Level.WARNING, True)
+
+    def test_more_tasks_than_connections(self, settings: Any) -> None:
+        settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "MAX_CONNECTIONS": 3}
+        for name in ("one", "two"):
+            worker(f"celery@{name}")
+        assert told("concurrency") == (
+            Level.WARNING,
+            "The workers run 4 tasks at a time, and MAX_CONNECTIONS is 3.",
+        )
+
+    def test_the_solo_pool(self) -> None:
+        worker("celery@solo", pool="solo", concurrency=1)
+        level, text = told("concurrency")
+        assert (level, "has the pool solo" in text) == (Level.WARNING, True)
+
+
+class TestRedis:
+    def test_one_that_throws_queues_away(self, redis_server: EmbeddedRedis, broker: str) -> None:
+        import redis
+
+        if not broker.startswith("redis:"):
+            assert told("redis-eviction")[0] == Level.SKIPPED
+            return
+        client = redis.Redis(port=redis_server.port)
+        assert found("redis-eviction") == []
+        client.config_set("maxmemory", "100mb")
+        assert found("redis-eviction") == []
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        level, text = told("redis-eviction")
+        assert (level, "allkeys-lru" in text) == (Level.ERROR, True)
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", "1mb")
+        level, text = told("redis-eviction")
+        assert (level, "of its maxmemory" in text) == (Level.ERROR, True)
+        client.close()
+
+    def test_one_that_forgets(self, redis_server: EmbeddedRedis, broker: str) -> None:
+        import redis
+
+        level, text = told("redis-persistence")
+        assert (level, "appendonly is off" in text) == (Level.WARNING, True)
+        client = redis.Redis(port=redis_server.port)
+        client.config_set("appendonly", "yes")
+        wait_for(lambda: not client.info("persistence")["aof_rewrite_in_progress"], what="its file")
+        client.close()
+        assert found("redis-persistence") == []
+
+    def test_another_broker(self, celery_settings: Callable[..., None]) -> None:
+        celery_settings(broker_url="memory://", broker_write_url="memory://")
+        assert redis_server_is_not_asked("redis-eviction")
+        assert redis_server_is_not_asked("redis-persistence")
+
+
+def redis_server_is_not_asked(name: str) -> bool:
+    return told(name) == (Level.SKIPPED, "The broker is no Redis, or does not answer.")
+
+
+class TestSmtp:
+    def good(self, settings: Any, server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        given = {"port": server.port, "username": server.user, "password": server.password, "use_tls": True}
+        smtp_backend(settings, **{**given, **options})
+
+    def test_nothing_is_wrong_and_no_mail_is_sent(
+        self, settings: Any, smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.good(settings, smtp_server, monkeypatch)
+        assert found("smtp") == []
+        assert found("smtp-timeout") == []
+        assert (len(smtp_server.mailbox), smtp_server.connections) == (0, 1)
+
+    def test_a_wrong_password(
+        self, settings: Any, smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.good(settings, smtp_server, monkeypatch, password="wrong-password-7711")
+        level, text = told("smtp")
+        assert (level, "refuses the login" in text, "7711" in text) == (Level.ERROR, True, False)
+
+    def test_a_certificate_that_nobody_trusts(
+        self, settings: Any, smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.good(settings, smtp_server, monkeypatch)
+        for name in smtp_server.environment():
+            monkeypatch.delenv(name)
+        level, text = told("smtp")
+        assert (level, "no TLS connection" in text) == (Level.ERROR, True)
+
+    def test_a_server_without_tls_and_pipelining(self, settings: Any) -> None:
+        with closing(ScriptedServer(extensions=())) as server:
+            smtp_backend(settings, port=server.port, use_tls=True)
+            level, text = told("smtp")
+            assert (level, "does not offer what the settings ask for" in text) == (Level.ERROR, True)
+            smtp_backend(settings, port=server.port)
+            level, text = told("smtp")
+            assert (level, "PIPELINING" in text) == (Level.WARNING, True)
+
+    def test_a_connection_that_anybody_may_read(self, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        # A name of this machine by which nobody would know that it is this machine.
+        monkeypatch.setattr("congressy_mailer.diagnosis.mail_servers._HERE", ())
+        with closing(ScriptedServer(extensions=())) as server:
+            smtp_backend(settings, port=server.port)
+            assert "is not encrypted" in found("smtp")[0].text
+
+    def test_a_port_that_nobody_listens_on_and_a_host_that_does_not_exist(self, settings: Any) -> None:
+        smtp_backend(settings, port=free_port())
+        level, text = told("smtp")
+        assert (level, "cannot be reached" in text) == (Level.ERROR, True)
+        smtp_backend(settings, host="mail.invalid", port=587)
+        level, text = told("smtp")
+        assert (level, "there is no such host" in text) == (Level.ERROR, True)
+
+    def test_a_time_limit_that_is_too_short(self, settings: Any) -> None:
+        smtp_backend(settings, port=587, timeout=5)
+        level, text = told("smtp-timeout")
+        assert (level, "5 s only" in text) == (Level.WARNING, True)
+
+    def test_no_smtp_server(self) -> None:
+        assert told("smtp") == (Level.SKIPPED, "No mail backend is an SMTP server.")
+
+
+class TestSparkPost:
+    pytestmark = pytest.mark.usefixtures("published")
+
+    def test_without_a_key(self) -> None:
+        for name in ("sparkpost-key", "sparkpost-domain", "sparkpost-webhook"):
+            assert told(name)[0] == Level.SKIPPED
+
+    def test_a_key_that_was_revoked(self, local_sparkpost: WholeSparkPost) -> None:
+        assert found("sparkpost-key") == []
+        local_sparkpost.account.key = "another-one"
+        assert told("sparkpost-key") == (Level.ERROR, "SparkPost does not know the API key.")
+
+    def test_a_key_that_may_not_do_everything(self, local_sparkpost: WholeSparkPost) -> None:
+        local_sparkpost.account.permissions = frozenset({"transmissions/modify", "webhooks/modify"})
+        assert told("sparkpost-key") == (
+            Level.WARNING,
+            "The API key lacks permissions: Suppression Lists: Read/Write, Sending Domains: Read-only.",
+        )
+
+    def test_an_api_that_cannot_be_reached(self, local_sparkpost: WholeSparkPost) -> None:
+        local_sparkpost.api.stop()
+        level, text = told("sparkpost-key")
+        assert (level, "cannot be reached" in text) == (Level.ERROR, True)
+
+    @pytest.mark.parametrize(
+        ("status", "words"),
+        [
+            ({"ownership_verified": False}, "is not verified at SparkPost"),
+            ({"compliance_status": "blocked"}, "compliance team has blocked"),
+            ({"dkim_status": "unverified"}, "The DKIM key of congressy.net is not in the DNS"),
+        ],
+    )
+    def test_a_sending_domain(self, local_sparkpost: WholeSparkPost, status: Any, words: str) -> None:
+        assert found("sparkpost-domain") == []
+        local_sparkpost.account.domain_status["congressy.net"] = status
+        level, text = told("sparkpost-domain")
+        assert (level, words in text) == (Level.ERROR, True)
+
+    def test_a_sending_domain_that_is_not_known(self, local_sparkpost: WholeSparkPost) -> None:
+        local_sparkpost.account.sending_domains = frozenset({"congressy.net"})
+        send_mail("x", "y", "news@other.example.com", ["ana@example.com"])
+        level, text = told("sparkpost-domain")
+        assert (level, "does not know the sending domain other.example.com" in text) == (Level.ERROR, True)
+
+    def test_the_webhook(self, local_sparkpost: WholeSparkPost, settings: Any) -> None:
+        settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "SITE_URL": "https://www.example.com"}
+        level, text = told("sparkpost-webhook")
+        assert (level, text) == (Level.ERROR, f"No webhook of SparkPost posts to {own_target()}.")
+        # It is not asked whether it answers: this site has no server.
+        registered = Webhook("1", "x", own_target(), ["delivery"], active=False)
+        local_sparkpost.account.webhooks._webhooks["1"] = registered
+        assert "is switched off at SparkPost" in told("sparkpost-webhook")[1]
+        registered.active = True
+        assert told("sparkpost-webhook")[0] == Level.SKIPPED
+        send_mail("x", "y", to="ana@example.com")
+        hour_ago = timezone.now() - timedelta(hours=1)
+        Message.objects.update(state=State.SENT, due_at=None, finished_at=hour_ago, sent_at=hour_ago)
+        level, text = told("sparkpost-webhook")
+        assert (level, "no event of SparkPost's has come" in text) == (Level.ERROR, True)
+        WebhookBatch.objects.create(key="a", received_at=timezone.now())
+        assert found("sparkpost-webhook") == []
+
+
+class TestBulk:
+    pytestmark = pytest.mark.usefixtures("published")
+
+    def test_marketing_without_one_click(self, settings: Any) -> None:
+        assert told("bulk-one-click")[0] == Level.SKIPPED
+        send_bulk(["ana@example.com"], subject="x", message="y")
+        settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "SITE_URL": None}
+        assert told("bulk-one-click") == (
+            Level.ERROR,
+            "Marketing mail has no link to unsubscribe in one click.",
+        )
+        settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "SITE_URL": "http://www.example.com"}
+        assert "is not https" in told("bulk-one-click")[1]
+        settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "SITE_URL": "https://www.example.com"}
+        assert found("bulk-one-click") == []
+
+    @pytest.mark.parametrize(("complaints", "level"), [(0, None), (2, Level.WARNING), (3, Level.ERROR)])
+    def test_complaints(self, complaints: int, level: Level | None) -> None:
+        start = timezone.now().replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
+        counts = [["", "mailer", 5, metrics.DELIVERED, 1000], ["", "mailer", 5, metrics.COMPLAINED, complaints]]
+        CountRollup.objects.create(period=CountRollup.Period.HOUR, start=start, counts=counts)
+        assert [finding.level for finding in found("bulk-complaints")] == ([level] if level else [])
+
+    def test_too_few_to_tell(self) -> None:
+        assert told("bulk-complaints")[0] == Level.SKIPPED
+
+
+class TestCommand:
+    pytestmark = pytest.mark.usefixtures("published")
+
+    def test_it_says_what_to_do(self) -> None:
+        out, complaint, status = doctor("worker-queues", "smtp")
+        assert out == (
+            "x Workers and their queues [worker-queues]\n    No worker was heard of lately.\n"
+            "    → Start one with celery -A project worker.\n"
+            "- SMTP: connection, TLS, login, pipelining [smtp]\n    No mail backend is an SMTP server.\n"
+        )
+        assert (complaint, status) == ("1 thing is wrong.", 1)
+
+    def test_what_could_be_better_is_no_failure(self) -> None:
+        worker("celery@here", version="0.0.9")
+        out, _, status = doctor("worker-versions")
+        assert (out.splitlines()[-1], status) == ("Nothing is wrong, and 1 thing could be better.", 0)
+
+    def test_it_is_there_for_machines(self) -> None:
+        worker("celery@here")
+        out, _, status = doctor("--json", "worker-versions")
+        assert json.loads(out) == [{"level": "good", "text": "", "advice": "", "examination": "worker-versions"}]
+
+    def test_an_examination_that_does_not_exist(self) -> None:
+        assert doctor("weather")[2] == 2
+
+    def test_an_error_of_its_own_is_a_finding(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(redis_server, "_information", lambda section: {"maxmemory": "much"})
+        (finding,) = found("redis-eviction")
+        assert (finding.level, "ValueError" in finding.text) == (Level.ERROR, True)
+
+    def test_all_of_it_in_an_empty_project(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("congressy_mailer.diagnosis.queues._WORKER_TIMEOUT", 0.1)
+        monkeypatch.setattr("congressy_mailer.diagnosis.dns_records._LIFETIME", 0.1)
+        out, _, _ = doctor()
+        assert all(f"[{name}]" in out for name in EXAMINATIONS)
+        assert not Message.objects.exists()
+        assert outbox.database()

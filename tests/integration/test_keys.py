@@ -1,0 +1,44 @@
+"""Keys of callers: equal to themselves alone, on every database."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from congressy_mailer import send_bulk, send_mail
+from congressy_mailer.models import Batch, Message
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+
+ALIKE = [
+    "ingresso José", "ingresso Jose", "INGRESSO JOSE", "ingresso Jose ", "ingresso Jose\u0301", "ingresso  Jose",
+    "ingresso Strasse", "ingresso Straße", "ingresso 🎟", "ingresso 🎫", "ingresso １", "ingresso 1",
+]  # fmt: skip
+
+
+def store(key: str) -> Message:
+    return send_mail("Ingresso", "Olá", to="ana@example.com", idempotency_key=key)
+
+
+def test_keys_that_look_alike_make_a_message_each() -> None:
+    made = [store(key).pk for key in ALIKE]
+    assert len(set(made)) == len(ALIKE)
+    assert [store(key).pk for key in ALIKE] == made
+    assert list(Message.objects.order_by("id").values_list("idempotency_key", flat=True)) == ALIKE
+
+
+def test_keys_that_look_alike_make_a_batch_each() -> None:
+    made = [send_bulk(["ana@example.com"], subject="x", message="y", key=key).pk for key in ALIKE]
+    assert len(set(made)) == len(ALIKE)
+    assert [send_bulk(["ana@example.com"], subject="x", message="y", key=key).pk for key in ALIKE] == made
+    assert Batch.objects.count() == len(ALIKE) == Message.objects.count()
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12), unique=True, max_size=4)
+)
+@settings(max_examples=25, deadline=None)
+def test_different_texts_are_different_keys(keys: list[str]) -> None:
+    Message.objects.all().delete()
+    assert len({store(key).pk for key in keys}) == len(keys)

@@ -1,0 +1,195 @@
+"""A worker that is killed repeats no mail of which it had read that the server has taken it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from congressy_mailer import send_bulk
+from congressy_mailer.models import Message, State
+from congressy_mailer.testing.local_sparkpost.replies import Action, Answer, Exchange, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from testbed.processes import Process
+from tests.conftest import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+StartWorker = Callable[..., Process]
+
+#: Of each batch. The last kills come in the midst of it.
+MAILS = 200
+#: A process is killed when so many mails were taken since the last time.
+EVERY = 47
+
+QUICK = {"MAILER_TEST_LEASE_SECONDS": "20", "MAILER_TEST_SWEEP_INTERVAL_SECONDS": "0.5"}
+
+
+def unrecorded(taken: int) -> bool:
+    """Whether the outbox does not know yet of one of so many mails that were taken; in a thread."""
+    try:
+        return Message.objects.filter(state=State.SENT).count() < taken
+    finally:
+        connections.close_all()
+
+
+class Killer:
+    """Kills in the moment in which a content comes: whoever sends it has read all that was said on that connection.
+
+    Not where all of that has just been recorded: the journal, or its absence, would make no difference.
+    """
+
+    def __init__(self, server: LocalSparkPost, kill: Callable[[], bool], times: int) -> None:
+        self._server = server
+        self._kill = kill
+        self._times = times
+        self._last = 0
+        self.kills = 0
+
+    def _is_due(self) -> bool:
+        return self.kills < self._times and len(self._server.mailbox) - self._last >= EVERY
+
+    async def __call__(self, exchange: Exchange) -> Answer:
+        taken = len(self._server.mailbox)
+        if exchange.stage is not Stage.CONTENT or not self._is_due():
+            return None
+        if not await asyncio.to_thread(unrecorded, taken) or not self._is_due() or not self._kill():
+            return None
+        self._last = len(self._server.mailbox)
+        self.kills += 1
+        # Nobody has this one.
+        return Action.HANG_UP
+
+
+def children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def kill_child(worker: Process) -> bool:
+    """Kill a worker's only pool process; false where it has none at the moment."""
+    mine = children(worker.pid)
+    for child in mine:
+        os.kill(child, signal.SIGKILL)
+    return bool(mine)
+
+
+def store() -> None:
+    send_bulk((f"ana{number}@example.com" for number in range(MAILS)), subject="Olá", message="x")
+
+
+def wait_until_sent() -> None:
+    wait_for(
+        lambda: Message.objects.filter(state=State.SENT).count() == MAILS,
+        180,
+        f"the end of all mails (now: {Counter(Message.objects.values_list('state', 'reason'))})",
+    )
+
+
+def repeated(server: LocalSparkPost) -> list[Any]:
+    """Mails with two copies: the first one's number on its connection, and how many came over that."""
+    on_connection: dict[int, list[str]] = {}
+    copies: Counter[str] = Counter()
+    for mail in server.mailbox:
+        copies[mail.message_id] += 1
+        on_connection.setdefault(mail.connection, []).append(mail.message_id)
+    return [
+        (message_id, mails.index(message_id) + 1, len(mails))
+        for message_id, count in copies.items()
+        if count > 1
+        for mails in [next(mails for mails in on_connection.values() if message_id in mails)]
+    ]
+
+
+@pytest.mark.database
+def test_a_killed_pool_process_repeats_nothing_that_was_answered(
+    start_worker: StartWorker, smtp_server: LocalSparkPost
+) -> None:
+    worker = start_worker("-c", "1", **QUICK)
+    killer = Killer(smtp_server, lambda: kill_child(worker), 2)
+    smtp_server.script = killer
+    store()
+    wait_until_sent()
+    assert killer.kills == 2
+    assert repeated(smtp_server) == []
+    assert len(smtp_server.mailbox) == MAILS
+    assert "as its journal says" in worker.output()
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_a_killed_worker_of_another_pool_repeats_nothing_that_was_answered(
+    pool: str, start_worker: StartWorker, smtp_server: LocalSparkPost
+) -> None:
+    workers = [start_worker("-P", pool, "-c", "1", **QUICK)]
+
+    def kill() -> bool:
+        workers[-1].kill()
+        return True
+
+    killer = smtp_server.script = Killer(smtp_server, kill, 1)
+    store()
+    wait_for(lambda: killer.kills == 1, 60, "the kill")
+    workers.append(start_worker("-P", pool, "-c", "1", **QUICK))
+    wait_until_sent()
+    assert repeated(smtp_server) == []
+    assert "as its journal says" in workers[-1].output()
+
+
+def test_over_several_connections_no_more_than_one_mail_of_each_is_repeated(
+    start_worker: StartWorker, smtp_server: LocalSparkPost
+) -> None:
+    worker = start_worker("-c", "1", **QUICK)
+    killer = Killer(smtp_server, lambda: kill_child(worker), 2)
+
+    async def take_long(exchange: Exchange) -> Answer:
+        if exchange.stage is Stage.CONTENT:
+            # As over a long way: other connections pay.
+            await asyncio.sleep(0.06)
+        return await killer(exchange)
+
+    smtp_server.script = take_long
+    store()
+    wait_until_sent()
+    assert killer.kills == 2
+    found = repeated(smtp_server)
+    # Each was the last of its connection, and nobody had read that it was taken.
+    assert [mail for mail in found if mail[1] < mail[2]] == []
+    assert len(found) == len(smtp_server.mailbox) - MAILS <= 2 * 9
+    assert len({mail.connection for mail in list(smtp_server.mailbox)[:EVERY]}) > 2
+
+
+def test_where_a_crash_leaves_it_to_a_person_that_is_one_mail_and_what_was_answered_is_sent(
+    start_worker: StartWorker, smtp_server: LocalSparkPost
+) -> None:
+    worker = start_worker("-c", "1", **QUICK, MAILER_TEST_OPTIONS='{"ON_CRASH": "hold"}')
+    killer = Killer(smtp_server, lambda: kill_child(worker), 2)
+    smtp_server.script = killer
+    store()
+    wait_for(
+        lambda: Message.objects.filter(state__in=[State.SENT, State.HELD]).count() == MAILS,
+        180,
+        f"the end of all mails (now: {Counter(Message.objects.values_list('state', 'reason'))})",
+    )
+    # The one whose content had left, and not the one whose envelope went along with it.
+    assert Message.objects.filter(state=State.HELD).count() == killer.kills == 2
+    assert repeated(smtp_server) == []
+    assert len(smtp_server.mailbox) == MAILS - 2
+
+
+def test_without_a_journal_what_was_sent_in_the_last_moment_is_sent_again(
+    start_worker: StartWorker, smtp_server: LocalSparkPost
+) -> None:
+    options = '{"JOURNAL_DIRECTORY": null}'
+    worker = start_worker("-c", "1", **QUICK, MAILER_TEST_OPTIONS=options)
+    killer = Killer(smtp_server, lambda: kill_child(worker), 3)
+    smtp_server.script = killer
+    store()
+    wait_until_sent()
+    assert killer.kills == 3
+    assert repeated(smtp_server) != []

@@ -1,0 +1,1 @@
+"""Real mail servers, tried with the mailer: ``make servers``."""
