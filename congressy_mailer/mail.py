@@ -15,6 +15,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from . import outbox
 from .exceptions import IdempotencyConflict, InvalidOption, NoRecipient
+from .metrics.spans import StoringSpan
 from .mime.addresses import normalise_addresses
 from .mime.attachments import LoadedAttachment
 from .models import Event, Message, Priority, State
@@ -245,6 +246,14 @@ def resend_to(message: Message, to: Sequence[str] | str) -> Message:
 
 
 def _store(mail: Message, files: Sequence[LoadedAttachment]) -> Message:
+    with StoringSpan() as span:
+        mail.traceparent = span.traceparent
+        stored = _store_or_find(mail, files)
+        span.stored(stored.pk)
+    return stored
+
+
+def _store_or_find(mail: Message, files: Sequence[LoadedAttachment]) -> Message:
     if mail.idempotency_key and (existing := _find(mail.idempotency_key)):
         return existing
     suppressed = suppressed_recipients([mail]).get(mail.pk)

@@ -154,7 +154,7 @@ class MailerSettings:
     #: Write a line to the log ``congressy_mailer.outcomes`` for each attempt, with its fields for log collectors: id,
     #: attempt, outcome, the server's words, duration.
     LOG_OUTCOMES: bool = False
-    #: Have these lines name recipients, and leave addresses in the server's words.
+    #: Have these lines, and OpenTelemetry's spans, name recipients, and leave addresses in the server's words.
     LOG_ADDRESSES: bool = False
     #: Where the host's site is, such as ``"https://www.congressy.com"``: for links in mails, which workers write.
     #: ``None``: mail has no link to unsubscribe.

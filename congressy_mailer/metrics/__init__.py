@@ -1,7 +1,7 @@
 """Counts of outcomes: kept by each process, written about once a second, added up by the sweep.
 
-:mod:`.names` says what is counted, :mod:`.counting` counts and writes, :mod:`.rollups` adds up and answers; and
-:mod:`.workers` knows which workers are alive.
+:mod:`.names` says what is counted, :mod:`.counting` counts and writes, :mod:`.rollups` adds up and answers,
+:mod:`.workers` knows which workers are alive, and :mod:`.spans` tells OpenTelemetry of calls and attempts.
 """
 
 from .counting import count_at_call, count_events, count_sent, count_state, flush, flush_and_close, flush_if_due

@@ -95,6 +95,10 @@ class Mail(models.Model):
     #: What that object was called then.
     about_name = models.CharField(_("about"), max_length=200, blank=True, default="")
 
+    #: Context of OpenTelemetry's span in which it was stored, as W3C's ``traceparent``; empty: none was recorded, or
+    #: its batch has it.
+    traceparent = models.CharField(_("trace context"), max_length=55, blank=True, default="")
+
     #: The list that it belongs to, which a recipient may leave; empty: none.
     list_id = models.CharField(_("list"), max_length=255, blank=True, default="")
     #: SparkPost's ``campaign_id``.

@@ -45,12 +45,12 @@ class BatchMessage(NamedTuple):
     about_name: str = ""
 
 
-# Of the mail, what says how it is sent; what it says stays with the batch.
+# Of the mail, what says how it is sent; what it says stays with the batch, and so does where it was stored.
 _SHARED = [
     field.attname
     for field in Mail._meta.get_fields()
     if isinstance(field, Field)
-    and field.name not in {"template", "subject", "text", "html", "created_at", *BatchMessage._fields}
+    and field.name not in {"template", "subject", "text", "html", "created_at", "traceparent", *BatchMessage._fields}
 ]
 
 

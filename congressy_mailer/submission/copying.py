@@ -10,7 +10,7 @@ from ..models import Attachment, Mail, Message
 from ..replies import error_text
 
 # Given to each message anew.
-_NOT_COPIED = {"created_at", "send_at", "expires_at", "content_dropped_at"}
+_NOT_COPIED = {"created_at", "send_at", "expires_at", "content_dropped_at", "traceparent"}
 
 
 def copy_for(message: Message, to: list[str]) -> tuple[Message, list[LoadedAttachment]]:
