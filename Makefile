@@ -8,7 +8,8 @@
 # make bench: how fast it is beside its peers, ten minutes at the most; ONLY="caller bulk" QUICK=1 for less of it
 # make scale: the outbox beside ten million finished messages, 40 minutes at the most, 10 GB of disk;
 #             ROWS=100000 ON=postgresql ONLY="work held" for less of it
-# make lint · make types · make docs · make migrations: none is missing · make wheel: into dist/ · make clean
+# make wheel: sdist and wheel into dist/, with what is in them checked
+# make lint · make types · make docs · make migrations: none is missing · make clean
 .PHONY: demo test site chaos servers browser third-parties django-mail fuzz bench scale lint types docs migrations wheel clean redis
 .DELETE_ON_ERROR:
 VENV := .venv
@@ -108,9 +109,12 @@ migrations: $(VENV)/.test
 	@MAILER_TEST_DIRECTORY='$(CURDIR)/build/scratch' $(VENV)/bin/python -m django makemigrations \
 		--check --dry-run --skip-checks --settings tests.settings
 
-wheel: $(VENV)/.wheel
+# The wheel is built from the sdist, and both are looked into.
+wheel: $(VENV)/.test $(VENV)/.wheel
 	@rm -rf dist
 	@$(VENV)/bin/python -m build --outdir dist
+	@$(VENV)/bin/python -m twine --no-color check --strict dist/*
+	@$(VENV)/bin/python -m tests.run --on sqlite tests/distributions -n 0 -q
 
 needs_python = test -n "$$python" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 

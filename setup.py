@@ -51,8 +51,10 @@ third_parties = [
 # What is compared with, beside what the servers of the measurements need.
 bench = [*demo, *databases, "django-celery-email-reboot>=4.3", "django-mailer>=2.3", "django-post_office>=3.12"]
 
-# PyPI shows the README alone: a link to a file beside it would lead nowhere.
-readme = re.sub(r"\[([^]]+)\]\((?!https?:)[^)]+\)", r"\1", (root / "README.md").read_text())
+# PyPI shows the README alone: a link to a file beside it leads to that file as it was in this release.
+repository = "https://github.com/congressy/congressy-mailer"
+release = f"{repository}/blob/v{version[1]}"
+readme = re.sub(r"\]\((?!https?:|mailto:|#)([^)]+)\)", rf"]({release}/\1)", (root / "README.md").read_text())
 
 setup(
     name="congressy-mailer",
@@ -61,15 +63,25 @@ setup(
     long_description=readme,
     long_description_content_type="text/markdown",
     author="Congressy",
+    author_email="congressy@congressy.com",
     license="MIT",
+    project_urls={
+        "Homepage": repository,
+        "Documentation": f"{release}/docs/index.md",
+        "Changelog": f"{release}/CHANGELOG.md",
+        "Issues": f"{repository}/issues",
+        "Security": f"{release}/SECURITY.md",
+    },
     keywords=["django", "celery", "email", "smtp", "sparkpost", "redis", "queue", "outbox", "transactional email"],
     classifiers=[
+        "Development Status :: 4 - Beta",
         "Environment :: Web Environment",
         "Framework :: Celery",
         "Framework :: Django",
         "Framework :: Django :: 5.2",
         "Framework :: Django :: 6.0",
         "Framework :: Django :: 6.1",
+        "Framework :: Pytest",
         "Intended Audience :: Developers",
         "Natural Language :: English",
         "Natural Language :: Portuguese (Brazilian)",
@@ -103,7 +115,7 @@ setup(
         "third-parties": third_parties,
         "lint": ["ruff==0.17.*", "import-linter>=2.17", "mypy>=2", "django-stubs>=5.2", "celery-types>=0.23"],
         "browser": [*demo, "axe-playwright-python>=0.1.4", "playwright>=1.45"],
-        "wheel": ["build>=1.2"],
+        "wheel": ["build>=1.2", "trove-classifiers", "twine>=6.1"],
         "docs": docs,
         "bench": bench,
         "doctor": doctor,
