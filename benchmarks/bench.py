@@ -28,7 +28,9 @@ class Sizes:
     way_mails: int = 3400
     way_seconds: float = 2.0
     compositions: int = 200
+    #: Single calls of one run, and recipients of one call.
     calls: int = 150
+    recipients: int = 4_000
     #: Recipients, and runs with them; with the first and the last number, memory is compared as well.
     bulk: tuple[tuple[int, int], ...] = ((1_000, 3), (10_000, 3), (100_000, 1))
     #: Mails that a worker's memory is compared after.
@@ -60,6 +62,7 @@ QUICK = Sizes(
     way_seconds=0.5,
     compositions=20,
     calls=20,
+    recipients=200,
     bulk=((100, 1), (1_000, 1)),
     memory_of_worker=(100, 500),
     events=2_000,

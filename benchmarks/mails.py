@@ -23,6 +23,53 @@ SHARED: dict[str, Any] = {
 }
 
 
+_FIRST_NAMES = {
+    "ascii": (
+        "Ana",
+        "Carlos",
+        "Daniela",
+        "Eduardo",
+        "Fernanda",
+        "Gabriel",
+        "Helena",
+        "Igor",
+        "Marina",
+        "Rafael",
+        "Vera",
+    ),
+    "others": (
+        "João",
+        "Conceição",
+        "Inês",
+        "Márcio",
+        "Sebastião",
+        "Lívia",
+        "Zoë",
+        "Øystein",
+        "Łukasz",
+        "Ünal",
+        "Sílvia",
+    ),
+}
+_LAST_NAMES = {
+    "ascii": ("Almeida", "Barbosa", "Cardoso", "Duarte", "Ferreira", "Gomes", "Lima", "Moreira", "Ramos", "Souza",
+              "Vieira", "Pereira", "Teixeira"),
+    "others": ("Araújo", "Brandão", "Conceição", "Damião", "Estêvão", "Falcão", "Guimarães", "Magalhães", "Nóbrega",
+               "Simões", "Sørensen", "Çelik", "Wałęsa"),
+}  # fmt: skip
+#: How recipients may be written, by what people call it.
+SHAPES = {"plain addresses": "", "display names": "ascii", "display names beyond ASCII": "others"}
+
+
+def address_as(shape: str, number: int) -> str:
+    """A recipient's address in one of the :data:`SHAPES`."""
+    address, names = f"pessoa{number}@example.com", SHAPES[shape]
+    if not names:
+        return address
+    first, last = _FIRST_NAMES[names], _LAST_NAMES[names]
+    return f"{first[number % len(first)]} {last[number % len(last)]} <{address}>"
+
+
 @dataclass(frozen=True)
 class Mail:
     """A mail to one recipient."""

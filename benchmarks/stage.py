@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,11 +19,12 @@ import redis
 from congressy_mailer.testing.local_sparkpost.startable import Startable
 from testbed.processes import Process
 from testbed.redis_server import EmbeddedRedis
+from testbed.servers.mariadb import MariaDB
 from testbed.servers.postgresql import PostgreSQL
 
 from .agent import Agent
 from .sink import Sink
-from .systems import ALL, system
+from .systems import ALL, OURS, system
 from .systems.base import System
 from .tls_front import TlsFront
 
@@ -32,8 +33,9 @@ _WORKER_START_SECONDS = 60.0
 #: What a worker prints once it can be given work: our Celery app, and django-mailer.
 _READY = ("The worker is ready.", "Starting django-mailer send loop.")
 _ENVIRONMENT = (
-    "import celery, django, json, platform; print(json.dumps({'python': platform.python_version(), "
-    "'django': django.__version__, 'celery': celery.__version__}))"
+    "import celery, django, json, platform; from benchmarks.systems import ALL, system; "
+    "versions = {'python': platform.python_version(), 'django': django.__version__, 'celery': celery.__version__}; "
+    "print(json.dumps([versions, [key for key in ALL if system(key).is_installed()]]))"
 )
 
 
@@ -48,12 +50,14 @@ class Python:
     executable: str
     #: Versions of Python, Django and Celery in it, by name.
     versions: Mapping[str, str]
+    #: Keys of the systems that are installed in it.
+    systems: Sequence[str]
 
     @classmethod
     def at(cls, executable: str) -> Python:
         """The one with this interpreter."""
-        told = subprocess.run([executable, "-c", _ENVIRONMENT], capture_output=True, text=True, check=True)
-        return cls(executable, json.loads(told.stdout))
+        told = subprocess.run([executable, "-c", _ENVIRONMENT], capture_output=True, text=True, check=True, cwd=_ROOT)
+        return cls(executable, *json.loads(told.stdout))
 
     @property
     def django(self) -> str:
@@ -182,6 +186,7 @@ class Stage(Startable):
         self._sink: Sink | None = None
         self._redis: EmbeddedRedis | None = None
         self._postgresql: PostgreSQL | None = None
+        self._mariadb: MariaDB | None = None
         self._places: dict[tuple[str, str], Place] = {}
         self.directory = Path(tempfile.mkdtemp(prefix="congressy-mailer-bench-"))
 
@@ -195,8 +200,16 @@ class Stage(Startable):
 
     @property
     def sink(self) -> Sink:
-        """The mail server."""
+        """The mail server.
+
+        Raises:
+            MissingServerError: it is not installed.
+        """
         if self._sink is None:
+            if not Sink.is_installed():
+                raise MissingServerError(
+                    f"{Sink.name} was not found, which all mail is sent to: apt install {Sink.package}"
+                )
             self._sink = self._stack.enter_context(Sink())
         return self._sink
 
@@ -210,15 +223,19 @@ class Stage(Startable):
             name = f"bench{len(self._places)}"
             folder = self.directory / name
             folder.mkdir()
-            url = f"sqlite://{folder}/db.sqlite3" if vendor == "sqlite" else self._new_database(name)
+            url = f"sqlite://{folder}/db.sqlite3" if vendor == "sqlite" else self._new_database(vendor, name)
             if self._redis is None:
                 self._redis = self._stack.enter_context(EmbeddedRedis())
-            place = Place(python, url, self._redis.url, self.sink.port, folder)
+            # Some measurements send nothing; those that do ask for the server themselves.
+            port = self.sink.port if Sink.is_installed() else 0
+            place = Place(python, url, self._redis.url, port, folder)
             self._migrate(place)
             self._places[python.executable, vendor] = place
         return self._places[python.executable, vendor]
 
-    def _new_database(self, name: str) -> str:
+    def _new_database(self, vendor: str, name: str) -> str:
+        if vendor == "mysql":
+            return self._new_database_of_mariadb(name)
         if self._postgresql is None:
             if not PostgreSQL.is_installed():
                 raise MissingServerError(f"PostgreSQL was not found: apt install {PostgreSQL.package}")
@@ -229,14 +246,25 @@ class Stage(Startable):
         connection.close()
         return f"{self._postgresql.url.rpartition('/')[0]}/{name}"
 
+    def _new_database_of_mariadb(self, name: str) -> str:
+        if self._mariadb is None:
+            if not MariaDB.is_installed():
+                raise MissingServerError(f"MariaDB was not found: apt install {MariaDB.package}")
+            self._mariadb = self._stack.enter_context(MariaDB(durable=True))
+        with closing(self._mariadb.connect(None)) as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        return f"{self._mariadb.url.rpartition('/')[0]}/{name}"
+
     def _migrate(self, place: Place) -> None:
+        # On MariaDB none of the others is measured.
+        only = OURS if place.vendor == "mysql" else None
         done = subprocess.run(
             [place.python.executable, "-m", "django", "migrate", "--verbosity", "0", "--skip-checks"],
-            env={**os.environ, **place.environment(None)}, cwd=_ROOT, capture_output=True, text=True,
+            env={**os.environ, **place.environment(only)}, cwd=_ROOT, capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"The tables could not be made: {done.stderr[-1500:]}")
-        for key in ALL:
+        for key in place.python.systems if only is None else (only,):
             if type(system(key)).prepare is System.prepare:
                 continue
             with place.agent(key) as agent:

@@ -16,7 +16,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 #: One of the systems; none while the tables of all of them are made.
 _system = os.environ.get("BENCH_SYSTEM")
-_installed = [system(_system)] if _system else [system(key) for key in ALL]
+_installed = [system(_system)] if _system else [one for one in map(system, ALL) if one.is_installed()]
 
 INSTALLED_APPS = [
     "django.contrib.auth",
@@ -50,13 +50,20 @@ if _parts.scheme == "sqlite":
 else:
     DATABASES = {
         "default": {
-            "ENGINE": "django.db.backends.postgresql",
+            "ENGINE": f"django.db.backends.{_parts.scheme}",
             "NAME": _parts.path.lstrip("/"),
             "USER": _parts.username,
             "HOST": _parts.hostname,
             "PORT": _parts.port,
         }
     }
+if _parts.scheme == "mysql":
+    import pymysql
+
+    # The oldest version of mysqlclient that Django takes.
+    pymysql.version_info = (2, 2, 7, "final", 0)
+    pymysql.install_as_MySQLdb()
+    DATABASES["default"]["OPTIONS"] = {"charset": "utf8mb4"}
 
 CELERY_BROKER_URL = os.environ["BROKER_URL"]
 CELERY_TASK_IGNORE_RESULT = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from ..mails import Mail
@@ -22,11 +23,15 @@ class System(ABC):
     #: What it is configured with, for people.
     configuration: ClassVar[str]
 
+    def is_installed(self) -> bool:
+        """Whether this environment has it."""
+        return all(find_spec(app) is not None for app in self.apps)
+
     def settings(self, vendor: str, connections: int) -> Mapping[str, Any]:
         """Settings of its own.
 
         Args:
-            vendor: ``"postgresql"`` or ``"sqlite"``.
+            vendor: ``"postgresql"``, ``"sqlite"`` or ``"mysql"``.
             connections: how many a process may have to the mail server, where the system has a choice.
         """
         return {}

@@ -28,9 +28,9 @@ class Congressy(System):
         send_bulk(template=TEMPLATE, context=SHARED, recipients=((mail.address, mail.own_context) for mail in mails))
 
     def clear(self) -> None:
-        from congressy_mailer.models import Batch, Event, Message
+        from congressy_mailer.models import Batch, Event, Message, SearchKey
 
-        empty(Event, Message, Batch)
+        empty(SearchKey, Event, Message, Batch)
 
 
 system = Congressy()

@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import pytest
 from aiosmtpd.controller import Controller
 from celery.signals import worker_process_shutdown
 
+from benchmarks import caller
 from benchmarks.agent import AgentError
+from benchmarks.bench import QUICK, Bench
 from benchmarks.link import Link, Watch
 from benchmarks.report import Goal, Line, Report, alternate, medians, percentile
 from benchmarks.round_trips import count
-from benchmarks.stage import Place, this_python
+from benchmarks.stage import Place, Stage, this_python
 from benchmarks.tls_front import USER, TlsFront
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.transports.pool import transport_for
@@ -140,6 +143,18 @@ def test_the_agent_does_what_it_is_told(tmp_path: Path) -> None:
         with pytest.raises(AgentError, match="no such table"):
             agent.order("send_each", first=1, count=1)
         assert agent.order("memory") > 1_000_000
+
+
+def test_the_cost_of_a_call_is_measured_without_a_mail_server_and_without_the_others() -> None:
+    said: list[str] = []
+    report = Report(said.append)
+    sizes = replace(QUICK, calls=2, recipients=20)
+    with Stage() as stage:
+        caller.measure_on(Bench(stage, [replace(this_python(), systems=["congressy"])], sizes, report), "sqlite")
+    assert not report.not_measured
+    measured = [line.what for line in report.lines]
+    assert any("send_bulk(), display names beyond ASCII, SQLite" in what for what in measured)
+    assert all(line.ours > 0 for line in report.lines)
 
 
 def test_the_report(tmp_path: Path) -> None:
