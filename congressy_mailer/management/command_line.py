@@ -27,6 +27,8 @@ _EXAMPLES: Mapping[str, Sequence[str]] = {
         'send-bulk event/reminder people.csv --subject "See you tomorrow" --dry-run',
         "send-bulk newsletter subscribers.csv --list news --wait",
     ],
+    "import post-office": ["import post-office --templates templates --dry-run", "import post-office"],
+    "import django-mailer": ["import django-mailer --dry-run", "import django-mailer"],
     "sparkpost webhook create": ["sparkpost webhook create https://www.congressy.com/mailer/sparkpost/events/"],
     "sparkpost webhook list": ["sparkpost webhook list"],
     "sparkpost webhook update": ["sparkpost webhook update 5b2b0ae4 --url https://www.congressy.com/mailer/events/"],

@@ -77,7 +77,7 @@ def storage_alias(using: str) -> str:
 def is_queue(using: str) -> bool:
     """Whether an alias names a backend that queues; the default one where it is empty."""
     try:
-        found = import_string(_path(using))
+        found = import_string(backend_path(using))
     except Exception:
         # A wrong path is reported where the backend is made.
         return False
@@ -86,14 +86,24 @@ def is_queue(using: str) -> bool:
 
 def target_of(using: str) -> str:
     """The alias that a queue's options name; empty where they name none."""
-    options = _configuration(using).get("OPTIONS") if using or mailers() is not None else None
-    if options is None:
-        options = {} if using or mailers() is not None else mailer_settings().BACKEND_OPTIONS
-    target = options.get("using") if isinstance(options, Mapping) else None
+    target = queue_options(using).get("using")
     return target if isinstance(target, str) else ""
 
 
-def _path(using: str) -> Any:
+def queue_options(using: str) -> Mapping[str, Any]:
+    """The options that the host has configured for an alias: ``BACKEND_OPTIONS`` for ``EMAIL_BACKEND``.
+
+    Args:
+        using: an alias; empty: the default one.
+    """
+    if not using and mailers() is None:
+        return mailer_settings().BACKEND_OPTIONS
+    options = _configuration(using).get("OPTIONS")
+    return options if isinstance(options, Mapping) else {}
+
+
+def backend_path(using: str) -> Any:
+    """Where the class of an alias's backend is, as the host has configured it."""
     if not using and mailers() is None:
         return settings.EMAIL_BACKEND
     return _configuration(using).get("BACKEND", "")
@@ -133,4 +143,4 @@ def _is_under_test() -> bool:
     if utils is not None and hasattr(utils._TestState, "saved_data"):
         return True
     # A runner of another kind, whose settings do as Django's runner would.
-    return bool(_path("") == _LOCMEM)
+    return bool(backend_path("") == _LOCMEM)

@@ -25,6 +25,7 @@ from .. import (
     bulk_send,
     doctor,
     forget,
+    importing,
     messages,
     pauses,
     send_test,
@@ -93,6 +94,8 @@ class Command(BaseCommand):
         decision.add_argument(
             "--keep", action="store_true", help=_("This database is the original: the folder stays its own.")
         )
+        import_help = _("Bring mail that another package has queued into the outbox, before that package is removed.")
+        importing.add_arguments(commands.add_parser("import", help=import_help, description=import_help))
         bulk_help = _("Send a mail to each address in a spreadsheet. The columns are the variables of the template.")
         bulk_send.add_arguments(commands.add_parser("send-bulk", help=bulk_help, description=bulk_help))
         sparkpost = commands.add_parser("sparkpost", help=_("What SparkPost is to do for the mail."))
@@ -145,6 +148,8 @@ class Command(BaseCommand):
             forget.run(self, options)
         elif command == "installation":
             self._installation(new=options["new"], keep=options["keep"])
+        elif command == "import":
+            importing.run(self, options)
         elif command == "send-bulk":
             bulk_send.run(self, options)
         elif command == "suppressions":
