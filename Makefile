@@ -9,8 +9,9 @@
 # make scale: the outbox beside ten million finished messages, 40 minutes at the most, 10 GB of disk;
 #             ROWS=100000 ON=postgresql ONLY="work held" for less of it
 # make wheel: sdist and wheel into dist/, with what is in them checked
+# make example-types: the types of the examples in the documentation, by mypy and pyright
 # make lint · make types · make docs · make migrations: none is missing · make clean
-.PHONY: demo test site chaos servers browser third-parties django-mail fuzz bench scale lint types docs migrations wheel clean redis
+.PHONY: demo test site chaos servers browser third-parties django-mail fuzz bench scale lint types example-types docs migrations wheel clean redis
 .DELETE_ON_ERROR:
 VENV := .venv
 
@@ -99,6 +100,10 @@ types: $(VENV)/.test $(VENV)/.lint
 	@mkdir -p build/scratch
 	@MAILER_TEST_DIRECTORY='$(CURDIR)/build/scratch' $(VENV)/bin/python -m mypy
 
+# What a reader's mypy and pyright say of the documentation's examples.
+example-types: $(VENV)/.test $(VENV)/.lint $(VENV)/.examples
+	@$(VENV)/bin/python -m tests.examples
+
 # From nothing: the reference is generated from code, of which a page that was built before knows nothing.
 docs: $(VENV)/.docs
 	@rm -rf build/docs
@@ -122,7 +127,7 @@ $(VENV)/pyvenv.cfg:
 	@python="$(PYTHON)"; $(needs_python); echo "Making $(VENV) with $$python ..."; "$$python" -m venv --clear $(VENV)
 
 # One stamp for each purpose: what one of them needs is not installed for the others.
-$(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.docs $(VENV)/.wheel $(VENV)/.browser: $(VENV)/.%: setup.py | $(VENV)/pyvenv.cfg
+$(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.docs $(VENV)/.wheel $(VENV)/.browser $(VENV)/.examples: $(VENV)/.%: setup.py | $(VENV)/pyvenv.cfg
 	@echo "Installing the extra \"$*\" into $(VENV) ..."
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check -e '.[$*]'
 	@touch $@
