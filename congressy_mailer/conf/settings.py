@@ -130,7 +130,8 @@ class MailerSettings:
     SPARKPOST_API_KEY: str | None = field(default=None, repr=False)
     #: Host of SparkPost's HTTP API, with its port where it is not 443; ``"api.eu.sparkpost.com"`` for EU accounts.
     SPARKPOST_API_HOST: str = "api.sparkpost.com"
-    #: How long SparkPost's HTTP API may take to connect, and may be silent.
+    #: How long SparkPost's HTTP API may take to connect, and may be silent. A whole call, its answer included, may take
+    #: four times as long, and half of ``TIME_LIMIT`` at the most.
     SPARKPOST_API_TIMEOUT: timedelta = timedelta(seconds=30)
     #: What a caller of the webhook has to show, any of these: ``"basic user:password"``, ``"bearer TOKEN"``, or
     #: ``"token SECRET"`` for the old ``X-MessageSystems-Webhook-Token`` header. Several at once while one is replaced

@@ -7,10 +7,8 @@ key is a text that does not show itself.
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
-import threading
 import traceback
 from typing import Any
 
@@ -23,7 +21,10 @@ from ..conf import mailer_settings
 from ..credentials import remember
 from ..exceptions import SparkPostError
 from ..replies import printable_text, retry_after_seconds
+from .sessions import session_for_call
 
+# The whole of a call, as a multiple of SPARKPOST_API_TIMEOUT: a body of 20 MB over a slow line, and the answer.
+_LONGEST_CALL = 4
 # As the last part of a path.
 _ADDRESS = re.compile(r"/[^/]*(?:@|%40).*$")
 
@@ -63,30 +64,8 @@ class ApiKey(str):
         return "'********'"
 
 
-class _ThreadLocal(threading.local):
-    """The HTTP session of one thread, whose connections are kept for its next call."""
-
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self._session = requests.Session()
-        self._pid = os.getpid()
-
-    @property
-    def session(self) -> requests.Session:
-        """A session of this process: after a fork both processes would write to the same connections."""
-        if self._pid != os.getpid():
-            # The other process's is not closed: its connections are still in use there.
-            self._begin()
-        return self._session
-
-
-_thread_local = _ThreadLocal()
-
-
 class Transport(RequestsTransport):  # type: ignore[misc]
-    """One HTTP request, with timeouts."""
+    """One HTTP request, with timeouts and a deadline."""
 
     def __init__(self) -> None:
         # The package would open a session for each resource.
@@ -126,18 +105,22 @@ class Transport(RequestsTransport):  # type: ignore[misc]
 
     @sensitive_variables()
     def _send(self, method: str, uri: str, headers: dict[str, str], options: dict[str, Any]) -> Any:
-        seconds = mailer_settings().SPARKPOST_API_TIMEOUT.total_seconds()
-        response = _thread_local.session.request(
-            method,
-            uri,
-            headers=headers,
-            timeout=(seconds, seconds),
-            # The key is for this host and for no other that it may name.
-            allow_redirects=False,
-            # Not what a .netrc has for the host, in place of the key.
-            auth=lambda request: request,
-            **options,
-        )
+        conf = mailer_settings()
+        seconds = conf.SPARKPOST_API_TIMEOUT.total_seconds()
+        # At least half of LEASE, which is longer than TIME_LIMIT, is left to mails when a call for them begins.
+        longest = min(_LONGEST_CALL * seconds, conf.TIME_LIMIT.total_seconds() / 2)
+        with session_for_call(longest) as session:
+            response = session.request(
+                method,
+                uri,
+                headers=headers,
+                timeout=(seconds, seconds),
+                # The key is for this host and for no other that it may name.
+                allow_redirects=False,
+                # Not what a .netrc has for the host, in place of the key.
+                auth=lambda request: request,
+                **options,
+            )
         if response.status_code == 204:
             return True
         try:

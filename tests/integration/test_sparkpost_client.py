@@ -71,6 +71,31 @@ def test_a_silent_server_is_not_waited_for_without_end(sparkpost_api: ScriptedHt
     assert error.in_doubt
 
 
+@pytest.mark.parametrize("padding", [{}, {"X-Padding": "x" * 5000}], ids=["body", "headers"])
+def test_a_server_that_drips_is_not_waited_for_without_end(
+    sparkpost_api: ScriptedHttps, settings: Any, padding: dict[str, str]
+) -> None:
+    """Each byte comes in time, and all of them together would take more than a minute."""
+    settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "SPARKPOST_API_TIMEOUT": timedelta(milliseconds=250)}
+    sparkpost_api.script = lambda request: Answer(
+        body=b" " * 5000 if not padding else b"{}", headers=padding, drip=0.02
+    )
+    error = refused()
+    assert error.status is None
+    assert error.in_doubt
+
+
+def test_a_server_that_is_slow_and_comes_to_an_end_is_heard(sparkpost_api: ScriptedHttps) -> None:
+    sparkpost_api.script = lambda request: Answer(body={"results": []}, drip=0.001)
+    assert ask() == []
+
+
+def test_a_call_ends_within_half_of_the_time_limit(sparkpost_api: ScriptedHttps, settings: Any) -> None:
+    settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "TIME_LIMIT": timedelta(seconds=1)}
+    sparkpost_api.script = lambda request: Answer(body=b" " * 5000, drip=0.02)
+    assert refused().in_doubt
+
+
 def test_where_nobody_listens_nothing_was_asked(sparkpost_api: ScriptedHttps, settings: Any) -> None:
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "SPARKPOST_API_HOST": "127.0.0.1:1"}
     error = refused()

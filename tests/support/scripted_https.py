@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -41,6 +42,24 @@ class Answer:
     #: Written as JSON unless it is bytes.
     body: Any = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
+    #: Seconds before each byte of it, that of its headers among them.
+    drip: float = 0.0
+
+
+class _Dripping:
+    """Writes to another one byte at a time."""
+
+    def __init__(self, file: Any, pause: float) -> None:
+        self._file = file
+        self._pause = pause
+
+    def write(self, data: bytes) -> None:
+        for position in range(len(data)):
+            time.sleep(self._pause)
+            self._file.write(data[position : position + 1])
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 #: Returns the answer to a request; ``None`` hangs up without one. It may wait.
@@ -91,6 +110,8 @@ class ScriptedHttps:
                 if answer is None:
                     self.close_connection = True
                     return
+                if answer.drip:
+                    self.wfile = _Dripping(self.wfile, answer.drip)  # type: ignore[assignment]
                 body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
                 self.send_response(answer.status)
                 for name, value in {"Content-Type": "application/json", **answer.headers}.items():
@@ -98,6 +119,9 @@ class ScriptedHttps:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+                if answer.drip:
+                    # Whoever has heard all of it is not kept by this connection.
+                    self.close_connection = True
 
             # Their names are http.server's.
             do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
