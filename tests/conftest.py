@@ -18,7 +18,7 @@ from django.db import connection
 
 from congressy_mailer import credentials, outbox, throttling
 from congressy_mailer.broker import publisher
-from congressy_mailer.delivery import sending_rate
+from congressy_mailer.delivery import call_sizes, sending_rate
 from congressy_mailer.metrics import counting
 from congressy_mailer.testing.local_sparkpost.certificate import Certificate, make_certificate
 from congressy_mailer.testing.local_sparkpost.posting import PostingOptions
@@ -74,6 +74,7 @@ def _servers_are_new() -> None:
     """What a test has learnt about a mail server, and what it has counted, says nothing of the next test's."""
     forget_restrictions()
     sending_rate.forget_rates()
+    call_sizes.forget()
     counting._pending.take()
     outbox.forget_pauses()
     # The passwords of a thousand servers would make every text slow to look through.

@@ -75,9 +75,9 @@ class MailerSettings:
     #: ``"20000/h"``. Each alias has a count of its own. ``None``: as fast as it goes. They are counted in the Redis
     #: that is Celery's broker; with another broker each process counts for itself.
     RATE_LIMIT: str | None = None
-    #: Most SMTP connections that all workers together have open for one mail backend, each alias for itself, counted
-    #: where ``RATE_LIMIT`` is. SparkPost allows 10 ("SMTP and REST API Injection Best Practices"). ``None``: as many as
-    #: there are worker processes and threads.
+    #: Most SMTP connections that all workers together have open for one mail backend, or calls of SparkPost's HTTP API
+    #: that they make at the same time, each alias for itself, counted where ``RATE_LIMIT`` is. SparkPost allows 10
+    #: ("SMTP and REST API Injection Best Practices"). ``None``: as many as there are worker processes and threads.
     MAX_CONNECTIONS: int | None = 10
     #: Name under which ``RATE_LIMIT``, ``MAX_CONNECTIONS`` and slow-downs are counted in Redis. Projects with the same
     #: name and the same Redis count together, each alias with the same alias of the others: for one account at a mail

@@ -65,6 +65,10 @@ class _Mails(MailSource):
         return self.composed if self._rate_limiter.grants_at_once else 0
 
     @property
+    def is_paced(self) -> bool:
+        return self._rate_limiter.is_limited
+
+    @property
     def expected(self) -> int:
         if self._breaker.is_probing:
             # A probe sends one mail before all others, and its result goes to the receivers of a signal.

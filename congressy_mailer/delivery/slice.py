@@ -24,7 +24,7 @@ from ..suppressions.lookup import suppressed_recipients
 from ..throttling import rate_limiter_for
 from ..transports.guard import delivering
 from ..transports.pool import max_mails_per_call, transport_for
-from . import prolonging, routing, sending_rate
+from . import call_sizes, prolonging, routing, sending_rate
 from .availability import CircuitBreaker, make_due_if_known
 from .claims import Claims, logger
 from .composing_ahead import ComposingAhead
@@ -151,7 +151,6 @@ class Delivery:
         with deferred_signals(self.deadlines.stop):
             batch = outbox.batch_with_content(key)
             shared_call = 1 if batch is None else max_mails_per_call(batch.using)
-            size = self._slice_size
             while batch is not None:
                 self._prolonging.others_wait = None
                 self._deliver_urgent()
@@ -160,13 +159,17 @@ class Delivery:
                     break
                 self._prolonging.others_wait = prolonging.beside_batch(key, generation)
                 claim_next = partial(self._claim_from_batch, batch)
-                if shared_call == 1:
+                if shared_call > 1:
+                    size = call_sizes.next_size(key)
+                else:
                     size = sending_rate.sent_in(batch.using, self.deadlines.slice_left)
                     self._claim_next = claim_next
                 mine = self._claims.claim(partial(claim_next, size, batch.using))
                 self._claims.put_back_until = None
                 self._work(mine)
                 self._claim_next = None
+                if shared_call > 1 and self._claims.put_back_until is None:
+                    call_sizes.observe(key, len(mine), len(self._unfinished), shared_call)
                 if not mine and not outbox.reschedule_batch(key, generation):
                     break
                 self._prolonging.look()
@@ -174,9 +177,6 @@ class Delivery:
                 if put_back_until is not None or self.deadlines.slice_is_over or not mine:
                     self.result.continue_at = put_back_until or clock.now() + self._permit_wait
                     break
-                if shared_call > 1 and len(mine) == size and mailer_settings().RATE_LIMIT is None:
-                    # All of it was sent, and there is time left: where many may share a call, more of them do.
-                    size = max(size, min(2 * size, shared_call))
             return self.result
 
     def _redacting(self, deliver: Callable[[], SliceResult]) -> SliceResult:

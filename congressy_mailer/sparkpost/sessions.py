@@ -20,26 +20,11 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 
 
-class _ThreadLocal(threading.local):
-    """The HTTP session of one thread, whose connections are kept for its next call, and when its call must be over."""
+class _Deadline(threading.local):
+    """When the call of a thread must be over."""
 
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self._session = requests.Session()
-        self._session.mount("https://", _Adapter())
-        self._pid = os.getpid()
-        #: By :func:`time.monotonic`; ``None``: no call is being made.
-        self.ends_at: float | None = None
-
-    @property
-    def session(self) -> requests.Session:
-        """A session of this process: after a fork both processes would write to the same connections."""
-        if self._pid != os.getpid():
-            # The other process's is not closed: its connections are still in use there.
-            self._begin()
-        return self._session
+    #: By :func:`time.monotonic`; ``None``: no call is being made.
+    ends_at: float | None = None
 
 
 class _Socket(ssl.SSLSocket):
@@ -54,9 +39,9 @@ class _Socket(ssl.SSLSocket):
         return super().recv_into(buffer, nbytes, flags)
 
     def _shorten_timeout(self) -> None:
-        if _thread_local.ends_at is None:
+        if _deadline.ends_at is None:
             return
-        left = _thread_local.ends_at - time.monotonic()
+        left = _deadline.ends_at - time.monotonic()
         if left <= 0:
             raise TimeoutError("The call took too long.")
         timeout = self.gettimeout()
@@ -83,28 +68,40 @@ class _Adapter(HTTPAdapter):
     """Connections as above, whether or not there is a proxy in between."""
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, **options)  # type: ignore[no-untyped-call]
+        super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = {"https": _ConnectionPool}
 
     def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **options)  # type: ignore[no-untyped-call]
+        manager = super().proxy_manager_for(*args, **options)
         manager.pool_classes_by_scheme = {"https": _ConnectionPool}
         return manager
 
 
-_thread_local = _ThreadLocal()
+_deadline = _Deadline()
+
+#: Sessions that no call uses, the last one used at the end: so there are no more connections than calls at a time.
+_idle: list[requests.Session] = []
 
 
 @contextmanager
 def session_for_call(seconds: float) -> Iterator[requests.Session]:
-    """This thread's session, for one call.
+    """A session for one call.
 
     Args:
         seconds: after which nothing more is sent, nor read.
     """
-    session = _thread_local.session
-    _thread_local.ends_at = time.monotonic() + seconds
+    try:
+        session = _idle.pop()
+    except IndexError:
+        session = requests.Session()
+        session.mount("https://", _Adapter())
+    _deadline.ends_at = time.monotonic() + seconds
     try:
         yield session
     finally:
-        _thread_local.ends_at = None
+        _deadline.ends_at = None
+        _idle.append(session)
+
+
+# After a fork both processes would write to the same connections, which stay open: they are the other one's.
+os.register_at_fork(after_in_child=_idle.clear)

@@ -74,6 +74,13 @@ class RateLimiter:
         return timedelta(seconds=wait)
 
     @property
+    def is_limited(self) -> bool:
+        """Whether a limit is in force, as far as is known without asking Redis."""
+        with self._lock:
+            in_force = rate_in_force(_configured_limit(), self._slow_down, time.monotonic() + self._clock_offset)
+            return in_force is not None
+
+    @property
     def grants_at_once(self) -> bool:
         """Whether :meth:`acquire` would say now, without asking Redis, that the next mail may be handed over."""
         with self._lock:

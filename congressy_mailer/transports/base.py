@@ -120,6 +120,11 @@ class MailSource(Iterator[ComposedMail]):
 
     @property
     @abstractmethod
+    def is_paced(self) -> bool:
+        """Whether the rate is limited, so that the next one may be a while in coming."""
+
+    @property
+    @abstractmethod
     def expected(self) -> int:
         """About how many are to come."""
 

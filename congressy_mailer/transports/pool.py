@@ -65,7 +65,7 @@ def _transport_for(using: str) -> Iterator[Transport]:
     if sends_as_django_does(backend):
         yield _thread.pool.transport(using, cast(EmailBackend, backend))
     elif type(backend) is SparkPostBackend:
-        yield SparkPostTransport(_client(backend))
+        yield SparkPostTransport(_client(backend), using, most=connections_per_task())
     else:
         with closing(DjangoTransport(backend)) as transport:
             yield transport

@@ -56,6 +56,10 @@ class Mails(MailSource):
         return self._ready
 
     @property
+    def is_paced(self) -> bool:
+        return False
+
+    @property
     def expected(self) -> int:
         return self._left
 
