@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.db import transaction
 from django.db.models import Model
 from django.utils import timezone as django_timezone
+from django.utils.functional import Promise
 from django.views.decorators.debug import sensitive_variables
 
 from . import outbox
@@ -23,6 +24,7 @@ from .models.transactions import explaining_missing_tables
 from .submission.arguments import clean_idempotency_key
 from .submission.batch_writer import BatchWriter, open_or_find_batch
 from .submission.fields import mail_fields
+from .submission.signatures import with_arguments_of
 
 
 @sensitive_variables()
@@ -31,10 +33,10 @@ def send_bulk(
     *,
     template: str | None = None,
     context: Mapping[str, Any] | None = None,
-    subject: str | None = "",
-    message: str | None = "",
-    html_message: str | None = None,
-    alternatives: Sequence[tuple[str, str]] | None = (),
+    subject: str | Promise | None = "",
+    message: str | Promise | None = "",
+    html_message: str | Promise | None = None,
+    alternatives: Sequence[tuple[str | Promise, str]] | None = (),
     from_email: str | None = None,
     reply_to: Sequence[str] | str | None = None,
     headers: Mapping[str, Any] | None = None,
@@ -133,6 +135,7 @@ def send_bulk(
 
 
 @sensitive_variables()
+@with_arguments_of(send_bulk)
 async def asend_bulk(*args: Any, **options: Any) -> Batch:
     """:func:`send_bulk` for asynchronous views: the same arguments, result and errors."""
 

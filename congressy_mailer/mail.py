@@ -11,6 +11,7 @@ from asgiref.sync import sync_to_async
 from django.db import IntegrityError
 from django.db.models import Model
 from django.utils import translation
+from django.utils.functional import Promise
 from django.views.decorators.debug import sensitive_variables
 
 from . import outbox
@@ -26,18 +27,19 @@ from .submission.arguments import clean_idempotency_key
 from .submission.attachments import store_attachment
 from .submission.copying import copy_for
 from .submission.fields import mail_fields, message_id
+from .submission.signatures import with_arguments_of
 from .suppressions.lookup import suppressed_recipients
 
 
 @sensitive_variables()
 def send_mail(
-    subject: str | None = "",
-    message: str | None = "",
+    subject: str | Promise | None = "",
+    message: str | Promise | None = "",
     from_email: str | None = None,
     recipient_list: Sequence[str] | str | None = None,
     *,
-    html_message: str | None = None,
-    alternatives: Sequence[tuple[str, str]] | None = (),
+    html_message: str | Promise | None = None,
+    alternatives: Sequence[tuple[str | Promise, str]] | None = (),
     to: Sequence[str] | str | None = None,
     cc: Sequence[str] | str = (),
     bcc: Sequence[str] | str = (),
@@ -171,6 +173,7 @@ def send_mail(
 
 
 @sensitive_variables()
+@with_arguments_of(send_mail)
 async def asend_mail(*args: Any, **options: Any) -> Message:
     """:func:`send_mail` for asynchronous views: the same arguments, result and errors."""
 

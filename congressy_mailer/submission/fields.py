@@ -10,6 +10,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.utils import translation
+from django.utils.functional import Promise
 from django.views.decorators.debug import sensitive_variables
 
 from ..conf import default_reply_to, default_sender, mailer_settings
@@ -42,10 +43,10 @@ logger = logging.getLogger("congressy_mailer.submission")
 @sensitive_variables()
 def mail_fields(
     *,
-    subject: str | None,
-    message: str | None,
-    html_message: str | None,
-    alternatives: Sequence[tuple[str, str]] | None,
+    subject: str | Promise | None,
+    message: str | Promise | None,
+    html_message: str | Promise | None,
+    alternatives: Sequence[tuple[str | Promise, str]] | None,
     from_email: str | None,
     reply_to: Sequence[str] | str | None,
     headers: Mapping[str, Any] | None,
@@ -121,8 +122,8 @@ def sending_domain(mail: Mapping[str, Any]) -> str:
 @sensitive_variables()
 def _content(
     mail: Mapping[str, Any],
-    message: str | None,
-    html_message: str | None,
+    message: str | Promise | None,
+    html_message: str | Promise | None,
     template: str | None,
     context: Mapping[str, Any] | None,
 ) -> dict[str, Any]:

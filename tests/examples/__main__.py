@@ -16,6 +16,8 @@ from tests.examples.modules import write_modules
 from tests.support.pages import ROOT, Block
 
 _FOLDER = ROOT / "build" / "examples"
+#: What readers write beside the examples.
+_CALLS = Path(__file__).with_name("calls.py")
 _SCRATCH = ROOT / "build" / "scratch"
 #: A reader's settings, beside the plug-in of django-stubs, which pyright knows nothing of.
 _PYRIGHT = {"typeCheckingMode": "standard", "extraPaths": ["../.."]}
@@ -27,6 +29,7 @@ def main() -> int:
     _FOLDER.mkdir(parents=True)
     _SCRATCH.mkdir(parents=True, exist_ok=True)
     modules = write_modules(_FOLDER)
+    shutil.copy(_CALLS, _FOLDER)
     problems = [*_mypy(modules), *_pyright(modules)]
     print("\n".join(problems))
     print(f"{len(modules)} examples, {len(problems)} problems")
@@ -36,7 +39,14 @@ def main() -> int:
 def _mypy(modules: Mapping[Path, Block]) -> Iterator[str]:
     """What mypy finds, strictly and with the plug-in of django-stubs, as the project itself is checked."""
     done = _run(
-        ["mypy", "--explicit-package-bases", "--hide-error-context", "--no-error-summary", *map(str, modules)],
+        [
+            "mypy",
+            "--explicit-package-bases",
+            "--hide-error-context",
+            "--no-error-summary",
+            str(_CALLS),
+            *map(str, modules),
+        ],
         MYPYPATH=str(_FOLDER),
         MAILER_TEST_DIRECTORY=str(_SCRATCH),
     )
