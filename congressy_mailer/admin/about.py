@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import Batch, Message
 from ..models.about import about_fields, mails_about
-from .content import hide_sensitive, shown_title
+from .content import hide_sensitive, render_subjects, shown_title
 from .lists import short_time
 from .status import status_badge
 
@@ -58,9 +58,11 @@ class MailsAboutMixin(_ModelAdmin):
         messages = list(
             mails_about(obj).select_related("batch").only(
                 "to", "cc", "bcc", "state", "delivery", "created_at", "subject", "template", "sensitive",
+                "content_dropped_at",
                 "batch__subject", "batch__template", "batch__sensitive",
             )[: _MOST_SHOWN + 1]
         )  # fmt: skip
+        render_subjects(messages[:_MOST_SHOWN])
         lines = [_line(message) for message in messages[:_MOST_SHOWN]] + _batch_lines(obj)
         if not lines:
             return str(_("No mail is about it."))

@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext, ngettext, pgettext
 from django.utils.translation import gettext_lazy as _
 
 from ..models import Batch
@@ -25,7 +25,7 @@ from .viewing import log, may_view_content
 class BatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     """List and page of batches."""
 
-    list_display = ("title", "stage", "stored", "key", "skipped", "about_name")
+    list_display = ("title", "stage", "stored", "key", "left_out", "about_name")
     list_filter = (PeriodFilter,)
     search_fields = ("key", "template")
 
@@ -40,8 +40,12 @@ class BatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg
     def stage(self, batch: Batch) -> str:
         """How far its caller came; how far its messages are, its page counts."""
         if batch.cancelled_at is not None:
-            return gettext("cancelled")
+            return pgettext("batch", "cancelled")
         return gettext("completely stored") if batch.stored_at is not None else gettext("being stored")
+
+    @admin.display(description=_("left out"))
+    def left_out(self, batch: Batch) -> str:
+        return str(batch.skipped or "")
 
     @admin.display(description=_("when"))
     def stored(self, batch: Batch) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 from ..models import Event, Message, RecipientStatus, State
+from .reasons import shown_reason, shown_suppression
 
 #: Recipients that are shown.
 MOST_SHOWN = 100
@@ -95,9 +96,11 @@ def _fate(
             suppressed,
         )
     if event is not None and not (event.type == Event.Type.DEFERRED and message.state == State.SENT):
+        shown = shown_suppression if event.type == Event.Type.SUPPRESSED else shown_reason
         value_of_event = "sent" if event.type == Event.Type.ACCEPTED else event.type
         return Fate(
-            recipient, address, kind, str(_BY_EVENT[event.type]), value_of_event, event.at, event.detail, None, None,
+            recipient, address, kind, str(_BY_EVENT[event.type]), value_of_event, event.at, shown(event.detail), None,
+            None,
             suppressed,
         )  # fmt: skip
     at = message.sent_at or message.finished_at

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -19,7 +20,7 @@ from django.views.decorators.debug import sensitive_variables
 from ..exceptions import MailerError
 from ..models import Message
 from . import handling, viewing
-from .content import shown_title
+from .content import render_subjects, shown_title
 from .filters import AboutFilter, BatchFilter, StatusFilter
 from .lists import FastList, PeriodFilter, ReadOnly, short_time
 from .message_page import page_context
@@ -31,6 +32,15 @@ _LARGE = (
     "batch__context", "batch__html", "batch__text", "batch__alternatives", "batch__headers", "batch__problems",
 )  # fmt: skip
 _PAGES = {"frame": viewing.frame, "raw": viewing.raw}
+
+
+class MessageList(ChangeList):
+    """One page of messages, with the subjects that their templates have."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        render_subjects(self.result_list)
 
 
 @admin.register(Message)
@@ -53,6 +63,9 @@ class MessageAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-a
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
         return super().get_queryset(request).select_related("batch")
+
+    def get_changelist(self, request: HttpRequest, **options: Any) -> Any:
+        return MessageList
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Message], search_term: str
@@ -124,6 +137,7 @@ class MessageAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-a
         return TemplateResponse(request, "congressy_mailer/admin/message.html", context)
 
     def _context(self, request: HttpRequest, message: Message) -> dict[str, Any]:
+        render_subjects([message])
         return {
             **self.admin_site.each_context(request),
             "title": shown_title(message) or gettext("Message"),

@@ -33,6 +33,7 @@ from ..suppressions.entries import Entry
 from ..suppressions.lists import check_list_id
 from ..suppressions.rules import Scope, Source
 from .lists import FastList, PeriodFilter, short_time
+from .reasons import shown_reason
 from .viewing import log
 
 
@@ -236,7 +237,10 @@ class SuppressionAdmin(FastList, admin.ModelAdmin):  # type: ignore[type-arg]
         if request.method != "GET":
             raise PermissionDenied
         entry = self._entry(request, object_id)
-        entries = [(one, _mail_of([one]), self.has_delete_permission(request, one)) for one in _reasons_of(entry)]
+        entries = [
+            (one, _mail_of([one]), shown_reason(one.reason), self.has_delete_permission(request, one))
+            for one in _reasons_of(entry)
+        ]
         context = {
             **self.admin_site.each_context(request),
             "title": entry.address,
@@ -245,7 +249,7 @@ class SuppressionAdmin(FastList, admin.ModelAdmin):  # type: ignore[type-arg]
             "original": entry,
             "media": self.media,
             "entries": entries,
-            "may_remove": any(deletable for _, _, deletable in entries),
+            "may_remove": any(deletable for *_, deletable in entries),
             "messages_url": reverse("admin:congressy_mailer_message_changelist")
             if request.user.has_perm("congressy_mailer.view_message")
             else "",

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import Event, Message, State
 from ..models.choices import FINAL
+from .reasons import shown_reason, shown_suppression
 
 Type = Event.Type
 
@@ -34,6 +35,7 @@ _EVENTS: dict[str, Any] = {
     Type.OPENED: _("It was opened."),
     Type.CLICKED: _("A link in it was followed."),
     Type.UNSUBSCRIBED: _("The recipient unsubscribed."),
+    Type.RESUBSCRIBED: _("The recipient came back, and gets such mail again."),
     Type.OTHER: _("SparkPost reported something else."),
 }
 _ENDS: dict[str, Any] = {
@@ -50,7 +52,7 @@ _WAITS: dict[str, Any] = {
     State.DEFERRED: _("It will be tried again."),
 }
 #: Of steps, those that are good or bad news; the others are neither.
-_GOOD = {Type.ACCEPTED, Type.DELIVERED, Type.OPENED, Type.CLICKED}
+_GOOD = {Type.ACCEPTED, Type.DELIVERED, Type.OPENED, Type.CLICKED, Type.RESUBSCRIBED}
 _BAD = {
     Type.REJECTED, Type.FAILED, Type.CRASHED, Type.WITHHELD, Type.SUPPRESSED, Type.BOUNCED, Type.NOT_TRIED,
     Type.COMPLAINED,
@@ -106,7 +108,7 @@ def _own_steps(message: Message) -> Iterator[Step]:
     if message.sent_at is not None:
         yield Step(message.sent_at, str(_("The mail server took it.")), detail=message.reply, kind="good")
     if message.state in FINAL - {State.SENT}:
-        yield Step(message.finished_at, str(_ENDS[message.state]), detail=message.reason, kind="bad")
+        yield Step(message.finished_at, str(_ENDS[message.state]), detail=shown_reason(message.reason), kind="bad")
     if message.content_dropped_at is not None:
         yield Step(message.content_dropped_at, str(_("What it said was deleted.")))
 
@@ -115,7 +117,8 @@ def _event_steps(message: Message) -> Iterator[Step]:
     for event in reversed(message.events.order_by("-at", "-id")[:_MOST_EVENTS]):
         kind = "good" if event.type in _GOOD else "bad" if event.type in _BAD else ""
         told = event.key is not None
-        yield Step(event.at, str(_EVENTS[event.type]), event.recipient, event.detail, kind, told)
+        shown = shown_suppression if event.type == Type.SUPPRESSED else shown_reason
+        yield Step(event.at, str(_EVENTS[event.type]), event.recipient, shown(event.detail), kind, told)
 
 
 def _next_step(message: Message) -> Iterator[Step]:
@@ -123,4 +126,4 @@ def _next_step(message: Message) -> Iterator[Step]:
         return
     due = message.due_at if message.state in (State.SCHEDULED, State.DEFERRED) else None
     late = due is not None and due < timezone.now()
-    yield Step(None if late else due, str(_WAITS[message.state]), detail=message.reason, kind="next")
+    yield Step(None if late else due, str(_WAITS[message.state]), detail=shown_reason(message.reason), kind="next")

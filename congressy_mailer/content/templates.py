@@ -108,16 +108,36 @@ def render(
         if html is None and text is None:
             names = _candidates(template, _HTML, language) + _candidates(template, _TEXT, language)
             raise ContentNotReady(f"There is no template {template!r} here. {_looked_for(names)} {_RESTART}")
-        if not subject:
-            rendered_subject = _render_part(template, _SUBJECT, context, language)
-            if rendered_subject is None:
-                names = _candidates(template, _SUBJECT, language)
-                raise ContentNotReady(
-                    f"There is no subject here for the template {template!r}. {_looked_for(names)} {_RESTART}"
-                )
-            # Line ends would end the header; a template's file has at least one.
-            subject = _checked_subject(template, " ".join(rendered_subject.split()))
+        subject = subject or _render_subject(template, context, language)
     return build_content(subject, text, html or "")
+
+
+def render_subject(template: str, context: Mapping[str, Any], *, language: str, timezone: str) -> str:
+    """Render the subject of a mail alone, in its language and time zone.
+
+    Args:
+        template: name without extension.
+        context: its variables.
+        language: empty for untranslated text.
+        timezone: empty for the project's ``TIME_ZONE``.
+
+    Raises:
+        ContentError: the template is wrong, or fails with this context.
+        ContentNotReady: the template, its subject or the time zone is missing here.
+    """
+    with translation.override(language or None), django_timezone.override(_load_zone(timezone)):
+        return _render_subject(template, {UNSUBSCRIBE_URL: None, **context}, language)
+
+
+def _render_subject(template: str, context: Mapping[str, Any], language: str) -> str:
+    rendered = _render_part(template, _SUBJECT, context, language)
+    if rendered is None:
+        names = _candidates(template, _SUBJECT, language)
+        raise ContentNotReady(
+            f"There is no subject here for the template {template!r}. {_looked_for(names)} {_RESTART}"
+        )
+    # Line ends would end the header; a template's file has at least one.
+    return _checked_subject(template, " ".join(rendered.split()))
 
 
 def build_content(subject: str, text: str | None, html: str) -> MailContent:

@@ -17,7 +17,7 @@ from django.utils.timezone import get_default_timezone, localtime
 from django.views.decorators.debug import sensitive_variables
 
 from ..content.context import decode_many
-from ..content.templates import build_content, render
+from ..content.templates import build_content, render, render_subject
 from ..exceptions import ContentError, ContentNotReady
 from ..mime.attachments import LoadedAttachment
 from ..mime.outgoing import OutgoingMail
@@ -74,6 +74,19 @@ class Composer:
         mail.sparkpost = sparkpost_keys(message, has_unsubscribe_header=has_header)
         mail.batch = message.batch_id if message.waits_with_batch else None
         return mail
+
+    @sensitive_variables()
+    def subject(self, message: Message) -> str:
+        """The subject alone of a message that has been prepared, whose template has it.
+
+        Raises:
+            ContentError: it can never be composed.
+            ContentNotReady: this process lacks something that it needs.
+        """
+        context = self._contexts.pop(message.id)
+        if isinstance(context, Exception):
+            raise context
+        return render_subject(message.content.template, context, language=message.language, timezone=message.timezone)
 
     def _batch_attachments(self, message: Message) -> list[LoadedAttachment]:
         """The same objects for each message, which are written out once."""

@@ -4,7 +4,17 @@
 :mod:`.workers` knows which workers are alive, and :mod:`.spans` tells OpenTelemetry of calls and attempts.
 """
 
-from .counting import count_at_call, count_events, count_sent, count_state, flush, flush_and_close, flush_if_due
+from .counting import (
+    count_at_call,
+    count_events,
+    count_expired,
+    count_expired_in_batch,
+    count_sent,
+    count_state,
+    flush,
+    flush_and_close,
+    flush_if_due,
+)
 from .names import BOUNCED, COMPLAINED, DELIVERED
 from .rollups import Counts, fold, hours, minutes, totals
 from .workers import forget_workers, is_alive, known_workers, record_worker
@@ -16,6 +26,8 @@ __all__ = [
     "Counts",
     "count_at_call",
     "count_events",
+    "count_expired",
+    "count_expired_in_batch",
     "count_sent",
     "count_state",
     "flush",

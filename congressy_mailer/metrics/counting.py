@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from django.db import Error, connections, transaction
 
 from ..conf import mailer_settings
-from ..models import CountSample, Message, State, clock
+from ..models import Batch, CountSample, Message, State, clock
 from ..models.transactions import database
 from ..replies import Outcome
 from . import names
@@ -103,6 +103,23 @@ def count_sent(messages: Sequence[Message]) -> None:
             counted[minute, backend, queue, priority, names.bucket(seconds)] += 1
             counted[minute, backend, queue, priority, names.MILLISECONDS] += round(seconds * 1000)
     _pending.put_back(counted)
+
+
+def count_expired(messages: Iterable[Message]) -> None:
+    """Count messages that have just expired; of each its key, backend, route, batch and priority are needed."""
+    _pending.add(_key(message, names.EXPIRED) for message in messages)
+
+
+def count_expired_in_batch(batch: Batch, count: int) -> None:
+    """Count messages that have expired with their batch.
+
+    Args:
+        batch: what they have in common.
+        count: how many they were.
+    """
+    if count:
+        key = (_minute(clock.now()), batch.using, mailer_settings().BULK_QUEUE, batch.priority, names.EXPIRED)
+        _pending.add([key], count)
 
 
 def count_events(events: Iterable[tuple[Message, str]]) -> None:

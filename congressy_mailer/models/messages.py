@@ -528,6 +528,8 @@ class Event(models.Model):
         CLICKED = "clicked", _("clicked")
         #: The recipient unsubscribed.
         UNSUBSCRIBED = "unsubscribed", _("unsubscribed")
+        #: The recipient has taken back by our own page that they unsubscribed by it.
+        RESUBSCRIBED = "resubscribed", _("resubscribed")
         #: Something that this version does not know.
         OTHER = "other", _("other")
 

@@ -141,6 +141,7 @@ def _outcomes(columns: Sequence[figures.Column], span: figures.Span) -> Chart:
         charts.Series(_("failed"), "failed", values(names.FAILED)),
         charts.Series(_("suppressed"), "suppressed", values(names.SUPPRESSED)),
         charts.Series(_("held"), "held", values(names.HELD)),
+        charts.Series(_("expired"), "expired", values(names.EXPIRED)),
     ]
     totals = [sum(int(value or 0) for value in one.values) for one in series]
     told = ", ".join(f"{one.label} {format_count(total)}" for one, total in zip(series, totals, strict=True))
@@ -258,7 +259,7 @@ def _backends() -> list[dict[str, Any]]:
         statuses.setdefault(status.using or "default", []).append(status)
     for alias, destination in destinations().items():
         outages = statuses.pop(alias, [])
-        rows.append({"alias": alias, "to": destination.text, "real": destination.is_real, "outages": outages})
+        rows.append({"alias": alias, "to": destination.shown, "real": destination.is_real, "outages": outages})
     # Mail may name one that is configured no more.
     rows += [{"alias": alias, "to": "", "real": True, "outages": outages} for alias, outages in statuses.items()]
     for row in rows:

@@ -59,7 +59,9 @@ def measures() -> list[Measure]:
 
 def _counters() -> Iterator[Measure]:
     messages = Measure(
-        f"{_PREFIX}messages", "counter", "Messages by what became of them: accepted, failed, suppressed or held."
+        f"{_PREFIX}messages",
+        "counter",
+        "Messages by what became of them: accepted, failed, suppressed, held, expired.",
     )
     deferrals = Measure(f"{_PREFIX}deferrals", "counter", "Attempts after which a message is tried again, by reason.")
     events = Measure(
@@ -74,7 +76,7 @@ def _counters() -> Iterator[Measure]:
         by_labels[backend, queue, priority][name] = count
     for (backend, queue, priority), counts in sorted(by_labels.items()):
         labels = {"backend": backend or "default", "queue": queue, "priority": str(priority)}
-        for name in (names.ACCEPTED, names.FAILED, names.SUPPRESSED, names.HELD):
+        for name in (names.ACCEPTED, names.FAILED, names.SUPPRESSED, names.HELD, names.EXPIRED):
             messages.add(counts.get(name, 0), outcome=name, **labels)
         for name in (names.DELIVERED, names.BOUNCED, names.COMPLAINED):
             events.add(counts.get(name, 0), event=name, **labels)

@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 from django.db import connections
 from django.db.models import Count, F, Q, QuerySet
 
+from .. import metrics
 from ..conf import mailer_settings
 from ..models import BLOCKED, NO_BATCH, PAUSED, Attachment, Batch, Message, State, clock
 from ..models.choices import WAITING
@@ -41,6 +42,9 @@ _LOOKED_AT = 20
 # The pause before further tasks of a batch are published doubles with each that has not begun, up to half an hour.
 _MOST_DOUBLINGS = 5
 
+
+# Of a batch, what a task looks at before it works at it.
+_HEARTBEAT_FIELDS = ("due_at", "expires_at", "cancelled_at", "begun_generation", "using", "priority")
 
 #: A caller that has stored nothing for so long has died: another may go on with the batch.
 STORING_LEASE = timedelta(minutes=1)
@@ -164,12 +168,15 @@ def heartbeat(key: UUID, generation: int) -> bool:
         Whether the task should go on: if not, the batch is cancelled or expired, or the task is overtaken.
     """
     now = clock.now()
-    batch = _batches(key).only("due_at", "expires_at", "cancelled_at", "begun_generation").first()
+    batch = _batches(key).only(*_HEARTBEAT_FIELDS).first()
     if batch is None or generation < batch.begun_generation:
         return False
     ended = _end_of(batch, now)
     if ended is not None:
-        end_waiting_with_batch(key, *ended)
+        state, reason = ended
+        count = end_waiting_with_batch(key, state, reason)
+        if state == State.EXPIRED:
+            metrics.count_expired_in_batch(batch, count)
         reschedule_batch(key, generation)
         return False
     lost_after = mailer_settings().LOST_AFTER

@@ -14,6 +14,7 @@ from django.db import DataError
 from django.db.models import DateTimeField, F, Prefetch, Q, QuerySet, Value, prefetch_related_objects
 from django.db.models.functions import Coalesce
 
+from .. import metrics
 from ..conf import mailer_settings
 from ..models import NO_BATCH, Attachment, Batch, Event, Message, State, clock
 from ..models.choices import WAITING
@@ -273,14 +274,20 @@ def needing_solo(ids: Sequence[UUID]) -> list[UUID]:
     return list(_claimable(ids, clock.now()).filter(crashes__gt=0).order_by("id").values_list("id", flat=True))
 
 
-@retry_on_conflict
 def expire(ids: Iterable[UUID]) -> None:
     """End those of these messages that nobody holds and whose ``expires_at`` is over."""
+    metrics.count_expired(_expire(ids))
+
+
+@retry_on_conflict
+def _expire(ids: Iterable[UUID]) -> list[Message]:
     now = clock.now()
-    expired = rows(ids).filter(state__in=WAITING, expires_at__lte=now).order_by("id")
-    rows(lock_free(expired).values_list("id", flat=True)).update(
+    over = rows(ids).filter(state__in=WAITING, expires_at__lte=now).order_by("id")
+    expired = list(lock_free(over).only("using", "route", "batch_id", "priority"))
+    rows(message.id for message in expired).update(
         state=State.EXPIRED, due_at=None, finished_at=now, reason="It was not sent before its expires_at."
     )
+    return expired
 
 
 @retry_on_conflict

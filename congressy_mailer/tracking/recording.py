@@ -16,6 +16,7 @@ from typing import ParamSpec, TypeVar
 from uuid import UUID
 
 from django.db import IntegrityError, connections, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from .. import metrics, suppressions
@@ -120,7 +121,8 @@ def _record(parsed: Iterable[ParsedEvent]) -> tuple[Mapping[UUID, Message], list
 @_retry_on_conflict
 @retry_on_conflict
 def record_unsubscribed(key: UUID, address: str) -> None:
-    """A recipient has unsubscribed by our own link, which has suppressed the address already. Written down once.
+    """A recipient has unsubscribed by our own link, which has suppressed the address already. Written down once, and
+    again after each return.
 
     Args:
         key: of the message that the link stood in; one that is not known any more is left alone.
@@ -133,7 +135,43 @@ def record_unsubscribed(key: UUID, address: str) -> None:
         type=Type.UNSUBSCRIBED.value, sparkpost_type="", message=key, recipient=address, at=timezone.now(),
         campaign=message.campaign, tags=tuple(message.tags), metadata=message.metadata,
     )  # fmt: skip
-    _store([ParsedEvent(key=f"unsubscribed-{key.hex}", address=comparable_address(address), event=event)])
+    compared = comparable_address(address)
+    returns = _returns(key, compared).count()
+    again = f"-{returns}" if returns else ""
+    _store([ParsedEvent(key=f"unsubscribed-{key.hex}{again}", address=compared, event=event)])
+
+
+@retry_on_conflict
+def record_resubscribed(key: UUID, address: str) -> None:
+    """A recipient has taken back by our own page that they unsubscribed. Only where that is written down.
+
+    Args:
+        key: of the message that the link stood in; one that is not known any more is left alone.
+        address: as it was sent to.
+    """
+    compared = comparable_address(address)
+    messages = _lock_messages([key])
+    statuses = {status.recipient: status for status in RecipientStatus.objects.using(database()).filter(message=key)}
+    status = statuses.get(compared)
+    if key not in messages or status is None or status.unsubscribed_at is None:
+        return
+    number = _returns(key, compared).count() + 1
+    Event.objects.using(database()).create(
+        message_id=key, type=Type.RESUBSCRIBED, at=timezone.now(), recipient=compared,
+        key=f"resubscribed-{key.hex}-{number}",
+    )  # fmt: skip
+    status.unsubscribed_at = None
+    status.save(using=database(), update_fields=["unsubscribed_at"])
+    rows([key]).update(delivery=_most_severe(statuses.values()))
+
+
+def _returns(key: UUID, address: str) -> QuerySet[Event]:
+    return Event.objects.using(database()).filter(message=key, type=Type.RESUBSCRIBED, recipient=address)
+
+
+def _most_severe(statuses: Iterable[RecipientStatus]) -> str:
+    """What of all recipients' most needs attention."""
+    return str(max((status.delivery for status in statuses), key=_BY_SEVERITY.index, default=""))
 
 
 def _store(parsed: Iterable[ParsedEvent]) -> tuple[Mapping[UUID, Message], list[ParsedEvent]]:
@@ -275,7 +313,7 @@ def _update_statuses(messages: Mapping[UUID, Message], new: Iterable[ParsedEvent
             status = known.get(parsed.address) or RecipientStatus(message_id=key, recipient=parsed.address)
             if _apply(status, parsed):
                 known[parsed.address] = changed[status.id] = status
-        delivery = max((status.delivery for status in known.values()), key=_BY_SEVERITY.index, default="")
+        delivery = _most_severe(known.values())
         if delivery != messages[key].delivery:
             deliveries[delivery].append(key)
     _save(changed.values())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import django
 from django.conf import settings
 from django.core.mail.backends import console, dummy, filebased, locmem, smtp
 from django.core.mail.backends.base import BaseEmailBackend
+from django.utils.translation import gettext, gettext_noop
 
 from ..conf import mailer_settings
 from ..exceptions import TransportUnavailable
@@ -20,6 +22,12 @@ _REACHES_NOBODY: dict[type[BaseEmailBackend], str] = {
     console.EmailBackend: "only printed",
     locmem.EmailBackend: "only kept in memory",
     dummy.EmailBackend: "thrown away",
+}
+_REACHES_NOBODY_SENTENCES = {
+    "only written to files": gettext_noop("is only written to files, and reaches nobody: %(backend)s"),
+    "only printed": gettext_noop("is only printed, and reaches nobody: %(backend)s"),
+    "only kept in memory": gettext_noop("is only kept in memory, and reaches nobody: %(backend)s"),
+    "thrown away": gettext_noop("is thrown away, and reaches nobody: %(backend)s"),
 }
 
 
@@ -41,10 +49,22 @@ def fate_of_mail(backend: type | None) -> str:
 class Destination:
     """Where mail over one backend goes."""
 
-    #: For people, after "mail": "leaves over smtp.example.com:587". Never a user or password.
-    text: str
+    #: After "mail", in English, with places for the details: "leaves over %(server)s".
+    sentence: str
+    #: Never a user or password.
+    details: Mapping[str, str] = field(default_factory=dict)
     #: Whether it can reach a recipient.
     is_real: bool = True
+
+    @property
+    def text(self) -> str:
+        """In English, for logs and whoever reads them: "leaves over smtp.example.com:587"."""
+        return self.sentence % self.details
+
+    @property
+    def shown(self) -> str:
+        """The same in the language in force, without "mail"."""
+        return gettext(self.sentence) % self.details
 
 
 def destination(using: str) -> Destination:
@@ -57,14 +77,15 @@ def destination(using: str) -> Destination:
         backend = open_backend(using)
     except TransportUnavailable:
         # Its words may repeat an option. The first mail and `manage.py check` say more.
-        return Destination("cannot leave: its backend cannot be made as it is configured", is_real=False)
+        sentence = gettext_noop("cannot leave: its backend cannot be made as it is configured")
+        return Destination(sentence, is_real=False)
     if fate := fate_of_mail(type(backend)):
-        return Destination(f"is {fate}, and reaches nobody: {_class_path(backend)}", is_real=False)
+        return Destination(_REACHES_NOBODY_SENTENCES[fate], {"backend": _class_path(backend)}, is_real=False)
     if isinstance(backend, smtp.EmailBackend):
-        return Destination(f"leaves over {backend.host}:{backend.port}")
+        return Destination(gettext_noop("leaves over %(server)s"), {"server": f"{backend.host}:{backend.port}"})
     if isinstance(backend, SparkPostBackend):
-        return Destination(f"leaves over SparkPost's HTTP API at {backend.host}")
-    return Destination(f"leaves over {_class_path(backend)}")
+        return Destination(gettext_noop("leaves over SparkPost's HTTP API at %(server)s"), {"server": backend.host})
+    return Destination(gettext_noop("leaves over %(server)s"), {"server": _class_path(backend)})
 
 
 def _class_path(backend: BaseEmailBackend) -> str:

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods
 from ..conf import mailer_settings
 from ..models import Message
 from ..models.transactions import database
-from ..tracking.recording import record_unsubscribed
+from ..tracking.recording import record_resubscribed, record_unsubscribed
 from . import preferences
 from .links import BadLink, Link, parse_token
 
@@ -24,6 +24,8 @@ _ONE_CLICK = "One-Click"
 
 # The result of a choice by which a recipient may have left.
 _LEFT = ("unsubscribed", "unsubscribed_all", "saved")
+# And one by which they may have come back.
+_RETURNED = ("resubscribed", "saved")
 
 
 def _private(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
@@ -59,8 +61,12 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
         return render(request, "congressy_mailer/unsubscribe.html", {"status": "unknown"}, status=404)
     with translation.override(_language(link, request)):
         status = _apply_choice(request, link) if request.method == "POST" else "ask"
-        if status in _LEFT and link.list_id in preferences.unsubscribed_lists(link.address, [link.list_id]):
-            record_unsubscribed(link.message, link.address)
+        if status != "ask":
+            unsubscribed = link.list_id in preferences.unsubscribed_lists(link.address, [link.list_id])
+            if unsubscribed and status in _LEFT:
+                record_unsubscribed(link.message, link.address)
+            elif not unsubscribed and status in _RETURNED:
+                record_resubscribed(link.message, link.address)
         return render(request, "congressy_mailer/unsubscribe.html", _page_context(link, status))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -149,6 +150,39 @@ def test_the_list_is_newest_first_and_takes_few_queries(support: Client) -> None
         shown = [message.pk for message in answer.context["cl"].result_list]
         assert shown == sorted(shown, reverse=True)
     assert len(support.get(LIST).context["cl"].result_list) == 50
+
+
+def test_the_subjects_of_templates_are_shown_and_take_few_queries(
+    support: Client, django_assert_max_num_queries: Any
+) -> None:
+    about = User.objects.create(username="4711")
+    context = {"nome": "Ana & Zé", "cidade": "Recife"}
+    own = [
+        send_mail(to=f"ana{number}@example.com", template="mail/reminder", context=context, about=about)
+        for number in range(5)
+    ]
+    send_bulk(
+        [Recipient(to=f"b{number}@example.com", context={"nome": "Eva"}) for number in range(5)],
+        template="mail/reminder", context={**context, "evento": about},
+    )  # fmt: skip
+    hidden = send_mail(to="leo@example.com", template="mail/reminder", context=context, sensitive=True)
+    with django_assert_max_num_queries(9):
+        page = support.get(LIST).content.decode()
+    assert page.count("Semana: até amanhã, Ana &amp; Zé") == 5
+    assert page.count("4711: até amanhã, Eva") == 5
+    assert "mail/reminder" not in page
+    assert "(confidencial)" in page
+    assert "até amanhã, Ana" in support.get(f"{LIST}{own[0].pk}/change/").content.decode()
+    assert "até amanhã" not in support.get(f"{LIST}{hidden.pk}/change/").content.decode()
+
+
+def test_a_template_that_is_gone_is_shown_by_its_name(support: Client) -> None:
+    first, second = (send_mail(to="a@example.com", template="mail/reminder", context={"nome": "Ana"}) for _ in range(2))
+    Message.objects.filter(pk=first.pk).update(template="gone/away")
+    Message.objects.filter(pk=second.pk).update(template="mail/hello", context={"broken": {"$": "?"}})
+    page = support.get(LIST).content.decode()
+    assert "gone/away" in page
+    assert "mail/hello" in page
 
 
 def test_no_list_counts_all_rows(support: Client, monkeypatch: pytest.MonkeyPatch) -> None:

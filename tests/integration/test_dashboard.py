@@ -20,6 +20,7 @@ from congressy_mailer import metrics, periodic, send_bulk, send_mail
 from congressy_mailer.metrics import names
 from congressy_mailer.models import CountSample, Message, TransportStatus, Worker
 from congressy_mailer.monitoring import brokers, charts, figures
+from congressy_mailer.transports.destinations import destinations
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
 
@@ -133,6 +134,22 @@ def test_backends_that_cannot_be_used_are_shown_with_the_reason(operator: Client
     page = text(shown(operator))
     assert "Unavailable for 0 seconds" in page
     assert "Connection refused" in page
+
+
+@pytest.mark.email_settings
+def test_where_mail_goes_is_told_in_the_readers_language(operator: Client, settings: Any) -> None:
+    settings.EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+    assert "is only printed, and reaches nobody" in text(shown(operator))
+    with translation.override("pt-br"):
+        found = destinations()["default"]
+        assert found.shown == f"só é impresso, e não chega a ninguém: {settings.EMAIL_BACKEND}"
+        # Logs are read by everybody.
+        assert found.text == f"is only printed, and reaches nobody: {settings.EMAIL_BACKEND}"
+
+
+def test_expired_mail_is_in_the_chart(operator: Client) -> None:
+    counted(expired=3)
+    assert "expired 3" in shown(operator)
 
 
 def test_workers_are_shown_with_what_they_serve(operator: Client) -> None:

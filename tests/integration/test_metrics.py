@@ -12,11 +12,13 @@ from unittest.mock import patch
 import pytest
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from congressy_mailer import __version__, metrics, outbox, send_bulk, send_mail, suppressions, tasks
 from congressy_mailer.delivery import runs
 from congressy_mailer.metrics import counting, names, rollups
-from congressy_mailer.models import CountRollup, CountSample, Message, State, Worker
+from congressy_mailer.models import Batch, CountRollup, CountSample, Message, State, Worker
+from congressy_mailer.outbox.claiming import expire
 from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.sparkpost.events import parse_events
 from congressy_mailer.testing import deliver_all, fail_next
@@ -95,6 +97,24 @@ def test_suppressed_mail_is_counted_at_the_call_and_in_the_worker() -> None:
     assert queued.state == State.SUPPRESSED
     metrics.flush()
     assert by_name(metrics.totals()) == {"suppressed": 2}
+
+
+@pytest.mark.database
+def test_expired_mail_is_counted_once_by_itself_and_with_its_batch() -> None:
+    soon = timezone.now() + timedelta(hours=1)
+    mail = send_mail("x", "y", to="ana@example.com", expires_at=soon)
+    batch = send_bulk(["a@example.com", "b@example.com"], subject="x", message="y", expires_at=soon)
+    over = timezone.now() - timedelta(seconds=1)
+    Message.objects.update(expires_at=over, due_at=over)
+    Batch.objects.update(expires_at=over)
+    for _ in range(2):
+        list(outbox.sweep(None))
+        expire([mail.pk])
+        assert not outbox.heartbeat(batch.pk, 1)
+    assert set(Message.objects.values_list("state", flat=True)) == {State.EXPIRED}
+    metrics.flush()
+    counts = {(queue, name): count for (_, queue, _, name), count in metrics.totals().items()}
+    assert counts == {("mailer", "expired"): 1, ("mailer.bulk", "expired"): 2}
 
 
 @pytest.mark.database

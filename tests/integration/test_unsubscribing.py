@@ -168,6 +168,33 @@ def test_who_left_by_mistake_can_stay(client: Client) -> None:
     assert gets(list_id="novidades")
 
 
+def test_a_return_is_written_down_and_so_is_leaving_again(client: Client) -> None:
+    message = news(list_id="novidades")
+    path = path_in(message)
+
+    def events() -> list[str]:
+        return list(message.events.order_by("at", "id").values_list("type", flat=True))
+
+    def delivery() -> str:
+        message.refresh_from_db()
+        return str(message.delivery)
+
+    # Nothing to come back from.
+    client.post(path, {"choice": "stay"})
+    assert (events(), delivery()) == ([], "")
+    for _ in range(2):
+        client.post(path)
+    assert (events(), delivery()) == (["unsubscribed"], "unsubscribed")
+    for _ in range(2):
+        client.post(path, {"choice": "stay"})
+    assert (events(), delivery()) == (["unsubscribed", "resubscribed"], "")
+    client.post(path)
+    assert (events()[2:], delivery()) == (["unsubscribed"], "unsubscribed")
+    client.post(path, {"choice": "save", "list": ["novidades"]})
+    assert (events()[3:], delivery()) == (["resubscribed"], "")
+    assert message.statuses.get().trouble is None
+
+
 OTHERS = [
     source
     for source in Suppression.Source

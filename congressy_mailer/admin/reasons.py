@@ -1,0 +1,102 @@
+"""Reasons in the reader's language. They are stored in English, since logs, APIs and whoever searches want one wording.
+
+What a server or a person wrote stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from django.utils.translation import gettext, gettext_noop, ngettext
+
+from ..models import Suppression
+
+_SENTENCES = (
+    gettext_noop("It was not sent before its expires_at."),
+    gettext_noop("One click in the mail program."),
+    gettext_noop("By the link."),
+    gettext_noop("Chosen on the page for unsubscribing."),
+    gettext_noop("Left everything on the page for unsubscribing."),
+    gettext_noop("Its content is not in the storage any more."),
+)
+_IN_DOUBT = " (in doubt: the server may have taken it)"
+
+
+def shown_reason(reason: str) -> str:
+    """A stored reason, in the language in force.
+
+    Args:
+        reason: of a message, an event or an entry of the suppression list.
+    """
+    for pattern, words in _PATTERNS:
+        if (match := pattern.fullmatch(reason)) is not None:
+            return words(match)
+    return _sentence(reason)
+
+
+def shown_suppression(why: str) -> str:
+    """Why an address is on the suppression list, as an event or a message has it: ``bounce: 550 no such user``."""
+    source, _, reason = why.partition(": ")
+    if source not in Suppression.Source.values:
+        return why
+    label = str(Suppression.Source(source).label)
+    return f"{label}: {shown_reason(reason)}" if reason else label
+
+
+def _sentence(text: str) -> str:
+    """A part of a reason, which has no further parts: what servers write may go on for ever."""
+    body = text.removesuffix(_IN_DOUBT)
+    shown = gettext(body) if body in _SENTENCES else body
+    return shown if body == text else f"{shown} {gettext('(in doubt: the server may have taken it)')}"
+
+
+def _suppressed(match: re.Match[str]) -> str:
+    return gettext("On the suppression list: %(why)s") % {"why": "; ".join(map(_of_recipient, match[1].split("; ")))}
+
+
+def _of_recipient(text: str) -> str:
+    recipient, separator, why = text.partition(": ")
+    return f"{recipient}: {shown_suppression(why)}" if separator else text
+
+
+def _soft_bounces(match: re.Match[str]) -> str:
+    bounces = int(match[1])
+    text = ngettext(
+        "%(bounces)d soft bounce within %(days)s days", "%(bounces)d soft bounces within %(days)s days", bounces
+    )
+    return text % {"bounces": bounces, "days": match[2]}
+
+
+def _given_up(match: re.Match[str]) -> str:
+    return gettext("Given up after %(time)s: %(why)s") % {"time": _duration(match[1]), "why": _sentence(match[2])}
+
+
+def _duration(text: str) -> str:
+    """3 days, 0:00:00 in the reader's language."""
+    match = re.fullmatch(r"(\d+) days?, 0:00:00", text)
+    if match is None:
+        return text
+    days = int(match[1])
+    return ngettext("%(days)d day", "%(days)d days", days) % {"days": days}
+
+
+def _crashed(match: re.Match[str]) -> str:
+    times = int(match[1])
+    text = ngettext(
+        "It broke its worker %(times)d time: %(why)s", "It broke its worker %(times)d times: %(why)s", times
+    )
+    return text % {"times": times, "why": match[2]}
+
+
+def _next_try(match: re.Match[str]) -> str:
+    return f"{_sentence(match[1])}. {gettext('Next try at %(time)s UTC.') % {'time': match[2]}}"
+
+
+_PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"On the suppression list: (.*)", re.DOTALL), _suppressed),
+    (re.compile(r"Given up after ((?:\d+ days?, )?\d+:\d\d:\d\d(?:\.\d+)?): (.*)", re.DOTALL), _given_up),
+    (re.compile(r"It broke its worker (\d+) times: (.*)", re.DOTALL), _crashed),
+    (re.compile(r"(.*)\. Next try at (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC\.", re.DOTALL), _next_try),
+    (re.compile(r"(\d+) soft bounces within (\d+) days"), _soft_bounces),
+)
