@@ -34,8 +34,8 @@ from .submission.attachments import store_attachment
 from .submission.django_mail import Options, is_servers_own, message_from, server_addresses
 from .suppressions.lookup import suppressed_recipients
 from .transports.aliases import QueueingBackend, storage_alias
-from .transports.django_backend import open_backend
 from .transports.guard import delivering, is_delivering
+from .transports.host_backends import open_backend
 from .transports.redirecting import configured_redirect
 from .transports.stored_mail import stored_mail
 

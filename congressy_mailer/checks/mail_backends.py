@@ -80,7 +80,7 @@ class SMTPServer:
     @property
     def timeout(self) -> Any:
         """Seconds that it may be silent."""
-        from ..transports.django_backend import DEFAULT_TIMEOUT
+        from ..transports.host_backends import DEFAULT_TIMEOUT
 
         timeout = self.values["timeout"]
         return DEFAULT_TIMEOUT if timeout is None else timeout

@@ -21,7 +21,7 @@ from ..models import TransportStatus, clock
 from ..replies import error_text
 from ..transports.aliases import mailers
 from ..transports.destinations import destination
-from ..transports.django_backend import open_backend
+from ..transports.host_backends import open_backend
 from .availability import unavailable_backends
 
 logger = logging.getLogger("congressy_mailer.delivery")

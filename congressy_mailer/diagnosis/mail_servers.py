@@ -17,7 +17,7 @@ from ..exceptions import TransportUnavailable
 from ..outbox import DEFAULT_BACKEND
 from ..replies import error_text
 from ..transports.destinations import destinations
-from ..transports.django_backend import open_backend
+from ..transports.host_backends import open_backend
 from .findings import Finding, error, examination, good, skipped, warning
 
 # SparkPost, "SMTP and REST API Injection Best Practices": at least a minute.

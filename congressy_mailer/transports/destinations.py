@@ -14,7 +14,7 @@ from django.utils.translation import gettext, gettext_noop
 from ..conf import mailer_settings
 from ..exceptions import TransportUnavailable
 from ..sparkpost.backend import EmailBackend as SparkPostBackend
-from .django_backend import open_backend
+from .host_backends import open_backend
 
 #: Backends of Django's that reach nobody, and what becomes of their mail. One that derives from another stands first.
 _REACHES_NOBODY: dict[type[BaseEmailBackend], str] = {
@@ -71,7 +71,7 @@ def destination(using: str) -> Destination:
     """Where mail over a backend goes.
 
     Args:
-        using: as in :func:`.django_backend.open_backend`.
+        using: as in :func:`.host_backends.open_backend`.
     """
     try:
         backend = open_backend(using)

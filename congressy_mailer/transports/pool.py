@@ -20,7 +20,8 @@ from ..sparkpost.client import Client
 from ..sparkpost.transmissions import MAX_RECIPIENTS
 from ..throttling import connections_per_task
 from .base import Transport
-from .django_backend import DjangoTransport, open_backend
+from .django_backend import DjangoTransport
+from .host_backends import open_backend
 from .redirecting import RedirectingTransport, configured_redirect
 from .smtp.transport import SmtpTransport, sends_as_django_does
 from .sparkpost import SparkPostTransport
@@ -34,7 +35,7 @@ def transport_for(using: str) -> Iterator[Transport]:
     """The transport for an alias, for the length of a ``with`` block.
 
     Args:
-        using: as in :func:`.django_backend.open_backend`.
+        using: as in :func:`.host_backends.open_backend`.
 
     Raises:
         TransportUnavailable: there is no such alias, or its backend cannot be made.
@@ -83,7 +84,7 @@ def max_mails_per_call(using: str) -> int:
     """How many mails of a batch the backend takes at once; 1 where each goes by itself, or it cannot be made.
 
     Args:
-        using: as in :func:`.django_backend.open_backend`.
+        using: as in :func:`.host_backends.open_backend`.
     """
     try:
         backend = open_backend(using)

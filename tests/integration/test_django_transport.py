@@ -21,7 +21,8 @@ from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, KEEP_AND_HANG_UP, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.transports.base import ComposedMail
-from congressy_mailer.transports.django_backend import DjangoTransport, open_backend
+from congressy_mailer.transports.django_backend import DjangoTransport
+from congressy_mailer.transports.host_backends import open_backend
 
 pytestmark = pytest.mark.email_settings
 

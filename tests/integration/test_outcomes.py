@@ -30,7 +30,8 @@ from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, KEEP_AND_H
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.transports import pool
 from congressy_mailer.transports.base import ComposedMail, Transport
-from congressy_mailer.transports.django_backend import DjangoTransport, open_backend
+from congressy_mailer.transports.django_backend import DjangoTransport
+from congressy_mailer.transports.host_backends import open_backend
 from congressy_mailer.transports.smtp.transport import SmtpTransport
 
 from .test_django_transport import deliver, mail

@@ -18,7 +18,7 @@ from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.throttling import connection_slot, connections_per_task, share_connections
 from congressy_mailer.transports.base import ComposedMail, MailSource
-from congressy_mailer.transports.django_backend import open_backend
+from congressy_mailer.transports.host_backends import open_backend
 from congressy_mailer.transports.smtp.transport import SmtpTransport, paying_connections
 from tests.conftest import reset_throttling, wait_for
 

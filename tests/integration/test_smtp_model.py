@@ -21,7 +21,7 @@ from congressy_mailer.mime.writer import MailContent
 from congressy_mailer.models import Message
 from congressy_mailer.replies import Outcome
 from congressy_mailer.transports.base import ComposedMail
-from congressy_mailer.transports.django_backend import open_backend
+from congressy_mailer.transports.host_backends import open_backend
 from congressy_mailer.transports.smtp.transport import SmtpTransport
 from tests.support.fuzzing import examples
 from tests.support.scripted_smtp import YES, ScriptedServer, Step

@@ -31,7 +31,8 @@ from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, KEEP_AND_H
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.throttling import connections
 from congressy_mailer.transports.base import ComposedMail
-from congressy_mailer.transports.django_backend import DjangoTransport, open_backend
+from congressy_mailer.transports.django_backend import DjangoTransport
+from congressy_mailer.transports.host_backends import open_backend
 from congressy_mailer.transports.pool import transport_for
 from congressy_mailer.transports.smtp import session
 from congressy_mailer.transports.smtp.transport import SmtpTransport, sends_as_django_does

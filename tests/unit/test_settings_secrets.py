@@ -19,7 +19,7 @@ from congressy_mailer import MailerError
 from congressy_mailer.broker.celery_app import find_celery_app
 from congressy_mailer.conf import MailerSettings, mailer_settings
 from congressy_mailer.exceptions import TransportUnavailable
-from congressy_mailer.transports.django_backend import open_backend
+from congressy_mailer.transports.host_backends import open_backend
 
 pytestmark = pytest.mark.email_settings
 
