@@ -49,7 +49,14 @@ third_parties = [
 ]
 
 # What is compared with, beside what the servers of the measurements need.
-bench = [*demo, *databases, "django-celery-email-reboot>=4.3", "django-mailer>=2.3", "django-post_office>=3.12"]
+bench = [
+    *demo,
+    *databases,
+    "django-anymail>=12",
+    "django-celery-email-reboot>=4.3",
+    "django-mailer>=2.3",
+    "django-post_office>=3.12",
+]
 
 # PyPI shows the README alone: a link to a file beside it leads to that file as it was in this release.
 repository = "https://github.com/congressy/congressy-mailer"

@@ -12,35 +12,40 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from . import bulk, caller, composing, end_to_end, events, far, latency, link_throughput, round_trips
 from .agent import AgentError
-from .bench import QUICK, Bench, Sizes
+from .bench import QUICK, Bench, Measurement, Sizes
+from .budget import LEAST_SHARE, Budget, Cost
 from .report import Report
+from .speed import slowness
 from .stage import MissingServerError, Python, Stage, this_python
 from .systems import ALL, system
 
-MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
-    "round_trips": round_trips.measure,
-    "composing": composing.measure,
-    "caller": caller.measure,
-    "link_throughput": link_throughput.measure,
-    "far": far.measure,
-    "end_to_end": end_to_end.measure,
-    "bulk": bulk.measure,
-    "latency": latency.measure,
-    "events": events.measure,
+#: In the order in which they are made. What they cost was measured on the machine that :mod:`.speed` compares with.
+MEASUREMENTS: dict[str, Measurement] = {
+    "round_trips": Measurement(round_trips.measure, Cost(8, 2)),
+    "composing": Measurement(composing.measure, Cost(5, 12)),
+    "caller": Measurement(caller.measure, Cost(15, 30)),
+    "link_throughput": Measurement(link_throughput.measure, Cost(15, 5, 85)),
+    "far": Measurement(far.measure, Cost(5, 5, 15)),
+    "end_to_end": Measurement(end_to_end.measure, Cost(50, 140)),
+    "bulk": Measurement(bulk.measure, Cost(20, 90)),
+    "latency": Measurement(latency.measure, Cost(25, 30, 40)),
+    "events": Measurement(events.measure, Cost(5, 75)),
 }
 _RESULTS = Path("build/bench/results.json")
-#: Of all measurements together.
-_MAX_SECONDS = 570
+#: Of the whole run; what comes after the last measurement is among it.
+_MAX_SECONDS = 570.0
+_TO_CONCLUDE = 10.0
 
 
 class OutOfTimeError(Exception):
-    """The measurements took longer than they may."""
+    """A measurement has taken longer than it may."""
 
 
 def main() -> int:
@@ -60,10 +65,15 @@ def main() -> int:
     report = Report(_say)
     began = time.monotonic()
     with Stage() as stage:
-        bench = Bench(stage, pythons, QUICK if options.quick else Sizes(), report)
+        bench = Bench(stage, pythons, QUICK, report)
         if not any(python.versions["django"].startswith("6.1") for python in pythons):
             report.miss("Anything on Django 6.1: no environment with it; it needs Python 3.12 or newer")
-        _measure(bench, options.only or list(MEASUREMENTS))
+        machine["slowness"] = found = round(slowness(), 2)
+        _say(f"This machine takes {found} times as long as the one that the sizes are made for.")
+        plan = {name: MEASUREMENTS[name] for name in options.only or MEASUREMENTS}
+        machine["measurements"] = measure_all(
+            bench, plan, found, None if options.quick else Sizes(), lambda: began + _MAX_SECONDS - _TO_CONCLUDE
+        )
     machine["seconds"] = round(time.monotonic() - began)
     for key in ALL:
         report.notes.append(f"{system(key).name}: {system(key).configuration}.")
@@ -78,27 +88,70 @@ def main() -> int:
     return 1 if report.not_measured else 0
 
 
-def _measure(bench: Bench, names: list[str]) -> None:
+def measure_all(
+    bench: Bench,
+    plan: Mapping[str, Measurement],
+    slowness: float,
+    full: Sizes | None,
+    end: Callable[[], float],
+) -> dict[str, dict[str, float]]:
+    """Make all measurements, each within its time. One that fails says so, and the others are made all the same.
+
+    Args:
+        bench: the run; its sizes are set for each.
+        plan: the measurements, by name, in their order.
+        slowness: how many times slower than the one that costs are known of this machine is.
+        full: sizes of which each is given a share; ``None``: those of the run, as they are.
+        end: when the last one must be over, by ``time.monotonic()``.
+
+    Returns:
+        By name: seconds that each was given and has taken, and the share of the full sizes.
+    """
+    budget = Budget({name: measurement.cost for name, measurement in plan.items()}, slowness)
+    made: dict[str, dict[str, float]] = {}
+    for name, measurement in plan.items():
+        allotment = budget.allot(name, end() - time.monotonic())
+        share = LEAST_SHARE if full is None else allotment.share
+        if full is not None:
+            bench.sizes = full.scaled(share)
+        _say(f"\n── {name} ── {share:.0%} of its sizes, {allotment.seconds:.0f} s at the most")
+        began = time.monotonic()
+        problem = _measure_within(allotment.seconds, partial(measurement.measure, bench))
+        took = time.monotonic() - began
+        if problem:
+            bench.report.miss(f"{name}: {problem}")
+            bench.stage.discard_places()
+        budget.conclude(name, share, took)
+        made[name] = {"seconds": round(took, 1), "at_most": round(allotment.seconds, 1), "share": round(share, 3)}
+        _say(f"  ({took:.0f} s)")
+    if full is not None and (smaller := {name: one["share"] for name, one in made.items() if one["share"] < 1}):
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in smaller.items())
+        bench.report.note(f"So that all of it is over in time, these had a part of their full sizes: {shares}.")
+    return made
+
+
+def _measure_within(seconds: float, measure: Callable[[], None]) -> str:
+    """Measure, and return what went wrong; empty: nothing."""
+
     def over(number: int, frame: FrameType | None) -> None:
         raise OutOfTimeError
 
-    signal.signal(signal.SIGALRM, over)
-    signal.alarm(_MAX_SECONDS)
-    for name in names:
-        _say(f"\n── {name} ──")
-        began = time.monotonic()
-        try:
-            MEASUREMENTS[name](bench)
-        except OutOfTimeError:
-            bench.report.miss(f"{', '.join(names[names.index(name) :])}: {_MAX_SECONDS} s were over")
-            break
-        except (AgentError, MissingServerError) as error:
-            bench.report.miss(f"{name}: {error}")
-        except Exception as error:
-            traceback.print_exc()
-            bench.report.miss(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
-        _say(f"  ({time.monotonic() - began:.0f} s)")
-    signal.alarm(0)
+    previous = signal.signal(signal.SIGALRM, over)
+    # Not 0, which would be never.
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        measure()
+    except OutOfTimeError:
+        return f"its {seconds:.0f} s were over"
+    except (AgentError, MissingServerError) as error:
+        return str(error)
+    except Exception as error:
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    return ""
 
 
 def _machine(pythons: list[Python]) -> dict[str, object]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from .budget import Cost
 from .report import Report
 from .stage import Place, Python, Stage
 
@@ -47,6 +50,45 @@ class Sizes:
     queued_with_peers: int = 12_000
     #: Longest time that a single mail is waited for behind bulk mail.
     patience: float = 5.0
+
+    def scaled(self, share: float) -> Sizes:
+        """The same with a share of everything, and never with less than :data:`QUICK`.
+
+        Runs become fewer only where little is left: without several nobody sees how much they differ.
+
+        Args:
+            share: at most 1.
+        """
+        if share >= 1:
+            return self
+        least = asdict(QUICK)
+        return Sizes(**{name: _scaled(name, full, least[name], share) for name, full in asdict(self).items()})
+
+
+def _scaled(name: str, full: Any, least: Any, share: float) -> Any:
+    if name == "patience":
+        return full
+    if isinstance(full, tuple):
+        # Where there are fewer of QUICK's, its last one is the least of what follows.
+        least_ones = [*least, *[least[-1]] * (len(full) - len(least))]
+        return tuple(_scaled(name, one, least_one, share) for one, least_one in zip(full, least_ones, strict=True))
+    if name.endswith("runs") or (name == "bulk" and full < _FEW):
+        return full if share > _SHARE_FOR_ALL_RUNS else least
+    if isinstance(full, float):
+        return max(least, full * share)
+    return max(least, _round_down(int(full * share)))
+
+
+def _round_down(count: int) -> int:
+    """Some of these numbers stand in what people read: two digits are enough of a large one."""
+    unit = 10 ** max(len(str(count)) - 2, 0)
+    return count // unit * unit
+
+
+#: Less of the sizes, and each is measured once.
+_SHARE_FOR_ALL_RUNS = 0.3
+#: Runs are fewer than that, and recipients more.
+_FEW = 50
 
 
 QUICK = Sizes(
@@ -93,3 +135,11 @@ class Bench:
     def place(self, vendor: str, python: Python | None = None) -> Place:
         """Where a system runs; see :meth:`.stage.Stage.place`."""
         return self.stage.place(python or self.python, vendor)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One of the measurements."""
+
+    measure: Callable[[Bench], None]
+    cost: Cost

@@ -188,6 +188,8 @@ class Stage(Startable):
         self._postgresql: PostgreSQL | None = None
         self._mariadb: MariaDB | None = None
         self._places: dict[tuple[str, str], Place] = {}
+        #: How many were made.
+        self._databases = 0
         self.directory = Path(tempfile.mkdtemp(prefix="congressy-mailer-bench-"))
 
     def start(self) -> None:
@@ -213,6 +215,13 @@ class Stage(Startable):
             self._sink = self._stack.enter_context(Sink())
         return self._sink
 
+    def discard_places(self) -> None:
+        """Have databases made anew for what comes next, and empty the broker: a measurement was broken off."""
+        if self._redis is not None:
+            with redis.Redis.from_url(self._redis.url) as client:
+                client.flushall()
+        self._places.clear()
+
     def place(self, python: Python, vendor: str) -> Place:
         """A database with the tables of all systems, made by this environment's Django, and where the rest is.
 
@@ -220,7 +229,8 @@ class Stage(Startable):
             MissingServerError: the database's server is not installed.
         """
         if (python.executable, vendor) not in self._places:
-            name = f"bench{len(self._places)}"
+            self._databases += 1
+            name = f"bench{self._databases}"
             folder = self.directory / name
             folder.mkdir()
             url = f"sqlite://{folder}/db.sqlite3" if vendor == "sqlite" else self._new_database(vendor, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import smtplib
 import socket
 import ssl
@@ -18,8 +19,10 @@ from aiosmtpd.controller import Controller
 from celery.signals import worker_process_shutdown
 
 from benchmarks import caller
+from benchmarks.__main__ import measure_all
 from benchmarks.agent import AgentError
-from benchmarks.bench import QUICK, Bench
+from benchmarks.bench import QUICK, Bench, Measurement, Sizes
+from benchmarks.budget import LEAST_SHARE, Budget, Cost
 from benchmarks.link import Link, Watch
 from benchmarks.report import Goal, Line, Report, alternate, medians, percentile
 from benchmarks.round_trips import count
@@ -187,3 +190,89 @@ def test_the_report(tmp_path: Path) -> None:
     assert written["machine"] == {"cores": 2}
     assert [line["ratio"] for line in written["lines"]] == pytest.approx([3.0, 1.5, 0.5, 1 / 12])
     assert written["not_measured"] == ["the rest"]
+
+
+COSTS = {"first": Cost(10, 50), "second": Cost(5, 10, 100), "third": Cost(20, 80)}
+
+
+def run_of(budget: Budget, seconds: float, slowness: float) -> dict[str, float]:
+    """What each gets of its sizes in a run on a machine that is so slow, where all of them end in time."""
+    left, shares = seconds, {}
+    for name, cost in COSTS.items():
+        allotment = budget.allot(name, left)
+        took = cost.seconds(allotment.share, slowness)
+        assert took <= allotment.seconds <= left
+        budget.conclude(name, allotment.share, took)
+        left, shares[name] = left - took, allotment.share
+    return shares
+
+
+@pytest.mark.parametrize("wrong_by", [0.6, 1.0, 2.0])
+@pytest.mark.parametrize("slowness", [0.5, 1.0, 1.6, 3.0, 5.0])
+def test_a_run_ends_in_time_however_slow_the_machine_is_and_was_thought_to_be(wrong_by: float, slowness: float) -> None:
+    shares = run_of(Budget(COSTS, slowness * wrong_by), 350, slowness)
+    if slowness <= 1 and wrong_by <= 1:
+        assert set(shares.values()) == {1.0}
+    # What was not known at the beginning is known by the end.
+    assert shares["third"] >= {0.5: 1, 1.0: 0.9, 1.6: 0.5, 3.0: 0.2, 5.0: 0.05}[slowness]
+
+
+def test_where_not_even_the_least_fits_each_has_its_part_of_the_time() -> None:
+    budget, left = Budget(COSTS, 20), 100.0
+    for name in COSTS:
+        allotment = budget.allot(name, left)
+        assert allotment.share == LEAST_SHARE
+        assert 0 < allotment.seconds <= left
+        left -= allotment.seconds
+        budget.conclude(name, allotment.share, allotment.seconds)
+    assert left >= -0.001
+
+
+def test_one_that_takes_longer_than_planned_leaves_the_others_their_least() -> None:
+    budget = Budget(COSTS, 1)
+    allotment = budget.allot("first", 270)
+    others = sum(COSTS[name].seconds(LEAST_SHARE, 1) for name in ("second", "third"))
+    assert COSTS["first"].seconds(allotment.share, 1) < allotment.seconds <= 270 - others
+
+
+def test_sizes_shrink_to_the_least_and_no_further() -> None:
+    full = Sizes()
+    assert full.scaled(1) == full
+    assert full.scaled(0.001) == replace(QUICK, patience=full.patience, bulk=((100, 1), (1_000, 1), (1_000, 1)))
+    half = full.scaled(0.5)
+    assert (half.queued, half.events, half.link_mails, half.runs) == (25_000, 50_000, (20, 10), full.runs)
+    assert half.bulk == ((500, 3), (5_000, 3), (50_000, 1))
+    # In what people read.
+    assert full.scaled(0.777).queued == 38_000
+
+
+def test_a_measurement_that_fails_or_takes_too_long_says_so_and_the_others_are_made() -> None:
+    said: list[str] = []
+    report = Report(said.append)
+    with Stage() as stage:
+        bench = Bench(stage, [this_python()], QUICK, report)
+        shares: list[Sizes] = []
+
+        def succeed(bench: Bench) -> None:
+            shares.append(bench.sizes)
+            report.add(Line("way", "Mails", 30.0, "peer", 10.0, "/s"))
+
+        def fail(bench: Bench) -> None:
+            raise RuntimeError("no such table\nand more")
+
+        def hang(bench: Bench) -> None:
+            threading.Event().wait(600)
+
+        plan = {
+            "one": Measurement(succeed, Cost(0.1, 0.1)),
+            "two": Measurement(fail, Cost(0.1, 0.1)),
+            "three": Measurement(hang, Cost(0.1, 0.1)),
+            "four": Measurement(succeed, Cost(0.1, 0.1)),
+        }
+        began = time.monotonic()
+        made = measure_all(bench, plan, 1.0, Sizes(), lambda: began + 12)
+    assert list(made) == list(plan)
+    assert [line.what for line in report.lines] == ["Mails", "Mails"]
+    assert report.not_measured[0] == "two: RuntimeError: no such table"
+    assert re.fullmatch(r"three: its \d+ s were over", report.not_measured[1])
+    assert shares[0] == Sizes()
