@@ -7,7 +7,7 @@
 # make browser: the admin's pages in headless Chromium, with pictures in build/browser. Needs chromium
 # make bench: how fast it is beside its peers, ten minutes at the most; ONLY="caller bulk" QUICK=1 for less of it
 # make scale: the outbox beside ten million finished messages, 40 minutes at the most, 10 GB of disk;
-#             ROWS=100000 ON=postgresql ONLY="work held" for less of it
+#             ROWS=100000 ON=postgresql ONLY="work held" for less of it; CHECK=1 to fail where a goal is missed
 # make wheel: sdist and wheel into dist/, with what is in them checked
 # make example-types: the types of the examples in the documentation, by mypy and pyright
 # make lint · make types · make docs · make migrations: none is missing · make clean
@@ -82,7 +82,7 @@ bench:
 		$(patsubst %,--python .venv-bench-%/bin/python,$(filter-out 5.2,$(BENCH_DJANGO)))
 
 scale: $(VENV)/.test
-	@$(VENV)/bin/python -m benchmarks.scale $(if $(ROWS),--rows $(ROWS)) $(ON:%=--on %) $(ONLY:%=--only %)
+	@$(VENV)/bin/python -m benchmarks.scale $(if $(ROWS),--rows $(ROWS)) $(ON:%=--on %) $(ONLY:%=--only %) $(if $(CHECK),--check)
 
 .venv-bench-%/.installed: setup.py
 	@python="$(BENCH_PYTHON)"; $(needs_python); echo "Setting up .venv-bench-$* with $$python ..."; \

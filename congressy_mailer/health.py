@@ -24,6 +24,9 @@ _MISSED_SWEEPS = 4
 # The workers purge once an hour; where much has come of age at once, for longer.
 _PURGE_TOLERANCE = timedelta(hours=6)
 
+# Batches that are named one by one.
+_MOST_NAMED = 10
+
 # A storage may be away for a while.
 _FILES_TOLERANCE = timedelta(hours=1)
 
@@ -160,8 +163,17 @@ def check_health() -> Health:
     problems += [
         _("Nothing of the batch %(batch)s was sent for %(minutes)d minutes, although something waits.")
         % {"batch": key, "minutes": longest_wait.total_seconds() / 60}
-        for key in stuck_batches
+        for key in stuck_batches[:_MOST_NAMED]
     ]
+    if further := len(stuck_batches[_MOST_NAMED:]):
+        problems.append(
+            ngettext(
+                "The same is true of %(count)d further batch.",
+                "The same is true of %(count)d further batches.",
+                further,
+            )
+            % {"count": further}
+        )
     if held:
         problems.append(
             ngettext(
@@ -242,22 +254,20 @@ def check_health() -> Health:
 
 def held_back() -> list[HeldBack]:
     """What is paused now, the oldest pause first."""
-    found = []
-    for pause in outbox.list_pauses():
-        messages, batches = outbox.count_paused(pause)
-        found.append(
-            HeldBack(
-                scope=pause.scope,
-                name=pause.name,
-                label=str(pause),
-                reason=pause.reason,
-                by=pause.paused_by,
-                since=pause.paused_at,
-                messages=messages,
-                batches=batches,
-            )
+    messages, batches = outbox.count_paused()
+    return [
+        HeldBack(
+            scope=pause.scope,
+            name=pause.name,
+            label=str(pause),
+            reason=pause.reason,
+            by=pause.paused_by,
+            since=pause.paused_at,
+            messages=messages[pause.pk],
+            batches=batches[pause.pk],
         )
-    return found
+        for pause in outbox.list_pauses()
+    ]
 
 
 def _outage_problem(status: TransportStatus) -> str:

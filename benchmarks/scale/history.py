@@ -1,4 +1,4 @@
-"""A year of finished messages: a hundred that our code has made, repeated by the database."""
+"""A year of finished messages: a hundred that our code has made, repeated by the database, each to somebody else."""
 
 from __future__ import annotations
 
@@ -44,6 +44,16 @@ _DIALECTS = {
         " substr(lower(hex(randomblob(2))), 1, 3) || '8' || substr(lower(hex(randomblob(8))), 1, 15)", "{hex}",
     ),
 }  # fmt: skip
+
+
+def concatenated(vendor: str, *parts: str) -> str:
+    """An expression of SQL that puts texts together."""
+    return f"CONCAT({', '.join(parts)})" if vendor == "mysql" else f"({' || '.join(parts)})"
+
+
+def numbers(vendor: str, last: int) -> str:
+    """A source of rows whose column ``i`` counts from 1 on."""
+    return _DIALECTS[vendor][0].format(first=1, last=last)
 
 
 def fill(alias: str, rows: int) -> None:
@@ -105,7 +115,7 @@ def _date_batches() -> None:
 
 def _repeat(alias: str, first: int, last: int, rows: int) -> None:
     connection = connections[alias]
-    numbers, moment, digits, key = _DIALECTS[connection.vendor]
+    source, moment, digits, key = _DIALECTS[connection.vendor]
     at = moment.format(age=f"{DAYS * 86400.0} * (1.0 - i * 1.0 / {rows})")
     quote = connection.ops.quote_name
     of_seed = {
@@ -114,14 +124,45 @@ def _repeat(alias: str, first: int, last: int, rows: int) -> None:
     times = {name: f"CASE WHEN seed.{name} IS NULL THEN NULL ELSE {at} END" for name in ("sent_at", "finished_at")}
     limit = _KEEP_CONTENT / DAYS
     dropped = f"CASE WHEN i <= {rows} * {1 - limit} THEN {at} ELSE seed.content_dropped_at END"
-    columns = of_seed | times | {
+    columns = of_seed | times | _people(connection.vendor, rows) | {
         "id": key.format(hex=digits.format(at=at)), "created_at": at, "queued_at": at, "content_dropped_at": dropped
     }  # fmt: skip
     names = ", ".join(map(quote, columns))
     # One batch after another, each for three days, and between them what is in none.
     block = rows // _SEEDS
     seed = f"(i - 1 - (i - 1) % {block}) / {block} * {_STRIDE} % {_SEEDS}"
-    source = f"{numbers.format(first=first, last=last)} JOIN scale_seed AS seed ON seed.n = {seed}"
+    joined = f"{source.format(first=first, last=last)} JOIN scale_seed AS seed ON seed.n = {seed}"
     with connection.cursor() as cursor:
-        selected = f"SELECT {', '.join(columns.values())} FROM {source}"  # noqa: S608
+        selected = f"SELECT {', '.join(columns.values())} FROM {joined}"  # noqa: S608
         cursor.execute(f"INSERT INTO {quote(_TABLE)} ({names}) {selected}")
+
+
+def _people(vendor: str, rows: int) -> dict[str, str]:
+    """Columns by which people find a message: ten mails for each address but one, which has one mail of a hundred; a
+    tenth to a name, a twentieth with a copy, three tenths about an order, and some sensitive or never sent."""
+    people = max(rows // 10, 100)
+    person = f"(i % {people} * 37 % {people})"
+    number = f"CASE WHEN i % 100 = 7 THEN 7 ELSE {person} END"
+    number = {"mysql": f"CAST({number} AS CHAR)"}.get(vendor, f"CAST({number} AS TEXT)")
+    order = {"mysql": "CAST(i DIV 3 AS CHAR)"}.get(vendor, "CAST(i / 3 AS TEXT)")
+
+    def text(*parts: str) -> str:
+        return concatenated(vendor, *(part if part in (number, order) else f"'{part}'" for part in parts))
+
+    def addresses(value: str) -> str:
+        return f"({value})::jsonb" if vendor == "postgresql" else value
+
+    to = text('["pessoa', number, '@example.com"]')
+    named = text('["Pessoa ', number, " Silva <pessoa", number, '@example.com>"]')
+    copied = text('["copia', number, '@example.com"]')
+    state = "CASE i % 500 WHEN 1 THEN 'suppressed' WHEN 2 THEN 'expired' ELSE seed.state END"
+    return {
+        "address": text("pessoa", number, "@example.com"),
+        "to": addresses(f"CASE WHEN i % 10 = 3 THEN {named} ELSE {to} END"),
+        "cc": addresses(f"CASE WHEN i % 20 = 5 THEN {copied} ELSE '[]' END"),
+        "state": state,
+        "sensitive": {"sqlite": "i % 50 = 11"}.get(vendor, "(i % 50 = 11)"),
+        "about_model": "CASE WHEN i % 10 < 3 THEN 'shop.order' ELSE NULL END",
+        "about_id": f"CASE WHEN i % 10 < 3 THEN {order} ELSE NULL END",
+        "about_name": f"CASE WHEN i % 10 < 3 THEN {text('Pedido ', order)} ELSE '' END",
+    }

@@ -7,15 +7,15 @@ is in the database, so that all workers share it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, QuerySet
 
 from .. import outbox
 from ..conf import mailer_settings
-from ..models import Message, State, TransportStatus, clock
+from ..models import TransportStatus, clock
 from ..outbox.backoff import FLOOR, delay
 from ..signals import transport_available, transport_unavailable
 
@@ -198,21 +198,19 @@ def unavailable_backends() -> list[TransportStatus]:
 
     A backend is only probed when mail waits for it, so without waiting mail an old failure is not reported.
     """
-    statuses = TransportStatus.objects.using(outbox.database()).order_by("unavailable_since")
-    return [status for status in statuses if any(waiting.exists() for waiting in _waiting_mail(status))]
+    statuses = list(TransportStatus.objects.using(outbox.database()).order_by("unavailable_since"))
+    senders = outbox.waiting_senders() if statuses else set()
+    return [status for status in statuses if any(_concerns(status, *sender) for sender in senders)]
 
 
-def _waiting_mail(status: TransportStatus) -> Iterator[QuerySet[Message]]:
-    """What waits or is being sent, each by an index that holds no finished message."""
+def _concerns(status: TransportStatus, using: str, from_email: str) -> bool:
+    """Whether mail of this sender that names this backend, or none, cannot be sent for this reason."""
     # Mail that names no backend may go over those of FAILOVER too.
     named = {status.using, ""} if status.using in mailer_settings().FAILOVER else {status.using}
-    condition = Q(using__in=named)
-    if status.sender_domain:
-        address = f"@{status.sender_domain}"
-        condition &= Q(from_email__iendswith=address) | Q(from_email__iendswith=f"{address}>")
-    messages = Message.objects.using(outbox.database())
-    yield messages.filter(condition, open_batch__isnull=False, state__in=(State.QUEUED, State.DEFERRED))
-    yield messages.filter(condition, sweep_at__isnull=False, state=State.SENDING)
+    if not status.sender_domain:
+        return using in named
+    address = f"@{status.sender_domain}".lower()
+    return using in named and from_email.lower().endswith((address, f"{address}>"))
 
 
 def _statuses(using: str) -> QuerySet[TransportStatus]:

@@ -121,6 +121,7 @@ from .waiting import (
     stuck_batches,
     waiting_batches,
     waiting_messages,
+    waiting_senders,
 )
 
 __all__ = [
@@ -235,5 +236,6 @@ __all__ = [
     "take_journal",
     "waiting_batches",
     "waiting_messages",
+    "waiting_senders",
     "withhold",
 ]

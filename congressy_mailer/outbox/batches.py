@@ -17,7 +17,8 @@ from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from django.db import connections
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import Count, F, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 
 from .. import metrics
 from ..conf import mailer_settings
@@ -378,6 +379,15 @@ def has_waiting(key: UUID, by: datetime) -> bool:
     return any(messages.exists() for messages in _deliverable(key, by))
 
 
+def first_waiting(by: datetime) -> Coalesce:
+    """An expression for rows of batches: a message that could have been taken by then; null where there is none.
+
+    Each of its parts is a value that is looked up in an index for one batch after another. Of ``EXISTS`` joined by
+    ``OR`` PostgreSQL may make tables of all messages that wait.
+    """
+    return Coalesce(*(Subquery(messages.order_by().values("id")[:1]) for messages in _deliverable(OuterRef("pk"), by)))
+
+
 def other_batches_wait(key: UUID | None) -> bool:
     """Whether another batch than this has messages that may be sent now."""
     now = clock.now()
@@ -391,7 +401,7 @@ def unfinished_batches(by: datetime) -> QuerySet[Batch]:
     return unfinished.exclude(send_at__gt=by).order_by("due_at")
 
 
-def _deliverable(key: UUID, now: datetime) -> Iterator[QuerySet[Message]]:
+def _deliverable(key: UUID | OuterRef, now: datetime) -> Iterator[QuerySet[Message]]:
     """What a task for the batch may take now, range by range of an index."""
     mine = _open_messages(key)
     yield mine.filter(state=State.QUEUED, due_at=None)
@@ -399,7 +409,7 @@ def _deliverable(key: UUID, now: datetime) -> Iterator[QuerySet[Message]]:
     yield mine.filter(state=State.SCHEDULED, send_at__lte=now)
 
 
-def _open_messages(key: UUID) -> QuerySet[Message]:
+def _open_messages(key: UUID | OuterRef) -> QuerySet[Message]:
     """Messages that wait or are sent with their batch: see :attr:`.Message.open_batch`."""
     return Message.objects.using(database()).filter(open_batch=key)
 

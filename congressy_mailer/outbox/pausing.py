@@ -8,12 +8,13 @@ makes everything due that names the pause.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, QuerySet
 
 from ..conf import mailer_settings
 from ..models import PAUSED, Batch, Message, Pause, PauseScope, State, clock
@@ -205,16 +206,18 @@ def release_batches(pauses: Sequence[UUID]) -> int:
     return batches.filter(id__in=held).update(pause=None, due_at=clock.now())
 
 
-def count_paused(pause: Pause | None = None) -> tuple[int, int]:
-    """Messages with tasks of their own, and batches, that are held back; counted up to :data:`.waiting.COUNTED`.
+def count_paused() -> tuple[Counter[UUID], Counter[UUID]]:
+    """By each pause: how many messages with tasks of their own are held back, and how many batches.
 
-    Args:
-        pause: by which; ``None``: by any.
+    Of the first :data:`.waiting.COUNTED` messages and batches alone, by whatever pause.
     """
-    condition = Q(pause=pause.pk) if pause is not None else Q(pause__isnull=False)
-    messages = Message.objects.using(database()).filter(condition, open_batch=PAUSED, state=State.QUEUED)
-    batches = Batch.objects.using(database()).filter(condition, cancelled_at=None)
-    return messages[:COUNTED].count(), batches[:COUNTED].count()
+    messages = Message.objects.using(database()).filter(open_batch=PAUSED, state=State.QUEUED).order_by()
+    batches = Batch.objects.using(database()).filter(pause__isnull=False, cancelled_at=None).order_by()
+    by_messages, by_batches = (
+        Counter(key for key in held.values_list("pause_id", flat=True)[:COUNTED] if key is not None)
+        for held in (messages, batches)
+    )
+    return by_messages, by_batches
 
 
 def _held(pauses: Sequence[UUID]) -> QuerySet[Message]:

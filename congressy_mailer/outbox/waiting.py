@@ -1,4 +1,7 @@
-"""What waits and for how long, for :mod:`congressy_mailer.health`; every question is a range of an index."""
+"""What waits and for how long, for :mod:`congressy_mailer.health`.
+
+Every question is a range of an index, and their number does not grow with what waits, nor with the number of batches.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Min, QuerySet
+from django.db.models import Case, Count, Min, OuterRef, Q, QuerySet, Subquery, When
+from django.db.models.functions import Coalesce, Greatest
 
-from ..models import BLOCKED, NO_BATCH, PAUSED, Message, Priority, Retention, State, clock
+from ..models import BLOCKED, NO_BATCH, PAUSED, Batch, Message, Priority, Retention, State, clock
 from ..models.transactions import database
-from .batches import has_waiting, unfinished_batches
+from .batches import first_waiting, unfinished_batches
 
 #: Counting stops here, since a long queue is counted at each call of ``health``.
 COUNTED = 10_000
@@ -66,12 +70,10 @@ def waiting_messages() -> Queue:
 def waiting_batches() -> Queue:
     """Batches that have something left which may be sent now."""
     now = clock.now()
-    begun = [
-        max(send_at or created_at, created_at)
-        for key, created_at, send_at in unfinished_batches(now).values_list("id", "created_at", "send_at")[:COUNTED]
-        if has_waiting(key, now)
-    ]
-    return Queue(len(begun), min(begun, default=None))
+    begun = Greatest(Coalesce("send_at", "created_at"), "created_at")
+    batches = unfinished_batches(now).annotate(waits=first_waiting(now), begun=begun)[:COUNTED]
+    found = batches.aggregate(count=Count("waits"), oldest=Min("begun", filter=Q(waits__isnull=False)))
+    return Queue(found["count"], found["oldest"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +124,32 @@ def waiting_head(limit: int) -> list[tuple[str, datetime | None]]:
 
 def stuck_batches(by: timedelta) -> list[UUID]:
     """Batches that have had something to send for longer than this, and of which nothing was sent meanwhile."""
-    now = clock.now()
-    since = now - by
-    return [
-        key
-        for key in unfinished_batches(since).filter(created_at__lte=since).values_list("id", flat=True)[:COUNTED]
-        if has_waiting(key, since) and not _messages().filter(batch_id=key, finished_at__gte=since).exists()
-    ]
+    since = clock.now() - by
+    batches = unfinished_batches(since).filter(created_at__lte=since).annotate(waits=first_waiting(since))
+    # Of what was sent a moment ago a look at a whole batch would come last.
+    newest = _messages().filter(retention=Retention.WHOLE, finished_at__gte=since).order_by("-finished_at")
+    moving = set(newest.values_list("batch_id", flat=True)[:HEAD]) - {None}
+    sent = _messages().filter(batch_id=OuterRef("pk"), finished_at__gte=since).order_by()
+    looked_up = Case(When(waits__isnull=False, then=Subquery(sent.values("id")[:1])), default=None)
+    rows = batches.exclude(pk__in=moving).annotate(sent=looked_up).values_list("id", "waits", "sent")
+    return [key for key, waits, sent_since in rows[:COUNTED] if waits is not None and sent_since is None]
+
+
+def waiting_senders() -> set[tuple[str, str]]:
+    """Mail backend and sender of what waits or is being sent, each once; of the first :data:`COUNTED` of each kind."""
+    queued = [_messages().filter(open_batch=kind, state=State.QUEUED) for kind in (NO_BATCH, BLOCKED, PAUSED)]
+    deferred = _messages().filter(open_batch=NO_BATCH, state=State.DEFERRED)
+    sending = _messages().filter(sweep_at__isnull=False, state=State.SENDING)
+    found: set[tuple[str, str]] = set()
+    for kind in (*queued, deferred, sending):
+        found.update(kind.order_by().values_list("using", "from_email")[:COUNTED])
+    # All messages of a batch have its backend and its sender.
+    states = (State.QUEUED, State.DEFERRED)
+    mine = [_messages().filter(open_batch=OuterRef("pk"), state=state).order_by() for state in states]
+    waits = Coalesce(*(Subquery(messages.values("id")[:1]) for messages in mine))
+    batches = Batch.objects.using(database()).filter(cancelled_at=None, due_at__isnull=False).order_by("due_at")
+    rows = batches.annotate(waits=waits).values_list("using", "from_email", "waits")[:COUNTED]
+    return found | {(alias, sender) for alias, sender, waiting in rows if waiting is not None}
 
 
 def count_open() -> dict[State, int]:

@@ -237,6 +237,16 @@ def test_a_batch_that_does_not_move_is_noticed() -> None:
     assert check_health().problems == []
 
 
+def test_of_many_batches_that_do_not_move_the_first_are_named() -> None:
+    swept()
+    keys = [send_bulk(["ana@example.com"], subject="s", message="b").pk for _ in range(12)]
+    Batch.objects.update(created_at=timezone.now() - timedelta(minutes=11))
+    health = check_health()
+    assert sorted(health.stuck_batches) == sorted(keys)
+    assert len(health.problems) == 11
+    assert health.problems[-1] == "The same is true of 2 further batches."
+
+
 def test_a_batch_that_is_finished_or_is_to_be_sent_later_is_well() -> None:
     swept()
     send_bulk(["ana@example.com"], subject="s", message="b", send_at=timezone.now() + timedelta(hours=1))

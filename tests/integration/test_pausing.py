@@ -425,4 +425,4 @@ def test_a_pause_holds_back_http_too(settings: Any, published: list[str]) -> Non
     run_task(message)
     run_batch(batch)
     assert (state(message), batch.progress().sent) == (State.QUEUED, 0)
-    assert outbox.count_paused() == (1, 1)
+    assert [sum(held.values()) for held in outbox.count_paused()] == [1, 1]
