@@ -238,6 +238,7 @@ def test_every_column_of_a_mail_goes_with_its_content_or_is_known_to_stay() -> N
     staying = {
         "id", "created_at", "send_at", "expires_at", "priority", "from_email", "template", "language", "timezone",
         "transactional", "sensitive", "content_dropped_at", "using", "list_id", "about_model", "about_id", "about_name",
+        "traceparent",
     }  # fmt: skip
     of_messages = {
         "batch", "state", "due_at", "token", "attempts", "handover_started_at", "crashes", "route", "detached",
