@@ -312,7 +312,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('pk', models.CompositePrimaryKey('message_id', 'key', blank=True, editable=False, primary_key=True, serialize=False)),
                 ('key', congressy_mailer.models.identity.ByteOrderField(max_length=320, verbose_name='key')),
-                ('message', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='search_keys', to='congressy_mailer.message', verbose_name='message')),
+                ('message', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='search_keys', to='congressy_mailer.message', verbose_name='message')),
             ],
             options={
                 'verbose_name': 'search key',

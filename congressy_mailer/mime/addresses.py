@@ -227,6 +227,10 @@ def split_common_address(address: str) -> tuple[str, str] | None:
     Returns:
         ``None`` where it is not in normal form.
     """
+    # As nearly all are.
+    if _COMMON_ADDRESS.fullmatch(address):
+        name, _, bare = address.rpartition(" <")
+        return (name, bare[:-1]) if name else ("", address)
     if MAILBOX.fullmatch(address):
         return "", address
     match = _NAMED.fullmatch(address)
@@ -253,10 +257,15 @@ def bare_address(address: str) -> str:
     Never an error: an older version may have stored an address that has no such form, and comes back as it is. No
     transport sends to that.
     """
+    return split_stored_address(address)[1]
+
+
+def split_stored_address(address: str) -> tuple[str, str]:
+    """Name and ``local@domain`` of a normal address; never an error, as with :func:`bare_address`."""
     try:
-        return split_address(address)[1]
+        return split_address(address)
     except InvalidAddress:
-        return address
+        return "", address
 
 
 def comparable_address(address: str) -> str:

@@ -14,8 +14,9 @@ from .. import metrics
 from ..models import Attachment, Message, State
 from ..models.transactions import database
 from .files import store_attachments
+from .insertion import insert_messages, insert_search_keys
 from .rows import before_expiry, publishing_overdue_at
-from .search import add_search_keys, first_address, has_search_keys
+from .search import first_address, has_search_keys
 from .suppressing import add_suppressed_events, remove_suppressed_at_call
 
 # Far below max_allowed_packet of MariaDB and MySQL, also where each byte is written as two.
@@ -38,12 +39,12 @@ def add(message: Message, attachments: Sequence[Attachment] = (), suppressed: Ma
     now = timezone.now()
     _set_state(message, suppressed, now)
     if not (attachments or message.idempotency_key or suppressed or has_search_keys(message)):
-        message.save(force_insert=True, using=database())
+        insert_messages([message])
         return
     # A savepoint: the caller's transaction must outlive an idempotency_key that exists already.
     with transaction.atomic(using=database()):
-        message.save(force_insert=True, using=database())
-        add_search_keys([message])
+        insert_messages([message])
+        insert_search_keys([message])
         store_attachments(attachments)
         add_suppressed_events({message.id: suppressed or {}}, now)
         metrics.count_at_call([message])
@@ -66,8 +67,8 @@ def add_many(
         _set_state(message, suppressed.get(message.id), now)
     with transaction.atomic(using=database()):
         for chunk in _chunks(messages):
-            Message.objects.using(database()).bulk_create(chunk)
-            add_search_keys(chunk)
+            insert_messages(chunk)
+            insert_search_keys(chunk)
         store_attachments(attachments)
         add_suppressed_events(suppressed, now)
         metrics.count_at_call(messages)

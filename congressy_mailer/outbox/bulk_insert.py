@@ -1,23 +1,27 @@
 """Many rows at once, as fast as the database takes them.
 
-PostgreSQL takes a row by ``COPY`` in a small part of the time that an ``INSERT`` costs; elsewhere Django's ORM would
-take longer to put the statement together than the database does to carry it out. Everything that the messages of a
-batch have in common is written out once.
+PostgreSQL takes a row by ``COPY`` in a small part of the time that an ``INSERT`` costs; elsewhere see
+:mod:`.insertion`. Everything that the messages of a batch have in common is written out once.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import Field, JSONField
+from django.db.models import Field, JSONField, Model
 
 from ..models import Batch, Mail, Message, SearchKey
 from ..models.transactions import database
+from .insertion import fields_in_use, insert_rows, insert_search_keys, stored_fields
 from .search import search_keys
+
+# Of a COPY: some 50 kB.
+_LINES_AT_ONCE = 100
 
 
 class BatchMessage(NamedTuple):
@@ -63,48 +67,17 @@ def insert(batch: Batch, messages: Sequence[BatchMessage], **values: Any) -> Non
         values: further fields, the same for all.
     """
     shared = Message(batch=batch, **{name: getattr(batch, name) for name in _SHARED}, **values)
-    # What the database derives is not written.
-    fields = {field.attname: field for field in Message._meta.concrete_fields if not field.generated}
-    common = [field for name, field in fields.items() if name not in BatchMessage._fields]
     connection = connections[database()]
-    quoted = connection.ops.quote_name
-    own = [fields[name] for name in BatchMessage._fields]
-    columns = ", ".join(quoted(str(field.column)) for field in (*own, *common))
-    table = quoted(Message._meta.db_table)
     if _can_copy(connection):
-        _copy(connection, f"COPY {table} ({columns}) FROM STDIN", shared, common, messages)
-    else:
-        placeholders = ", ".join(["%s"] * len(fields))
-        statement = f"INSERT INTO {table} ({columns}) VALUES ({placeholders})"  # noqa: S608
-        shared_values = tuple(field.get_db_prep_save(getattr(shared, field.attname), connection) for field in common)
-        key = fields["id"]
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                statement,
-                [
-                    (*_values(message, key.get_db_prep_value(message.id, connection)), *shared_values)
-                    for message in messages
-                ],
-            )
-    _insert_search_keys(connection, messages)
-
-
-def _insert_search_keys(connection: Any, messages: Sequence[BatchMessage]) -> None:
-    """What they are found by beside their first recipient's address; most have no such thing."""
-    keys = [(message.id, key) for message in messages for key in search_keys(message)]
-    if not keys:
+        _copy_messages(connection, shared, messages)
+        _copy_search_keys(connection, messages)
         return
-    table = connection.ops.quote_name(SearchKey._meta.db_table)
-    column = connection.ops.quote_name("key")
-    if _can_copy(connection):
-        statement = f"COPY {table} (message_id, {column}) FROM STDIN"
-        with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.write("".join(f"{message_id}\t{_escape(key)}\n" for message_id, key in keys))
-        return
-    field = SearchKey._meta.get_field("message")
-    rows = [(field.get_db_prep_save(message_id, connection), key) for message_id, key in keys]
-    with connection.cursor() as cursor:
-        cursor.executemany(f"INSERT INTO {table} (message_id, {column}) VALUES (%s, %s)", rows)  # noqa: S608
+    common = [field for field in fields_in_use([shared]) if field.attname not in BatchMessage._fields]
+    shared_values = [field.get_db_prep_save(getattr(shared, field.attname), connection) for field in common]
+    key_of = Message._meta.pk.get_db_prep_save
+    rows = [(*_values(message, key_of(message.id, connection)), *shared_values) for message in messages]
+    insert_rows(Message, [*BatchMessage._fields, *(field.attname for field in common)], rows)
+    insert_search_keys(messages)
 
 
 def _values(message: BatchMessage, key: Any) -> tuple[Any, ...]:
@@ -139,17 +112,31 @@ def _can_copy(connection: Any) -> bool:
     return bool(is_psycopg3)
 
 
-def _copy(
-    connection: Any,
-    statement: str,
-    shared: Message,
-    common: Sequence[Field[Any, Any]],
-    messages: Sequence[BatchMessage],
-) -> None:
+def _copy_messages(connection: Any, shared: Message, messages: Sequence[BatchMessage]) -> None:
+    fields = {field.attname: field for field in stored_fields(Message)}
+    common = [field for name, field in fields.items() if name not in BatchMessage._fields]
     shared_values = "\t".join(_copy_value(field, getattr(shared, field.attname)) for field in common)
+    columns = [*(fields[name] for name in BatchMessage._fields), *common]
+    _copy(connection, Message, columns, (f"{_own_columns(message)}\t{shared_values}\n" for message in messages))
+
+
+def _copy_search_keys(connection: Any, messages: Sequence[BatchMessage]) -> None:
+    """What they are found by beside their first recipient's address; most have no such thing."""
+    lines = [f"{message.id}\t{_escape(key)}\n" for message in messages for key in search_keys(message)]
+    if lines:
+        _copy(connection, SearchKey, stored_fields(SearchKey), lines)
+
+
+def _copy(connection: Any, model: type[Model], columns: Sequence[Field[Any, Any]], lines: Iterable[str]) -> None:
+    quoted = connection.ops.quote_name
+    names = ", ".join(quoted(str(field.column)) for field in columns)
+    statement = f"COPY {quoted(model._meta.db_table)} ({names}) FROM STDIN"
     # Django's cursor hands on psycopg's copy(), and not its errors as Django's.
     with connection.wrap_database_errors, connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write("".join(f"{_own_columns(message)}\t{shared_values}\n" for message in messages))
+        remaining = iter(lines)
+        # In parts, so that the server reads one while the next is written.
+        while part := "".join(islice(remaining, _LINES_AT_ONCE)):
+            copy.write(part)
 
 
 def _own_columns(message: BatchMessage) -> str:
@@ -176,11 +163,13 @@ def _own_columns(message: BatchMessage) -> str:
 
 
 def _json(value: object) -> str:
-    return _escape(_encode(value))
+    # PostgreSQL keeps the characters, however they are written.
+    return _escape(_encode_plainly(value))
 
 
 # Without looking for circles, which nothing that was encoded here has.
 _encode = json.JSONEncoder(check_circular=False).encode
+_encode_plainly = json.JSONEncoder(check_circular=False, ensure_ascii=False).encode
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 

@@ -13,8 +13,9 @@ from ..exceptions import InvalidTransition
 from ..models import Event, Message, SearchKey, State
 from ..models.choices import FINAL, RETRYABLE, WAITING
 from ..models.transactions import database, retry_on_conflict
+from .insertion import insert_search_keys
 from .rows import change, publishing_overdue_at, rows
-from .search import add_search_keys, first_address
+from .search import first_address
 
 
 @retry_on_conflict
@@ -56,7 +57,7 @@ def replace_recipients(message: Message, fields: Mapping[str, Any]) -> bool:
         return False
     changed = rows([message.pk]).get()
     SearchKey.objects.using(database()).filter(message=message.pk).delete()
-    add_search_keys([changed])
+    insert_search_keys([changed])
     return True
 
 

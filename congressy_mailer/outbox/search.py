@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
-from ..mime.addresses import bare_address, comparable_address, split_address
+from ..mime.addresses import comparable_address, split_stored_address
 from ..models import Message, SearchKey
 from ..models.transactions import database
 
@@ -48,10 +48,23 @@ class Found(Protocol):
     def about_name(self) -> str: ...
 
 
+class _PlainLetters(dict[int, str]):
+    """What of each character a name is found by, once it has been asked for: none has more than a few."""
+
+    def __missing__(self, code: int) -> str:
+        letters = (one for one in unicodedata.normalize("NFKD", chr(code)) if not unicodedata.combining(one))
+        self[code] = plain = "".join(letters).casefold()
+        return plain
+
+
+_PLAIN_LETTERS = _PlainLetters()
+
+
 def fold(text: str) -> str:
     """A name without case, accents and blanks that tell nothing."""
-    plain = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
-    return " ".join(plain.casefold().split())
+    # Without the table where it changes nothing but case.
+    plain = text.lower() if text.isascii() else text.translate(_PLAIN_LETTERS)
+    return " ".join(plain.split())
 
 
 def first_address(recipients: Sequence[str]) -> str:
@@ -71,36 +84,20 @@ def search_keys(message: Found) -> list[str]:
     """What a message is found by beside its id and the address of its first recipient."""
     if not has_search_keys(message):
         return []
-    recipients = (*message.to, *message.cc, *message.bcc)
-    keys = set(_keys(recipients, message.about_name))
+    addresses, names = [], [message.about_name]
+    for recipient in (*message.to, *message.cc, *message.bcc):
+        name, bare = split_stored_address(recipient)
+        addresses.append(bare.lower())
+        names.append(name)
+    keys = {*addresses, *(key for name in names if name for key in _from_each_word(name))}
     if message.id.hex not in message.message_id:
         keys.add(message.message_id.strip("<> "))
-    return sorted({one[:_LONGEST_KEY] for one in keys} - {first_address(recipients), ""})
+    return sorted({key[:_LONGEST_KEY] for key in keys} - {*(address[:_LONGEST_KEY] for address in addresses[:1]), ""})
 
 
-def _keys(recipients: Sequence[str], about_name: str) -> Iterator[str]:
-    for recipient in recipients:
-        yield comparable_address(recipient)
-        if recipient.endswith(">"):
-            yield from _from_each_word(_name_of(recipient))
-    yield from _from_each_word(about_name)
-
-
-def _name_of(recipient: str) -> str:
-    # Of an address that an older version has stored, there may be no parts.
-    return "" if bare_address(recipient) == recipient else split_address(recipient)[0]
-
-
-def _from_each_word(name: str) -> Iterator[str]:
+def _from_each_word(name: str) -> list[str]:
     words = fold(name).split()
-    return (" ".join(words[start:]) for start in range(min(len(words), _MOST_WORDS)))
-
-
-def add_search_keys(messages: Iterable[Found]) -> None:
-    """Write down what these new messages are found by, in the caller's transaction."""
-    keys = [SearchKey(message_id=message.id, key=key) for message in messages for key in search_keys(message)]
-    if keys:
-        SearchKey.objects.using(database()).bulk_create(keys)
+    return [" ".join(words[start:]) for start in range(min(len(words), _MOST_WORDS))]
 
 
 def find(text: str) -> list[UUID]:

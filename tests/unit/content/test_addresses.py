@@ -10,6 +10,7 @@ from encodings.idna import nameprep
 from functools import cache
 from ipaddress import IPv6Address
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.core.exceptions import ValidationError
@@ -25,6 +26,7 @@ from congressy_mailer.mime.addresses import (
     CONTROL,
     address_with_name,
     bare_address,
+    common_bare_address,
     comparable_address,
     domain_of,
     listed_addresses,
@@ -444,6 +446,34 @@ def test_whatever_is_accepted_can_be_sent_and_all_else_is_an_invalid_address(tex
     except InvalidAddress:
         return
     assert_sendable(normal)
+
+
+_WORDS = st.sampled_from(["Ana", "José", "d'Ávila", "ß", "漢字", "e\u0301", "=", "-", "Łuk", "?"])
+_COMMON = (
+    st.builds(
+        "{} <{}@{}>".format,
+        st.lists(_WORDS, max_size=4).map(" ".join),
+        st.sampled_from(["ana", "a.b", "x" * 64, "x" * 65, "A+b", "a..b", "=?a?="]),
+        st.sampled_from(["example.com", "Example.COM", "a.b.example", "db1.rack7", "xn--a.br", "a-.br", "localhost"]),
+    )
+    | st.emails()
+)
+
+
+def _what_is_made_of(text: str) -> tuple[object, object, object]:
+    try:
+        normal: object = normalise_address(text, "to")
+    except InvalidAddress as error:
+        normal = str(error)
+    return normal, split_common_address(text), common_bare_address(text) or bare_address(text)
+
+
+@settings(max_examples=examples(1500), deadline=None)
+@given(_COMMON | _HOSTILE)
+def test_common_addresses_are_what_reading_them_would_make_of_them(text: str) -> None:
+    quickly = _what_is_made_of(text)
+    with patch.object(addresses, "_COMMON_ADDRESS", re.compile("(?!)")):
+        assert _what_is_made_of(text) == quickly
 
 
 @settings(max_examples=examples(500), deadline=None)
