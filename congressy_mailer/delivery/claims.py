@@ -71,7 +71,8 @@ class Claims:
         """Claim messages by a function of the outbox.
 
         Raises:
-            BaseException: what the function raises. What it may have claimed is given back first.
+            BaseException: what the function raises. What it may have claimed is given back first; what was claimed
+                before stays, since its content may be on its way.
         """
         try:
             return claim()
@@ -79,7 +80,7 @@ class Claims:
             # They may have been claimed, and not read: nobody would know of it until the lease is over.
             with suppress(Exception):
                 connections[outbox.database()].close()
-                outbox.release_claim(self.token)
+                outbox.release_claim(self.token, self.waiting.keys() | self.handed_over.keys())
             raise
 
     def add(self, messages: Sequence[Message]) -> None:

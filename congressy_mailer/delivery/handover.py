@@ -44,6 +44,7 @@ class _Mails(MailSource):
         start_contents: Callable[[Collection[UUID]], Set[UUID]],
         note: Callable[[Outcome], None],
         take_late: Callable[[Outcome], None],
+        use_wait: Callable[[], None],
     ) -> None:
         self._mails = mails
         self._breaker = breaker
@@ -52,6 +53,7 @@ class _Mails(MailSource):
         self._start_contents = start_contents
         self._note = note
         self._take_late = take_late
+        self._use_wait = use_wait
         #: Composed, and not handed over.
         self.composed = 0
         #: Claimed, and not composed.
@@ -84,6 +86,9 @@ class _Mails(MailSource):
 
     def start_contents(self, keys: Collection[UUID]) -> Set[UUID]:
         return self._start_contents(keys)
+
+    def use_wait(self) -> None:
+        self._use_wait()
 
     def note(self, outcome: Outcome) -> None:
         self._note(outcome)
@@ -144,8 +149,21 @@ class Handover:
         #: How long the next mail's turn is away, where that ended the slice.
         self.permit_wait = timedelta(0)
         self._waiting: deque[Message] = deque()
+        #: Claimed while the mails before them were on their way.
+        self._claimed_ahead: Sequence[Message] = ()
+        #: Since mails were last composed it was asked what comes next.
+        self._asked_ahead = False
+        #: Something more urgent waits.
+        self._yields = False
         self._source = _Mails(
-            self._mails(), composing, rate_limiter, breaker, self._start_contents, self._note, self._record_or_remember
+            self._mails(),
+            composing,
+            rate_limiter,
+            breaker,
+            start_contents=self._start_contents,
+            note=self._note,
+            take_late=self._record_or_remember,
+            use_wait=self._use_wait,
         )
 
     def deliver(self, transport: Transport, messages: Sequence[Message]) -> None:
@@ -200,13 +218,14 @@ class Handover:
             self._recorder.announce()
             limit = len(waiting) if self._shares_calls else self._fitting
             if not waiting:
-                if self._recording_error is None and self._claim_more is not None:
-                    waiting.extend(self._claim_more())
-                    source.more_to_claim = len(waiting) >= limit
+                self._claim_ahead()
+                waiting.extend(self._claimed_ahead)
+                self._claimed_ahead = ()
                 if not waiting or not self._composing.prepare(waiting):
                     return
             composed = self._composing.next_chunk(waiting, self._may_be_sent, limit, source.width)
             source.claimed = len(waiting)
+            self._asked_ahead = False
             # Who asks the database before each mail is not asked while others are on their way.
             asks_each = self._hold and not source.asks_before_contents
             source.composed = 0 if asks_each else len(composed)
@@ -227,8 +246,25 @@ class Handover:
                 self._claims.hand_over(message)
                 handed_over = True
                 yield ComposedMail(message.id, mail, self._deadlines.may_begin, partial(self._claims.may_send, message))
-            if self._should_yield():
+            if self._yields or self._should_yield():
                 return
+
+    def _use_wait(self) -> None:
+        """Find out what follows while the contents of what was composed are on their way."""
+        self._before_chunk()
+        self._yields = self._yields or self._should_yield()
+        if not (self._waiting or self._yields or self._deadlines.slice_is_over):
+            self._claim_ahead()
+
+    def _claim_ahead(self) -> None:
+        """Claim what comes next, once for what was composed last."""
+        if self._asked_ahead or self._recording_error is not None or self._claim_more is None:
+            return
+        self._asked_ahead = True
+        limit = self._fitting
+        self._claimed_ahead = self._claim_more()
+        self._source.claimed = len(self._claimed_ahead)
+        self._source.more_to_claim = len(self._claimed_ahead) >= limit
 
     def _start_contents(self, keys: Collection[UUID]) -> Set[UUID]:
         return self._claims.start_handover(keys) if self._hold else set(keys)

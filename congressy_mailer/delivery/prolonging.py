@@ -56,8 +56,8 @@ def beside_batch(key: UUID, generation: int) -> Callable[[], bool]:
     """
 
     def others_wait() -> bool:
-        # It says as well that a task is at work.
-        return not outbox.heartbeat(key, generation) or _others_wait(key, None)
+        # It says as well that a task is at work. Contents may be on their way: what is to be ended is the next task's.
+        return not outbox.heartbeat(key, generation, end_waiting=False) or _others_wait(key, None)
 
     return others_wait
 

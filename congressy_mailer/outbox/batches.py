@@ -160,10 +160,16 @@ def concurrency(key: UUID, generation: int, share_of: Callable[[str], int]) -> i
     return min(MAX_CONCURRENCY, -(-waiting // share))
 
 
-def heartbeat(key: UUID, generation: int) -> bool:
+def heartbeat(key: UUID, generation: int, *, end_waiting: bool = True) -> bool:
     """Record that a task works at the batch, so that no sweep starts others meanwhile.
 
     A task that has waited long in the queue works all the same, unless one that was published later has begun before.
+
+    Args:
+        key: of the batch.
+        generation: of the task.
+        end_waiting: whether its waiting messages are ended where the batch is cancelled or expired, which takes its
+            time where there are many.
 
     Returns:
         Whether the task should go on: if not, the batch is cancelled or expired, or the task is overtaken.
@@ -173,6 +179,8 @@ def heartbeat(key: UUID, generation: int) -> bool:
     if batch is None or generation < batch.begun_generation:
         return False
     ended = _end_of(batch, now)
+    if ended is not None and not end_waiting:
+        return False
     if ended is not None:
         state, reason = ended
         count = end_waiting_with_batch(key, state, reason)

@@ -353,9 +353,15 @@ def release(token: str, messages: Iterable[Message], until: datetime | None = No
         _release(others, token, due_at=before_expiry_expression(due_at), blocked=blocked)
 
 
-def release_claim(token: str) -> None:
-    """Put back all messages that this claim holds, where it is not known which they are."""
-    release(token, list(_messages().filter(state=State.SENDING, token=token)), clock.now())
+def release_claim(token: str, known: Collection[UUID] = ()) -> None:
+    """Put back all messages that this claim holds, where it is not known which they are.
+
+    Args:
+        token: of the claim.
+        known: those that it is known to hold, and keeps.
+    """
+    held = _messages().filter(state=State.SENDING, token=token)
+    release(token, [message for message in held if message.id not in known], clock.now())
 
 
 def _release(ids: Iterable[UUID], token: str, **values: object) -> None:

@@ -149,6 +149,12 @@ class MailSource(Iterator[ComposedMail]):
         """
 
     @abstractmethod
+    def use_wait(self) -> None:
+        """Nothing comes for a while: over a long way, the next replies are a round trip away. What the next mails need
+        before they are composed may be done now, as long as it runs no code of the host's and takes little time.
+        """
+
+    @abstractmethod
     def note(self, outcome: Outcome) -> None:
         """Note what has just been heard, while others may be heard and taken before it. It never raises."""
 

@@ -42,6 +42,8 @@ class Mails(MailSource):
         self.transport: SmtpTransport | None = None
         #: How many contents were on their way at each time that something was composed.
         self.flying_while_composing: list[int] = []
+        #: The same for each wait that could be used.
+        self.flying_while_waiting: list[int] = []
         self.late: list[Outcome] = []
         #: How many contents were about to leave at the same time.
         self.started: list[int] = []
@@ -84,6 +86,10 @@ class Mails(MailSource):
             self.lost = set(list(keys)[:1])
             return set(keys) - self.lost
         return set(keys)
+
+    def use_wait(self) -> None:
+        assert self.transport is not None
+        self.flying_while_waiting.append(self.transport.contents_on_their_way)
 
     def note(self, outcome: Outcome) -> None:
         self.noted.append(outcome)
@@ -154,6 +160,12 @@ def test_a_content_that_another_worker_has_by_now_does_not_leave_and_all_others_
     assert len({outcome.key for outcome in outcomes}) == len(outcomes) == 149
     assert not mails.lost & {outcome.key for outcome in outcomes}
     assert list(received(smtp_server).values()) == [1] * 149
+
+
+def test_the_wait_for_a_server_far_away_can_be_used(transport: SmtpTransport) -> None:
+    mails = Mails(40)
+    deliver(transport, mails)
+    assert max(mails.flying_while_waiting) > 0
 
 
 def test_few_mails_open_no_further_connection(transport: SmtpTransport, smtp_server: LocalSparkPost) -> None:

@@ -33,6 +33,11 @@ class Source:
         """See :meth:`congressy_mailer.transports.base.MailSource.start_contents`."""
         return self._source.start_contents(keys) if self._source is not None else set(keys)
 
+    def use_wait(self) -> None:
+        """See :meth:`congressy_mailer.transports.base.MailSource.use_wait`."""
+        if self._source is not None:
+            self._source.use_wait()
+
     def note(self, outcome: Outcome) -> None:
         """See :meth:`congressy_mailer.transports.base.MailSource.note`."""
         if self._source is not None:

@@ -159,7 +159,7 @@ class SmtpTransport:
                 self._hand_out()
                 if not any(lane.is_under_way for lane in self._lanes) and not self._has_next():
                     break
-                self._advance()
+                self._advance(use_wait=self._is_far)
                 self._take_events()
                 while self._outcomes:
                     yield self._outcomes.popleft()
@@ -307,11 +307,12 @@ class SmtpTransport:
 
     # Hearing
 
-    def _advance(self, at_most: float = _STRAGGLING) -> None:
+    def _advance(self, at_most: float = _STRAGGLING, *, use_wait: bool = False) -> None:
         """Wait until something can go on, and let it.
 
         Args:
             at_most: seconds.
+            use_wait: whether a wait may be used for what the next mails need.
         """
         if self._events:
             return
@@ -328,6 +329,8 @@ class SmtpTransport:
         found = poll.poll(_milliseconds(min(until - now, _USUAL_WAIT)))
         if not found:
             self._write_down()
+            if use_wait:
+                self._source.use_wait()
             found = poll.poll(_milliseconds(until - time.monotonic()))
         for number, _ in found:
             if number in waiting:
