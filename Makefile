@@ -5,13 +5,14 @@
 # make django-mail: Django's own tests of mail over the queue, those of Django 5.2, 6.0 and 6.1; DJANGO=6.0 for one
 # make fuzz: the property tests with fifty times as many examples, or FUZZ=… times; not in the suite's five minutes
 # make browser: the admin's pages in headless Chromium, with pictures in build/browser. Needs chromium
+# make screenshots: the documentation's pictures, in docs/pictures. Needs chromium
 # make bench: how fast it is beside its peers, ten minutes at the most; ONLY="caller bulk" QUICK=1 for less of it
 # make scale: the outbox beside ten million finished messages, 40 minutes at the most, 10 GB of disk;
 #             ROWS=100000 ON=postgresql ONLY="work held" for less of it; CHECK=1 to fail where a goal is missed
 # make wheel: sdist and wheel into dist/, with what is in them checked
 # make example-types: the types of the examples in the documentation, by mypy and pyright
 # make lint · make types · make docs · make migrations: none is missing · make clean
-.PHONY: demo test site chaos servers browser third-parties django-mail fuzz bench scale lint types example-types docs migrations wheel clean redis
+.PHONY: demo test site chaos servers browser screenshots third-parties django-mail fuzz bench scale lint types example-types docs migrations wheel clean redis
 .DELETE_ON_ERROR:
 VENV := .venv
 
@@ -48,6 +49,9 @@ third-parties: .venv-third-parties/.installed
 
 browser: $(VENV)/.browser
 	@$(VENV)/bin/python -m tests.browser
+
+screenshots: $(VENV)/.browser
+	@$(VENV)/bin/python -m tests.browser --screenshots docs/pictures
 
 # Django's tests are part of its sources alone.
 DJANGO ?= 5.2 6.0 6.1

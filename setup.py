@@ -123,7 +123,7 @@ setup(
         "lint": ["ruff==0.17.*", "import-linter>=2.17", "mypy>=2", "django-stubs>=5.2", "celery-types>=0.23"],
         # For the types of the documentation's examples; what else they import is in the test extra.
         "examples": ["pyright[nodejs]>=1.1.400", "sentry-sdk>=2"],
-        "browser": [*demo, "axe-playwright-python>=0.1.4", "playwright>=1.45"],
+        "browser": [*demo, "axe-playwright-python>=0.1.4", "pillow>=10", "playwright>=1.45"],
         "wheel": ["build>=1.2", "trove-classifiers", "twine>=6.1"],
         "docs": docs,
         "bench": bench,

@@ -31,6 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.browser", description=__doc__, allow_abbrev=False)
     parser.add_argument("--only", action="append", help="only scenarios whose names begin so (may be repeated)")
     parser.add_argument("--pictures", type=Path, default=_ROOT / "build" / "browser", help="folder for the pictures")
+    parser.add_argument("--screenshots", type=Path, help="only make the documentation's pictures, in this folder")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -45,9 +46,13 @@ def main() -> int:
     try:
         with BrowserServices(directory) as services:
             from .driving import Browser
+            from .pages import take_screenshots
             from .scenarios import SCENARIOS
 
             with Browser(services, chromium, options.pictures) as browser:
+                if options.screenshots:
+                    take_screenshots(browser, options.screenshots)
+                    return 0
                 for scenario in SCENARIOS:
                     if options.only and not scenario.__name__.startswith(tuple(options.only)):
                         continue

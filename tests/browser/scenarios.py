@@ -1,4 +1,4 @@
-"""What support does with the admin, step by step, and what each page looks like."""
+"""What support, operators and readers do with the pages, step by step."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from demo.events.mails import send_confirmation
 from demo.events.models import Event, Registration
 from demo.services import Services
 
-from .driving import Browser, wait_until
+from .driving import ADMIN, Browser, wait_until
+from .pages import every_page_looks_right_and_axe_finds_nothing_serious
 
-_ADMIN = "/admin/congressy_mailer"
 _EVIL = "http://evil.invalid"
 _HOSTILE = f"""<html><head><meta http-equiv="refresh" content="0;url={_EVIL}/refresh"><base href="{_EVIL}/">
 <link rel="stylesheet" href="{_EVIL}/a.css"><style>body {{ background: url({_EVIL}/css) }}
@@ -75,7 +75,7 @@ def a_mail_is_found_by_address_name_and_id(browser: Browser) -> None:
     message = _later(subject="Achada", message="x", to="José Araújo <araujo@participantes.example>")
     page = browser.page
     for text in ("araujo@participantes.example", "jose araujo", str(message.pk), message.message_id):
-        page.goto(f"{_ADMIN}/message/")
+        page.goto(f"{ADMIN}/message/")
         page.fill("#searchbar", text)
         page.press("#searchbar", "Enter")
         page.wait_for_url("**?q=*")
@@ -87,7 +87,7 @@ def a_failed_mail_is_tried_again_and_arrives(browser: Browser) -> None:
     address = "bia.failed@participantes.example"
     _failed(subject="Boleto", message="Pague até sexta", to=address)
     page = browser.page
-    page.goto(f"{_ADMIN}/message/")
+    page.goto(f"{ADMIN}/message/")
     page.locator("#changelist-filter a", has_text="falhou").first.click()
     page.locator("#result_list a", has_text=address).first.click()
     assert "550 5.1.1" in page.inner_text(".mailer-timeline")
@@ -104,7 +104,7 @@ def a_failed_mail_is_tried_again_and_arrives(browser: Browser) -> None:
 def a_mail_is_sent_to_a_corrected_address(browser: Browser) -> None:
     message = _failed(subject="Boleto", message="Pague", to="ana@exmaple.invalid")
     page = browser.page
-    page.goto(f"{_ADMIN}/message/{message.pk}/change/")
+    page.goto(f"{ADMIN}/message/{message.pk}/change/")
     page.get_by_label("Enviar a outro endereço:").fill("ana.corrected@participantes.example")
     page.get_by_role("button", name="Enviar", exact=True).click()
     page.wait_for_selector(".messagelist .success")
@@ -117,7 +117,7 @@ def a_suppressed_mail_leads_to_its_entry_and_is_sent_after_all(browser: Browser)
     suppressions.suppress(address, reason="asked by phone")
     message = send_mail("Boleto", "Pague", to=address)
     page = browser.page
-    page.goto(f"{_ADMIN}/message/{message.pk}/change/")
+    page.goto(f"{ADMIN}/message/{message.pk}/change/")
     page.click(".mailer-recipients a")
     page.click("#result_list tbody th a")
     page.wait_for_url("**/suppression/*/change/**")
@@ -134,7 +134,7 @@ def a_batch_is_watched_and_cancelled(browser: Browser) -> None:
     people = [f"p{number}@participantes.example" for number in range(5)]
     batch = send_bulk(people, subject="Programa", message="x", send_at=later)
     page = browser.page
-    page.goto(f"{_ADMIN}/batch/{batch.pk}/change/")
+    page.goto(f"{ADMIN}/batch/{batch.pk}/change/")
     assert page.locator("progress").get_attribute("max") == "5"
     page.click("button:has-text('Cancelar')")
     page.wait_for_selector(".messagelist .success")
@@ -144,7 +144,7 @@ def a_batch_is_watched_and_cancelled(browser: Browser) -> None:
 def a_hostile_mail_stays_in_its_frame(browser: Browser) -> None:
     message = _later(subject="<script>alert(1)</script>", message=_HOSTILE, html_message=_HOSTILE)
     page = browser.page
-    page.goto(f"{_ADMIN}/message/{message.pk}/change/")
+    page.goto(f"{ADMIN}/message/{message.pk}/change/")
     dialogs: list[str] = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))  # type: ignore[func-returns-value]
     page.click("text=Ver o conteúdo")
@@ -166,66 +166,142 @@ def a_hostile_mail_stays_in_its_frame(browser: Browser) -> None:
     assert not [one for one in browser.outside if "evil" in one and ("script" in one or "font" in one or ".css" in one)]
 
 
-def every_page_looks_right_and_axe_finds_nothing_serious(browser: Browser) -> None:
-    registration = _registration()
-    suppressions.suppress("maria.souza@participantes.example", reason="asked by phone")
-    suppressed = suppressions.active().order_by("id").first()
-    failed = _failed(
-        subject="Boleto da inscrição no 12º Congresso Brasileiro de Energia Solar", to="Zoë Núñez <zoe@example.com>",
-        message="Pague até sexta.", html_message="<h1>Pague</h1><p>até sexta</p>", about=registration,
-        attachments=[("boleto.pdf", b"%PDF", "application/pdf")],
-    )  # fmt: skip
-    batch = send_bulk(
-        ["a@participantes.example", "nobody@"],
-        subject="Programa",
-        message="x",
-        on_invalid="skip",
-        about=Event.objects.get(),
+def a_held_mail_is_released_and_arrives(browser: Browser) -> None:
+    address = "rui.held@participantes.example"
+    message = _later(subject="Boleto", message="Pague", to=address)
+    Message.objects.filter(pk=message.pk).update(
+        state=State.HELD, send_at=None, due_at=None, finished_at=timezone.now(), reason="Asked for by an interceptor"
     )
-    assert suppressed is not None
-    delivered = Message.objects.filter(delivery__in=["delivered", "opened", "clicked"]).first() or failed
-    pages = {
-        "messages": f"{_ADMIN}/message/",
-        "message-failed": f"{_ADMIN}/message/{failed.pk}/change/",
-        "message-delivered": f"{_ADMIN}/message/{delivered.pk}/change/",
-        "content": f"{_ADMIN}/message/{failed.pk}/content/",
-        "batches": f"{_ADMIN}/batch/",
-        "batch": f"{_ADMIN}/batch/{batch.pk}/change/",
-        "suppressions": f"{_ADMIN}/suppression/",
-        "suppression": f"{_ADMIN}/suppression/{suppressed.pk}/change/",
-        "suppression-add": f"{_ADMIN}/suppression/add/",
-        "suppression-import": f"{_ADMIN}/suppression/import/",
-        "webhooks": f"{_ADMIN}/webhookbatch/",
-        "registration": f"/admin/events/registration/{registration.pk}/change/",
-    }
-    problems: list[str] = []
-    for locale in ("pt-BR", "en"):
-        for scheme in ("light", "dark"):
-            for width in (1280, 360):
-                with browser.other(locale, scheme, width) as page:
-                    for name, address in pages.items():
-                        page.goto(address)
-                        where = f"{name}-{locale}-{scheme}-{width}"
-                        browser.picture(where, page)
-                        # Findings do not depend on the language.
-                        if locale == "en" and name != "registration":
-                            problems += [f"{where}: {found}" for found in browser.serious_findings(page)]
-                        if name == "messages" and width == 360:
-                            problems += _unreadable(page, where)
-                        if name not in ("registration",):
-                            wide = page.evaluate("document.documentElement.scrollWidth")
-                            if wide > width + 1:
-                                problems.append(f"{where}: {wide} px wide")
-    assert not problems, "\n".join(problems)
+    page = browser.page
+    page.goto(f"{ADMIN}/message/?status=held")
+    page.locator("#result_list a", has_text=address).first.click()
+    assert "Está retida" in page.inner_text(".mailer-timeline")
+    page.click("button:has-text('Liberar')")
+    page.wait_for_selector(".messagelist .success")
+    wait_until(lambda: _received(browser.services, address), "the mail at the server")
 
 
-def _unreadable(page: object, where: str) -> list[str]:
-    """Recipient, subject and state are on a narrow screen without scrolling."""
-    boxes = page.evaluate(  # type: ignore[attr-defined]
-        """["recipient_list", "title", "status"].map(
-            name => document.querySelector(`#result_list tbody .field-${name}`).getBoundingClientRect().right)"""
-    )
-    return [f"{where}: a column ends at {right:.0f} px" for right in boxes if right > 360]
+def a_paused_queue_holds_mail_back_until_it_is_resumed(browser: Browser) -> None:
+    address = "eva.paused@participantes.example"
+    page = browser.page
+    page.goto(f"{ADMIN}/pause/add/")
+    page.select_option("#id_scope", "queue")
+    page.fill("#id_name", "mailer")
+    page.fill("#id_reason", "O provedor pediu")
+    page.click("input[name=_save]")
+    page.wait_for_selector(".messagelist .success")
+    page.goto(f"{ADMIN}/dashboard/")
+    assert "O provedor pediu" in page.inner_text("#mailer-pauses ~ ul")
+    message = send_mail("Boleto", "Pague", to=address)
+    wait_until(lambda: Message.objects.filter(pk=message.pk, pause__isnull=False), "held back by a worker")
+    assert _received(browser.services, address) == 0
+    page.goto(f"{ADMIN}/message/{message.pk}/change/")
+    assert "na fila" in page.inner_text(".mailer-headline")
+    page.goto(f"{ADMIN}/pause/")
+    assert "O provedor pediu" in page.inner_text("#result_list")
+    page.check("#result_list input.action-select")
+    page.select_option("select[name=action]", "delete_selected")
+    page.click("button[name=index]")
+    page.wait_for_selector(".messagelist .success")
+    wait_until(lambda: _received(browser.services, address), "the mail at the server")
+    assert _received(browser.services, address) == 1
+
+
+def the_dashboard_tells_how_mail_flows(browser: Browser) -> None:
+    address = "lia.flows@participantes.example"
+    send_mail("Boleto", "Pague", to=address)
+    wait_until(lambda: _received(browser.services, address), "the mail at the server")
+    page = browser.page
+
+    def counted() -> bool:
+        page.goto(f"{ADMIN}/dashboard/")
+        chart = page.locator("svg[role=img]").first.get_attribute("aria-label") or ""
+        return "aceita" in chart and "aceita 0" not in chart
+
+    wait_until(counted, "counted")
+    workers = page.locator("section[aria-labelledby=mailer-workers]").inner_text()
+    assert "Ativo" in workers
+    assert "mailer.bulk" in workers
+    assert "sai por 127.0.0.1" in page.locator("section[aria-labelledby=mailer-backends]").inner_text()
+    table = page.locator("details").first
+    table.locator("summary").click()
+    assert table.locator("tbody tr").count() >= 1
+    page.click("text=Último dia")
+
+    page.wait_for_url("**span=day")
+    assert page.locator("svg[role=img]").count() == 2
+
+
+def the_mails_of_a_batch_are_reached_from_the_list_of_batches(browser: Browser) -> None:
+    people = [f"b{number}@participantes.example" for number in range(3)]
+    batch = send_bulk(people, subject="Programa do sábado", message="x")
+    wait_until(lambda: batch.progress().done, "the batch")
+    page = browser.page
+    page.goto(f"{ADMIN}/batch/")
+    page.locator("#result_list a", has_text="Programa do sábado").click()
+    assert page.locator("progress").get_attribute("value") == "3"
+    page.click("text=Todas as mensagens dele")
+    assert page.locator("#result_list tbody tr").count() == 3
+    page.locator("#result_list tbody th a").first.click()
+    page.click("text=O lote dela")
+    page.wait_for_url(f"**/batch/{batch.pk}/change/")
+
+
+def an_address_is_suppressed_by_hand_and_gets_nothing(browser: Browser) -> None:
+    address = "rita.suppressed@participantes.example"
+    page = browser.page
+    page.goto(f"{ADMIN}/suppression/add/")
+    page.fill("#id_address", address)
+    page.fill("#id_reason", "pediu por telefone")
+    page.click("input[name=_save]")
+    page.wait_for_selector(".messagelist .success")
+    message = send_mail("Boleto", "Pague", to=address)
+    assert message.state == State.SUPPRESSED
+    page.goto(f"{ADMIN}/message/{message.pk}/change/")
+    assert "Na lista de supressão" in page.inner_text(".mailer-timeline")
+    page.goto(f"{ADMIN}/suppression/?q={address}")
+    page.click("#result_list tbody th a")
+    page.click("button:has-text('Tirar o endereço da lista')")
+    page.wait_for_selector(".messagelist .success")
+    assert not suppressions.is_suppressed(address)
+
+
+def a_reader_leaves_a_list_and_comes_back(browser: Browser) -> None:
+    address = "caio.leaves@participantes.example"
+    batch = send_bulk([address], subject="Novidades", message="x", list_id="novidades")
+    wait_until(lambda: _received(browser.services, address), "the mail at the server")
+    message = batch.messages.get()
+    with browser.other("pt-BR", "light", 360) as page:
+        page.goto(_link_to_leave(browser.services, address))
+        # To look at it changes nothing.
+        assert "Novidades do congresso" in page.inner_text("h1")
+        assert not suppressions.is_suppressed(address, transactional=False, list_id="novidades")
+        page.click("button.first")
+        page.wait_for_selector("[role=status]")
+        assert suppressions.is_suppressed(address, transactional=False, list_id="novidades")
+        browser.page.goto(f"{ADMIN}/message/{message.pk}/change/")
+        assert "Pelo link" in _reasons_of(browser, address)
+        page.click("button[value=stay]")
+        page.wait_for_selector("[role=status]")
+        assert not suppressions.is_suppressed(address, transactional=False, list_id="novidades")
+    browser.page.goto(f"{ADMIN}/message/{message.pk}/change/")
+    assert "O destinatário voltou" in browser.page.inner_text(".mailer-timeline")
+    assert "descadastrada" not in browser.page.inner_text(".mailer-headline")
+
+
+def _reasons_of(browser: Browser, address: str) -> str:
+    browser.page.goto(f"{ADMIN}/suppression/?q={address}")
+    browser.page.click("#result_list tbody th a")
+    return browser.page.inner_text("#content")
+
+
+def _link_to_leave(services: Services, address: str) -> str:
+    for path in services.mails.rglob("*"):
+        if path.is_file():
+            mail = message_from_bytes(path.read_bytes())
+            if address in str(mail["To"] or ""):
+                return str(mail["List-Unsubscribe"]).strip("<>")
+    raise AssertionError(address)
 
 
 SCENARIOS: list[Callable[[Browser], None]] = [
@@ -236,5 +312,11 @@ SCENARIOS: list[Callable[[Browser], None]] = [
     a_suppressed_mail_leads_to_its_entry_and_is_sent_after_all,
     a_batch_is_watched_and_cancelled,
     a_hostile_mail_stays_in_its_frame,
+    a_held_mail_is_released_and_arrives,
+    a_paused_queue_holds_mail_back_until_it_is_resumed,
+    the_dashboard_tells_how_mail_flows,
+    the_mails_of_a_batch_are_reached_from_the_list_of_batches,
+    an_address_is_suppressed_by_hand_and_gets_nothing,
+    a_reader_leaves_a_list_and_comes_back,
     every_page_looks_right_and_axe_finds_nothing_serious,
 ]
