@@ -31,8 +31,8 @@ from .models import (
     SuppressionRemoval,
     WebhookBatch,
 )
+from .models.erased import hashed
 from .models.transactions import explaining_missing_tables, retry_on_conflict
-from .suppressions.erased import hashed
 from .suppressions.rules import Source
 from .tracking import inbox
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,10 @@ _PURGE_INTERVAL = timedelta(hours=1)
 _PURGE_TIME = 10.0
 #: How often one of the workers adds up what all of them have counted.
 _FOLD_INTERVAL = timedelta(seconds=30)
+
+# Seconds between two looks of one process at whether the sweep has run, and when it last looked.
+_SWEEP_LOOKED_AT_EVERY = 15.0
+_sweep_looked_at = -math.inf
 
 # Seconds between two warnings of one process that its clock is wrong, and when the last one was.
 _TELL_DIFFERENCE_EVERY = 600.0
@@ -248,8 +253,23 @@ def _sweep_if_needed(result: SliceResult) -> None:
         # Through the queue: only so does it find messages that are in it, and it waits behind nothing else than they.
         sending.publish_sweep()
     # The sweep itself is held up by a long queue; what has become due need not wait for it.
-    if periodic.claim_run(periodic.SWEEP, mailer_settings().SWEEP_INTERVAL * 2):
+    if _looks_at_sweep() and periodic.claim_run(periodic.SWEEP, mailer_settings().SWEEP_INTERVAL * 2):
         _publish_due(None)
+
+
+def _looks_at_sweep() -> bool:
+    global _sweep_looked_at
+    now = time.monotonic()
+    if now - _sweep_looked_at < min(_SWEEP_LOOKED_AT_EVERY, mailer_settings().SWEEP_INTERVAL.total_seconds()):
+        return False
+    _sweep_looked_at = now
+    return True
+
+
+def look_at_sweep_again() -> None:
+    """Have the next task look at whether the sweep has run."""
+    global _sweep_looked_at
+    _sweep_looked_at = -math.inf
 
 
 @_committing

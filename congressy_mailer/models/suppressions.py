@@ -6,7 +6,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from .identity import new_id
+from .identity import ByteOrderField, new_id
 
 
 class Suppression(models.Model):
@@ -48,7 +48,7 @@ class Suppression(models.Model):
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
     #: The address in the form of :func:`congressy_mailer.mime.addresses.comparable_address`.
-    address = models.CharField(_("address"), max_length=320)
+    address = ByteOrderField(_("address"), max_length=320)
     #: Which mail is not to be sent to it.
     scope = models.CharField(_("scope"), max_length=20, choices=Scope.choices)
     #: Which list, where it is one.
@@ -86,7 +86,7 @@ class SuppressionRemoval(models.Model):
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
     #: The address in the form of :func:`congressy_mailer.mime.addresses.comparable_address`.
-    address = models.CharField(_("address"), max_length=320)
+    address = ByteOrderField(_("address"), max_length=320)
     #: For which mail; empty: for all, that of lists as well.
     scope = models.CharField(_("scope"), max_length=20, choices=Suppression.Scope.choices, blank=True, default="")
     #: For which list, where it is one.

@@ -6,7 +6,7 @@ changes nothing.
 
 :mod:`.rows` is what all of it stands on; :mod:`.adding` stores one message, :mod:`.bulk_insert` many; :mod:`.batches`
 knows what a batch has left; :mod:`.claiming` gives messages out, with
-:mod:`.claim_statement` where the database can, and :mod:`.cursors` knows where the next claim begins;
+:mod:`.claim_statement`, and :mod:`.cursors` knows where the next claim begins;
 :mod:`.results` writes down what became of them; :mod:`.recovery` deals with those whose process died
 (:mod:`congressy_mailer.broker.processes`), of which :mod:`.journals` may tell what a server had taken, in the form of
 :mod:`.journal`; :mod:`.sweeping` finds what is due, and :mod:`.publishing` hands it to the broker; :mod:`.suppressing`

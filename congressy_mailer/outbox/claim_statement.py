@@ -1,4 +1,5 @@
-"""Claiming messages and reading them with one statement, on databases that have such a one: PostgreSQL and SQLite.
+"""Claiming messages and reading them: by one statement where the database returns the rows that it has changed, which
+PostgreSQL and SQLite do, else by two. Each is a transaction by itself.
 
 The same statement finds out what would be asked for next, and is almost always answered with no.
 """
@@ -9,10 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.db import connections
-from django.db.models import Model, QuerySet
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import BooleanField, Model, QuerySet
+from django.db.models.expressions import RawSQL
 
 from ..mime.addresses import comparable_address
 from ..models import Attachment, Message, Pause, Suppression, TransportStatus
+from ..models.choices import WAITING
+from ..models.erased import hashed_in
 from ..models.transactions import database, retry_statement
 
 # Names of what is asked for beside the columns of a message.
@@ -21,53 +26,96 @@ IS_SUPPRESSED = "is_suppressed"
 IS_UNAVAILABLE = "is_unavailable"
 IS_PAUSED = "is_paused"
 
+# Fields that are only set where they are null.
+_SET_ONCE = ("queued_at",)
 
-def can_claim_at_once() -> bool:
-    """Whether the database can tell what a statement has changed."""
-    connection = connections[database()]
-    # MariaDB has that for new rows alone.
+
+def claim_at_once(claimable: QuerySet[Message], values: Mapping[str, object], held: QuerySet[Message]) -> list[Message]:
+    """Change those of these messages that nobody holds, and return them with the answers as attributes.
+
+    Args:
+        claimable: which may be claimed, in the order in which they are, with a limit.
+        values: new values, by field.
+        held: the messages that have them, and no others.
+
+    Returns:
+        The messages in any order.
+    """
+    if _returns_rows(connections[database()]):
+        return _claim_and_read(claimable, values)
+    if not _claim(claimable, values):
+        return []
+    questions = _questions().items()
+    return list(
+        held.annotate(**{name: RawSQL(f"EXISTS ({sql})", (), BooleanField()) for name, sql in questions})  # noqa: S611
+    )
+
+
+def _returns_rows(connection: BaseDatabaseWrapper) -> bool:
+    # MariaDB returns new rows alone.
     return connection.vendor in ("postgresql", "sqlite") and connection.features.can_return_columns_from_insert
 
 
 @retry_statement
-def claim_at_once(claimable: QuerySet[Message], values: Mapping[str, object]) -> list[Message]:
-    """Change those of these messages that nobody holds, and return them with the answers as attributes.
-
-    Args:
-        claimable: which may be claimed.
-        values: new values, by field.
-    """
+def _claim_and_read(claimable: QuerySet[Message], values: Mapping[str, object]) -> list[Message]:
     connection = connections[database()]
     quoted = connection.ops.quote_name
     table = quoted(Message._meta.db_table)
-    fields: dict[str, Any] = {name: Message._meta.get_field(name) for name in values}
-    changes = ", ".join(f"{quoted(field.column)} = %s" for field in fields.values())
-    new_values = [field.get_db_prep_save(values[name], connection) for name, field in fields.items()]
-    compiler = claimable.order_by("id").values("id").query.get_compiler(connection=connection)
-    free, parameters = compiler.as_sql()
-    if connection.vendor == "postgresql":
-        # A row that somebody holds is passed over, as by lock_free(). An array, so that this is carried out once.
-        chosen = f"= ANY(ARRAY({free} {connection.ops.for_update_sql(skip_locked=True, no_key=True)}))"
-    else:
-        chosen = f"IN ({free})"
+    update, parameters = _update(connection, claimable, values)
     columns = ", ".join(f"{table}.{quoted(str(field.column))}" for field in Message._meta.concrete_fields)
-    answers = ", ".join(f"EXISTS ({question}) AS {quoted(name)}" for name, question in _questions().items())
-    statement = f"UPDATE {table} SET {changes} WHERE {quoted('id')} {chosen} RETURNING {columns}, {answers}"  # noqa: S608
-    return list(Message.objects.using(database()).raw(statement, [*new_values, *parameters]))
+    answers = ", ".join(f"EXISTS ({sql}) AS {quoted(name)}" for name, sql in _questions().items())
+    return list(Message.objects.using(database()).raw(f"{update} RETURNING {columns}, {answers}", parameters))
+
+
+@retry_statement
+def _claim(claimable: QuerySet[Message], values: Mapping[str, object]) -> int:
+    connection = connections[database()]
+    with connection.cursor() as cursor:
+        cursor.execute(*_update(connection, claimable, values))
+        return int(cursor.rowcount)
+
+
+def _update(
+    connection: BaseDatabaseWrapper, claimable: QuerySet[Message], values: Mapping[str, object]
+) -> tuple[str, list[Any]]:
+    """The statement that claims. A row that somebody holds is passed over, as by ``lock_free()``."""
+    quoted = connection.ops.quote_name
+    table, key = quoted(Message._meta.db_table), quoted("id")
+    fields: dict[str, Any] = {name: Message._meta.get_field(name) for name in values}
+    new_values = [field.get_db_prep_save(values[name], connection) for name, field in fields.items()]
+    changes = ", ".join(
+        f"{column} = COALESCE({column}, %s)" if name in _SET_ONCE else f"{column} = %s"
+        for name, column in ((name, quoted(field.column)) for name, field in fields.items())
+    )
+    free, chosen = claimable.values("id").query.get_compiler(connection=connection).as_sql()
+    features = connection.features
+    if features.has_select_for_update_skip_locked:
+        lock = connection.ops.for_update_sql(skip_locked=True, no_key=features.has_select_for_no_key_update)
+        free = f"{free} {lock}"
+    if connection.vendor == "postgresql":
+        # An array, so that it is carried out once.
+        return f"UPDATE {table} SET {changes} WHERE {key} = ANY(ARRAY({free}))", [*new_values, *chosen]  # noqa: S608
+    if connection.vendor != "mysql":
+        return f"UPDATE {table} SET {changes} WHERE {key} IN ({free})", [*new_values, *chosen]  # noqa: S608
+    # Row by row by their keys, also where the statistics say that the table is small: reading all of it would wait for
+    # rows that somebody holds. The state is looked at again for servers without SKIP LOCKED, which lock nothing before.
+    states = ", ".join(["%s"] * len(WAITING))
+    statement = (
+        f"UPDATE ({free}) AS free STRAIGHT_JOIN {table} FORCE INDEX (PRIMARY) ON {table}.{key} = free.{key} "  # noqa: S608
+        f"SET {changes} WHERE {table}.{quoted('state')} IN ({states})"
+    )
+    return statement, [*chosen, *new_values, *(state.value for state in WAITING)]
 
 
 def _questions() -> dict[str, str]:
     connection = connections[database()]
     quoted = connection.ops.quote_name
     message = quoted(Message._meta.db_table)
-    # The two columns are sorted differently there, which says nothing of whether they are equal.
-    collation = ' COLLATE "default"' if connection.vendor == "postgresql" else ""
+    suppressed = f"{quoted(Suppression._meta.db_table)}.{quoted('address')}"
+    address = f"{message}.{quoted('address')}"
     return {
         HAS_ATTACHMENTS: f"{_rows_of(Attachment)} WHERE {quoted('message_id')} = {message}.{quoted('id')}",
-        IS_SUPPRESSED: (
-            f"{_rows_of(Suppression)} WHERE {quoted(Suppression._meta.db_table)}.{quoted('address')} = "
-            f"{message}.{quoted('address')}{collation}"
-        ),
+        IS_SUPPRESSED: f"{_rows_of(Suppression)} WHERE {suppressed} IN ({address}, {hashed_in(connection, address)})",
         IS_UNAVAILABLE: _rows_of(TransportStatus),
         IS_PAUSED: f"{_rows_of(Pause)} WHERE {quoted('resumed_at')} IS NULL",
     }

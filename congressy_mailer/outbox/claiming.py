@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -20,7 +21,7 @@ from ..models import NO_BATCH, Attachment, Batch, Event, Message, State, clock
 from ..models.choices import WAITING
 from ..models.transactions import database, is_away, lock_free, retry_on_conflict, retry_statement
 from .batches import make_due_by
-from .claim_statement import HAS_ATTACHMENTS, IS_PAUSED, answer, can_claim_at_once, claim_at_once
+from .claim_statement import HAS_ATTACHMENTS, IS_PAUSED, answer, claim_at_once
 from .cursors import CURSORS, BatchCursors
 from .pausing import note_no_pauses
 from .recovery import find_abandoned, recover
@@ -49,10 +50,8 @@ def claim(ids: Sequence[UUID], token: str, *, redelivered: bool = False) -> list
     """
     if redelivered:
         recover(rows(find_abandoned(rows(ids))))
-    if can_claim_at_once():
-        messages = _claim_at_once(ids, token)
-    else:
-        messages = _claimed_messages(token, rows(ids)) if _claim_rows(ids, token) else []
+    claimable = _claimable_together(ids, clock.now()).order_by("id")
+    messages = _claim(claimable, token, len(ids)) if ids else []
     if len(messages) < len(set(ids)):
         expire(ids)
     return messages
@@ -80,28 +79,27 @@ def claim_from_batch(batch: Batch, token: str, limit: int, cursors: BatchCursors
     in_order = _messages().filter(open_batch=batch.pk).order_by("priority", "id")
     queued = in_order.filter(state=State.QUEUED, due_at=None)
     scheduled = in_order.filter(state=State.SCHEDULED, send_at__lte=now)
-    claimed_ids = (
-        _claim_first(due, token, limit)
+    return (
+        _claim(due, token, limit, batch)
         or _claim_next(queued, batch, State.QUEUED, token, limit, cursors)
         or _claim_next(scheduled, batch, State.SCHEDULED, token, limit, cursors)
     )
-    return _claimed_messages(token, rows(claimed_ids), batch) if claimed_ids else []
 
 
 def _claim_next(
     waiting: QuerySet[Message], batch: Batch, state: State, token: str, limit: int, cursors: BatchCursors
-) -> list[UUID]:
+) -> list[Message]:
     """Claim the first of these after the cursor, else the first of all of them."""
-    claimed_ids: list[UUID] = []
+    messages: list[Message] = []
     following = cursors.after(waiting, batch.pk, state, batch.priority)
     if following is not None:
-        claimed_ids = _claim_first(following, token, limit)
-    if not claimed_ids:
+        messages = _claim(following, token, limit, batch)
+    if not messages:
         cursors.restart(batch.pk, state)
-        claimed_ids = _claim_first(waiting, token, limit)
-    if claimed_ids:
-        cursors.advance(batch.pk, state, claimed_ids[-1])
-    return claimed_ids
+        messages = _claim(waiting, token, limit, batch)
+    if messages:
+        cursors.advance(batch.pk, state, messages[-1].id)
+    return messages
 
 
 def claim_waiting(token: str, limit: int, *, before: int | None = None, using: str | None = None) -> list[Message]:
@@ -118,8 +116,7 @@ def claim_waiting(token: str, limit: int, *, before: int | None = None, using: s
         waiting = waiting.filter(priority__lt=before)
     if using is not None:
         waiting = waiting.filter(using=using)
-    claimed_ids = _claim_first(waiting.filter(_not_expired(clock.now())).order_by("priority", "id"), token, limit)
-    return _claimed_messages(token, rows(claimed_ids)) if claimed_ids else []
+    return _claim(waiting.filter(_not_expired(clock.now())).order_by("priority", "id"), token, limit)
 
 
 def has_waiting_messages() -> bool:
@@ -143,32 +140,76 @@ def _waiting_alone() -> QuerySet[Message]:
     return _messages().filter(open_batch=NO_BATCH, state=State.QUEUED, crashes=0, queued_at__lte=cutoff)
 
 
-@retry_on_conflict
-def _claim_first(waiting: QuerySet[Message], token: str, limit: int) -> list[UUID]:
-    """Claim the first of these."""
-    ids = list(lock_free(waiting).values_list("id", flat=True)[:limit])
-    if ids:
-        now = clock.now()
-        rows(ids).filter(state__in=WAITING).update(
-            state=State.SENDING, token=token, due_at=now + mailer_settings().LEASE, handover_started_at=None,
-            blocked=False, queued_at=Coalesce("queued_at", Value(now, DateTimeField())),
-        )  # fmt: skip
-    return ids
+def _claim(claimable: QuerySet[Message], token: str, limit: int, batch: Batch | None = None) -> list[Message]:
+    """Claim the first of these, and read what they say.
+
+    Args:
+        claimable: which may be claimed, in their order.
+        token: of the claim.
+        limit: the most that is taken.
+        batch: what they belong to, where that has been read.
+
+    Returns:
+        The messages in the order in which they should be sent.
+    """
+    now = clock.now()
+    due_at = _lease_end(now)
+    values = {
+        "state": State.SENDING, "token": token, "due_at": due_at, "handover_started_at": None, "blocked": False,
+        "pause": None, "queued_at": now,
+    }  # fmt: skip
+    held = _messages().filter(state=State.SENDING, sweep_at=due_at, token=token)
+    try:
+        messages = claim_at_once(claimable[:limit], values, held)
+        _read_related(messages, batch)
+    except (SystemExit, KeyboardInterrupt, SoftTimeLimitExceeded):
+        raise
+    except BaseException:
+        if is_away():
+            raise
+        # One of them cannot be read.
+        messages = _read(held.prefetch_related(*_related(batch)), token)
+    if batch is not None:
+        for message in messages:
+            message.batch = batch
+    if messages and not any(answer(message, IS_PAUSED) for message in messages):
+        note_no_pauses()
+    return sorted(messages, key=lambda message: (message.priority, message.id))
 
 
-def _claimed_messages(token: str, queryset: QuerySet[Message], batch: Batch | None = None) -> list[Message]:
-    """What this claim holds, with what it says, in the order it should be sent."""
+_last_lease_end: datetime | None = None
+_lease_lock = threading.Lock()
+
+
+def _lease_end(now: datetime) -> datetime:
+    """When a lease ends that begins now: another time for each claim of this process, since it is known by that."""
+    global _last_lease_end
+    end: datetime = now + mailer_settings().LEASE
+    with _lease_lock:
+        # Not for longer than a moment: the clock may have been set back.
+        if _last_lease_end is not None and timedelta(0) <= _last_lease_end - end < timedelta(seconds=1):
+            end = _last_lease_end + timedelta(microseconds=1)
+        _last_lease_end = end
+    return end
+
+
+def _read_related(messages: Sequence[Message], batch: Batch | None) -> None:
+    attachments, *of_batch = _related(batch)
+    with_attachments = [message for message in messages if answer(message, HAS_ATTACHMENTS)]
+    bare = [message for message in messages if not answer(message, HAS_ATTACHMENTS)]
+    prefetch_related_objects(with_attachments, attachments)
+    prefetch_related_objects(bare, Prefetch("attachments", Attachment.objects.none()))
+    prefetch_related_objects([message for message in messages if message.batch_id is not None], *of_batch)
+
+
+def _related(batch: Batch | None) -> list[Any]:
+    """What is read with messages: attachments first, and their batch unless that has been read."""
     # Named, because a router may have related rows read from a replica that does not have them yet.
     attachments = Attachment.objects.using(database())
     related: list[Any] = [Prefetch("attachments", attachments)]
     if batch is None:
         related += [Prefetch("batch", Batch.objects.using(database())), Prefetch("batch__attachments", attachments)]
-    held = queryset.filter(state=State.SENDING, token=token)
-    claimed = _read(held.prefetch_related(*related), token)
-    if batch is not None:
-        for message in claimed:
-            message.batch = batch
-    return sorted(claimed, key=lambda message: (message.priority, message.id))
+    return related
 
 
 def _read(held: QuerySet[Message], token: str) -> list[Message]:
@@ -213,47 +254,6 @@ def _put_aside(key: UUID, token: str, error: BaseException) -> None:
 
 def _messages() -> QuerySet[Message]:
     return Message.objects.using(database())
-
-
-@retry_on_conflict
-def _claim_rows(ids: Sequence[UUID], token: str) -> int:
-    now = clock.now()
-    free = list(lock_free(_claimable_together(ids, now).order_by("id")).values_list("id", flat=True))
-    return rows(free).update(**_claim_values(token, now))
-
-
-def _claim_at_once(ids: Sequence[UUID], token: str) -> list[Message]:
-    """Claim these messages and read them, with one statement where they have neither attachments nor a batch."""
-    now = clock.now()
-    try:
-        messages = claim_at_once(_claimable_together(ids, now), _claim_values(token, now))
-    except (SystemExit, KeyboardInterrupt, SoftTimeLimitExceeded):
-        raise
-    except BaseException:
-        if is_away():
-            raise
-        # One of them cannot be read.
-        return _claimed_messages(token, rows(ids))
-    if messages and not any(answer(message, IS_PAUSED) for message in messages):
-        note_no_pauses()
-    attachments = Attachment.objects.using(database())
-    bare = [message for message in messages if not answer(message, HAS_ATTACHMENTS)]
-    prefetch_related_objects(bare, Prefetch("attachments", attachments.none()))
-    prefetch_related_objects(
-        [message for message in messages if answer(message, HAS_ATTACHMENTS)], Prefetch("attachments", attachments)
-    )
-    prefetch_related_objects(
-        [message for message in messages if message.batch_id is not None],
-        Prefetch("batch", Batch.objects.using(database())), Prefetch("batch__attachments", attachments),
-    )  # fmt: skip
-    return sorted(messages, key=lambda message: (message.priority, message.id))
-
-
-def _claim_values(token: str, now: datetime) -> dict[str, Any]:
-    return {
-        "state": State.SENDING, "token": token, "due_at": now + mailer_settings().LEASE, "handover_started_at": None,
-        "blocked": False, "pause": None,
-    }  # fmt: skip
 
 
 def _claimable_together(ids: Sequence[UUID], now: datetime) -> QuerySet[Message]:
@@ -313,7 +313,7 @@ def extend_claim(token: str, ids: Iterable[UUID]) -> int:
         ids: of the messages.
     """
     held = rows(ids).filter(state=State.SENDING, token=token)
-    return held.update(due_at=clock.now() + mailer_settings().LEASE)
+    return held.update(due_at=_lease_end(clock.now()))
 
 
 @retry_statement

@@ -15,9 +15,9 @@ from django.utils import timezone
 
 from ..conf import mailer_settings
 from ..models import Suppression, SuppressionRemoval
+from ..models.erased import by_stored_form, hashed
 from ..models.transactions import database, retry_on_conflict
 from ..signals import address_suppressed
-from .erased import by_stored_form, hashed
 from .rules import SOFT_BOUNCES_WITHIN, Scope, Source, soft_bounce_limit
 
 # Addresses of one question: every database takes so many.

@@ -11,9 +11,9 @@ from django.db import connections
 
 from ..mime.addresses import comparable_address
 from ..models import Message
+from ..models.erased import by_stored_form
 from ..models.transactions import database
 from .entries import _CHUNK, active
-from .erased import by_stored_form
 from .rules import Scope
 
 

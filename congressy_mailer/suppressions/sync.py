@@ -23,12 +23,12 @@ from django.utils import timezone
 from .. import periodic, suppressions
 from ..exceptions import SparkPostError
 from ..models import Suppression, SuppressionRemoval, SyncCursor
+from ..models.erased import PREFIX
 from ..models.transactions import database, retry_on_conflict
 from ..sparkpost import suppression_list
 from ..sparkpost.client import Client, api_client
 from ..sparkpost.suppression_list import MAX_ENTRIES, RemoteEntry
 from .entries import REMOTE_SOURCES, Entry, is_removed, removals, removals_of
-from .erased import PREFIX
 
 #: How long one run may take, in seconds, before it leaves the rest to the next.
 MAX_SECONDS = 20.0

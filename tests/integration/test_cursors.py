@@ -82,13 +82,24 @@ def test_a_claim_behind_a_cursor_is_a_range_of_the_batchs_index() -> None:
     claim = [query["sql"] for query in captured.captured_queries if "LIMIT 5" in query["sql"]][-1]
     plan = explain(claim)
     if connection.vendor == "mysql":
-        table = json.loads(plan)["query_block"]["nested_loop"][0]["table"]
-        assert (table["key"], table["access_type"]) == ("mailer_message_open", "range")
-        assert table["used_key_parts"] == ["open_batch", "state", "priority", "id"]
+        chosen, changed = tables(json.loads(plan))
+        assert (chosen["key"], chosen["access_type"]) == ("mailer_message_open", "range")
+        assert chosen["used_key_parts"] == ["open_batch", "state", "priority", "id"]
+        assert (changed["key"], changed["access_type"]) == ("PRIMARY", "eq_ref")
     elif connection.vendor == "sqlite":
         assert "mailer_message_open (open_batch=? AND state=? AND (priority,id)>(?,?))" in plan
     else:
         assert "Index Cond" in plan and "ROW(priority, id) > ROW(" in plan.partition("Index Cond")[2].split("\n")[0]
+
+
+def tables(plan: Any) -> list[dict[str, Any]]:
+    """How MariaDB reads each stored table, in the order in which it does."""
+    if isinstance(plan, list):
+        return [table for part in plan for table in tables(part)]
+    if not isinstance(plan, dict):
+        return []
+    found = tables(list(plan.values()))
+    return [plan, *found] if "access_type" in plan and "materialized" not in plan else found
 
 
 def explain(statement: str) -> str:

@@ -27,7 +27,7 @@ from ...conf import mailer_settings
 from ...exceptions import NoFreeConnection, TransportUnavailable
 from ...replies import Outcome, Reply
 from ...sparkpost import headers
-from ...throttling import connection_slot
+from ...throttling import ConnectionSlot, connection_slot
 from ..base import ComposedMail, no_op
 from . import pipelining
 from .errors import describe_open_error, too_many_connections
@@ -47,6 +47,9 @@ _STRAGGLING = 1.0
 
 # Seconds that contents on their way get for their replies when a delivery is broken off, and when its time is over.
 _DRAIN, _LAST_DRAIN = 10.0, 1.0
+
+# Seconds between two questions whether others wait for a connection: they ask again every one to three seconds.
+_OTHERS_ASKED_FOR_EVERY = 1.0
 
 # Seconds that goodbyes may take in all.
 _GOODBYES = 6.0
@@ -133,6 +136,8 @@ class SmtpTransport:
         #: By key, envelopes that have to be begun again for what stood before them.
         self._misplaced: dict[UUID, Attempt] = {}
         self._pulling = False
+        #: When it was last asked whether others wait for a connection, by ``time.monotonic()``.
+        self._others_asked_for_at = -math.inf
 
     def deliver(self, mails: Iterable[ComposedMail], before_waiting: Callable[[], None] = no_op) -> Iterator[Outcome]:
         """See :meth:`congressy_mailer.transports.base.Transport.deliver`.
@@ -527,13 +532,19 @@ class SmtpTransport:
         """At the end of the mails: leave what can no longer be used, and further connections where others wait."""
         first, *others = self._lanes
         slot = next((lane.slot for lane in self._lanes if lane.slot is not None), None)
-        stays = slot is not None and slot.may_stay_open()
+        stays = slot is not None and self._may_stay_open(slot)
         further = any(lane.session is not None for lane in others)
         if not first.busy_aside and not ((stays or further) and first.session is not None and first.session.has_room):
             first.close()
         for lane in others:
             if not lane.busy_aside and not (stays and lane.session is not None and lane.session.has_room):
                 lane.close_aside()
+
+    def _may_stay_open(self, slot: ConnectionSlot) -> bool:
+        if time.monotonic() - self._others_asked_for_at < _OTHERS_ASKED_FOR_EVERY:
+            return slot.acquired
+        self._others_asked_for_at = time.monotonic()
+        return slot.may_stay_open()
 
 
 def _tell(

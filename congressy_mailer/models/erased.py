@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha256
 
+from django.db.backends.base.base import BaseDatabaseWrapper
+
 #: What stands before the hash in place of an address. No address begins so, since it has no @.
 PREFIX = "erased:"
+
+_SALT = "congressy_mailer "
+
+# SQLite has the function from Django.
+_HASHED = {
+    "postgresql": "'{prefix}' || encode(sha256(convert_to('{salt}' || {column}, 'UTF8')), 'hex')",
+    "mysql": "CONCAT('{prefix}', SHA2(CONCAT('{salt}', CONVERT({column} USING utf8mb4)), 256))",
+    "sqlite": "'{prefix}' || SHA256('{salt}' || {column})",
+}
 
 
 def hashed(address: str) -> str:
@@ -17,7 +28,17 @@ def hashed(address: str) -> str:
     Args:
         address: in the form in which addresses are compared.
     """
-    return PREFIX + sha256(f"congressy_mailer {address}".encode()).hexdigest()
+    return PREFIX + sha256(f"{_SALT}{address}".encode()).hexdigest()
+
+
+def hashed_in(connection: BaseDatabaseWrapper, column: str) -> str:
+    """An SQL expression for :func:`hashed` of a column.
+
+    Args:
+        connection: of the database that the expression is for.
+        column: its quoted name; it has addresses in the form in which they are compared.
+    """
+    return _HASHED[connection.vendor].format(prefix=PREFIX, salt=_SALT, column=column)
 
 
 def by_stored_form(addresses: Iterable[str]) -> dict[str, str]:
