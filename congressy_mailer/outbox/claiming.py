@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import DataError
+from django.db import DataError, Error
 from django.db.models import DateTimeField, F, Prefetch, Q, QuerySet, Value, prefetch_related_objects
 from django.db.models.functions import Coalesce
 
@@ -164,8 +164,9 @@ def _claim(claimable: QuerySet[Message], token: str, limit: int, batch: Batch | 
         _read_related(messages, batch)
     except (SystemExit, KeyboardInterrupt, SoftTimeLimitExceeded):
         raise
-    except BaseException:
-        if is_away():
+    except BaseException as error:
+        if is_away() or (isinstance(error, Error) and not held.exists()):
+            # Nothing was claimed.
             raise
         # One of them cannot be read.
         messages = _read(held.prefetch_related(*_related(batch)), token)

@@ -9,11 +9,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from congressy_mailer import Priority, outbox, send_bulk, send_mail
 from congressy_mailer.models import Message, State, clock
+from congressy_mailer.outbox import claim_statement
 from congressy_mailer.outbox.cursors import BatchCursors
 from tests.conftest import run_concurrently
 
@@ -99,3 +100,12 @@ def test_what_is_urgent_goes_first_and_what_waits_longest_before_the_rest() -> N
     normal, low, high, later = (message.pk for message in sent)
     assert [message.pk for message in outbox.claim_waiting("t", 2)] == [high, normal]
     assert [message.pk for message in outbox.claim_waiting("t", 9)] == [later, low]
+
+
+def test_a_claim_that_fails_as_a_whole_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = send_mail("x", "y", to="ana@example.com").pk
+    monkeypatch.setattr(claim_statement, "_update", lambda *arguments: ("UPDATE no_such_table SET x = 1", []))
+    with pytest.raises(DatabaseError, match="no_such_table"):
+        outbox.claim([key], "t")
+    monkeypatch.undo()
+    assert [message.pk for message in outbox.claim([key], "t")] == [key]
