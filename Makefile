@@ -4,6 +4,7 @@
 # make third-parties: other people's apps, and moving in from their packages, in an environment that has them
 # make django-mail: Django's own tests of mail over the queue, those of Django 5.2, 6.0 and 6.1; DJANGO=6.0 for one
 # make fuzz: the property tests with fifty times as many examples, or FUZZ=… times; not in the suite's five minutes
+# make deploying: the files of the how-to on deploying, and a project started by them. Needs PostgreSQL, pgbouncer, systemd
 # make browser: the admin's pages in headless Chromium, with pictures in build/browser. Needs chromium
 # make screenshots: the documentation's pictures, in docs/pictures. Needs chromium
 # make bench: how fast it is beside its peers, ten minutes at the most; ONLY="caller bulk" QUICK=1 for less of it
@@ -12,7 +13,7 @@
 # make wheel: sdist and wheel into dist/, with what is in them checked
 # make example-types: the types of the examples in the documentation, by mypy and pyright
 # make lint · make types · make docs · make migrations: none is missing · make clean
-.PHONY: demo test site chaos servers browser screenshots third-parties django-mail fuzz bench scale lint types example-types docs migrations wheel clean redis
+.PHONY: demo test site chaos servers browser screenshots deploying third-parties django-mail fuzz bench scale lint types example-types docs migrations wheel clean redis
 .DELETE_ON_ERROR:
 VENV := .venv
 
@@ -46,6 +47,9 @@ third-parties: .venv-third-parties/.installed
 		>$$(.venv-third-parties/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tests.pth
 	@.venv-third-parties/bin/python -m pip install --disable-pip-version-check -e '.[third-parties]'
 	@touch $@
+
+deploying: $(VENV)/.test $(VENV)/.deploying
+	@$(VENV)/bin/python -m tests.run --on sqlite tests/deploying -n 2
 
 browser: $(VENV)/.browser
 	@$(VENV)/bin/python -m tests.browser
@@ -131,7 +135,7 @@ $(VENV)/pyvenv.cfg:
 	@python="$(PYTHON)"; $(needs_python); echo "Making $(VENV) with $$python ..."; "$$python" -m venv --clear $(VENV)
 
 # One stamp for each purpose: what one of them needs is not installed for the others.
-$(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.docs $(VENV)/.wheel $(VENV)/.browser $(VENV)/.examples: $(VENV)/.%: setup.py | $(VENV)/pyvenv.cfg
+$(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.docs $(VENV)/.wheel $(VENV)/.browser $(VENV)/.deploying $(VENV)/.examples: $(VENV)/.%: setup.py | $(VENV)/pyvenv.cfg
 	@echo "Installing the extra \"$*\" into $(VENV) ..."
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check -e '.[$*]'
 	@touch $@

@@ -46,6 +46,7 @@ class Registration(Model):
 
 # What startproject writes into settings.py and urls.py.
 BASE_DIR: Path
+DATABASES: dict[str, dict[str, Any]]
 INSTALLED_APPS: list[str]
 TEMPLATES: list[dict[str, Any]]
 urlpatterns: list[django.urls.URLPattern | django.urls.URLResolver]

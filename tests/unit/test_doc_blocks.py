@@ -37,6 +37,7 @@ NOT_RUN = {
     ("docs/explanation/guarantees.md", "worker     content, final dot"): "a drawing",
     ("docs/explanation/journey.md", "view ── send_mail()"): "a drawing",
     ("docs/explanation/states.md", "send_mail(send_at=…)"): "a drawing",
+    ("docs/how-to/deploying.md", 'DATABASES["default"]'): "a PgBouncer is needed; tests/deploying has one",
     ("docs/how-to/growing.md", "appendonly yes"): "the configuration of Redis",
     ("docs/how-to/monitoring.md", "scrape_configs:"): "the configuration of Prometheus",
     ("docs/how-to/monitoring.md", "from prometheus_client"): "the registry is that of the host's process",
@@ -61,6 +62,7 @@ ONLY_PARSED = {
     "python manage.py check --deploy": "the settings of the tests are no deployment; test_first_hour runs it",
     "python -m congressy_mailer.testing.local_sparkpost": "it runs until it is stopped",
     "celery -A project worker": "it runs until it is stopped; test_first_hour starts it",
+    "uvicorn project.asgi": "it runs until it is stopped; tests/deploying starts it",
     "celery -A project inspect": "it asks workers, of which none runs",
     "redis-cli": "the keys are those that test_broker finds",
     "make": "each is a run of its own",
@@ -209,7 +211,7 @@ class Reader:
             assert arguments[:2] == ["-A", "project"], command
             assert arguments[2] in celery.bin.celery.celery.commands, command
         else:
-            assert program == "redis-cli" or arguments[0] == "-m", command
+            assert program in ("redis-cli", "uvicorn") or arguments[0] == "-m", command
 
     def _text(self, block: Block) -> None:
         """A configuration of Redis, with which one starts."""
