@@ -35,7 +35,7 @@ from .submission.django_mail import Options, is_servers_own, message_from, serve
 from .suppressions.lookup import suppressed_recipients
 from .transports.aliases import QueueingBackend, storage_alias
 from .transports.guard import delivering, is_delivering
-from .transports.host_backends import open_backend
+from .transports.host_backends import knows_sparkpost, open_backend
 from .transports.redirecting import configured_redirect
 from .transports.stored_mail import stored_mail
 
@@ -141,7 +141,7 @@ class EmailBackend(QueueingBackend):
         expires_at = timezone.now() + self._expires_after if self._expires_after is not None else None
         options = Options(
             using=storage_alias(self._target()), priority=self._priority, sensitive=self._sensitive,
-            expires_at=expires_at, attributes=self._attributes,
+            expires_at=expires_at, attributes=self._attributes, knows_sparkpost=knows_sparkpost(self._target()),
         )  # fmt: skip
         # All of them before the first is stored: a caller who tries again after an error sends none of them twice.
         made = [(mail, *new) for mail in mails if (new := message_from(mail, options)) is not None]

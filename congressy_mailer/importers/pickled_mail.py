@@ -15,7 +15,7 @@ from django.core.mail import EmailMultiAlternatives
 from django.utils import translation
 
 from ..conf import mailer_settings
-from ..submission.django_mail import ANYMAIL_ATTRIBUTES
+from ..submission.anymail_attributes import ANYMAIL_ATTRIBUTES
 from .pickles import Global, Instance, PickleRefused, read_pickle
 
 _HAS_MODERN_EMAIL = django.VERSION >= (6, 0)

@@ -25,6 +25,7 @@ from ..submission.attachments import store_attachment
 from ..submission.django_mail import Options, message_from
 from ..suppressions.lookup import suppressed_recipients
 from ..transports.aliases import backend_path, queue_options
+from ..transports.host_backends import knows_sparkpost
 from .pickles import PickleRefused
 
 
@@ -209,12 +210,15 @@ def _message(taken: Taken) -> tuple[Message, LoadedAttachment | None]:
         sensitive=bool(queue_options("").get("sensitive", True)),
         expires_at=taken.expires_at,
         attributes=further_attributes(),
+        knows_sparkpost=knows_sparkpost(taken.using),
     )
     made = message_from(taken.mail, options)
     if made is None:
         raise NotImported("it has no recipient")
     message, content = made
-    message.send_at, message.idempotency_key = taken.send_at, taken.key
+    message.idempotency_key = taken.key
+    if taken.send_at is not None:
+        message.send_at = taken.send_at
     return message, content
 
 

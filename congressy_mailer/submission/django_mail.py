@@ -24,12 +24,7 @@ from ..mime.django_mail import django_mail_bytes
 from ..mime.parts import field_value
 from ..models import Message
 from ..transports.guard import hops_of
-
-#: What django-anymail's backends read of a mail beside Django's own attributes.
-ANYMAIL_ATTRIBUTES = (
-    "envelope_sender", "esp_extra", "merge_data", "merge_global_data", "merge_headers", "merge_metadata", "metadata",
-    "send_at", "tags", "template_id", "track_clicks", "track_opens",
-)  # fmt: skip
+from .anymail_attributes import ANYMAIL_ATTRIBUTES, apply_to_sparkpost, attributes_of
 
 # A larger one is no row's, of which a worker reads a hundred at once.
 _LARGEST_IN_ROW = 100_000
@@ -50,6 +45,8 @@ class Options:
     expires_at: datetime | None
     #: Names of attributes that are stored, beside django-anymail's.
     attributes: Sequence[str]
+    #: Whether what is behind the queue knows SparkPost's options, and django-anymail's attributes only by these.
+    knows_sparkpost: bool = False
 
 
 @sensitive_variables()
@@ -89,6 +86,8 @@ def message_from(mail: EmailMessage, options: Options) -> tuple[Message, LoadedA
     wire = django_mail_bytes(_with_message_id(mail, message_id))
     message.message_id = (field_value(wire, "Message-ID") or message_id)[:_LONGEST_MESSAGE_ID]
     message.attributes = _attributes(mail, options, hops_of(mail, wire))
+    if options.knows_sparkpost:
+        apply_to_sparkpost(message, mail)
     if len(wire) <= _LARGEST_IN_ROW:
         message.mime = wire
         return message, None
@@ -156,22 +155,13 @@ def _with_message_id(mail: EmailMessage, message_id: str) -> EmailMessage:
 
 
 def _attributes(mail: EmailMessage, options: Options, hops: int) -> dict[str, Any]:
-    found = {
-        name: value
-        for name in (*ANYMAIL_ATTRIBUTES, *options.attributes)
-        if (value := getattr(mail, name, None)) is not None and not _is_unset(value)
-    }
+    found = attributes_of(mail, (*ANYMAIL_ATTRIBUTES, *options.attributes))
     attributes: dict[str, Any] = {}
     if found:
         attributes["values"] = encode(found, language=None, sensitive=options.sensitive)
     if hops:
         attributes["hops"] = hops
     return attributes
-
-
-def _is_unset(value: object) -> bool:
-    # django-anymail's sentinel for an attribute that was not given, which is a class.
-    return isinstance(value, type) and value.__module__.partition(".")[0] == "anymail"
 
 
 def _storable(value: object) -> str:

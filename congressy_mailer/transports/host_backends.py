@@ -17,7 +17,8 @@ from ..conf import import_problem, mailer_settings
 from ..credentials import remember_those_of
 from ..exceptions import TransportUnavailable
 from ..replies import error_text
-from .aliases import collects_for_tests, delivery_alias, mailers
+from ..sparkpost.backend import EmailBackend as SparkPostBackend
+from .aliases import backend_path, collects_for_tests, delivery_alias, mailers
 
 # RFC 5321 §4.5.3.2 and SparkPost's "SMTP and REST API Injection Best Practices" ask for at least a minute.
 # Django's default is none: a silent server would hold a worker for ever.
@@ -54,6 +55,23 @@ def open_backend(using: str) -> BaseEmailBackend:
         # Silence would leave the worker to guess what became of a mail.
         backend.fail_silently = False
     return backend
+
+
+def knows_sparkpost(using: str) -> bool:
+    """Whether mail over an alias may have SparkPost's options: over SMTP and over SparkPost's API.
+
+    Any other backend is a provider's, and reads what its own users set.
+
+    Args:
+        using: an alias; empty: the default one.
+    """
+    try:
+        alias = delivery_alias(using)
+        found = SmtpBackend if alias is None else import_string(backend_path(alias))
+    except Exception:
+        # A wrong alias or path is reported where the backend is made.
+        return False
+    return isinstance(found, type) and issubclass(found, (SmtpBackend, SparkPostBackend))
 
 
 def fails_silently(backend: BaseEmailBackend) -> bool:

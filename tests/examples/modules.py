@@ -13,6 +13,8 @@ from tests.support.pages import PAGES, ROOT, Block, blocks
 
 #: The stubs know generics, such as ``ModelAdmin``, that Django itself knows nothing of.
 _COMMENT = "# mypy: allow-any-generics"
+#: The project that a page leads from its beginning to its end.
+_IN_PROJECT = re.compile(r"^(from|import) shop\b", re.MULTILINE)
 _STAND_INS = Path(__file__).with_name("stand_ins.py")
 
 
@@ -20,7 +22,7 @@ def write_modules(folder: Path) -> dict[Path, Block]:
     """Write a module for each block of Python, with its code in the lines that it has on its page.
 
     A block's names that it does not bind itself are imported: from the block of its page that binds them, the last
-    one before it, else from the stand-ins.
+    one before it, else from the stand-ins. What a reader has before he follows a page is no example.
 
     Args:
         folder: an empty one, from which the modules can be imported.
@@ -31,7 +33,7 @@ def write_modules(folder: Path) -> dict[Path, Block]:
     written: dict[Path, Block] = {}
     for page in PAGES:
         package = re.sub(r"\W", "_", str(page.relative_to(ROOT).with_suffix("")))
-        there = [block for block in blocks(page) if block.language == "python"]
+        there = [block for block in blocks(page) if block.language == "python" and not block.is_before]
         #: By name: the import by which a later block of the page has it.
         known = {name: f"from tests.examples.stand_ins import {name}" for name in _bound(_parsed(_STAND_INS))}
         for block in there:
@@ -40,7 +42,8 @@ def write_modules(folder: Path) -> dict[Path, Block]:
             tree = ast.parse(block.text, block.place)
             taken = [known[name] for name in sorted(_unbound(block.text, tree)) if name in known]
             # In the lines of the fence and of what stands before it.
-            text = "\n" * (block.line - 2) + f"{_COMMENT}\n{'; '.join(taken)}\n{block.text}"
+            code = _IN_PROJECT.sub(rf"\1 {package}.shop", block.text)
+            text = "\n" * (block.line - 2) + f"{_COMMENT}\n{'; '.join(taken)}\n{code}"
             file = folder / package / path
             file.parent.mkdir(parents=True, exist_ok=True)
             for above in (file.parent, folder / package):
@@ -69,6 +72,9 @@ def _bound(tree: ast.Module) -> set[str]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
+            continue
+        if isinstance(node, ast.AugAssign):
+            # It was there before.
             continue
         names |= {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
     return {name for name in names if not name.startswith("_")}

@@ -657,3 +657,56 @@ def test_mail_out_of_a_coroutine_is_stored(server: LocalSparkPost) -> None:
     assert asyncio.run(view()) == 1
     assert Message.objects.count() == 1
     assert [one.state for one in deliver_all()] == [State.SENT]
+
+
+class TestAttributesOfAnymailForSparkPost:
+    @pytest.fixture(autouse=True)
+    def smtp(self, settings: Any, published: list[str]) -> None:
+        put_in_force(settings, WORLDS[-1], SMTP, {"host": "localhost"})
+
+    def test_they_are_what_send_mail_takes(self) -> None:
+        from anymail.message import AnymailMessage
+
+        later = timezone.now() + timedelta(hours=1)
+        AnymailMessage(
+            "x", "y", "a@example.com", ["ana@example.com"], tags=["welcome"], metadata={"order": "7"},
+            track_opens=True, track_clicks=False, send_at=later,
+        ).send()  # fmt: skip
+        message = Message.objects.get()
+        assert (message.campaign, message.tags, message.metadata) == ("welcome", ["welcome"], {"order": "7"})
+        assert message.sparkpost == {"options": {"open_tracking": True, "click_tracking": False}}
+        assert (message.state, message.send_at) == (State.SCHEDULED, later)
+
+    def test_they_may_be_set_on_any_mail(self) -> None:
+        one = EmailMessage("x", "y", "a@example.com", ["ana@example.com"])
+        one.tags, one.send_at = ["a", "b"], timezone.now().replace(tzinfo=None)  # type: ignore[attr-defined]
+        one.send()
+        message = Message.objects.get()
+        assert (message.campaign, message.tags) == ("", ["a", "b"])
+        assert message.send_at is not None
+
+    def test_what_sparkpost_would_refuse_or_does_not_know_is_logged_and_the_mail_sent(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one = EmailMessage("x", "y", "a@example.com", ["ana@example.com"])
+        one.tags = ["secret"] * 11  # type: ignore[attr-defined]
+        one.metadata, one.track_opens = {"order": "7"}, "yes"  # type: ignore[attr-defined]
+        one.merge_data, one.send_at = {"ana@example.com": {}}, "tomorrow"  # type: ignore[attr-defined]
+        with caplog.at_level(logging.WARNING):
+            one.send()
+        message = Message.objects.get()
+        assert (message.tags, message.metadata, message.send_at) == ([], {"order": "7"}, None)
+        assert caplog.messages == [
+            "A mail has merge_data set, which django-anymail's backends know and the mail backend behind the queue "
+            "does not.",
+            "A mail is sent without its tags, which SparkPost would refuse.",
+            "A mail is sent without its track_opens, which SparkPost would refuse.",
+            "A mail is not scheduled: send_at must be a datetime, not str.",
+        ]
+
+    def test_another_providers_backend_reads_them_itself(self, settings: Any) -> None:
+        put_in_force(settings, WORLDS[-1], "anymail.backends.test.EmailBackend", {})
+        one = EmailMessage("x", "y", "a@example.com", ["ana@example.com"])
+        one.tags = ["welcome"]  # type: ignore[attr-defined]
+        one.send()
+        assert Message.objects.get().tags == []

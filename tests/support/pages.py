@@ -41,6 +41,12 @@ class Block(NamedTuple):
         return found["file"] if found else ""
 
     @property
+    def is_before(self) -> bool:
+        """Whether it shows what a reader has before he follows the page."""
+        found = _FIRST_LINE.fullmatch(self.text.partition("\n")[0])
+        return bool(found and found["condition"] and found["condition"].startswith("before"))
+
+    @property
     def is_for_this_django(self) -> bool:
         """Whether it is meant for the Django that runs; it is where the first line names none."""
         found = _FIRST_LINE.fullmatch(self.text.partition("\n")[0])

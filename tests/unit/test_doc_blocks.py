@@ -30,6 +30,7 @@ from congressy_mailer import send_mail, tasks
 from testbed.processes import Process, free_port
 from testbed.redis_server import find_redis_server
 from tests.integration.test_first_hour import PAGES as FIRST_HOUR
+from tests.support.moving_in import PAGES as MOVING_IN
 from tests.support.pages import PAGES, ROOT, Block, blocks
 
 #: By page and beginning: why a block is only looked at.
@@ -260,12 +261,16 @@ def listed(block: Block) -> tuple[str, str] | None:
     return next((key for key in NOT_RUN if key[0] == page and text.startswith(key[1])), None)
 
 
-def blocks_beyond_the_first_hour(page: Path) -> list[Block]:
-    """All blocks but those that the test of the first hour does."""
+#: Pages that are followed in a project of their own, and the heading with which that ends.
+FOLLOWED = {**FIRST_HOUR, **MOVING_IN}
+
+
+def blocks_that_nobody_follows(page: Path) -> list[Block]:
+    """All blocks but those of the part that other tests follow from its beginning to its end."""
     name = str(page.relative_to(ROOT))
-    if name not in FIRST_HOUR:
+    if name not in FOLLOWED:
         return list(blocks(page))
-    return list(blocks(page))[len(list(blocks(page, FIRST_HOUR[name]))) :]
+    return list(blocks(page))[len(list(blocks(page, FOLLOWED[name]))) :]
 
 
 @pytest.fixture
@@ -287,7 +292,7 @@ def reader(
 @pytest.mark.django_db
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_each_block_of_a_page_works(reader: Reader, page: Path) -> None:
-    there = blocks_beyond_the_first_hour(page)
+    there = blocks_that_nobody_follows(page)
     reader.take_templates(there)
     for block in there:
         try:
