@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -22,9 +23,12 @@ from .models import Batch, Priority
 from .models.progress import Progress
 from .models.transactions import explaining_missing_tables
 from .submission.arguments import clean_idempotency_key
-from .submission.batch_writer import BatchWriter, open_or_find_batch
+from .submission.attachments import store_attachment
+from .submission.batch_writer import BatchWriter, open_batch
 from .submission.fields import mail_fields
+from .submission.mail_request import MailRequest
 from .submission.signatures import with_arguments_of
+from .submission.storing_once import find_or_store
 
 
 @sensitive_variables()
@@ -113,24 +117,28 @@ def send_bulk(
         raise InvalidOption(f"on_invalid must be 'raise' or 'skip', not {on_invalid!r}.")
     if isinstance(recipients, str | bytes | Mapping) or not isinstance(recipients, Iterable):
         raise InvalidOption(f"recipients must be a list or another iterable, not {type(recipients).__name__}.")
-    fields, files = mail_fields(
+    request = MailRequest(
         subject=subject, message=message, html_message=html_message, alternatives=alternatives, from_email=from_email,
         reply_to=reply_to, headers=headers, attachments=attachments, template=template, context=context,
         language=language, timezone=timezone, transactional=transactional, send_at=send_at, expires_at=expires_at,
         priority=priority, sensitive=sensitive, using=using, list_id=list_id, campaign=campaign, tags=tags,
-        metadata=metadata, track_opens=track_opens, track_clicks=track_clicks, sparkpost=sparkpost,
-        about=about,
+        metadata=metadata, track_opens=track_opens, track_clicks=track_clicks, sparkpost=sparkpost, about=about,
     )  # fmt: skip
-    if any(name.lower() == "message-id" for name in fields["headers"]):
+    fields, files = mail_fields(request)
+    if any(name.lower() == "message-id" for name in fields.headers):
         raise InvalidOption("headers: each mail of a batch has a Message-ID of its own.")
-    new_batch = Batch(**fields, key=clean_idempotency_key(key), created_at=django_timezone.now())
+    new_batch = Batch(**fields.columns(), key=clean_idempotency_key(key), created_at=django_timezone.now())
     all_or_nothing = transaction.atomic(using=outbox.database()) if on_invalid == "raise" else nullcontext()
     with StoringSpan(bulk=True) as span, explaining_missing_tables(), all_or_nothing:
         new_batch.traceparent = span.traceparent
-        batch, is_new = open_or_find_batch(new_batch, files)
+        batch = find_or_store(
+            new_batch,
+            lambda: [store_attachment(one, batch=new_batch) for one in files],
+            partial(open_batch, new_batch),
+        )
         span.stored(batch.pk)
         if batch.stored_at is None and batch.cancelled_at is None:
-            BatchWriter(batch, is_new, on_invalid == "skip").store(recipients)
+            BatchWriter(batch, batch is new_batch, on_invalid == "skip").store(recipients)
     return batch
 
 

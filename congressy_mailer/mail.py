@@ -8,14 +8,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from asgiref.sync import sync_to_async
-from django.db import IntegrityError
 from django.db.models import Model
 from django.utils import translation
 from django.utils.functional import Promise
 from django.views.decorators.debug import sensitive_variables
 
 from . import outbox
-from .exceptions import IdempotencyConflict, InvalidOption, NoRecipient
+from .exceptions import InvalidOption, NoRecipient
 from .metrics.spans import StoringSpan
 from .mime.addresses import normalise_addresses
 from .mime.attachments import LoadedAttachment
@@ -27,7 +26,9 @@ from .submission.arguments import clean_idempotency_key
 from .submission.attachments import store_attachment
 from .submission.copying import copy_for
 from .submission.fields import mail_fields, message_id
+from .submission.mail_request import MailRequest
 from .submission.signatures import with_arguments_of
+from .submission.storing_once import find_or_store
 from .suppressions.lookup import suppressed_recipients
 
 
@@ -148,18 +149,18 @@ def send_mail(
     """
     if recipient_list is not None and to is not None:
         raise InvalidOption("Give the recipients as recipient_list or as to, not as both.")
-    fields, files = mail_fields(
+    request = MailRequest(
         subject=subject, message=message, html_message=html_message, alternatives=alternatives, from_email=from_email,
         reply_to=reply_to, headers=headers, attachments=attachments, template=template, context=context,
         language=language, timezone=timezone, transactional=transactional, send_at=send_at, expires_at=expires_at,
         priority=priority, sensitive=sensitive, using=using, list_id=list_id, campaign=campaign, tags=tags,
-        metadata=metadata, track_opens=track_opens, track_clicks=track_clicks, sparkpost=sparkpost,
-        about=about,
+        metadata=metadata, track_opens=track_opens, track_clicks=track_clicks, sparkpost=sparkpost, about=about,
     )  # fmt: skip
+    fields, files = mail_fields(request)
     # Lazy text becomes text here, in the language that a template would be rendered in.
-    with translation.override(fields["language"] or None):
+    with translation.override(fields.language or None):
         new_message = Message(
-            **fields,
+            **fields.columns(),
             to=normalise_addresses(recipient_list if to is None else to, "to"),
             cc=normalise_addresses(cc, "cc"),
             bcc=normalise_addresses(bcc, "bcc"),
@@ -167,7 +168,7 @@ def send_mail(
         )
     if not new_message.recipients:
         raise NoRecipient("The mail has no recipient: to, cc and bcc are all empty.")
-    new_message.message_id = message_id(fields, new_message.pk)
+    new_message.message_id = message_id(new_message)
     with explaining_missing_tables():
         return _store(new_message, files)
 
@@ -242,7 +243,7 @@ def resend_to(message: Message, to: Sequence[str] | str) -> Message:
         raise NoRecipient("The mail has no recipient: to is empty.")
     copy, files = copy_for(message, recipients)
     # A mail that was complete when it was stored says its own.
-    copy.message_id = message_id(vars(copy), copy.pk) if copy.mime is None else message.message_id
+    copy.message_id = message_id(copy) if copy.mime is None else message.message_id
     stored = _store(copy, files)
     outbox.add_event(message.pk, Event.Type.RETRIED, stored.created_at, ", ".join(recipients)[:400], str(copy.pk))
     return stored
@@ -251,36 +252,14 @@ def resend_to(message: Message, to: Sequence[str] | str) -> Message:
 def _store(mail: Message, files: Sequence[LoadedAttachment]) -> Message:
     with StoringSpan() as span:
         mail.traceparent = span.traceparent
-        stored = _store_or_find(mail, files)
+        stored = find_or_store(
+            mail,
+            lambda: [store_attachment(one, message=mail) for one in files],
+            lambda attachments: outbox.add(mail, attachments, suppressed_recipients([mail]).get(mail.pk)),
+        )
         span.stored(stored.pk)
+    if stored is mail:
+        if mail.state == State.QUEUED:
+            publish_on_commit([mail.pk])
+        announce_queued([mail])
     return stored
-
-
-def _store_or_find(mail: Message, files: Sequence[LoadedAttachment]) -> Message:
-    if mail.idempotency_key and (existing := _find(mail.idempotency_key)):
-        return existing
-    suppressed = suppressed_recipients([mail]).get(mail.pk)
-    attachments = [store_attachment(one, message=mail) for one in files]
-    try:
-        outbox.add(mail, attachments, suppressed)
-    except IntegrityError as error:
-        # Another caller with the same key came first. Its files are stored already; ours are not needed.
-        outbox.forget_files(attachments)
-        if not mail.idempotency_key:
-            raise
-        existing = _find(mail.idempotency_key)
-        if existing is None:
-            # REPEATABLE READ shows what there was when this transaction began.
-            raise IdempotencyConflict(
-                f"Another transaction has just used idempotency_key={mail.idempotency_key!r}, and its message cannot "
-                "be seen in this one. Try again in a new transaction: that returns it."
-            ) from error
-        return existing
-    if mail.state == State.QUEUED:
-        publish_on_commit([mail.pk])
-    announce_queued([mail])
-    return mail
-
-
-def _find(idempotency_key: str) -> Message | None:
-    return Message.objects.using(outbox.database()).filter(idempotency_key=idempotency_key).first()

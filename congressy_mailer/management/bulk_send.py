@@ -22,8 +22,9 @@ from ..content.templates import render
 from ..exceptions import MailerError
 from ..mime.attachments import LoadedAttachment
 from ..mime.writer import MailContent
-from ..models import Batch, Priority
-from ..submission.fields import mail_fields
+from ..models import Batch
+from ..submission.fields import MailFields, mail_fields
+from ..submission.mail_request import MailRequest
 from ..submission.recipients import Recipient
 from .bulk_progress import show_progress
 from .bulk_report import (
@@ -185,14 +186,10 @@ def _shared_context(variables: Sequence[tuple[str, str]], sheet: Spreadsheet) ->
     return context
 
 
-def _check_mail(mail: Mapping[str, Any]) -> tuple[dict[str, Any], list[LoadedAttachment]]:
+def _check_mail(mail: Mapping[str, Any]) -> tuple[MailFields, list[LoadedAttachment]]:
     """The arguments of send_bulk(), checked now: errors are reported before the user is asked anything."""
     try:
-        return mail_fields(
-            **mail, message="", html_message="", alternatives=(), headers=None, timezone=None, send_at=None,
-            expires_at=None, priority=Priority.NORMAL, sensitive=False, using=None, tags=(), metadata=None,
-            track_opens=None, track_clicks=None, sparkpost=None,
-        )  # fmt: skip
+        return mail_fields(MailRequest(**mail))
     except (MailerError, TemplateSyntaxError) as error:
         raise CommandError(str(error)) from error
 
@@ -297,7 +294,7 @@ def _interruption_message(key: str, summary: SheetSummary) -> str:
     ) % {"stored": format_number(stored), "total": format_number(summary.valid)}
 
 
-def _render_row(mail: Mapping[str, Any], fields: Mapping[str, Any], row: Row) -> MailContent:
+def _render_row(mail: Mapping[str, Any], fields: MailFields, row: Row) -> MailContent:
     """The mail for one row.
 
     Raises:
@@ -307,9 +304,9 @@ def _render_row(mail: Mapping[str, Any], fields: Mapping[str, Any], row: Row) ->
         return render(
             mail["template"],
             {**mail["context"], **row.variables},
-            subject=fields["subject"],
-            language=fields["language"],
-            timezone=fields["timezone"],
+            subject=fields.subject,
+            language=fields.language,
+            timezone=fields.timezone,
         )
     except MailerError as error:
         raise CommandError(_("Row %(row)d: %(error)s") % {"row": row.number, "error": error}) from error

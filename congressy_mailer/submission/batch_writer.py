@@ -14,7 +14,7 @@ from django.utils import timezone as django_timezone
 from .. import outbox
 from ..conf import mailer_settings
 from ..exceptions import AttachmentNotStored, IdempotencyConflict, MailerError
-from ..mime.attachments import LoadedAttachment, read_attachments
+from ..mime.attachments import read_attachments
 from ..models import Attachment, Batch, Message
 from ..outbox import BatchMessage
 from ..outbox.publishing import publish_batch_on_commit
@@ -35,30 +35,14 @@ _PUBLISH_INTERVAL = 1.0
 _MAX_ATTEMPTS = 5
 
 
-def open_or_find_batch(new_batch: Batch, files: Sequence[LoadedAttachment]) -> tuple[Batch, bool]:
-    """The batch, and whether it is new."""
-    if new_batch.key and (existing := _find(new_batch.key)):
-        return existing, False
-    attachments = [store_attachment(one, batch=new_batch) for one in files]
-    try:
-        with transaction.atomic(using=outbox.database()):
-            outbox.open_batch(new_batch, attachments)
-    except IntegrityError as error:
-        # Another caller with the same key came first. Its files are stored already; ours are not needed.
-        outbox.forget_files(attachments)
-        if not new_batch.key:
-            raise
-        if existing := _find(new_batch.key):
-            return existing, False
-        raise IdempotencyConflict(
-            f"Another transaction has just used key={new_batch.key!r}, and its batch cannot be seen in this one. Try "
-            "again in a new transaction: that goes on with it."
-        ) from error
-    return new_batch, True
+def open_batch(new_batch: Batch, attachments: Sequence[Attachment]) -> None:
+    """Store a new batch without recipients, in a savepoint that its key may end.
 
-
-def _find(key: str) -> Batch | None:
-    return Batch.objects.using(outbox.database()).filter(key=key).first()
+    Raises:
+        django.db.IntegrityError: its ``key`` exists already.
+    """
+    with transaction.atomic(using=outbox.database()):
+        outbox.open_batch(new_batch, attachments)
 
 
 class BatchWriter:

@@ -60,7 +60,7 @@ class RecipientParser:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._domain = sending_domain({"from_email": batch.from_email})
+        self._domain = sending_domain(batch.from_email)
         self._languages = {"": batch.language}
         self._zones: dict[str | ZoneInfo | None, str] = {None: batch.timezone}
 

@@ -12,10 +12,11 @@ from django.core import mail as django_mail
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.storage import InMemoryStorage
 
-from congressy_mailer import Recipient, mail, outbox, send_bulk, send_mail
+from congressy_mailer import Recipient, outbox, send_bulk, send_mail
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import AttachmentNotStored, MailerError
 from congressy_mailer.models import Attachment, Batch, Message, State
+from congressy_mailer.submission import storing_once
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -110,13 +111,13 @@ def test_who_comes_second_with_a_key_gets_the_first_mail_although_its_files_stay
     fail: Callable[..., None], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     first = send_mail("x", "y", to="ana@example.com", idempotency_key="order-1", attachments=[FILE])
-    find, calls = mail._find, []
+    find, calls = storing_once._find, []
 
-    def too_early(key: str) -> Message | None:
-        calls.append(key)
-        return None if len(calls) == 1 else find(key)
+    def too_early(*arguments: Any) -> Message | None:
+        calls.append(arguments)
+        return None if len(calls) == 1 else find(*arguments)
 
-    monkeypatch.setattr(mail, "_find", too_early)
+    monkeypatch.setattr(storing_once, "_find", too_early)
     fail("delete", error)
     assert send_mail("x", "y", to="ana@example.com", idempotency_key="order-1", attachments=[FILE]) == first
     assert Attachment.objects.count() == 1
