@@ -89,6 +89,16 @@ def _crashed(match: re.Match[str]) -> str:
     return text % {"times": times, "why": match[2]}
 
 
+def _died(match: re.Match[str]) -> str:
+    times = int(match[1])
+    text = ngettext(
+        "Its worker died %(times)d time while holding it: it may be the cause.",
+        "Its worker died %(times)d times while holding it: it may be the cause.",
+        times,
+    )
+    return text % {"times": times}
+
+
 def _next_try(match: re.Match[str]) -> str:
     return f"{_sentence(match[1])}. {gettext('Next try at %(time)s UTC.') % {'time': match[2]}}"
 
@@ -97,6 +107,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = 
     (re.compile(r"On the suppression list: (.*)", re.DOTALL), _suppressed),
     (re.compile(r"Given up after ((?:\d+ days?, )?\d+:\d\d:\d\d(?:\.\d+)?): (.*)", re.DOTALL), _given_up),
     (re.compile(r"It broke its worker (\d+) times: (.*)", re.DOTALL), _crashed),
+    (re.compile(r"Its worker died (\d+) times while holding it: it may be the cause\."), _died),
     (re.compile(r"(.*)\. Next try at (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC\.", re.DOTALL), _next_try),
     (re.compile(r"(\d+) soft bounces within (\d+) days"), _soft_bounces),
 )

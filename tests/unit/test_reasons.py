@@ -80,3 +80,9 @@ def test_the_next_try_and_a_doubt_are_told() -> None:
 )  # fmt: skip
 def test_what_a_server_says_stays_as_it_is(words: str) -> None:
     assert shown_reason(words)[:30] == words[:30]
+
+
+def test_a_worker_that_died_of_a_mail_is_told() -> None:
+    assert shown_reason("Its worker died 3 times while holding it: it may be the cause.") == (
+        "O worker caiu 3 vezes enquanto a tratava: ela pode ser a causa."
+    )
