@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from . import bulk, caller, composing, end_to_end, events, far, latency, link_throughput, round_trips
+from . import bulk, caller, composing, end_to_end, events, far, latency, link_throughput, round_trips, statements
 from .agent import AgentError
 from .bench import QUICK, Bench, Measurement, Sizes
 from .budget import LEAST_SHARE, Budget, Cost
@@ -35,7 +35,8 @@ MEASUREMENTS: dict[str, Measurement] = {
     "far": Measurement(far.measure, Cost(5, 5, 15)),
     "end_to_end": Measurement(end_to_end.measure, Cost(50, 140)),
     "bulk": Measurement(bulk.measure, Cost(20, 90)),
-    "latency": Measurement(latency.measure, Cost(25, 30, 40)),
+    "latency": Measurement(latency.measure, Cost(40, 30, 40)),
+    "statements": Measurement(statements.measure, Cost(25, 10, 25)),
     "events": Measurement(events.measure, Cost(5, 75)),
 }
 _RESULTS = Path("build/bench/results.json")

@@ -41,6 +41,9 @@ class Sizes:
     #: Events of SparkPost, before a fifth of them is repeated; and posts of 1,000 to the webhook.
     events: int = 100_000
     posts: int = 20
+    #: Single mails, and mails of one call, whose statements are counted.
+    counted_singles: int = 20
+    counted_many: int = 1_000
     #: Single mails while nothing else is sent.
     idle_mails: int = 30
     #: Single mails while bulk mail is queued, and how much of it.
@@ -109,6 +112,8 @@ QUICK = Sizes(
     memory_of_worker=(100, 500),
     events=2_000,
     posts=3,
+    counted_singles=2,
+    counted_many=50,
     idle_mails=3,
     urgent_mails=4,
     queued=1_000,

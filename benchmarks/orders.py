@@ -23,6 +23,13 @@ def no_operation() -> None:
     """Answer."""
 
 
+def connect() -> None:
+    """Open the connection to the database."""
+    from django.db import connection
+
+    connection.ensure_connection()
+
+
 def prepare() -> None:
     """What the system's users do once."""
     _system().prepare()

@@ -215,6 +215,20 @@ class Stage(Startable):
             self._sink = self._stack.enter_context(Sink())
         return self._sink
 
+    @property
+    def postgresql(self) -> PostgreSQL:
+        """The server of all places on PostgreSQL.
+
+        Raises:
+            MissingServerError: it is not installed.
+        """
+        if self._postgresql is None:
+            if not PostgreSQL.is_installed():
+                raise MissingServerError(f"PostgreSQL was not found: apt install {PostgreSQL.package}")
+            # As it comes: what is committed is on the disk.
+            self._postgresql = self._stack.enter_context(PostgreSQL(durable=True))
+        return self._postgresql
+
     def discard_places(self) -> None:
         """Have databases made anew for what comes next, and empty the broker: a measurement was broken off."""
         if self._redis is not None:
@@ -246,15 +260,9 @@ class Stage(Startable):
     def _new_database(self, vendor: str, name: str) -> str:
         if vendor == "mysql":
             return self._new_database_of_mariadb(name)
-        if self._postgresql is None:
-            if not PostgreSQL.is_installed():
-                raise MissingServerError(f"PostgreSQL was not found: apt install {PostgreSQL.package}")
-            # As it comes: what is committed is on the disk.
-            self._postgresql = self._stack.enter_context(PostgreSQL(durable=True))
-        connection = self._postgresql.connect("postgres")
-        connection.execute(f"CREATE DATABASE {name}")
-        connection.close()
-        return f"{self._postgresql.url.rpartition('/')[0]}/{name}"
+        with closing(self.postgresql.connect("postgres")) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"{self.postgresql.url.rpartition('/')[0]}/{name}"
 
     def _new_database_of_mariadb(self, name: str) -> str:
         if self._mariadb is None:

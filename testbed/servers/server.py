@@ -66,6 +66,11 @@ class Server(Startable):
         """Its address, as ``DATABASE_URL`` or ``BROKER_URL`` want it."""
 
     @property
+    def log(self) -> Path:
+        """The file that it writes to."""
+        return self.directory / f"{self.name.lower()}.log"
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.running
 

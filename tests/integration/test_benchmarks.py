@@ -27,6 +27,7 @@ from benchmarks.link import Link, Watch
 from benchmarks.report import Goal, Line, Report, alternate, medians, percentile
 from benchmarks.round_trips import count
 from benchmarks.stage import Place, Stage, this_python
+from benchmarks.statements import counted
 from benchmarks.tls_front import USER, TlsFront
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.transports.pool import transport_for
@@ -158,6 +159,29 @@ def test_the_cost_of_a_call_is_measured_without_a_mail_server_and_without_the_ot
     measured = [line.what for line in report.lines]
     assert any("send_bulk(), display names beyond ASCII, SQLite" in what for what in measured)
     assert all(line.ours > 0 for line in report.lines)
+
+
+LOG = b"""\
+2026-11-28 19:00:00.000 UTC [12] LOG:  statement: SET search_path = public
+2026-11-28 19:00:00.001 UTC [12] LOG:  execute <unnamed>:
+\t        UPDATE message SET state = 'BEGIN'
+\t        WHERE id = $1
+2026-11-28 19:00:00.001 UTC [12] DETAIL:  parameters: $1 = '1'
+2026-11-28 19:00:00.002 UTC [12] LOG:  statement: BEGIN
+2026-11-28 19:00:00.002 UTC [13] LOG:  statement: BEGIN
+2026-11-28 19:00:00.003 UTC [12] LOG:  execute _pg3_0: SELECT 1
+2026-11-28 19:00:00.003 UTC [13] LOG:  execute _pg3_0: INSERT INTO event VALUES ($1)
+2026-11-28 19:00:00.003 UTC [13] LOG:  execute _pg3_1: DELETE FROM event
+2026-11-28 19:00:00.004 UTC [12] LOG:  statement: COMMIT
+2026-11-28 19:00:00.004 UTC [13] LOG:  statement: COMMIT
+2026-11-28 19:00:00.005 UTC [13] LOG:  statement: BEGIN
+2026-11-28 19:00:00.005 UTC [13] LOG:  execute _pg3_1: DELETE FROM event
+2026-11-28 19:00:00.006 UTC [13] LOG:  statement: ROLLBACK
+"""
+
+
+def test_statements_and_commits_are_counted_in_the_servers_log() -> None:
+    assert counted(LOG) == (5, 2)
 
 
 def test_the_report(tmp_path: Path) -> None:
