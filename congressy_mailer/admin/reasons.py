@@ -48,7 +48,9 @@ def _sentence(text: str) -> str:
     """A part of a reason, which has no further parts: what servers write may go on for ever."""
     body = text.removesuffix(_IN_DOUBT)
     shown = gettext(body) if body in _SENTENCES else body
-    return shown if body == text else f"{shown} {gettext('(in doubt: the server may have taken it)')}"
+    # Apart from the f-string, in which Python before 3.12 shows no call to what collects the texts.
+    in_doubt = gettext("(in doubt: the server may have taken it)")
+    return shown if body == text else f"{shown} {in_doubt}"
 
 
 def _suppressed(match: re.Match[str]) -> str:
@@ -100,7 +102,8 @@ def _died(match: re.Match[str]) -> str:
 
 
 def _next_try(match: re.Match[str]) -> str:
-    return f"{_sentence(match[1])}. {gettext('Next try at %(time)s UTC.') % {'time': match[2]}}"
+    next_try = gettext("Next try at %(time)s UTC.") % {"time": match[2]}
+    return f"{_sentence(match[1])}. {next_try}"
 
 
 _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
