@@ -161,8 +161,9 @@ class Queue:
             result.left.append(f"{self.describe(row)}: {error_text(error)}")
             return
         if dry_run:
-            result.known += _is_known(taken.key)
-            result.imported += not _is_known(taken.key)
+            known = _is_known(taken.key)
+            result.known += known
+            result.imported += not known
             return
         with transaction.atomic(using=row._state.db), transaction.atomic(using=outbox.database()):
             # First: on SQLite a transaction that has begun with reading may not be able to write.

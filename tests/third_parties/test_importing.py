@@ -16,6 +16,7 @@ import pytest
 from django.apps import apps
 from django.core import mail
 from django.core.files.base import ContentFile
+from django.core.files.storage import FileSystemStorage
 from django.core.mail import EmailMultiAlternatives
 from django.core.management import CommandError, call_command
 from django.utils import timezone
@@ -70,6 +71,11 @@ def assert_rich(delivered: Any) -> None:
     assert attachment.get_filename() == "boleto.pdf"
     assert delivered.extra_headers["X-Order"] == "7"
     assert delivered.message()["Message-ID"] == "<7@example.com>"
+
+
+def deliver_and_find(subject: str) -> Any:
+    deliver_all()
+    return next(one for one in mail.outbox if one.subject == subject)
 
 
 class TestDjangoMailer:
@@ -135,6 +141,23 @@ class TestDjangoMailer:
         assert "it names builtins.eval" in reasons[str(by_number[5].pk)]
         assert reasons[str(by_number[6].pk)] == "what it holds is damaged"
         assert complaints.endswith("5 are left where they were.")
+
+    def test_a_mail_that_the_storage_does_not_take_stays_with_those_behind_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mailer.send_mail("First", "Hello.", "site@example.com", ["ana@example.com"])
+        DbBackend().send_messages([rich()])
+
+        def fill(*arguments: Any, **options: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as full:
+            full.setattr(FileSystemStorage, "_save", fill)
+            _, complaints, status = run("django-mailer")
+        assert ("could not be put into the storage" in complaints, status) == (True, 1)
+        assert ([one.subject for one in outbox()], QueuedMessage.objects.count()) == (["First"], 1)
+        assert "1 mail is in the outbox now." in run("django-mailer")[0]
+        assert_rich(deliver_and_find("Inscrição"))
 
     def test_a_pickle_is_never_loaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         mailer.send_mail("First", "Hello.", "site@example.com", ["ana@example.com"])

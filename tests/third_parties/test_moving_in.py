@@ -141,13 +141,14 @@ class Project:
         }
         self._uninstalled = folder / "uninstalled"
         self._uninstalled.mkdir()
+        inherited = filter(None, [os.environ.get("PYTHONPATH")])
         ours = ("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "BROKER_URL", "MAILER_TEST_DIRECTORY", "MAILER_TEST_MAILERS")
         self._environment = {
             **{name: value for name, value in os.environ.items() if name not in ours},
             **server.environment(),
             "DJANGO_SETTINGS_MODULE": "shop.settings",
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-            "PYTHONPATH": os.pathsep.join(map(str, (self._uninstalled, self._folder, ROOT))),
+            "PYTHONPATH": os.pathsep.join([*map(str, (self._uninstalled, self._folder, ROOT)), *inherited]),
             # What the old packages and Django's old settings deprecate.
             "PYTHONWARNINGS": "ignore",
         }
