@@ -22,7 +22,7 @@ from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.throttling import share_connections
 from congressy_mailer.transports.base import Transport
 from congressy_mailer.transports.pool import close_connections, wrapping_transports
-from congressy_mailer.transports.smtp import session, transport
+from congressy_mailer.transports.smtp import connections, session
 from tests.conftest import reset_throttling
 
 from .test_smtp_transport import BACKEND
@@ -47,7 +47,7 @@ def far_server(
         monkeypatch.setenv(name, value)
     share_connections(2)
     # However long a busy machine takes to compose a mail.
-    monkeypatch.setattr(transport, "paying_connections", lambda most, **conditions: most)
+    monkeypatch.setattr(connections, "paying_connections", lambda most, **conditions: most)
     with Link(smtp_server.port, ROUND_TRIP) as link:
         options = {
             "host": "localhost", "port": link.port, "username": smtp_server.user, "password": smtp_server.password,

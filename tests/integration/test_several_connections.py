@@ -19,8 +19,9 @@ from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.throttling import ConnectionSlot, connection_slot, connections_per_task, share_connections
 from congressy_mailer.transports.base import ComposedMail, MailSource
 from congressy_mailer.transports.host_backends import open_backend
-from congressy_mailer.transports.smtp import transport as smtp_transport
-from congressy_mailer.transports.smtp.transport import SmtpTransport, paying_connections
+from congressy_mailer.transports.smtp import connections as smtp_connections
+from congressy_mailer.transports.smtp.connections import paying_connections
+from congressy_mailer.transports.smtp.transport import SmtpTransport
 from tests.conftest import reset_throttling, wait_for
 
 from .test_smtp_transport import configured, mail
@@ -266,13 +267,13 @@ def test_whether_others_wait_is_asked_once_a_second_and_not_after_each_mail(
         return False
 
     monkeypatch.setattr(ConnectionSlot, "may_stay_open", may_stay_open)
-    monkeypatch.setattr(smtp_transport, "_OTHERS_ASKED_FOR_EVERY", 3600.0)
+    monkeypatch.setattr(smtp_connections, "_OTHERS_ASKED_FOR_EVERY", 3600.0)
     for _ in range(3):
         deliver(transport, Mails(1))
     # Closed for others after the first, and kept after the next ones.
     assert len(asked) == 1
     assert smtp_server.connections == 2
-    monkeypatch.setattr(smtp_transport, "_OTHERS_ASKED_FOR_EVERY", 0.0)
+    monkeypatch.setattr(smtp_connections, "_OTHERS_ASKED_FOR_EVERY", 0.0)
     deliver(transport, Mails(1))
     assert len(asked) == 2
 

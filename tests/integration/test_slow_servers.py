@@ -20,7 +20,7 @@ from congressy_mailer import outbox, send_mail
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.models import Event, Message, State
 from congressy_mailer.replies import Outcome, Reply
-from congressy_mailer.transports.smtp import transport as smtp_transport
+from congressy_mailer.transports.smtp import connections as smtp_connections
 from congressy_mailer.transports.smtp.session import Session
 from tests.support.scripted_smtp import YES, ScriptedServer, Step
 
@@ -69,7 +69,7 @@ def copies(server: ScriptedServer) -> Counter[str]:
 def test_a_slow_server_gets_the_recipients_in_several_transactions(
     extensions: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(smtp_transport, "longest_envelope", lambda: 0.25)
+    monkeypatch.setattr(smtp_connections, "longest_envelope", lambda: 0.25)
     with serving(pace=0.05, extensions=extensions) as server:
         message = send(30)
         for _ in range(30):
@@ -90,7 +90,7 @@ def test_a_slow_server_gets_the_recipients_in_several_transactions(
 def test_recipients_that_are_refused_for_now_are_not_asked_about_without_end(
     extensions: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(smtp_transport, "longest_envelope", lambda: 0.1)
+    monkeypatch.setattr(smtp_connections, "longest_envelope", lambda: 0.1)
     with serving([YES, *[Step("450 4.2.2 full")] * 20], pace=0.02, extensions=extensions) as server:
         message = send(20)
         run(message)
