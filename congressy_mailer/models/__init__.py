@@ -7,10 +7,14 @@ if apps.apps_ready and not apps.is_installed("congressy_mailer"):
     # Django would speak of a model without an app_label.
     raise ImproperlyConfigured('Add "congressy_mailer" to INSTALLED_APPS, and run "python manage.py migrate".')
 
+from .attachments import Attachment
+from .batches import Batch
 from .choices import BounceCategory, DeliveryStatus, PauseScope, Priority, Retention, State
+from .events import Event
 from .files import ATTACHMENT_FOLDER, Installation, StoredFile, attachment_storage
 from .identity import new_id
-from .messages import BLOCKED, NO_BATCH, PAUSED, Attachment, Batch, Event, Mail, Message
+from .mail import Mail
+from .messages import BLOCKED, NO_BATCH, PAUSED, Message
 from .metrics import CountRollup, CountSample, Dashboard
 from .operations import Pause, PeriodicTask, TaskFailure, TransportStatus
 from .search import SearchKey

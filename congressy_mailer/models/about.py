@@ -9,7 +9,8 @@ from typing import NamedTuple
 from django.db.models import Model, QuerySet
 
 from ..exceptions import InvalidOption
-from .messages import Mail, Message
+from .mail import Mail
+from .messages import Message
 
 _LONGEST = 200
 
