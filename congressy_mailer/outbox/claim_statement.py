@@ -6,8 +6,9 @@ The same statement finds out what would be asked for next, and is almost always 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -30,24 +31,37 @@ IS_PAUSED = "is_paused"
 _SET_ONCE = ("queued_at",)
 
 
-def claim_at_once(claimable: QuerySet[Message], values: Mapping[str, object], held: QuerySet[Message]) -> list[Message]:
+class Choice(NamedTuple):
+    """A ``SELECT`` of the ids of messages that may be claimed, in the order in which they are, with a limit."""
+
+    sql: str
+    parameters: Sequence[Any]
+
+
+def choice(claimable: QuerySet[Message]) -> Choice:
+    """The choice of these messages."""
+    compiler = claimable.values("id").query.get_compiler(connection=connections[database()])
+    return Choice(*compiler.as_sql())
+
+
+def claim_at_once(chosen: Choice, values: Mapping[str, object], held: Callable[[], QuerySet[Message]]) -> list[Message]:
     """Change those of these messages that nobody holds, and return them with the answers as attributes.
 
     Args:
-        claimable: which may be claimed, in the order in which they are, with a limit.
+        chosen: which may be claimed.
         values: new values, by field.
-        held: the messages that have them, and no others.
+        held: makes the query of the messages that have them, and no others.
 
     Returns:
         The messages in any order.
     """
     if _returns_rows(connections[database()]):
-        return _claim_and_read(claimable, values)
-    if not _claim(claimable, values):
+        return _claim_and_read(chosen, values)
+    if not _claim(chosen, values):
         return []
-    questions = _questions().items()
+    questions = _questions(database()).items()
     return list(
-        held.annotate(**{name: RawSQL(f"EXISTS ({sql})", (), BooleanField()) for name, sql in questions})  # noqa: S611
+        held().annotate(**{name: RawSQL(f"EXISTS ({sql})", (), BooleanField()) for name, sql in questions})  # noqa: S611
     )
 
 
@@ -57,27 +71,21 @@ def _returns_rows(connection: BaseDatabaseWrapper) -> bool:
 
 
 @retry_statement
-def _claim_and_read(claimable: QuerySet[Message], values: Mapping[str, object]) -> list[Message]:
-    connection = connections[database()]
-    quoted = connection.ops.quote_name
-    table = quoted(Message._meta.db_table)
-    update, parameters = _update(connection, claimable, values)
-    columns = ", ".join(f"{table}.{quoted(str(field.column))}" for field in Message._meta.concrete_fields)
-    answers = ", ".join(f"EXISTS ({sql}) AS {quoted(name)}" for name, sql in _questions().items())
-    return list(Message.objects.using(database()).raw(f"{update} RETURNING {columns}, {answers}", parameters))
+def _claim_and_read(chosen: Choice, values: Mapping[str, object]) -> list[Message]:
+    update, parameters = _update(connections[database()], chosen, values)
+    sql = f"{update} RETURNING {_returned(database())}"
+    return list(Message.objects.using(database()).raw(sql, parameters))
 
 
 @retry_statement
-def _claim(claimable: QuerySet[Message], values: Mapping[str, object]) -> int:
+def _claim(chosen: Choice, values: Mapping[str, object]) -> int:
     connection = connections[database()]
     with connection.cursor() as cursor:
-        cursor.execute(*_update(connection, claimable, values))
+        cursor.execute(*_update(connection, chosen, values))
         return int(cursor.rowcount)
 
 
-def _update(
-    connection: BaseDatabaseWrapper, claimable: QuerySet[Message], values: Mapping[str, object]
-) -> tuple[str, list[Any]]:
+def _update(connection: BaseDatabaseWrapper, chosen: Choice, values: Mapping[str, object]) -> tuple[str, list[Any]]:
     """The statement that claims. A row that somebody holds is passed over, as by ``lock_free()``."""
     quoted = connection.ops.quote_name
     table, key = quoted(Message._meta.db_table), quoted("id")
@@ -87,16 +95,17 @@ def _update(
         f"{column} = COALESCE({column}, %s)" if name in _SET_ONCE else f"{column} = %s"
         for name, column in ((name, quoted(field.column)) for name, field in fields.items())
     )
-    free, chosen = claimable.values("id").query.get_compiler(connection=connection).as_sql()
+    free = chosen.sql
     features = connection.features
     if features.has_select_for_update_skip_locked:
         lock = connection.ops.for_update_sql(skip_locked=True, no_key=features.has_select_for_no_key_update)
         free = f"{free} {lock}"
     if connection.vendor == "postgresql":
         # An array, so that it is carried out once.
-        return f"UPDATE {table} SET {changes} WHERE {key} = ANY(ARRAY({free}))", [*new_values, *chosen]  # noqa: S608
+        statement = f"UPDATE {table} SET {changes} WHERE {key} = ANY(ARRAY({free}))"  # noqa: S608
+        return statement, [*new_values, *chosen.parameters]
     if connection.vendor != "mysql":
-        return f"UPDATE {table} SET {changes} WHERE {key} IN ({free})", [*new_values, *chosen]  # noqa: S608
+        return f"UPDATE {table} SET {changes} WHERE {key} IN ({free})", [*new_values, *chosen.parameters]  # noqa: S608
     # Row by row by their keys, also where the statistics say that the table is small: reading all of it would wait for
     # rows that somebody holds. The state is looked at again for servers without SKIP LOCKED, which lock nothing before.
     states = ", ".join(["%s"] * len(WAITING))
@@ -104,25 +113,36 @@ def _update(
         f"UPDATE ({free}) AS free STRAIGHT_JOIN {table} FORCE INDEX (PRIMARY) ON {table}.{key} = free.{key} "  # noqa: S608
         f"SET {changes} WHERE {table}.{quoted('state')} IN ({states})"
     )
-    return statement, [*chosen, *new_values, *(state.value for state in WAITING)]
+    return statement, [*chosen.parameters, *new_values, *(state.value for state in WAITING)]
 
 
-def _questions() -> dict[str, str]:
-    connection = connections[database()]
+@lru_cache(maxsize=8)
+def _returned(alias: str) -> str:
+    quoted = connections[alias].ops.quote_name
+    table = quoted(Message._meta.db_table)
+    columns = [f"{table}.{quoted(str(field.column))}" for field in Message._meta.concrete_fields]
+    return ", ".join([*columns, *(f"EXISTS ({sql}) AS {quoted(name)}" for name, sql in _questions(alias).items())])
+
+
+@lru_cache(maxsize=8)
+def _questions(alias: str) -> dict[str, str]:
+    connection = connections[alias]
     quoted = connection.ops.quote_name
     message = quoted(Message._meta.db_table)
     suppressed = f"{quoted(Suppression._meta.db_table)}.{quoted('address')}"
     address = f"{message}.{quoted('address')}"
     return {
-        HAS_ATTACHMENTS: f"{_rows_of(Attachment)} WHERE {quoted('message_id')} = {message}.{quoted('id')}",
-        IS_SUPPRESSED: f"{_rows_of(Suppression)} WHERE {suppressed} IN ({address}, {hashed_in(connection, address)})",
-        IS_UNAVAILABLE: _rows_of(TransportStatus),
-        IS_PAUSED: f"{_rows_of(Pause)} WHERE {quoted('resumed_at')} IS NULL",
+        HAS_ATTACHMENTS: f"{_rows_of(Attachment, alias)} WHERE {quoted('message_id')} = {message}.{quoted('id')}",
+        IS_SUPPRESSED: (
+            f"{_rows_of(Suppression, alias)} WHERE {suppressed} IN ({address}, {hashed_in(connection, address)})"
+        ),
+        IS_UNAVAILABLE: _rows_of(TransportStatus, alias),
+        IS_PAUSED: f"{_rows_of(Pause, alias)} WHERE {quoted('resumed_at')} IS NULL",
     }
 
 
-def _rows_of(model: type[Model]) -> str:
-    return f"SELECT 1 FROM {connections[database()].ops.quote_name(model._meta.db_table)}"  # noqa: S608
+def _rows_of(model: type[Model], alias: str) -> str:
+    return f"SELECT 1 FROM {connections[alias].ops.quote_name(model._meta.db_table)}"  # noqa: S608
 
 
 def answer(message: Message, name: str) -> bool:

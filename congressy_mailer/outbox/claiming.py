@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import DataError, Error
+from django.db import DataError, Error, connections
 from django.db.models import DateTimeField, F, Prefetch, Q, QuerySet, Value, prefetch_related_objects
 from django.db.models.functions import Coalesce
 
@@ -21,7 +21,7 @@ from ..models import NO_BATCH, Attachment, Batch, Event, Message, State, clock
 from ..models.choices import WAITING
 from ..models.transactions import database, is_away, lock_free, retry_on_conflict, retry_statement
 from .batches import make_due_by
-from .claim_statement import HAS_ATTACHMENTS, IS_PAUSED, answer, claim_at_once
+from .claim_statement import HAS_ATTACHMENTS, IS_PAUSED, Choice, answer, choice, claim_at_once
 from .cursors import CURSORS, BatchCursors
 from .pausing import note_no_pauses
 from .recovery import find_abandoned, recover
@@ -50,8 +50,11 @@ def claim(ids: Sequence[UUID], token: str, *, redelivered: bool = False) -> list
     """
     if redelivered:
         recover(rows(find_abandoned(rows(ids))))
-    claimable = _claimable_together(ids, clock.now()).order_by("id")
-    messages = _claim(claimable, token, len(ids)) if ids else []
+    now = clock.now()
+    if len(ids) == 1:
+        messages = _claim(_choice_of_one(ids[0], now), token)
+    else:
+        messages = _claim(choice(_claimable_together(ids, now).order_by("id")[: len(ids)]), token) if ids else []
     if len(messages) < len(set(ids)):
         expire(ids)
     return messages
@@ -80,7 +83,7 @@ def claim_from_batch(batch: Batch, token: str, limit: int, cursors: BatchCursors
     queued = in_order.filter(state=State.QUEUED, due_at=None)
     scheduled = in_order.filter(state=State.SCHEDULED, send_at__lte=now)
     return (
-        _claim(due, token, limit, batch)
+        _claim(choice(due[:limit]), token, batch)
         or _claim_next(queued, batch, State.QUEUED, token, limit, cursors)
         or _claim_next(scheduled, batch, State.SCHEDULED, token, limit, cursors)
     )
@@ -93,10 +96,10 @@ def _claim_next(
     messages: list[Message] = []
     following = cursors.after(waiting, batch.pk, state, batch.priority)
     if following is not None:
-        messages = _claim(following, token, limit, batch)
+        messages = _claim(choice(following[:limit]), token, batch)
     if not messages:
         cursors.restart(batch.pk, state)
-        messages = _claim(waiting, token, limit, batch)
+        messages = _claim(choice(waiting[:limit]), token, batch)
     if messages:
         cursors.advance(batch.pk, state, messages[-1].id)
     return messages
@@ -116,7 +119,7 @@ def claim_waiting(token: str, limit: int, *, before: int | None = None, using: s
         waiting = waiting.filter(priority__lt=before)
     if using is not None:
         waiting = waiting.filter(using=using)
-    return _claim(waiting.filter(_not_expired(clock.now())).order_by("priority", "id"), token, limit)
+    return _claim(choice(waiting.filter(_not_expired(clock.now())).order_by("priority", "id")[:limit]), token)
 
 
 def has_waiting_messages() -> bool:
@@ -140,13 +143,33 @@ def _waiting_alone() -> QuerySet[Message]:
     return _messages().filter(open_batch=NO_BATCH, state=State.QUEUED, crashes=0, queued_at__lte=cutoff)
 
 
-def _claim(claimable: QuerySet[Message], token: str, limit: int, batch: Batch | None = None) -> list[Message]:
-    """Claim the first of these, and read what they say.
+# By alias of the database: the text, and its parameters with these in place of a message's key, or a list of it, and of
+# the time.
+_KEY, _KEYS, _NOW = object(), object(), object()
+_choices_of_one: dict[str, Choice] = {}
+
+
+def _choice_of_one(key: UUID, now: datetime) -> Choice:
+    """The choice of one message. To put its text together each time would take as long as to carry it out."""
+    alias = database()
+    connection = connections[alias]
+    prepared = Message._meta.get_field("id").get_db_prep_value(key, connection)
+    now_prepared = Message._meta.get_field("due_at").get_db_prep_value(now, connection)
+    places: dict[object, object] = {_KEY: prepared, _KEYS: [prepared], _NOW: now_prepared}
+    known = _choices_of_one.get(alias)
+    if known is None:
+        made = choice(_claimable([key], now).order_by("id")[:1])
+        names = [next((name for name, value in places.items() if value == given), given) for given in made.parameters]
+        known = _choices_of_one[alias] = Choice(made.sql, names)
+    return Choice(known.sql, [places.get(given, given) for given in known.parameters])
+
+
+def _claim(chosen: Choice, token: str, batch: Batch | None = None) -> list[Message]:
+    """Claim these, and read what they say.
 
     Args:
-        claimable: which may be claimed, in their order.
+        chosen: which may be claimed.
         token: of the claim.
-        limit: the most that is taken.
         batch: what they belong to, where that has been read.
 
     Returns:
@@ -158,18 +181,21 @@ def _claim(claimable: QuerySet[Message], token: str, limit: int, batch: Batch | 
         "state": State.SENDING, "token": token, "due_at": due_at, "handover_started_at": None, "blocked": False,
         "pause": None, "queued_at": now,
     }  # fmt: skip
-    held = _messages().filter(state=State.SENDING, sweep_at=due_at, token=token)
+
+    def held() -> QuerySet[Message]:
+        return _messages().filter(state=State.SENDING, sweep_at=due_at, token=token)
+
     try:
-        messages = claim_at_once(claimable[:limit], values, held)
+        messages = claim_at_once(chosen, values, held)
         _read_related(messages, batch)
     except (SystemExit, KeyboardInterrupt, SoftTimeLimitExceeded):
         raise
     except BaseException as error:
-        if is_away() or (isinstance(error, Error) and not held.exists()):
+        if is_away() or (isinstance(error, Error) and not held().exists()):
             # Nothing was claimed.
             raise
         # One of them cannot be read.
-        messages = _read(held.prefetch_related(*_related(batch)), token)
+        messages = _read(held().prefetch_related(*_related(batch)), token)
     if batch is not None:
         for message in messages:
             message.batch = batch
@@ -196,10 +222,12 @@ def _lease_end(now: datetime) -> datetime:
 
 def _read_related(messages: Sequence[Message], batch: Batch | None) -> None:
     attachments, *of_batch = _related(batch)
-    with_attachments = [message for message in messages if answer(message, HAS_ATTACHMENTS)]
-    bare = [message for message in messages if not answer(message, HAS_ATTACHMENTS)]
-    prefetch_related_objects(with_attachments, attachments)
-    prefetch_related_objects(bare, Prefetch("attachments", Attachment.objects.none()))
+    none = Attachment.objects.none()
+    for message in messages:
+        if not answer(message, HAS_ATTACHMENTS):
+            # What prefetch_related_objects() does, which takes as long as a query.
+            message._prefetched_objects_cache = {"attachments": none}  # type: ignore[attr-defined]
+    prefetch_related_objects([message for message in messages if answer(message, HAS_ATTACHMENTS)], attachments)
     prefetch_related_objects([message for message in messages if message.batch_id is not None], *of_batch)
 
 
