@@ -164,10 +164,13 @@ def _lines(status: Status) -> Iterator[str]:
     yield from _table(rows)
     yield ""
     unavailable = {one.using or outbox.DEFAULT_BACKEND for one in health.unavailable if not one.sender_domain}
-    for alias, where in status.backends.items():
+    for alias, found in destinations().items():
+        if not found.is_real:
+            yield _("Mail backend %(alias)s: mail %(where)s") % {"alias": alias, "where": found.shown}
+            continue
         state = _("unavailable") if alias in unavailable else _("usable")
         text = _("Mail backend %(alias)s: %(state)s, %(where)s")
-        yield text % {"alias": alias, "state": state, "where": where.removeprefix("leaves over ")}
+        yield text % {"alias": alias, "state": state, "where": found.details["server"]}
     swept = format_date(health.last_sweep) if health.last_sweep else "-"
     yield _("Last sweep: %(moment)s.") % {"moment": swept}
 

@@ -84,7 +84,9 @@ def destination(using: str) -> Destination:
     if isinstance(backend, smtp.EmailBackend):
         return Destination(gettext_noop("leaves over %(server)s"), {"server": f"{backend.host}:{backend.port}"})
     if isinstance(backend, SparkPostBackend):
-        return Destination(gettext_noop("leaves over SparkPost's HTTP API at %(server)s"), {"server": backend.host})
+        return Destination(
+            gettext_noop("leaves over %(server)s"), {"server": f"SparkPost's HTTP API at {backend.host}"}
+        )
     return Destination(gettext_noop("leaves over %(server)s"), {"server": _class_path(backend)})
 
 

@@ -183,6 +183,7 @@ def test_the_key_was_revoked(
     deliver_at_the_next_try()
     assert state(message) == State.SENT
     assert mailer("health").endswith("exit status 0")
+    assert "Mail backend default: usable, SparkPost's HTTP API at 127.0.0.1:" in mailer("status")
 
 
 @pytest.mark.email_settings
@@ -274,7 +275,7 @@ def test_production_has_the_wrong_backend(
     # Which is the trouble with it.
     assert state(message) == State.SENT
     assert "Subject: x" in capsys.readouterr().out
-    assert "is only printed, and reaches nobody" in mailer("status")
+    assert "Mail backend default: mail is only printed, and reaches nobody: " in mailer("status")
     assert "is only printed, and reaches nobody" in page(operator, "dashboard/")
     found = mailer("doctor", "settings")
     assert "congressy_mailer.E020" in found
