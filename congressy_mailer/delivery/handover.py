@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence, Set
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -112,6 +112,7 @@ class Handover:
         rate_limiter: RateLimiter,
         should_yield: Callable[[], bool],
         before_chunk: Callable[[], None],
+        hold_back: Callable[[Sequence[UUID], datetime], None],
         claim_more: Callable[[], Sequence[Message]] | None,
     ) -> None:
         """
@@ -125,6 +126,7 @@ class Handover:
             rate_limiter: of the backend.
             should_yield: whether something more urgent waits, asked between two chunks of mails.
             before_chunk: called before it is looked whether the slice is over.
+            hold_back: puts back, until then, what waits for a sender that is refused.
             claim_more: claims what comes next, once all that was claimed is handed over; ``None``: nothing does.
         """
         self._using = using
@@ -136,6 +138,7 @@ class Handover:
         self._rate_limiter = rate_limiter
         self._should_yield = should_yield
         self._before_chunk = before_chunk
+        self._hold_back = hold_back
         self._claim_more = claim_more
         #: Many mails go out together.
         self._shares_calls = max_mails_per_call(using) > 1
@@ -278,7 +281,7 @@ class Handover:
         until = self._breaker.open_until.get(domain_of(message.from_email))
         if until is not None:
             self._recorder.flush()
-            self._claims.put_back([message.id], until=until)
+            self._hold_back([message.id], until)
         return until is None
 
     def _wait_for_permit(self) -> bool:
@@ -343,7 +346,7 @@ class Handover:
         self._source.composed = 0
         self._breaker.record_failure(sender_domain, str(outcome.reply))
         self._claims.waiting[message.id] = message
-        self._claims.put_back([message.id], until=self._breaker.open_until[sender_domain])
+        self._hold_back([message.id], self._breaker.open_until[sender_domain])
         self._breaker.record_success()
 
     def _settle_login_doubts(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,23 +15,19 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import outbox
 from ..conf import mailer_settings
-from ..exceptions import NoFreeConnection, TransportUnavailable
-from ..mime.addresses import domain_of
-from ..models import Batch, Message, Pause, clock
-from ..outbox.backoff import FLOOR
-from ..redaction import error_summary, leaving_error, redact_unavailable
-from ..suppressions.lookup import suppressed_recipients
-from ..throttling import rate_limiter_for
+from ..exceptions import TransportUnavailable
+from ..models import Batch, Message, clock
+from ..redaction import error_summary, leaving_error
 from ..transports.guard import delivering
-from ..transports.pool import max_mails_per_call, transport_for
-from . import call_sizes, prolonging, routing, sending_rate
-from .availability import CircuitBreaker, make_due_if_known
+from ..transports.pool import max_mails_per_call
+from . import call_sizes, prolonging, sending_rate
+from .admission import Admission
 from .claims import Claims, logger
 from .composing_ahead import ComposingAhead
 from .deadlines import Deadlines
-from .handover import Handover
 from .noting import Notes
 from .recording import Recorder
+from .route_delivery import RouteDelivery
 from .shutdown import deferred_signals
 
 # Seconds between two looks, in the midst of a batch, for what should go before it.
@@ -79,20 +75,20 @@ class Delivery:
         self._prolonging = prolonging.Prolonging(self.deadlines, self._recorder.flush)
         #: How many messages have come to each state, and how many were put back without an attempt.
         self.counts = self._claims.counts
-        #: What somebody has paused, as it was known when these messages were claimed.
-        self._pauses = outbox.ActivePauses()
+        self._admission = Admission(self._claims)
+        self._routes = RouteDelivery(
+            self._claims,
+            self._recorder,
+            self.deadlines,
+            self._composing,
+            self._admission,
+            should_yield=self._urgent_mail_waits,
+            before_chunk=self._prolonging.look,
+        )
         #: Put back because the time was over.
         self._unfinished: list[UUID] = []
         #: When something more urgent than a batch was last looked for; ``None`` where there is nothing to go before.
         self._urgent_checked_at: float | None = None
-        #: Claims what comes next: so many messages at the most, which name this mail backend; ``None``: nothing does.
-        self._claim_next: Callable[[int, str], list[Message]] | None = None
-        #: Mail backends that cannot be used, and until when.
-        self._unavailable_until: dict[str, datetime] = {}
-        #: Until when mail was put back that waits for one of them.
-        self._held_back_until: set[datetime] = set()
-        #: How long the next mail's turn is away, where that ended the slice.
-        self._permit_wait = timedelta(0)
         #: Complete once the slice has ended, also by an error.
         self.result = SliceResult(retries=self._claims.retries)
 
@@ -122,7 +118,7 @@ class Delivery:
                 urgent = partial(outbox.claim_waiting, self._claims.token, limit, before=least)
                 messages = sorted(messages + self._claims.claim(urgent), key=lambda message: message.priority)
             if takes_more and messages:
-                self._claim_next = partial(self._claim_waiting, since=_queued_since(messages))
+                self._routes.claim_next = partial(self._claim_waiting, since=_queued_since(messages))
                 if len(backends := {message.using for message in messages}) == 1:
                     self._prolonging.others_wait = prolonging.beside_single_mails(*backends)
             try:
@@ -163,11 +159,11 @@ class Delivery:
                     size = call_sizes.next_size(key)
                 else:
                     size = sending_rate.sent_in(batch.using, self.deadlines.slice_left)
-                    self._claim_next = claim_next
+                    self._routes.claim_next = claim_next
                 mine = self._claims.claim(partial(claim_next, size, batch.using))
                 self._claims.put_back_until = None
                 self._work(mine)
-                self._claim_next = None
+                self._routes.claim_next = None
                 if shared_call > 1 and self._claims.put_back_until is None:
                     call_sizes.observe(key, len(mine), len(self._unfinished), shared_call)
                 if not mine and not outbox.reschedule_batch(key, generation):
@@ -175,7 +171,7 @@ class Delivery:
                 self._prolonging.look()
                 put_back_until = self._claims.put_back_until
                 if put_back_until is not None or self.deadlines.slice_is_over or not mine:
-                    self.result.continue_at = put_back_until or clock.now() + self._permit_wait
+                    self.result.continue_at = put_back_until or clock.now() + self._routes.permit_wait
                     break
             return self.result
 
@@ -207,13 +203,13 @@ class Delivery:
         limit = sending_rate.fitting_claim("", self.deadlines.slice_left)
         messages = self._claims.claim(partial(outbox.claim_waiting, self._claims.token, limit))
         if messages:
-            self._claim_next = partial(self._claim_waiting, since=_queued_since(messages))
+            self._routes.claim_next = partial(self._claim_waiting, since=_queued_since(messages))
         try:
             # Its mail is put back until then, and looked for by nobody before; the batch may have another mail backend.
             with suppress(TransportUnavailable):
                 self._work(messages)
         finally:
-            self._claim_next = None
+            self._routes.claim_next = None
             # No task of their own is published any more, however this slice ends.
             self.result.unfinished += self._unfinished
 
@@ -229,7 +225,7 @@ class Delivery:
         """Deliver what has been claimed. What the time does not reach is put back, and listed in ``_unfinished``."""
         self._unfinished.clear()
         self._claims.add(messages)
-        self._pauses = outbox.active_pauses()
+        self._admission.look_up_pauses()
         unavailable: TransportUnavailable | None = None
         # If this raises, the caller cannot publish what is left: make it due now for the next sweep.
         put_back_until: datetime | None = clock.now()
@@ -245,9 +241,9 @@ class Delivery:
             finally:
                 try:
                     self._claims.put_back(self._unfinished, until=put_back_until)
-                    self.result.made_due |= make_due_if_known(self._held_back_until)
+                    self._routes.release_held_back()
                 finally:
-                    self._held_back_until.clear()
+                    self.result.made_due |= self._routes.made_due
                     self._recorder.announce()
         if unavailable is not None:
             raise unavailable
@@ -284,7 +280,7 @@ class Delivery:
                 "%s while %d messages were delivered together; each is now delivered by itself.",
                 error_summary(error), len(messages),
             )  # fmt: skip
-        self._claim_next = None
+        self._routes.claim_next = None
         unavailable: TransportUnavailable | None = None
         for begun, message in enumerate(list(self._claims.waiting.values())):
             # One at the least: what used up the time may do so in each slice.
@@ -294,203 +290,17 @@ class Delivery:
         return unavailable
 
     def _deliver_over_backends(self, messages: Sequence[Message]) -> TransportUnavailable | None:
-        messages = self._without_suppressed(self._without_paused(messages))
+        messages = self._admission.admit(messages)
         unavailable: TransportUnavailable | None = None
         for begun, using in enumerate(dict.fromkeys(message.using for message in messages)):
             if begun and self.deadlines.slice_is_over:
                 break
             try:
-                self._deliver_over_routes(using, [message for message in messages if message.using == using])
+                self._routes.deliver(using, [message for message in messages if message.using == using])
             except TransportUnavailable as error:
                 # Another backend's mail need not wait for this one.
                 unavailable = error
         return unavailable
-
-    def _without_paused(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Those that nobody has paused; the others are put back. A batch is paused as a whole, before it is claimed."""
-        paused: dict[UUID, tuple[Pause, list[Message]]] = {}
-        for message in messages:
-            pause = None if message.waits_with_batch else self._pauses.of_message(message)
-            if pause is not None:
-                paused.setdefault(pause.pk, (pause, []))[1].append(message)
-        for pause, held in paused.values():
-            self._claims.hold(held, pause)
-        return [message for message in messages if message.id in self._claims.waiting] if paused else messages
-
-    def _without_suppressed(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """The messages that have a recipient who is not suppressed; the others are ended."""
-        suppressed = suppressed_recipients([message for message in messages if outbox.may_be_suppressed(message)])
-        if not suppressed:
-            return messages
-        self._claims.remove_suppressed(
-            [(message, suppressed[message.id]) for message in messages if message.id in suppressed]
-        )
-        return [message for message in messages if message.id in self._claims.waiting]
-
-    def _deliver_over_routes(self, using: str, messages: Sequence[Message]) -> None:
-        """Deliver over the first mail backend that is available, and mail that is bound to another one over that.
-
-        Raises:
-            TransportUnavailable: for some of them there is none.
-        """
-        unavailable: TransportUnavailable | None = None
-        bound_mail_waits = False
-        messages = list(messages)
-        for route in routing.routes(using, messages):
-            if self._pauses.backend(route) is not None:
-                # All that may go nowhere else has been put back.
-                continue
-            mine = [
-                message for message in messages
-                if message.id in self._claims.waiting and routing.may_use(message, route)
-            ]  # fmt: skip
-            if not mine:
-                continue
-            unbound = {message.id for message in mine if not routing.is_bound(message)}
-            try:
-                self._deliver(route, mine, unbound, partial(self._claim_more, using, route, messages, mine, unbound))
-            except TransportUnavailable as error:
-                unavailable = error
-                bound_mail_waits |= len(unbound) < len(mine)
-            if route not in self._unavailable_until:
-                # It can be used: what has not been begun waits for it.
-                messages = [message for message in messages if routing.is_bound(message)]
-        unfinished = [message.id for message in messages if not routing.is_bound(message)]
-        if unfinished:
-            # Whichever is tried first.
-            until = min(self._unavailable_until.values())
-            self._hold_back(unfinished, until)
-            if unavailable is not None and unavailable.retry_in is not None:
-                unavailable.retry_in = min(unavailable.retry_in, max(until - clock.now(), FLOOR))
-        if unavailable is not None and (unfinished or bound_mail_waits):
-            raise unavailable
-
-    def _claim_more(
-        self,
-        using: str,
-        route: str,
-        messages: list[Message],
-        of_route: list[Message],
-        reroutable: set[UUID],
-        breaker: CircuitBreaker,
-    ) -> Sequence[Message]:
-        """Claim what comes next while the connection is warm, and have it go through all that the first went through.
-
-        Args:
-            using: what the messages name.
-            route: alias of the mail backend in use.
-            messages: all that are delivered; what is claimed is added.
-            of_route: those that may go over the backend; likewise.
-            reroutable: those of them that another backend may take; likewise.
-            breaker: of the backend.
-
-        Returns:
-            What may be sent now.
-        """
-        if self._claim_next is None or breaker.is_probing:
-            return ()
-        if outbox.active_pauses() != self._pauses:
-            # A slice may go on for half a minute: what was claimed is sent, and what comes next is looked at anew.
-            return ()
-        limit = sending_rate.fitting_claim(route, self.deadlines.slice_left)
-        claimed = self._claims.claim(partial(self._claim_next, limit, using))
-        self._claims.add(claimed)
-        claimed = list(self._without_suppressed(self._without_paused(claimed)))
-        # What is bound to another backend comes after this one.
-        mine = [message for message in claimed if message.using == using and routing.may_use(message, route)]
-        messages += claimed
-        of_route += mine
-        reroutable |= {message.id for message in mine if not routing.is_bound(message)}
-        breaker.look_up({domain_of(message.from_email) for message in mine})
-        sendable = self._sendable_now(breaker, mine)
-        self._claims.set_route(route, sendable)
-        return sendable
-
-    def _deliver(
-        self,
-        using: str,
-        messages: Sequence[Message],
-        reroutable: Set[UUID],
-        claim_more: Callable[[CircuitBreaker], Sequence[Message]],
-    ) -> None:
-        """Deliver over one mail backend.
-
-        Args:
-            using: its alias.
-            messages: what may go over it.
-            reroutable: those of them that stay open where it cannot be used, since another may take them. Until when
-                that is, is in ``_unavailable_until`` afterwards.
-            claim_more: claims what comes next, and adds it to both.
-
-        Raises:
-            TransportUnavailable: the backend as a whole was found to be.
-        """
-        self._unavailable_until.pop(using, None)
-        senders = {domain_of(message.from_email) for message in messages}
-        breaker = CircuitBreaker(
-            using, senders, before_update=self._recorder.flush, none_open=self._claims.take_none_unavailable(messages)
-        )
-        handover = Handover(
-            using,
-            claims=self._claims,
-            deadlines=self.deadlines,
-            recorder=self._recorder,
-            composing=self._composing,
-            breaker=breaker,
-            rate_limiter=rate_limiter_for(using),
-            should_yield=self._urgent_mail_waits,
-            before_chunk=self._prolonging.look,
-            claim_more=None if self._claim_next is None else partial(claim_more, breaker),
-        )
-        try:
-            if "" in breaker.open_until:
-                self._unavailable_until[using] = breaker.open_until[""]
-                first = [message for message in messages if message.id not in reroutable]
-            else:
-                first = list(messages)
-            first = self._sendable_now(breaker, first)
-            if first:
-                self._claims.set_route(using, first)
-                with transport_for(using) as transport:
-                    handover.deliver(transport, first)
-            # It was taken, and its time was over before it was begun.
-            self._claims.take_back_handed_over()
-            self._claims.put_back_for(handover.permit_wait, messages)
-        except NoFreeConnection as no_connection:
-            self._claims.take_back_handed_over()
-            self._claims.put_back_for(no_connection.retry_in, messages)
-        except TransportUnavailable as raised:
-            self._recorder.flush()
-            error = redact_unavailable(self._claims.handed_over.values(), raised)
-            self._claims.take_back_handed_over()
-            error.retry_in = breaker.record_failure("", str(error), minimum_wait=raised.retry_in)
-            self._unavailable_until[using] = breaker.open_until[""]
-            mine = [message.id for message in messages if message.id not in reroutable]
-            self._hold_back(mine, breaker.open_until[""])
-            raise error from None
-        finally:
-            self._permit_wait = handover.permit_wait
-            breaker.release_probes()
-            self.result.made_due |= breaker.made_due
-
-    def _sendable_now(self, breaker: CircuitBreaker, messages: Sequence[Message]) -> list[Message]:
-        """Those that may be sent now; the others are put back until it makes sense to look again."""
-        sendable = []
-        blocked: dict[datetime, list[UUID]] = {}
-        for message in messages:
-            until = breaker.open_until.get("") or breaker.open_until.get(domain_of(message.from_email))
-            if until is None:
-                sendable.append(message)
-            else:
-                blocked.setdefault(until, []).append(message.id)
-        for until, ids in blocked.items():
-            self._hold_back(ids, until)
-        return sendable
-
-    def _hold_back(self, ids: Sequence[UUID], until: datetime) -> None:
-        """Put back what waits for a mail backend until it is tried again."""
-        self._claims.put_back(ids, until=until)
-        self._held_back_until.add(until)
 
 
 def _queued_since(messages: Sequence[Message]) -> datetime:

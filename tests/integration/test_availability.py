@@ -504,6 +504,26 @@ def test_a_refused_sender_domain_holds_back_its_own_mail_only(
     assert (arguments["using"], arguments["sender_domain"]) == ("", "evento.example")
 
 
+def test_what_is_put_back_for_a_sender_that_is_accepted_by_then_is_due_at_once(
+    server: type[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.unconfigured = {"evento.example"}
+    kept = queue(3, from_email="org@evento.example")
+    record_failure = CircuitBreaker.record_failure
+
+    def recorded(self: CircuitBreaker, *arguments: Any, **options: Any) -> timedelta:
+        wait = record_failure(self, *arguments, **options)
+        # Another worker's try succeeds in the midst of this slice, before the others are put back.
+        TransportStatus.objects.filter(sender_domain="evento.example").delete()
+        return wait
+
+    monkeypatch.setattr(CircuitBreaker, "record_failure", recorded)
+    result = run(kept)
+    assert set(states(kept)) == {State.QUEUED}
+    assert result.made_due
+    assert set(kept) <= set(outbox.sweep(timezone.now()))
+
+
 def test_a_refused_sender_domain_is_tried_again_and_recovers(
     server: type[Server], clock: Clock, told: list[Any]
 ) -> None:

@@ -109,7 +109,7 @@ def test_more_urgent_mail_that_a_single_mail_took_along_is_published_too(
     def broken(*args: Any, **options: Any) -> Any:
         raise SoftTimeLimitExceeded
 
-    monkeypatch.setattr("congressy_mailer.delivery.slice.suppressed_recipients", broken)
+    monkeypatch.setattr("congressy_mailer.delivery.admission.suppressed_recipients", broken)
     with pytest.raises(SoftTimeLimitExceeded):
         tasks.deliver([mine])
     # Its own mail comes again with the task itself.

@@ -119,7 +119,7 @@ STEPS: dict[str, tuple[str, str, Callable[..., bool]]] = {
     "suppression look-up": (
         "congressy_mailer.outbox", "may_be_suppressed", lambda message: "poison" in str(message.to),
     ),
-    "admission": ("congressy_mailer.delivery.slice", "domain_of", lambda address: SENDER in address),
+    "admission": ("congressy_mailer.delivery.route_delivery", "domain_of", lambda address: SENDER in address),
     "reading a row of the context": (
         "django.contrib.auth.models.User", "from_db", lambda using, fields, values, **options: "poison" in values,
     ),

@@ -197,8 +197,8 @@ KINDS: list[Callable[[str], BaseException]] = [
 STEPS = (
     "congressy_mailer.delivery.composing.decode_many",
     "congressy_mailer.delivery.composing.compose",
-    "congressy_mailer.delivery.slice.suppressed_recipients",
-    "congressy_mailer.delivery.slice.transport_for",
+    "congressy_mailer.delivery.admission.suppressed_recipients",
+    "congressy_mailer.delivery.route_delivery.transport_for",
     "congressy_mailer.delivery.handover.redact_outcome",
     "congressy_mailer.outbox.record",
     "congressy_mailer.outbox.postpone",
