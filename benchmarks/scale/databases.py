@@ -172,7 +172,8 @@ def _configure(databases: dict[str, Any]) -> None:
 
 def analyze(alias: str) -> None:
     """Have the planner's statistics made anew."""
-    tables = ", ".join(model._meta.db_table for model in apps.get_app_config("congressy_mailer").get_models())
+    models = apps.get_app_config("congressy_mailer").get_models()
+    tables = ", ".join(sorted({model._meta.db_table for model in models}))
     with connections[alias].cursor() as cursor:
         cursor.execute({"mysql": f"ANALYZE TABLE {tables}"}.get(connections[alias].vendor, "ANALYZE"))
 

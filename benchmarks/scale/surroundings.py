@@ -135,12 +135,14 @@ def _add_suppressions(alias: str, cursor: CursorWrapper) -> None:
     for source, condition in (("bounce", "i > 0"), ("complaint", "i % 5 = 0")):
         identity = f"MD5({concatenated(vendor, number, repr(source))})"
         _insert(cursor, vendor, Suppression, {
-            "id": _as_id(vendor, identity), "address": concatenated(vendor, "'pessoa'", number, "'@example.com'"),
+            "id": _as_id(vendor, f"substr({identity}, 20, 12)", identity),
+            "address": concatenated(vendor, "'pessoa'", number, "'@example.com'"),
             "scope": "'transactional'", "source": f"'{source}'", "reason": "'550 5.1.1 no such user'",
             "created_at": moment, "synced_at": moment,
         }, f"{numbers(vendor, _SUPPRESSED)} WHERE {condition}")  # fmt: skip
     _insert(cursor, vendor, WebhookBatch, {
-        "id": _as_id(vendor, f"MD5({number})"), "key": number, "received_at": moment, "attempts": "1", "events": "300",
+        "id": _as_id(vendor, f"substr(MD5({number}), 20, 12)", f"MD5({number})"),
+        "key": number, "received_at": moment, "attempts": "1", "events": "300",
         "processed": "300",
     }, numbers(vendor, _WEBHOOK_BATCHES))  # fmt: skip
 
@@ -155,11 +157,13 @@ def _key(vendor: str, salt: str) -> str:
     """An id of the same millisecond as the message's, so that these rows lie in the order of time as well."""
     digits = f"REPLACE({_text(vendor, 'm.id')}, '-', '')"
     random = f"MD5({_text(vendor, 'm.id', salt)})"
-    parts = (f"substr({digits}, 1, 12)", "'7'", f"substr({random}, 1, 3)", "'8'", f"substr({random}, 4, 15)")
-    return _as_id(vendor, concatenated(vendor, *parts))
+    return _as_id(vendor, f"substr({digits}, 1, 12)", random)
 
 
-def _as_id(vendor: str, digits: str) -> str:
+def _as_id(vendor: str, moment: str, random: str) -> str:
+    """A UUIDv7 of the twelve digits of a moment and of digits that say nothing."""
+    parts = (moment, "'7'", f"substr({random}, 1, 3)", "'8'", f"substr({random}, 4, 15)")
+    digits = concatenated(vendor, *parts)
     return f"({digits})::uuid" if vendor == "postgresql" else digits
 
 

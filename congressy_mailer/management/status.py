@@ -140,7 +140,8 @@ def _lines(status: Status) -> Iterator[str]:
     yield ""
     rows = [[_("Queue"), _("waiting"), _("oldest"), _("tasks in the broker")]]
     for name, waiting in ((conf.QUEUE, health.waiting), (conf.BULK_QUEUE, health.waiting_batches)):
-        count = _count(waiting.count)
+        most = outbox.COUNTED_BATCHES if name == conf.BULK_QUEUE else outbox.COUNTED
+        count = _count(waiting.count, most)
         if name == conf.BULK_QUEUE:
             count = ngettext("%(count)s batch", "%(count)s batches", waiting.count) % {"count": count}
         age = "-" if waiting.oldest is None else format_duration(status.at - waiting.oldest)
@@ -185,9 +186,9 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "   ".join([first, *others])
 
 
-def _count(count: int) -> str:
+def _count(count: int, most: int = outbox.COUNTED) -> str:
     """Where counting stopped, that there may be more."""
-    return f"{format_number(count)}{'+' if count and count % outbox.COUNTED == 0 else ''}"
+    return f"{format_number(count)}{'+' if count and count % most == 0 else ''}"
 
 
 def _as_json(value: object) -> object:

@@ -113,6 +113,7 @@ from .suppressing import remove_suppressed
 from .sweeping import count_overdue, sweep
 from .waiting import (
     COUNTED,
+    COUNTED_BATCHES,
     Deferred,
     Queue,
     count_held,
@@ -130,6 +131,7 @@ __all__ = [
     "forget_answer",
     "may_be_suppressed",
     "COUNTED",
+    "COUNTED_BATCHES",
     "DEFAULT_BACKEND",
     "FINAL",
     "MAX_CONCURRENCY",

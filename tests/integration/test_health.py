@@ -237,6 +237,19 @@ def test_a_batch_that_does_not_move_is_noticed() -> None:
     assert check_health().problems == []
 
 
+def test_a_batch_of_which_only_others_were_sent_since_is_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("congressy_mailer.outbox.waiting.COUNTED", 1)
+    swept()
+    now = timezone.now()
+    moving, stuck, other = (send_bulk([f"a{n}@example.com" for n in (1, 2)], subject="s", message="b") for _ in "123")
+    Batch.objects.update(created_at=now - timedelta(minutes=20))
+    for batch, minutes in ((moving, 5), (stuck, 15), (other, 1)):
+        sent = batch.messages.order_by("id").first()
+        assert sent is not None
+        Message.objects.filter(pk=sent.pk).update(state=State.SENT, finished_at=now - timedelta(minutes=minutes))
+    assert check_health().stuck_batches == [stuck.pk]
+
+
 def test_of_many_batches_that_do_not_move_the_first_are_named() -> None:
     swept()
     keys = [send_bulk(["ana@example.com"], subject="s", message="b").pk for _ in range(12)]
