@@ -313,7 +313,8 @@ def _expire(ids: Iterable[UUID]) -> list[Message]:
     now = clock.now()
     over = rows(ids).filter(state__in=WAITING, expires_at__lte=now).order_by("id")
     expired = list(lock_free(over).only("using", "route", "batch_id", "priority"))
-    rows(message.id for message in expired).update(
+    # The state is looked at again for servers without SKIP LOCKED, which have locked nothing.
+    rows(message.id for message in expired).filter(state__in=WAITING).update(
         state=State.EXPIRED, due_at=None, finished_at=now, reason="It was not sent before its expires_at."
     )
     return expired
