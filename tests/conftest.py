@@ -14,7 +14,10 @@ from typing import Any, TypeVar
 import hypothesis
 import pytest
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.db import connection
+from django.test import Client
+from django.utils import translation
 
 from congressy_mailer import credentials, outbox, throttling
 from congressy_mailer.broker import publisher
@@ -119,6 +122,20 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr("congressy_mailer.broker.sending.send", send)
     return names
+
+
+@pytest.fixture
+def english() -> Iterator[None]:
+    """The tests' own project speaks Portuguese."""
+    with translation.override("en"):
+        yield
+
+
+@pytest.fixture
+def support(client: Client) -> Client:
+    """The browser of somebody who may do everything in the admin."""
+    client.force_login(User.objects.create_superuser("support"))
+    return client
 
 
 @pytest.fixture

@@ -19,12 +19,6 @@ LIST = "/admin/congressy_mailer/message/"
 BATCHES = "/admin/congressy_mailer/batch/"
 
 
-@pytest.fixture
-def support(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("support"))
-    return client
-
-
 def page(message: Message) -> str:
     return reverse("admin:congressy_mailer_message_change", args=[message.pk])
 

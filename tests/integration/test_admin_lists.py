@@ -29,12 +29,6 @@ def nothing_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
 
 
-@pytest.fixture
-def support(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("support"))
-    return client
-
-
 def found(client: Client, text: str) -> set[uuid.UUID]:
     answer = client.get(LIST, {"q": text})
     assert answer.status_code == 200

@@ -34,12 +34,6 @@ def nothing_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
 
 
-@pytest.fixture
-def support(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("support"))
-    return client
-
-
 def login(client: Client, *permissions: str) -> User:
     user = User.objects.create_user(f"staff{User.objects.count()}", is_staff=True)
     found = Permission.objects.filter(content_type__app_label="congressy_mailer", codename__in=permissions)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
@@ -22,22 +21,9 @@ from congressy_mailer.models import CountSample, Message, TransportStatus, Worke
 from congressy_mailer.monitoring import brokers, charts, figures
 from congressy_mailer.transports.destinations import destinations
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("english", "published")]
 
 PAGE = "/admin/congressy_mailer/dashboard/"
-
-
-@pytest.fixture(autouse=True)
-def english() -> Iterator[None]:
-    """The tests' own project speaks Portuguese."""
-    with translation.override("en"):
-        yield
-
-
-@pytest.fixture
-def operator(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("operator"))
-    return client
 
 
 def shown(client: Client, **query: str) -> str:
@@ -88,9 +74,9 @@ def test_it_needs_a_permission_of_its_own(client: Client) -> None:
 
 
 @pytest.mark.database
-def test_outcomes_are_shown_as_a_chart_and_as_a_table(operator: Client) -> None:
+def test_outcomes_are_shown_as_a_chart_and_as_a_table(support: Client) -> None:
     counted(accepted=1200, failed=3, **{"deferred:mailbox": 7})
-    page = shown(operator)
+    page = shown(support)
     assert "accepted 1200" in page.replace(",", "")
     assert "Mailbox full or not available 7" in text(page)
     structure = Structure(page)
@@ -103,43 +89,43 @@ def test_outcomes_are_shown_as_a_chart_and_as_a_table(operator: Client) -> None:
 
 
 @pytest.mark.parametrize("span", ["hour", "day", "week", "century"])
-def test_each_length_of_time_is_shown(operator: Client, span: str) -> None:
+def test_each_length_of_time_is_shown(support: Client, span: str) -> None:
     counted(accepted=12)
-    assert "accepted 12" in shown(operator, span=span)
+    assert "accepted 12" in shown(support, span=span)
 
 
-def test_rates_are_held_against_the_limits_of_providers(operator: Client) -> None:
-    assert "No events have come" in text(shown(operator))
+def test_rates_are_held_against_the_limits_of_providers(support: Client) -> None:
+    assert "No events have come" in text(shown(support))
     counted(delivered=990, bounced=10, complained=1)
-    page = text(shown(operator))
+    page = text(shown(support))
     assert "0.10 %" in page
     assert "Too high: find out which campaign it is" in page
     counted(complained=9)
-    assert "Over the limit" in text(shown(operator))
+    assert "Over the limit" in text(shown(support))
 
 
 @pytest.mark.database
-def test_what_waits_is_shown_by_queue_and_campaign(operator: Client) -> None:
+def test_what_waits_is_shown_by_queue_and_campaign(support: Client) -> None:
     send_mail("x", "y", to="ana@example.com", campaign="boletos")
     send_bulk(["ana@example.com", "eva@example.com"], subject="x", message="y", campaign="programa")
     Message.objects.filter(batch=None).update(queued_at=timezone.now() - timedelta(minutes=20))
-    page = text(shown(operator))
+    page = text(shown(support))
     assert re.search(r"mailer boletos 1 20 minutes", page.replace("\xa0", " "))
     assert re.search(r"mailer\.bulk programa 2", page)
 
 
-def test_backends_that_cannot_be_used_are_shown_with_the_reason(operator: Client) -> None:
+def test_backends_that_cannot_be_used_are_shown_with_the_reason(support: Client) -> None:
     now = timezone.now()
     TransportStatus.objects.create(unavailable_since=now, next_try_at=now, reason="Connection refused")
-    page = text(shown(operator))
+    page = text(shown(support))
     assert "Unavailable for 0 seconds" in page
     assert "Connection refused" in page
 
 
 @pytest.mark.email_settings
-def test_where_mail_goes_is_told_in_the_readers_language(operator: Client, settings: Any) -> None:
+def test_where_mail_goes_is_told_in_the_readers_language(support: Client, settings: Any) -> None:
     settings.EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
-    assert "is only printed, and reaches nobody" in text(shown(operator))
+    assert "is only printed, and reaches nobody" in text(shown(support))
     with translation.override("pt-br"):
         found = destinations()["default"]
         assert found.shown == f"só é impresso, e não chega a ninguém: {settings.EMAIL_BACKEND}"
@@ -147,35 +133,35 @@ def test_where_mail_goes_is_told_in_the_readers_language(operator: Client, setti
         assert found.text == f"is only printed, and reaches nobody: {settings.EMAIL_BACKEND}"
 
 
-def test_expired_mail_is_in_the_chart(operator: Client) -> None:
+def test_expired_mail_is_in_the_chart(support: Client) -> None:
     counted(expired=3)
-    assert "expired 3" in shown(operator)
+    assert "expired 3" in shown(support)
 
 
-def test_workers_are_shown_with_what_they_serve(operator: Client) -> None:
-    assert "No worker was heard of within a day." in text(shown(operator))
+def test_workers_are_shown_with_what_they_serve(support: Client) -> None:
+    assert "No worker was heard of within a day." in text(shown(support))
     worker(queues=("mailer",))
-    page = text(shown(operator))
+    page = text(shown(support))
     assert "prefork × 4" in page
     assert "No worker that is alive serves mailer.bulk." in page
     silent = worker("celery@b", queues=("mailer.bulk",))
     Worker.objects.filter(pk=silent.pk).update(seen_at=timezone.now() - timedelta(minutes=5))
-    page = text(shown(operator)).replace("\xa0", " ")
+    page = text(shown(support)).replace("\xa0", " ")
     assert "Not heard of for 5 minutes" in page
     assert "No worker that is alive serves mailer.bulk." in page
 
 
-def test_that_no_worker_sweeps_is_shown(operator: Client) -> None:
-    assert "Last sweep never" in text(shown(operator))
+def test_that_no_worker_sweeps_is_shown(support: Client) -> None:
+    assert "Last sweep never" in text(shown(support))
     periodic.mark_run(periodic.SWEEP)
-    assert "Last sweep 0 seconds ago" in text(shown(operator))
+    assert "Last sweep 0 seconds ago" in text(shown(support))
 
 
 @pytest.mark.database
-def test_the_number_of_queries_does_not_grow_with_what_there_is(operator: Client) -> None:
+def test_the_number_of_queries_does_not_grow_with_what_there_is(support: Client) -> None:
     def queries() -> int:
         with CaptureQueriesContext(connection) as captured:
-            shown(operator)
+            shown(support)
         return len(captured)
 
     for number in range(10):
@@ -194,13 +180,13 @@ def test_the_number_of_queries_does_not_grow_with_what_there_is(operator: Client
 
 
 @pytest.mark.broker
-def test_the_broker_is_shown(operator: Client, broker: str) -> None:
-    page = text(shown(operator))
+def test_the_broker_is_shown(support: Client, broker: str) -> None:
+    page = text(shown(support))
     assert re.search(r"Broker: (Redis|Valkey|RabbitMQ) \d", page)
 
 
-def test_a_broker_that_does_not_answer_is_shown_as_that(operator: Client) -> None:
-    assert "It does not answer. Mail is stored, and sent when it is back." in text(shown(operator))
+def test_a_broker_that_does_not_answer_is_shown_as_that(support: Client) -> None:
+    assert "It does not answer. Mail is stored, and sent when it is back." in text(shown(support))
 
 
 def facts(**info: Any) -> dict[str, brokers.Fact]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from io import StringIO
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db.migrations.recorder import MigrationRecorder
-from django.utils import timezone, translation
+from django.utils import timezone
 
 import congressy_mailer
 from congressy_mailer import metrics, outbox, send_bulk, send_mail
@@ -28,16 +28,9 @@ from testbed.redis_server import EmbeddedRedis
 from tests.conftest import wait_for
 from tests.support.scripted_smtp import ScriptedServer
 
-pytestmark = [pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("english")]
 
 SMTP = "django.core.mail.backends.smtp.EmailBackend"
-
-
-@pytest.fixture(autouse=True)
-def english() -> Iterator[None]:
-    """The tests' own project speaks Portuguese."""
-    with translation.override("en"):
-        yield
 
 
 def doctor(*arguments: str) -> tuple[str, str, int]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.utils import translation
 
 from congressy_mailer.diagnosis import EXAMINATIONS, Level
 from congressy_mailer.testing.local_sparkpost.whole import WholeSparkPost
@@ -15,16 +14,9 @@ pytest.importorskip("dns", reason="dnspython is an extra, which the tests' extra
 
 from tests.support.dns_server import DnsServer
 
-pytestmark = [pytest.mark.django_db, pytest.mark.once]
+pytestmark = [pytest.mark.django_db, pytest.mark.once, pytest.mark.usefixtures("english")]
 
 DOMAIN = "congressy.net"
-
-
-@pytest.fixture(autouse=True)
-def english() -> Iterator[None]:
-    """The tests' own project speaks Portuguese."""
-    with translation.override("en"):
-        yield
 
 
 @pytest.fixture

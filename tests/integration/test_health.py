@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from io import StringIO
 from typing import Any
@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 from django.conf import settings
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.db import OperationalError
 from django.test import override_settings
 from django.utils import timezone, translation
@@ -27,25 +27,13 @@ from congressy_mailer.health import check_health
 from congressy_mailer.management.commands.mailer import Command
 from congressy_mailer.models import Batch, Message, PeriodicTask, State, TaskFailure, TransportStatus
 from tests.conftest import database_url, run_concurrently
+from tests.support.commands import mailer
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("published")]
-
-
-@pytest.fixture(autouse=True)
-def english() -> Iterator[None]:
-    """The tests' own project speaks Portuguese."""
-    with translation.override("en"):
-        yield
-
-
-def mailer(*arguments: str) -> tuple[str, str, int]:
-    """``manage.py mailer``: what it writes, what it complains about, and its exit status."""
-    out = StringIO()
-    try:
-        call_command("mailer", *arguments, stdout=out)
-    except CommandError as error:
-        return out.getvalue(), str(error), error.returncode
-    return out.getvalue(), "", 0
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.database,
+    pytest.mark.usefixtures("english", "published"),
+]
 
 
 def swept(**ago: float) -> None:

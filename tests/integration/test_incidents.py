@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from html import unescape
@@ -15,13 +15,12 @@ from typing import Any
 
 import pytest
 import redis
-from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
 from django.db import connection
 from django.db.models import F
 from django.test import Client
-from django.utils import timezone, translation
+from django.utils import timezone
 
 from congressy_mailer import metrics, outbox, pause, periodic, send_bulk, send_mail, suppressions
 from congressy_mailer.broker import publisher
@@ -38,22 +37,9 @@ from tests.chaos.clocks import clock_environment, find_faketime
 from tests.conftest import wait_for
 from tests.support.sparkpost_events import START, event
 
-pytestmark = [pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("english")]
 
 ADMIN = "/admin/congressy_mailer"
-
-
-@pytest.fixture(autouse=True)
-def english() -> Iterator[None]:
-    """The tests' own project speaks Portuguese."""
-    with translation.override("en"):
-        yield
-
-
-@pytest.fixture
-def operator(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("operator"))
-    return client
 
 
 def mailer(*arguments: str) -> str:
@@ -103,7 +89,7 @@ def sparkpost_backend(settings: Any) -> None:
 
 
 def test_one_mail_is_poisoned_and_then_the_worker_is_dead(
-    start_worker: Callable[..., Process], operator: Client, monkeypatch: pytest.MonkeyPatch
+    start_worker: Callable[..., Process], support: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison = send_mail("Boleto", to="eva@example.com", template="poison/crash")
     worker = start_worker(MAILER_TEST_LEASE_SECONDS="3", MAILER_TEST_SWEEP_INTERVAL_SECONDS="0.5")
@@ -114,9 +100,9 @@ def test_one_mail_is_poisoned_and_then_the_worker_is_dead(
     assert "1 message is set aside (held)" in mailer("status")
     assert mailer("health").endswith("exit status 1")
     assert "Its worker died 3 times while holding it" in mailer("show", str(poison.pk))
-    assert "Held 1 They wait for a person to decide." in page(operator, "dashboard/")
-    assert "Its worker died 3 times while holding it: it may be the cause." in reading(operator, poison)
-    assert "Release" in reading(operator, poison)
+    assert "Held 1 They wait for a person to decide." in page(support, "dashboard/")
+    assert "Its worker died 3 times while holding it: it may be the cause." in reading(support, poison)
+    assert "Release" in reading(support, poison)
     mailer("cancel", str(poison.pk))
 
     worker.kill()
@@ -128,17 +114,17 @@ def test_one_mail_is_poisoned_and_then_the_worker_is_dead(
     found = mailer("doctor", "worker-takes-tasks", "worker-queues")
     assert "no worker ran it" in found
     assert "Start one with celery -A project worker." in found
-    dashboard = page(operator, "dashboard/")
+    dashboard = page(support, "dashboard/")
     assert "No worker takes the mailer's tasks: start one" in dashboard
     assert "Not heard of for 1 hour" in dashboard
-    assert "It waits for a worker." in reading(operator, waiting)
+    assert "It waits for a worker." in reading(support, waiting)
     start_worker(MAILER_TEST_SWEEP_INTERVAL_SECONDS="0.5")
     wait_for(lambda: state(waiting) == State.SENT, what="the mail that has waited")
     wait_for(lambda: "No worker has swept since" not in mailer("health"), what="health")
 
 
 def test_redis_is_full(
-    redis_server: EmbeddedRedis, broker: str, operator: Client, monkeypatch: pytest.MonkeyPatch
+    redis_server: EmbeddedRedis, broker: str, support: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(redis.Redis(port=redis_server.port)) as client:
         periodic.mark_run(periodic.SWEEP)
@@ -148,7 +134,7 @@ def test_redis_is_full(
         found = mailer("doctor", "redis-eviction")
         assert "of its maxmemory" in found
         assert "Raise maxmemory" in found
-        assert "It is nearly full. When it is, it takes no tasks, and mail waits" in page(operator, "dashboard/")
+        assert "It is nearly full. When it is, it takes no tasks, and mail waits" in page(support, "dashboard/")
         an_hour_later()
         for seen in (mailer("status"), mailer("health")):
             assert "No worker has swept since" in seen
@@ -163,7 +149,7 @@ def test_redis_is_full(
 
 @pytest.mark.email_settings
 def test_the_key_was_revoked(
-    local_sparkpost: WholeSparkPost, published: list[str], operator: Client, settings: Any
+    local_sparkpost: WholeSparkPost, published: list[str], support: Client, settings: Any
 ) -> None:
     sparkpost_backend(settings)
     periodic.mark_run(periodic.SWEEP)
@@ -172,13 +158,13 @@ def test_the_key_was_revoked(
     with pytest.raises(TransportUnavailable):
         deliver_all()
     assert state(message) == State.QUEUED
-    for seen in (mailer("status"), mailer("health"), page(operator, "dashboard/")):
+    for seen in (mailer("status"), mailer("health"), page(support, "dashboard/")):
         assert "navailable" in seen
         assert "401" in seen or "Unauthorized" in seen
     found = mailer("doctor", "sparkpost-key")
     assert "SparkPost does not know the API key." in found
     assert "Make a new one in SparkPost's app" in found
-    assert "It waits for a worker." in reading(operator, message)
+    assert "It waits for a worker." in reading(support, message)
     local_sparkpost.account.key = key
     deliver_at_the_next_try()
     assert state(message) == State.SENT
@@ -188,7 +174,7 @@ def test_the_key_was_revoked(
 
 @pytest.mark.email_settings
 def test_the_sending_domain_is_not_verified(
-    local_sparkpost: WholeSparkPost, published: list[str], operator: Client, settings: Any
+    local_sparkpost: WholeSparkPost, published: list[str], support: Client, settings: Any
 ) -> None:
     sparkpost_backend(settings)
     periodic.mark_run(periodic.SWEEP)
@@ -198,7 +184,7 @@ def test_the_sending_domain_is_not_verified(
     deliver_all()
     # Mail of other senders goes on.
     assert (state(message), state(other)) == (State.QUEUED, State.SENT)
-    for seen in (mailer("status"), mailer("health"), page(operator, "dashboard/")):
+    for seen in (mailer("status"), mailer("health"), page(support, "dashboard/")):
         assert "other.example.com" in seen
         assert "Unconfigured Sending Domain" in seen
     found = mailer("doctor", "sparkpost-domain")
@@ -209,7 +195,7 @@ def test_the_sending_domain_is_not_verified(
     assert state(message) == State.SENT
 
 
-def test_the_queue_is_an_hour_old(published: list[str], operator: Client) -> None:
+def test_the_queue_is_an_hour_old(published: list[str], support: Client) -> None:
     message = send_mail("x", "y", to="ana@example.com")
     an_hour_later()
     periodic.mark_run(periodic.SWEEP)
@@ -217,14 +203,14 @@ def test_the_queue_is_an_hour_old(published: list[str], operator: Client) -> Non
         assert "1 message waits in the queue 'mailer', since" in seen
         assert "too few workers serve it, or they are too slow" in seen
     assert "1 h 0 min" in mailer("status")
-    assert "Waiting 1 the oldest for 1 hour" in page(operator, "dashboard/").replace("\xa0", " ")
-    assert "It waits for a worker." in reading(operator, message)
+    assert "Waiting 1 the oldest for 1 hour" in page(support, "dashboard/").replace("\xa0", " ")
+    assert "It waits for a worker." in reading(support, message)
     deliver_all()
     assert state(message) == State.SENT
     assert mailer("health").endswith("exit status 0")
 
 
-def test_complaints_are_up(published: list[str], operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complaints_are_up(published: list[str], support: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     # As many as a test has.
     monkeypatch.setattr("congressy_mailer.diagnosis.bulk_rules._ENOUGH_MAILS", 100)
     send_bulk([f"p{number}@example.com" for number in range(150)], subject="Natal", message="y", campaign="natal")
@@ -240,8 +226,8 @@ def test_complaints_are_up(published: list[str], operator: Client, monkeypatch: 
     found = mailer("doctor", "bulk-complaints")
     assert "1.33 %" in found
     assert found.endswith("exit status 1")
-    assert "Over the limit: providers refuse or hide the mail of such senders" in page(operator, "dashboard/")
-    complained = page(operator, "message/?status=complained")
+    assert "Over the limit: providers refuse or hide the mail of such senders" in page(support, "dashboard/")
+    complained = page(support, "message/?status=complained")
     assert "2 messages" in complained
     assert "Natal" in complained
     # Who has complained gets nothing more, and the campaign is stopped.
@@ -250,15 +236,15 @@ def test_complaints_are_up(published: list[str], operator: Client, monkeypatch: 
     assert "Paused: campaign natal" in mailer("status")
 
 
-def test_the_recipient_is_suppressed(published: list[str], operator: Client) -> None:
+def test_the_recipient_is_suppressed(published: list[str], support: Client) -> None:
     suppressions.suppress("ana@example.com", reason="asked by phone")
     message = send_mail("x", "y", to="ana@example.com")
     assert "On the suppression list: ana@example.com: manual: asked by phone" in mailer("show", str(message.pk))
-    seen = reading(operator, message)
+    seen = reading(support, message)
     assert "It was not sent: every recipient is on the suppression list." in seen
     assert "by hand: asked by phone" in seen
     assert "Take off the list and send" in seen
-    answer = operator.post(f"{ADMIN}/message/{message.pk}/act/", {"action": "unsuppress_and_send"}, follow=True)
+    answer = support.post(f"{ADMIN}/message/{message.pk}/act/", {"action": "unsuppress_and_send"}, follow=True)
     assert answer.status_code == 200
     deliver_all()
     assert state(message) == State.SENT
@@ -266,7 +252,7 @@ def test_the_recipient_is_suppressed(published: list[str], operator: Client) -> 
 
 @pytest.mark.email_settings
 def test_production_has_the_wrong_backend(
-    published: list[str], operator: Client, settings: Any, capsys: pytest.CaptureFixture[str]
+    published: list[str], support: Client, settings: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings.EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
     settings.DEBUG = False
@@ -276,7 +262,7 @@ def test_production_has_the_wrong_backend(
     assert state(message) == State.SENT
     assert "Subject: x" in capsys.readouterr().out
     assert "Mail backend default: mail is only printed, and reaches nobody: " in mailer("status")
-    assert "is only printed, and reaches nobody" in page(operator, "dashboard/")
+    assert "is only printed, and reaches nobody" in page(support, "dashboard/")
     found = mailer("doctor", "settings")
     assert "congressy_mailer.E020" in found
     assert "Name a backend that sends" in found
@@ -286,7 +272,7 @@ def test_production_has_the_wrong_backend(
 
 @pytest.mark.database
 @pytest.mark.skipif(find_faketime() is None, reason="libfaketime is not installed")
-def test_clocks_are_apart(start_worker: Callable[..., Process], operator: Client) -> None:
+def test_clocks_are_apart(start_worker: Callable[..., Process], support: Client) -> None:
     library = find_faketime()
     assert library is not None
     ahead = timedelta(minutes=20)
@@ -301,4 +287,4 @@ def test_clocks_are_apart(start_worker: Callable[..., Process], operator: Client
         return
     assert "The clock of the worker" in mailer("doctor", "clocks")
     worker.wait_until(lambda: "ahead of that of the database" in worker.output(), 30)
-    assert "Alive" in page(operator, "dashboard/")
+    assert "Alive" in page(support, "dashboard/")

@@ -4,41 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from io import StringIO
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.core.management import CommandError, call_command
 from django.db import connection
-from django.utils import timezone, translation
+from django.utils import timezone
 
 from congressy_mailer import outbox, pause, periodic, send_bulk, send_mail
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.models import Message, State, TransportStatus
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from testbed.processes import Process
+from tests.support.commands import mailer
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
-
-
-@pytest.fixture(autouse=True)
-def english() -> Iterator[None]:
-    """The tests' own project speaks Portuguese."""
-    with translation.override("en"):
-        yield
-
-
-def mailer(*arguments: str) -> tuple[str, str, int]:
-    """``manage.py mailer``: what it writes, what it complains about, and its exit status."""
-    out, error_stream = StringIO(), StringIO()
-    try:
-        call_command("mailer", *arguments, stdout=out, stderr=error_stream)
-    except CommandError as error:
-        return out.getvalue(), error_stream.getvalue() + str(error), error.returncode
-    return out.getvalue(), error_stream.getvalue(), 0
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("english")]
 
 
 def deliver(*messages: Message) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from io import StringIO
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,12 +13,11 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.core import mail
-from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
-from django.utils import timezone, translation
+from django.utils import timezone
 
 import congressy_mailer
 from congressy_mailer import outbox, pause, resume, send_bulk, send_mail, tasks
@@ -32,17 +30,11 @@ from congressy_mailer.outbox import pausing
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from testbed.processes import Process
 from tests.conftest import wait_for
+from tests.support.commands import mailer
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("english")]
 
 LOCMEM = {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}
-
-
-@pytest.fixture(autouse=True)
-def english() -> Iterator[None]:
-    """The tests' own project speaks Portuguese."""
-    with translation.override("en"):
-        yield
 
 
 def run_task(*messages: Message) -> Delivery:
@@ -60,16 +52,6 @@ def run_batch(batch: Batch) -> Any:
 def state(message: Message) -> str:
     message.refresh_from_db()
     return message.state
-
-
-def mailer(*arguments: str) -> tuple[str, str, int]:
-    """``manage.py mailer``: what it writes, what it complains about, and its exit status."""
-    out = StringIO()
-    try:
-        call_command("mailer", *arguments, stdout=out)
-    except CommandError as error:
-        return out.getvalue(), str(error), error.returncode
-    return out.getvalue(), "", 0
 
 
 class TestSingleMail:

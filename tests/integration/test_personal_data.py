@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from io import StringIO
 from uuid import uuid4
 
 import pytest
 from django.core import mail
-from django.core.management import CommandError, call_command
 from django.db import connection
-from django.utils import timezone, translation
+from django.utils import timezone
 
 from congressy_mailer import outbox, personal_data, send_bulk, send_mail, suppressions
 from congressy_mailer.delivery.slice import Delivery
@@ -21,17 +19,15 @@ from congressy_mailer.models import Batch, Event, Message, RecipientStatus, Stat
 from congressy_mailer.suppressions.entries import Entry
 from congressy_mailer.suppressions.rules import Scope, Source
 from congressy_mailer.tracking import inbox
+from tests.support.commands import mailer
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("published")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.database,
+    pytest.mark.usefixtures("english", "published"),
+]
 
 ANA = "ana.silva@example.com"
-
-
-@pytest.fixture(autouse=True)
-def english() -> Iterator[None]:
-    """The tests' own project speaks Portuguese."""
-    with translation.override("en"):
-        yield
 
 
 def deliver(*messages: Message) -> None:
@@ -47,15 +43,6 @@ def everything_stored() -> str:
             cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")  # noqa: S608
             parts.append(repr(cursor.fetchall()))
     return "\n".join(parts).lower()
-
-
-def mailer(*arguments: str) -> tuple[str, str, int]:
-    out, error_stream = StringIO(), StringIO()
-    try:
-        call_command("mailer", *arguments, stdout=out, stderr=error_stream)
-    except CommandError as error:
-        return out.getvalue(), str(error), error.returncode
-    return out.getvalue(), error_stream.getvalue(), 0
 
 
 def stored_in_every_way() -> Message:

@@ -42,12 +42,6 @@ LIST = f"{ADMIN}/message/"
 CLOCKS = ("SELECT clock_timestamp()", "SELECT UTC_TIMESTAMP(6)")
 
 
-@pytest.fixture
-def support(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("support"))
-    return client
-
-
 class Outbox:
     """Some mail in every state, and all that lies beside it; ever more of it."""
 

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, ClassVar
 
 import pytest
-from django.contrib.auth.models import User
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import OperationalError
 from django.test import Client, RequestFactory
@@ -66,12 +65,6 @@ class Chatty(BaseEmailBackend):
 def everything_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
     caplog.set_level(logging.DEBUG)
-
-
-@pytest.fixture
-def support(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("support"))
-    return client
 
 
 def queue(**options: Any) -> Message:

@@ -24,12 +24,6 @@ LIST = "/admin/congressy_mailer/suppression/"
 ANA = "ana@example.com"
 
 
-@pytest.fixture
-def support(client: Client) -> Client:
-    client.force_login(User.objects.create_superuser("support"))
-    return client
-
-
 def page(what: str = "change") -> str:
     return reverse(f"admin:congressy_mailer_suppression_{what}", args=[suppressions.active().get().pk])
 

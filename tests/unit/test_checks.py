@@ -27,7 +27,7 @@ from congressy_mailer.outbox import journals
 from tests.project.celery import app
 
 # EMAIL_* are checked on every Django, also where they are deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:The EMAIL_")
+pytestmark = [pytest.mark.filterwarnings("ignore:The EMAIL_"), pytest.mark.usefixtures("english")]
 
 SMTP = "django.core.mail.backends.smtp.EmailBackend"
 
@@ -35,13 +35,6 @@ SMTP = "django.core.mail.backends.smtp.EmailBackend"
 @pytest.fixture(autouse=True)
 def broker(celery_settings: Callable[..., None]) -> None:
     celery_settings(broker_url="redis://localhost:6379/0", broker_write_url="redis://localhost:6379/0")
-
-
-@pytest.fixture(autouse=True)
-def english() -> Iterator[None]:
-    """The tests' own project speaks Portuguese."""
-    with translation.override("en"):
-        yield
 
 
 class RelayBackend(EmailBackend):

@@ -6,26 +6,20 @@ import csv
 import io
 import tempfile
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.utils import translation
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from congressy_mailer.management.spreadsheet import Row, Spreadsheet, SpreadsheetError, variable_name
 from tests.support.fuzzing import examples
 
+pytestmark = pytest.mark.usefixtures("english")
+
 Write = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def english() -> Iterator[None]:
-    """The tests' own project speaks Portuguese."""
-    with translation.override("en"):
-        yield
 
 
 @pytest.fixture
