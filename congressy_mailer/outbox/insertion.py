@@ -45,11 +45,17 @@ def insert_messages(messages: Sequence[Message]) -> None:
 
 def fields_in_use(messages: Sequence[Message]) -> list[Field[Any, Any]]:
     """Those in which at least one of these new messages has another value than the default."""
-    return [
-        field
-        for field, default in _defaults(Message).items()
-        if any(not _is_same(getattr(message, field.attname), default) for message in messages)
-    ]
+    unused = list(_defaults(Message).items())
+    for message in messages:
+        values = message.__dict__
+        unused = [
+            (name, default)
+            for name, default in unused
+            # False is equal to 0, and a member of an enumeration to its text.
+            if (value := values[name]) is default or (value == default and type(value) is type(default))
+        ]
+    names = {name for name, _ in unused}
+    return [field for field in stored_fields(Message) if field.attname not in names]
 
 
 def insert_search_keys(messages: Iterable[Found]) -> None:
@@ -107,21 +113,16 @@ def stored_fields(model: type[Model]) -> list[Field[Any, Any]]:
 
 
 @lru_cache
-def _defaults(model: type[Model]) -> dict[Field[Any, Any], Any]:
+def _defaults(model: type[Model]) -> dict[str, Any]:
     """What a new row has in each column unless it says otherwise."""
     return {
-        field: _NO_DEFAULT if field.has_default() and _is_made_anew(field.default) else field.get_default()
+        field.attname: _NO_DEFAULT if field.has_default() and _is_made_anew(field.default) else field.get_default()
         for field in stored_fields(model)
     }
 
 
 def _is_made_anew(default: Any) -> bool:
     return callable(default) and default not in (list, dict)
-
-
-def _is_same(value: Any, default: Any) -> bool:
-    # False is equal to 0, and a member of an enumeration to its text.
-    return value is default or (value == default and type(value) is type(default))
 
 
 @lru_cache(maxsize=256)
@@ -139,7 +140,7 @@ def _statement(model: type[Model], alias: str, names: tuple[str, ...]) -> tuple[
 
 def _literal(field: Field[Any, Any], vendor: str) -> str:
     """A column's default as SQL has it."""
-    default = _defaults(field.model)[field]
+    default = _defaults(field.model)[field.attname]
     if default is _NO_DEFAULT:
         raise TypeError(f"{field.model.__name__}.{field.attname} has no default, and must be given.")
     if default is None:
