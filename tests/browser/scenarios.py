@@ -239,10 +239,13 @@ def the_mails_of_a_batch_are_reached_from_the_list_of_batches(browser: Browser) 
     page = browser.page
     page.goto(f"{ADMIN}/batch/")
     page.locator("#result_list a", has_text="Programa do sábado").click()
+    page.wait_for_url("**/change/**")
     assert page.locator("progress").get_attribute("value") == "3"
     page.click("text=Todas as mensagens dele")
+    page.wait_for_url("**?batch=*")
     assert page.locator("#result_list tbody tr").count() == 3
     page.locator("#result_list tbody th a").first.click()
+    page.wait_for_url("**/message/*/change/**")
     page.click("text=O lote dela")
     page.wait_for_url(f"**/batch/{batch.pk}/change/")
 
