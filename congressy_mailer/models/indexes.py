@@ -122,4 +122,4 @@ class _ForcedTable(BaseTable):
 
     def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
         sql, parameters = super().as_sql(compiler, connection)
-        return f"{sql} FORCE INDEX ({compiler.quote_name(self._index)})", parameters
+        return f"{sql} FORCE INDEX ({connection.ops.quote_name(self._index)})", parameters
