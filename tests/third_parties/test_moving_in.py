@@ -149,6 +149,8 @@ class Project:
             "DJANGO_SETTINGS_MODULE": "shop.settings",
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": os.pathsep.join([*map(str, (self._uninstalled, self._folder, ROOT)), *inherited]),
+            # Where django-post_office has its lock.
+            "TMPDIR": str(folder),
             # What the old packages and Django's old settings deprecate.
             "PYTHONWARNINGS": "ignore",
         }
