@@ -15,7 +15,11 @@ class Congressy(System):
     configuration = "as it comes; many mails by `send_bulk()`, which is given once what is the same for all"
 
     def settings(self, vendor: str, connections: int) -> Mapping[str, Any]:
-        return {"CONGRESSY_EMAIL_SENDER": SENDER}
+        found: dict[str, Any] = {"CONGRESSY_EMAIL_SENDER": SENDER}
+        if connections == 1:
+            # By itself a process has as many as pay, over a long way.
+            found["CONGRESSY_MAILER"] = {"MAX_CONNECTIONS": 1}
+        return found
 
     def send(self, mail: Mail) -> None:
         from congressy_mailer import send_mail
