@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from uuid import UUID
 
 from django.utils import timezone
@@ -105,68 +107,95 @@ def check_health() -> Health:
     Raises:
         django.db.OperationalError: the database is away.
     """
-    tolerance = mailer_settings().SWEEP_INTERVAL * _MISSED_SWEEPS
-    last_sweep = periodic.last_run(periodic.SWEEP)
-    overdue = outbox.count_overdue(tolerance)
-    overdue_batches = outbox.count_overdue_batches(tolerance)
-    unavailable = availability.unavailable_backends()
-    longest_wait = mailer_settings().LONGEST_WAIT
-    waiting = outbox.waiting_messages()
-    waiting_batches = outbox.waiting_batches()
-    stuck_batches = outbox.stuck_batches(longest_wait)
-    held = outbox.count_held()
-    failing_tasks = outbox.failing_tasks()
-    set_aside = inbox.set_aside().count()
-    purge_overdue_since = outbox.purge_overdue_since()
+    conf = mailer_settings()
+    tolerance = conf.SWEEP_INTERVAL * _MISSED_SWEEPS
     undeleted, undeleted_since, storage_error = outbox.failing_files()
     installation = outbox.current_installation()
-    problems = []
-    if last_sweep is None:
-        problems.append(_("No worker has ever swept: start one with celery -A project worker."))
-    elif clock.now() - last_sweep > tolerance:
-        problems.append(
+    health = Health(
+        last_sweep=periodic.last_run(periodic.SWEEP),
+        overdue=outbox.count_overdue(tolerance),
+        overdue_batches=outbox.count_overdue_batches(tolerance),
+        unavailable=availability.unavailable_backends(),
+        waiting=outbox.waiting_messages(),
+        deferred=outbox.deferred_messages(),
+        waiting_batches=outbox.waiting_batches(),
+        stuck_batches=outbox.stuck_batches(conf.LONGEST_WAIT),
+        held=outbox.count_held(),
+        failing_tasks=outbox.failing_tasks(),
+        webhook_batches_set_aside=inbox.set_aside().count(),
+        purge_overdue_since=outbox.purge_overdue_since(),
+        undeleted_files=Queue(undeleted, undeleted_since),
+        installation_contested_since=installation.contested_at,
+        paused=held_back(),
+        problems=[],
+    )
+    health.problems.extend(
+        chain(
+            _problems_of_the_sweep(health, tolerance),
+            _problems_of_queues(health, conf.LONGEST_WAIT),
+            _problems_for_a_person(health),
+            _problems_of_the_purge(health, storage_error, installation.folder),
+            _problems_of_clocks(),
+            map(_outage_problem, health.unavailable),
+        )
+    )
+    return health
+
+
+def _problems_of_the_sweep(health: Health, tolerance: timedelta) -> Iterator[str]:
+    if health.last_sweep is None:
+        yield _("No worker has ever swept: start one with celery -A project worker.")
+    elif clock.now() - health.last_sweep > tolerance:
+        yield (
             _(
                 "No worker has swept since %(since)s: none runs, none serves the queue %(queue)r, or none reaches the "
                 "broker."
             )
-            % {"since": format_time(last_sweep), "queue": mailer_settings().QUEUE}
+            % {"since": format_time(health.last_sweep), "queue": mailer_settings().QUEUE}
         )
-    if overdue:
-        problems.append(
+    if health.overdue:
+        yield (
             ngettext(
                 "%(count)d message is due and has not been looked at for %(seconds)d seconds.",
                 "%(count)d messages are due and have not been looked at for %(seconds)d seconds.",
-                overdue,
+                health.overdue,
             )
-            % {"count": overdue, "seconds": tolerance.total_seconds()}
+            % {"count": health.overdue, "seconds": tolerance.total_seconds()}
         )
-    if overdue_batches:
-        problems.append(
+    if health.overdue_batches:
+        yield (
             ngettext(
                 "%(count)d batch has something left to send, and no task has worked at it for %(seconds)d s.",
                 "%(count)d batches have something left to send, and no task has worked at them for %(seconds)d s.",
-                overdue_batches,
+                health.overdue_batches,
             )
-            % {"count": overdue_batches, "seconds": tolerance.total_seconds()}
+            % {"count": health.overdue_batches, "seconds": tolerance.total_seconds()}
         )
-    if waiting.oldest is not None and clock.now() - waiting.oldest > longest_wait:
-        problems.append(
+
+
+def _problems_of_queues(health: Health, longest_wait: timedelta) -> Iterator[str]:
+    if health.waiting.oldest is not None and clock.now() - health.waiting.oldest > longest_wait:
+        yield (
             ngettext(
                 "%(count)d message waits in the queue %(queue)r, since %(since)s: too few workers serve it, or they "
                 "are too slow.",
                 "%(count)d messages wait in the queue %(queue)r, the oldest since %(since)s: too few workers serve "
                 "it, or they are too slow.",
-                waiting.count,
+                health.waiting.count,
             )
-            % {"count": waiting.count, "queue": mailer_settings().QUEUE, "since": format_time(waiting.oldest)}
+            % {
+                "count": health.waiting.count,
+                "queue": mailer_settings().QUEUE,
+                "since": format_time(health.waiting.oldest),
+            }
         )
-    problems += [
+    yield from (
         _("Nothing of the batch %(batch)s was sent for %(minutes)d minutes, although something waits.")
         % {"batch": key, "minutes": longest_wait.total_seconds() / 60}
-        for key in stuck_batches[:_MOST_NAMED]
-    ]
-    if further := len(stuck_batches[_MOST_NAMED:]):
-        problems.append(
+        for key in health.stuck_batches[:_MOST_NAMED]
+    )
+    if further := len(health.stuck_batches[_MOST_NAMED:]):
+        yield (
             ngettext(
                 "The same is true of %(count)d further batch.",
                 "The same is true of %(count)d further batches.",
@@ -174,82 +203,76 @@ def check_health() -> Health:
             )
             % {"count": further}
         )
-    if held:
-        problems.append(
+
+
+def _problems_for_a_person(health: Health) -> Iterator[str]:
+    if health.held:
+        yield (
             ngettext(
                 "%(count)d message is set aside (held) and waits for a person: the admin shows why.",
                 "%(count)d messages are set aside (held) and wait for a person: the admin shows why.",
-                held,
+                health.held,
             )
-            % {"count": held}
+            % {"count": health.held}
         )
-    problems += [
+    yield from (
         _("The task for %(task)s failed %(count)d times since %(since)s, last with %(error)s.")
         % {"task": task.task, "count": task.failures, "since": format_time(task.since), "error": task.error}
-        for task in failing_tasks
-    ]
-    if set_aside:
-        problems.append(
+        for task in health.failing_tasks
+    )
+    if health.webhook_batches_set_aside:
+        yield (
             ngettext(
                 "%(count)d batch of SparkPost's events is set aside, since some could not be recorded: the admin shows "
                 "why.",
                 "%(count)d batches of SparkPost's events are set aside, since some could not be recorded: the admin "
                 "shows why.",
-                set_aside,
+                health.webhook_batches_set_aside,
             )
-            % {"count": set_aside}
+            % {"count": health.webhook_batches_set_aside}
         )
-    if purge_overdue_since is not None and clock.now() - purge_overdue_since > _PURGE_TOLERANCE:
-        problems.append(
+
+
+def _problems_of_the_purge(health: Health, storage_error: str, folder: str) -> Iterator[str]:
+    if health.purge_overdue_since is not None and clock.now() - health.purge_overdue_since > _PURGE_TOLERANCE:
+        yield (
             _(
                 "What should have been dropped at %(since)s is still there: no worker serves the queue %(queue)r, or "
                 "the purge does not come to its end."
             )
-            % {"since": format_time(purge_overdue_since), "queue": mailer_settings().BULK_QUEUE}
+            % {"since": format_time(health.purge_overdue_since), "queue": mailer_settings().BULK_QUEUE}
         )
-    if undeleted_since is not None and clock.now() - undeleted_since > _FILES_TOLERANCE:
-        problems.append(
+    if health.undeleted_files.oldest is not None and clock.now() - health.undeleted_files.oldest > _FILES_TOLERANCE:
+        yield (
             ngettext(
                 "%(count)d attachment file cannot be deleted from the storage since %(since)s: %(error)s",
                 "%(count)d attachment files cannot be deleted from the storage, the first since %(since)s: %(error)s",
-                undeleted,
+                health.undeleted_files.count,
             )
-            % {"count": undeleted, "since": format_time(undeleted_since), "error": storage_error}
+            % {
+                "count": health.undeleted_files.count,
+                "since": format_time(health.undeleted_files.oldest),
+                "error": storage_error,
+            }
         )
-    if installation.contested_at is not None:
-        problems.append(
+    if health.installation_contested_since is not None:
+        yield (
             _(
                 "No attachment file is deleted since %(since)s: another database uses the folder %(folder)s, or this "
                 'one was restored from a backup. Run "manage.py mailer installation --new" on a copy, and "--keep" '
                 "on the original."
             )
-            % {"since": format_time(installation.contested_at), "folder": installation.folder}
+            % {"since": format_time(health.installation_contested_since), "folder": folder}
         )
+
+
+def _problems_of_clocks() -> Iterator[str]:
     difference = clock.difference()
     if abs(difference) >= clock.WORTH_TELLING:
-        problems.append(
+        yield (
             _("The clock of this host differs from that of the database by %(seconds).1f s.")
             % {"seconds": abs(difference.total_seconds())}
         )
-    problems += [_outage_problem(status) for status in unavailable]
-    return Health(
-        last_sweep=last_sweep,
-        overdue=overdue,
-        overdue_batches=overdue_batches,
-        unavailable=unavailable,
-        waiting=waiting,
-        deferred=outbox.deferred_messages(),
-        waiting_batches=waiting_batches,
-        stuck_batches=stuck_batches,
-        held=held,
-        failing_tasks=failing_tasks,
-        webhook_batches_set_aside=set_aside,
-        purge_overdue_since=purge_overdue_since,
-        undeleted_files=Queue(undeleted, undeleted_since),
-        installation_contested_since=installation.contested_at,
-        paused=held_back(),
-        problems=problems,
-    )
 
 
 def held_back() -> list[HeldBack]:
