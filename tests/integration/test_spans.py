@@ -141,6 +141,7 @@ def test_what_is_said_of_a_sensitive_mail_is_not_in_it() -> None:
 
 
 @pytest.mark.usefixtures("request_span")
+@pytest.mark.database
 def test_the_mails_of_a_batch_have_traces_of_their_own_that_link_to_one_span() -> None:
     batch = send_bulk([f"p{number}@example.com" for number in range(3)], subject="x", message="y")
     stored = the_span("send mailer.bulk")

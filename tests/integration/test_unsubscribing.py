@@ -168,6 +168,7 @@ def test_who_left_by_mistake_can_stay(client: Client) -> None:
     assert gets(list_id="novidades")
 
 
+@pytest.mark.database
 def test_a_return_is_written_down_and_so_is_leaving_again(client: Client) -> None:
     message = news(list_id="novidades")
     path = path_in(message)
