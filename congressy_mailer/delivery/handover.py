@@ -17,84 +17,17 @@ from ..models import Message, State
 from ..redaction import redact_outcome
 from ..replies import Outcome
 from ..throttling import RateLimiter
-from ..transports.base import ComposedMail, MailSource, Transport
+from ..transports.base import ComposedMail, Transport
 from ..transports.pool import max_mails_per_call
 from . import missing_login, sending_rate
 from .availability import CircuitBreaker
 from .claims import LONGEST_PAUSE, Claims
 from .composing_ahead import ComposingAhead
 from .deadlines import Deadlines
+from .mails import Mails
 from .recording import Recorder
 
 logger = logging.getLogger("congressy_mailer.delivery")
-
-# Mails that a full claim lets one expect behind it.
-_MANY = 1000
-
-
-class _Mails(MailSource):
-    """The mails of a delivery, as a transport asks for them."""
-
-    def __init__(
-        self,
-        mails: Iterator[ComposedMail],
-        composing: ComposingAhead,
-        rate_limiter: RateLimiter,
-        breaker: CircuitBreaker,
-        start_contents: Callable[[Collection[UUID]], Set[UUID]],
-        note: Callable[[Outcome], None],
-        take_late: Callable[[Outcome], None],
-        use_wait: Callable[[], None],
-    ) -> None:
-        self._mails = mails
-        self._breaker = breaker
-        self._composing = composing
-        self._rate_limiter = rate_limiter
-        self._start_contents = start_contents
-        self._note = note
-        self._take_late = take_late
-        self._use_wait = use_wait
-        #: Composed, and not handed over.
-        self.composed = 0
-        #: Claimed, and not composed.
-        self.claimed = 0
-        #: As many were claimed as there may be: most likely there are more.
-        self.more_to_claim = False
-
-    @property
-    def ready(self) -> int:
-        # A wait for the rate would keep replies from being read, and so may the store that is asked for it.
-        return self.composed if self._rate_limiter.grants_at_once else 0
-
-    @property
-    def is_paced(self) -> bool:
-        return self._rate_limiter.is_limited
-
-    @property
-    def expected(self) -> int:
-        if self._breaker.is_probing:
-            # A probe sends one mail before all others, and its result goes to the receivers of a signal.
-            return 1
-        return self.composed + self.claimed + (_MANY if self.more_to_claim else 0)
-
-    @property
-    def composing_seconds(self) -> float:
-        return self._composing.seconds
-
-    def __next__(self) -> ComposedMail:
-        return next(self._mails)
-
-    def start_contents(self, keys: Collection[UUID]) -> Set[UUID]:
-        return self._start_contents(keys)
-
-    def use_wait(self) -> None:
-        self._use_wait()
-
-    def note(self, outcome: Outcome) -> None:
-        self._note(outcome)
-
-    def take_late(self, outcome: Outcome) -> None:
-        self._take_late(outcome)
 
 
 class Handover:
@@ -158,7 +91,7 @@ class Handover:
         self._asked_ahead = False
         #: Something more urgent waits.
         self._yields = False
-        self._source = _Mails(
+        self._source = Mails(
             self._mails(),
             composing,
             rate_limiter,
