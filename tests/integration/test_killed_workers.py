@@ -38,10 +38,10 @@ def options(**more: Any) -> dict[str, str]:
     return {**QUICK, "MAILER_TEST_OPTIONS": json.dumps({"MAX_CONNECTIONS": 1, **more})}
 
 
-def unrecorded(taken: int) -> bool:
-    """Whether the outbox does not know yet of one of so many mails that were taken; in a thread."""
+def recorded() -> int:
+    """How many mails the outbox knows to be sent; in a thread."""
     try:
-        return Message.objects.filter(state=State.SENT).count() < taken
+        return Message.objects.filter(state=State.SENT).count()
     finally:
         connections.close_all()
 
@@ -54,42 +54,52 @@ class Killer:
     """
 
     def __init__(
-        self, server: LocalSparkPost, kill: Callable[[], bool], times: int, *, all_recorded: bool = False
+        self,
+        server: LocalSparkPost,
+        processes: Callable[[], list[int]],
+        times: int,
+        *,
+        all_recorded: bool = False,
     ) -> None:
+        """Prepare.
+
+        Args:
+            server: of which a script this is.
+            processes: that send, at the moment.
+            times: how often they are killed.
+            all_recorded: kill also where all that was taken is recorded.
+        """
         self._server = server
-        self._kill = kill
+        self._processes = processes
         self._times = times
         self._all_recorded = all_recorded
         self._last = 0
         self.kills = 0
 
-    def _is_due(self) -> bool:
-        return self.kills < self._times and len(self._server.mailbox) - self._last >= EVERY
-
     async def __call__(self, exchange: Exchange) -> Answer:
         taken = len(self._server.mailbox)
-        if exchange.stage is not Stage.CONTENT or not self._is_due():
+        if exchange.stage is not Stage.CONTENT or self.kills == self._times or taken - self._last < EVERY:
             return None
-        if not self._all_recorded and not await asyncio.to_thread(unrecorded, taken):
+        processes = self._processes()
+        # They must not record anything between the look and the kill.
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        if not processes or (not self._all_recorded and await asyncio.to_thread(recorded) >= taken):
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
             return None
-        if not self._is_due() or not self._kill():
-            return None
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
         self._last = len(self._server.mailbox)
         self.kills += 1
         # Nobody has this one.
         return Action.HANG_UP
 
 
-def children(process: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def kill_child(worker: Process) -> bool:
-    """Kill a worker's only pool process; false where it has none at the moment."""
-    mine = children(worker.pid)
-    for child in mine:
-        os.kill(child, signal.SIGKILL)
-    return bool(mine)
+def children(worker: Process) -> list[int]:
+    """The processes of a worker's pool."""
+    listed = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text()
+    return [int(child) for child in listed.split()]
 
 
 def store() -> None:
@@ -124,7 +134,7 @@ def test_a_killed_pool_process_repeats_nothing_that_was_answered(
     start_worker: StartWorker, smtp_server: LocalSparkPost
 ) -> None:
     worker = start_worker("-c", "1", **options())
-    killer = Killer(smtp_server, lambda: kill_child(worker), 2)
+    killer = Killer(smtp_server, lambda: children(worker), 2)
     smtp_server.script = killer
     store()
     wait_until_sent()
@@ -140,13 +150,10 @@ def test_a_killed_worker_of_another_pool_repeats_nothing_that_was_answered(
 ) -> None:
     workers = [start_worker("-P", pool, "-c", "1", **options())]
 
-    def kill() -> bool:
-        workers[-1].kill()
-        return True
-
-    killer = smtp_server.script = Killer(smtp_server, kill, 1)
+    killer = smtp_server.script = Killer(smtp_server, lambda: [workers[0].pid], 1)
     store()
     wait_for(lambda: killer.kills == 1, 60, "the kill")
+    workers[0].kill()
     workers.append(start_worker("-P", pool, "-c", "1", **options()))
     wait_until_sent()
     assert repeated(smtp_server) == []
@@ -157,7 +164,7 @@ def test_over_several_connections_no_more_than_one_mail_of_each_is_repeated(
     start_worker: StartWorker, smtp_server: LocalSparkPost
 ) -> None:
     worker = start_worker("-c", "1", **QUICK)
-    killer = Killer(smtp_server, lambda: kill_child(worker), 2, all_recorded=True)
+    killer = Killer(smtp_server, lambda: children(worker), 2, all_recorded=True)
 
     async def take_long(exchange: Exchange) -> Answer:
         if exchange.stage is Stage.CONTENT:
@@ -180,7 +187,7 @@ def test_where_a_crash_leaves_it_to_a_person_that_is_one_mail_and_what_was_answe
     start_worker: StartWorker, smtp_server: LocalSparkPost
 ) -> None:
     worker = start_worker("-c", "1", **options(ON_CRASH="hold"))
-    killer = Killer(smtp_server, lambda: kill_child(worker), 2, all_recorded=True)
+    killer = Killer(smtp_server, lambda: children(worker), 2, all_recorded=True)
     smtp_server.script = killer
     store()
     wait_for(
@@ -198,7 +205,7 @@ def test_without_a_journal_what_was_sent_in_the_last_moment_is_sent_again(
     start_worker: StartWorker, smtp_server: LocalSparkPost
 ) -> None:
     worker = start_worker("-c", "1", **options(JOURNAL_DIRECTORY=None))
-    killer = Killer(smtp_server, lambda: kill_child(worker), 3)
+    killer = Killer(smtp_server, lambda: children(worker), 3)
     smtp_server.script = killer
     store()
     wait_until_sent()
