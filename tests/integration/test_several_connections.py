@@ -16,10 +16,9 @@ from benchmarks.link import Link
 from congressy_mailer.replies import Outcome
 from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
-from congressy_mailer.throttling import ConnectionSlot, connection_slot, connections_per_task, share_connections
+from congressy_mailer.throttling import connection_slot, connections_per_task, share_connections
 from congressy_mailer.transports.base import ComposedMail, MailSource
 from congressy_mailer.transports.host_backends import open_backend
-from congressy_mailer.transports.smtp import connections as smtp_connections
 from congressy_mailer.transports.smtp.connections import paying_connections
 from congressy_mailer.transports.smtp.transport import SmtpTransport
 from tests.conftest import reset_throttling, wait_for
@@ -255,27 +254,6 @@ def test_extra_connections_are_asked_for_silently_and_refused_where_others_have_
     # Nobody gives up a connection for one that would be a second.
     assert other.may_stay_open()
     other.release()
-
-
-def test_whether_others_wait_is_asked_once_a_second_and_not_after_each_mail(
-    transport: SmtpTransport, smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[ConnectionSlot] = []
-
-    def may_stay_open(slot: ConnectionSlot) -> bool:
-        asked.append(slot)
-        return False
-
-    monkeypatch.setattr(ConnectionSlot, "may_stay_open", may_stay_open)
-    monkeypatch.setattr(smtp_connections, "_OTHERS_ASKED_FOR_EVERY", 3600.0)
-    for _ in range(3):
-        deliver(transport, Mails(1))
-    # Closed for others after the first, and kept after the next ones.
-    assert len(asked) == 1
-    assert smtp_server.connections == 2
-    monkeypatch.setattr(smtp_connections, "_OTHERS_ASKED_FOR_EVERY", 0.0)
-    deliver(transport, Mails(1))
-    assert len(asked) == 2
 
 
 def test_a_further_connection_that_cannot_be_opened_stops_nothing(

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.test import override_settings
 from django.utils import timezone
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from congressy_mailer.delivery.composing import compose
@@ -113,6 +113,15 @@ def replies() -> st.SearchStrategy[Step]:
 
 
 @settings(max_examples=examples(500), deadline=None)
+@example(
+    steps=[*[YES] * 7, Step("530 5.7.0 login"), Step("451 4.3.0 later")],
+    recipients=[1, 1, 1, 1],
+    limits=[],
+    extensions=("PIPELINING",),
+    data_without_recipients=True,
+    stop_after=None,
+    fail_after=None,
+)
 @given(
     steps=st.lists(st.just(YES) | replies(), max_size=40),
     recipients=st.lists(st.integers(1, 3), min_size=1, max_size=5),
@@ -145,8 +154,11 @@ def test_the_outcome_is_the_truth(
     # What goes to nobody has nothing in it.
     assert all(one.content == b"\r\n" for one in server.received if not one.recipients)
     outcomes = {outcome.key: outcome for outcome in result.outcomes}
-    # One outcome for each, in order, unless something came between.
-    assert [outcome.key for outcome in result.outcomes] == [one.key for one in mails[: len(result.outcomes)]]
+    # One outcome for each, in order, unless something came between. A mail has none where its content was answered by a
+    # refusal of the account, and what was said of the envelope behind it has been read, or not, by then.
+    places = [[one.key for one in mails].index(outcome.key) for outcome in result.outcomes]
+    gaps = isinstance(result.error, TransportUnavailable)
+    assert places == (sorted(set(places)) if gaps else list(range(len(places))))
     assert result.error is not None or len(result.outcomes) in (stop_after, len(mails))
     for composed in mails:
         taken = [one for one in server.received if one.key == str(composed.key) and one.recipients]

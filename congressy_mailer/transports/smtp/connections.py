@@ -19,15 +19,12 @@ from django.core.mail.backends.smtp import EmailBackend
 
 from ...conf import mailer_settings
 from ...exceptions import NoFreeConnection, TransportUnavailable
-from ...throttling import ConnectionSlot, connection_slot
+from ...throttling import connection_slot
 from ..base import no_op
 from .errors import describe_open_error, too_many_connections
 from .lane import Lane
 from .round_trips import LONG_WAIT
 from .session import Session
-
-# Seconds between two questions whether others wait for a connection: they ask again every one to three seconds.
-_OTHERS_ASKED_FOR_EVERY = 1.0
 
 # Seconds that goodbyes may take in all.
 _GOODBYES = 6.0
@@ -81,8 +78,6 @@ class Connections:
         self._mouth: socket.socket | None = None
         self._pid = 0
         self._before_waiting: Callable[[], None] = no_op
-        #: When it was last asked whether others wait for a connection, by ``time.monotonic()``.
-        self._others_asked_for_at = -math.inf
 
     def begin_delivery(self, before_waiting: Callable[[], None]) -> None:
         """Try again what could not be opened in the delivery before.
@@ -157,7 +152,7 @@ class Connections:
         """At the end of the mails: leave what can no longer be used, and further connections where others wait."""
         first, *others = self.lanes
         slot = next((lane.slot for lane in self.lanes if lane.slot is not None), None)
-        stays = slot is not None and self._may_stay_open(slot)
+        stays = slot is not None and slot.may_stay_open()
         further = any(lane.session is not None for lane in others)
         if not first.busy_aside and not ((stays or further) and first.session is not None and first.session.has_room):
             first.close()
@@ -185,12 +180,6 @@ class Connections:
         for lane in self.lanes:
             if not lane.busy_aside:
                 lane.close()
-
-    def _may_stay_open(self, slot: ConnectionSlot) -> bool:
-        if time.monotonic() - self._others_asked_for_at < _OTHERS_ASKED_FOR_EVERY:
-            return slot.acquired
-        self._others_asked_for_at = time.monotonic()
-        return slot.may_stay_open()
 
     def _is_usable(self, lane: Lane) -> bool:
         session, slot = lane.session, lane.slot
