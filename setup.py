@@ -52,7 +52,6 @@ third_parties = [
 bench = [
     *demo,
     *databases,
-    "django-anymail>=12",
     "django-celery-email-reboot>=4.3",
     "django-mailer>=2.3",
     "django-post_office>=3.12",

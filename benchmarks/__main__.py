@@ -32,7 +32,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "composing": Measurement(composing.measure, Cost(5, 12)),
     "caller": Measurement(caller.measure, Cost(15, 30)),
     "link_throughput": Measurement(link_throughput.measure, Cost(15, 5, 85)),
-    "far": Measurement(far.measure, Cost(5, 5, 15)),
+    "far": Measurement(far.measure, Cost(25, 10, 60)),
     "end_to_end": Measurement(end_to_end.measure, Cost(50, 140)),
     "bulk": Measurement(bulk.measure, Cost(20, 90)),
     "latency": Measurement(latency.measure, Cost(40, 30, 40)),

@@ -20,10 +20,12 @@ class Sizes:
     #: Mails on one connection over the 40 ms and the 120 ms: of ours and of the limits, and of the slower ones.
     link_mails: tuple[int, int] = (40, 20)
     link_mails_of_peers: tuple[int, int] = (8, 3)
-    #: Mails of a batch and by single calls, and on each bare socket, of one worker over a long way; and runs of each.
+    #: Over a long way: mails of a batch and by single calls, on each bare socket, and of each peer's worker; and runs
+    #: of ours and of the sockets.
     far_batch: int = 400
     far_singles: int = 200
     far_mails_of_socket: int = 30
+    far_mails_of_peers: int = 40
     far_runs: int = 1
     #: Runs of the whole way; most mails of one run, which makes 10,000 in all; and how many seconds a run is to take at
     #: the most, for which slower ones are given fewer mails.
@@ -101,6 +103,7 @@ QUICK = Sizes(
     far_batch=20,
     far_singles=20,
     far_mails_of_socket=4,
+    far_mails_of_peers=6,
     far_runs=1,
     way_runs=1,
     way_mails=100,
