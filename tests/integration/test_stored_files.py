@@ -22,6 +22,7 @@ from congressy_mailer.delivery import runs
 from congressy_mailer.models import Attachment, Batch, Installation, Message, State, StoredFile, attachment_storage
 from congressy_mailer.outbox import files as outbox_files
 from congressy_mailer.outbox import retention
+from congressy_mailer.submission import storing_once
 from tests.conftest import database_url, run_concurrently
 from tests.support.storages import (
     Deadly,
@@ -269,10 +270,8 @@ def test_the_loser_of_a_race_gets_the_first_message_whatever_its_storage_says(
 ) -> None:
     storage.refusing = staticmethod(lambda asked: True)
     first = send_mail("x", "y", to="ana@example.com", idempotency_key="order-1", attachments=[FILE])
-    from congressy_mailer import mail
-
     answers = [None, first]
-    monkeypatch.setattr(mail, "_find", lambda key: answers.pop(0))
+    monkeypatch.setattr(storing_once, "_find", lambda *arguments: answers.pop(0))
     assert send_mail("x", "y", to="ana@example.com", idempotency_key="order-1", attachments=[FILE]) == first
     assert StoredFile.objects.filter(delete_at__lte=timezone.now()).count() == 1
     storage.refusing = staticmethod(lambda asked: False)
