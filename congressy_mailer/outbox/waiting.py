@@ -137,7 +137,9 @@ def stuck_batches(by: timedelta) -> list[UUID]:
     """
     since = clock.now() - by
     batches = unfinished_batches(since).filter(created_at__lte=since).annotate(waits=first_waiting(since))
-    rows = batches.values_list("id", "waits")[:COUNTED_BATCHES]
+    waiting = [key for key, waits in batches.values_list("id", "waits")[:COUNTED_BATCHES] if waits is not None]
+    if not waiting:
+        return []
     # Which batches the newest messages are of, and not whether there is a new one of each batch: there is no index of
     # the messages of a batch by time, and most of a batch may have been sent long ago.
     moving: set[UUID | None] = set()
@@ -147,7 +149,7 @@ def stuck_batches(by: timedelta) -> list[UUID]:
         keys = list(newest.values_list("batch_id", flat=True)[:COUNTED])
         moving.update(keys)
         all_seen = all_seen and len(keys) < COUNTED
-    found = [key for key, waits in rows if waits is not None and key not in moving]
+    found = [key for key in waiting if key not in moving]
     if all_seen or not found:
         return found
     found = found[:_LOOKED_THROUGH]
