@@ -69,6 +69,7 @@ class Link(LoopThread):
         except OSError:
             writer.close()
             return
+        self.writers.add(server_writer)
         observer = _ConnectionObserver(self, self._watch)
         try:
             async with asyncio.TaskGroup() as both:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from abc import ABC, abstractmethod
+from weakref import WeakSet
 
 from congressy_mailer.testing.local_sparkpost.startable import Startable
 
@@ -21,6 +22,8 @@ class LoopThread(Startable, ABC):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._end: asyncio.Event | None = None
+        #: Of all connections, those of :meth:`serve` among them.
+        self.writers: WeakSet[asyncio.StreamWriter] = WeakSet()
 
     @abstractmethod
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -50,8 +53,18 @@ class LoopThread(Startable, ABC):
         listening.set()
         await self._end.wait()
         server.close()
+        serving = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        for writer in list(self.writers):
+            writer.transport.abort()
+        # In which the transports hear of it: Python warns of one that is dropped before.
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.add(writer)
         own = writer.get_extra_info("socket")
         own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
