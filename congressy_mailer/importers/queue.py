@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ class Taken:
     expires_at: datetime | None = None
 
 
-class Queue:
+class Queue(ABC):
     """A queue of another package's. Each kind says which mails wait, what they are, and how one leaves its table."""
 
     #: The package, as its users call it.
@@ -71,25 +72,25 @@ class Queue:
     #: Its app, and the module that its own backend is in.
     app: str
 
+    @abstractmethod
     def rows(self) -> models.QuerySet[Any]:
         """The rows of mail that waits, in the order in which it would be sent."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self, row: Any) -> str:
         """Which mail it is, for people."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, row: Any) -> Taken:
         """The mail of a row.
 
         Raises:
             NotImported: it cannot be imported. Any other error is one of reading it, and the reason as well.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def take_out(self, row: Any) -> bool:
         """Take a row out of the queue; says whether it was still in it."""
-        raise NotImplementedError
 
     @contextmanager
     def locked(self) -> Iterator[None]:
