@@ -35,6 +35,15 @@ def free_port() -> int:
             return port
 
 
+def child_processes(process: int) -> list[int]:
+    """The processes that a process has started, as a worker has its pool; none where the system does not tell."""
+    try:
+        listed = Path(f"/proc/{process}/task/{process}/children").read_text()
+    except OSError:
+        return []
+    return [int(child) for child in listed.split()]
+
+
 class Process:
     """A process with a log of its own, which ends with this one whatever happens."""
 

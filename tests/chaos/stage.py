@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from congressy_mailer.testing.local_sparkpost.certificate import make_certificate
-from testbed.processes import Process
+from testbed.processes import Process, child_processes
 from testbed.redis_server import EmbeddedRedis
 from testbed.servers.rabbitmq import RabbitMQ
 from testbed.servers.server import Server
@@ -182,11 +182,7 @@ class Worker:
 
     def children(self) -> list[int]:
         """Its own processes; none where the system does not tell."""
-        pid = self.process.pid
-        try:
-            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        except OSError:
-            return []
+        return child_processes(self.process.pid)
 
 
 @dataclass

@@ -9,7 +9,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -23,7 +22,7 @@ from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Batch, Message, State
 from congressy_mailer.testing.local_sparkpost import ApiRequest, WholeSparkPost
-from testbed.processes import Process
+from testbed.processes import Process, child_processes
 from tests.conftest import wait_for
 from tests.support.scripted_https import Answer, Request, ScriptedHttps
 
@@ -82,10 +81,6 @@ def sizes(requests: list[Any]) -> list[int]:
     return [len(request.json["recipients"]) for request in requests]
 
 
-def children(process: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
 def call_was_found() -> bool:
     """Whether what a killed process held is known to be nobody's; another sweep looks if not."""
     if Message.objects.filter(crashes=1).exists():
@@ -126,7 +121,7 @@ def test_calls_grow_to_two_thousand_and_a_kill_in_the_midst_of_one_loses_and_rep
     def kill_once(request: ApiRequest) -> str | None:
         if killed or request.path != "/transmissions":
             return None
-        killed.extend(children(worker.pid))
+        killed.extend(child_processes(worker.pid))
         for child in killed:
             os.kill(child, signal.SIGKILL)
         # Nobody has any of it.

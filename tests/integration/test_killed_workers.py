@@ -8,7 +8,6 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from congressy_mailer import send_bulk
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing.local_sparkpost.replies import Action, Answer, Exchange, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
-from testbed.processes import Process
+from testbed.processes import Process, child_processes
 from tests.conftest import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -96,12 +95,6 @@ class Killer:
         return Action.HANG_UP
 
 
-def children(worker: Process) -> list[int]:
-    """The processes of a worker's pool."""
-    listed = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text()
-    return [int(child) for child in listed.split()]
-
-
 def store() -> None:
     send_bulk((f"ana{number}@example.com" for number in range(MAILS)), subject="Olá", message="x")
 
@@ -134,7 +127,7 @@ def test_a_killed_pool_process_repeats_nothing_that_was_answered(
     start_worker: StartWorker, smtp_server: LocalSparkPost
 ) -> None:
     worker = start_worker("-c", "1", **options())
-    killer = Killer(smtp_server, lambda: children(worker), 2)
+    killer = Killer(smtp_server, lambda: child_processes(worker.pid), 2)
     smtp_server.script = killer
     store()
     wait_until_sent()
@@ -164,7 +157,7 @@ def test_over_several_connections_no_more_than_one_mail_of_each_is_repeated(
     start_worker: StartWorker, smtp_server: LocalSparkPost
 ) -> None:
     worker = start_worker("-c", "1", **QUICK)
-    killer = Killer(smtp_server, lambda: children(worker), 2, all_recorded=True)
+    killer = Killer(smtp_server, lambda: child_processes(worker.pid), 2, all_recorded=True)
 
     async def take_long(exchange: Exchange) -> Answer:
         if exchange.stage is Stage.CONTENT:
@@ -187,7 +180,7 @@ def test_where_a_crash_leaves_it_to_a_person_that_is_one_mail_and_what_was_answe
     start_worker: StartWorker, smtp_server: LocalSparkPost
 ) -> None:
     worker = start_worker("-c", "1", **options(ON_CRASH="hold"))
-    killer = Killer(smtp_server, lambda: children(worker), 2, all_recorded=True)
+    killer = Killer(smtp_server, lambda: child_processes(worker.pid), 2, all_recorded=True)
     smtp_server.script = killer
     store()
     wait_for(
@@ -205,7 +198,7 @@ def test_without_a_journal_what_was_sent_in_the_last_moment_is_sent_again(
     start_worker: StartWorker, smtp_server: LocalSparkPost
 ) -> None:
     worker = start_worker("-c", "1", **options(JOURNAL_DIRECTORY=None))
-    killer = Killer(smtp_server, lambda: children(worker), 3)
+    killer = Killer(smtp_server, lambda: child_processes(worker.pid), 3)
     smtp_server.script = killer
     store()
     wait_until_sent()

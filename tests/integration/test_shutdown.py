@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import pytest
 from django.core import mail
@@ -22,7 +21,7 @@ from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
-from testbed.processes import Process
+from testbed.processes import Process, child_processes
 from tests.conftest import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
@@ -63,12 +62,8 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
     assert signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
 
 
-def _children(process: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
 def _to_pool_processes(worker: int, number: int) -> None:
-    for child in _children(worker):
+    for child in child_processes(worker):
         os.kill(child, number)
 
 
@@ -137,11 +132,11 @@ def test_a_signal_in_the_midst_of_a_mail_repeats_nothing(
     smtp_server: LocalSparkPost,
 ) -> None:
     with busy_worker(REMAP_SIGTERM=remapped, MAILER_TEST_SWEEP_INTERVAL_SECONDS="1") as worker:
-        (sending,) = _children(worker.pid)
+        (sending,) = child_processes(worker.pid)
         RECEIVERS[to](worker.pid, number)
         # A process that does not wait for the record ends at once; nothing shows of the signal in one that does.
         deadline = time.monotonic() + 0.5
-        while time.monotonic() < deadline and sending in _children(worker.pid):
+        while time.monotonic() < deadline and sending in child_processes(worker.pid):
             time.sleep(0.01)
     if to != "its pool processes":
         wait_for(lambda: not worker.running, what="the end of the worker")
@@ -149,7 +144,7 @@ def test_a_signal_in_the_midst_of_a_mail_repeats_nothing(
         return
     # Celery starts another process.
     wait_for(lambda: Message.objects.filter(state=State.SENT).count() == 30, what="the rest of the mail")
-    assert sending not in _children(worker.pid)
+    assert sending not in child_processes(worker.pid)
     assert_what_was_accepted_is_recorded(smtp_server)
 
 
