@@ -1,4 +1,4 @@
-"""Tests of a host project, as Django's own test runner runs them: see tests/integration/test_hosts_tests.py."""
+"""Tests of a host project, as Django's own test runner runs them: see tests/testing/test_hosts_tests.py."""
 
 from __future__ import annotations
 

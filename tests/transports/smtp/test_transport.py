@@ -1,0 +1,615 @@
+"""The pipelined transport with a server that speaks as SparkPost does, over TLS and with login."""
+
+from __future__ import annotations
+
+import os
+import smtplib
+import ssl
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import django
+import pytest
+from celery.signals import worker_process_shutdown
+from django.core.mail.backends import smtp as django_smtp
+from django.test import override_settings
+from django.utils import timezone
+from django.utils.functional import cached_property
+
+from congressy_mailer.delivery.composing import compose
+from congressy_mailer.exceptions import NoFreeConnection, TransportUnavailable
+from congressy_mailer.mime.outgoing import OutgoingMail
+from congressy_mailer.mime.writer import MailContent
+from congressy_mailer.models import Message
+from congressy_mailer.replies import Outcome, Reply
+from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, Stage
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from congressy_mailer.throttling import connections
+from congressy_mailer.transports.base import ComposedMail
+from congressy_mailer.transports.django_backend import DjangoTransport
+from congressy_mailer.transports.host_backends import open_backend
+from congressy_mailer.transports.pool import transport_for
+from congressy_mailer.transports.smtp import session
+from congressy_mailer.transports.smtp.transport import SmtpTransport, sends_as_django_does
+from tests.conftest import reset_throttling, wait_for
+from tests.support.scripted_smtp import YES, ScriptedServer, Step
+from tests.support.tcp_relay import Relay
+from tests.transports.smtp.test_model import mail as model_mail
+from tests.transports.smtp.test_model import transport_to
+
+BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+
+
+def configured(server: LocalSparkPost, port: int | None = None) -> Any:
+    options = {
+        "host": "localhost",
+        "port": port or server.port,
+        "username": server.user,
+        "password": server.password,
+        "use_tls": True,
+        "timeout": 20,
+    }
+    return override_settings(CONGRESSY_MAILER={"TRANSPORTS": {"sparkpost": {"BACKEND": BACKEND, "OPTIONS": options}}})
+
+
+@pytest.fixture(autouse=True)
+def no_learnt_limits() -> None:
+    """What one test's server has refused says nothing of the next one's."""
+    reset_throttling()
+
+
+@pytest.fixture
+def server(smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalSparkPost]:
+    """A server that the alias ``sparkpost`` stands for."""
+    for name, value in smtp_server.environment().items():
+        monkeypatch.setenv(name, value)
+    with configured(smtp_server):
+        yield smtp_server
+    worker_process_shutdown.send(None)
+
+
+def mail(*recipients: str, text: str = "Texto\n.\n..dois") -> ComposedMail:
+    now = timezone.now()
+    message = Message(
+        from_email="Congressy <mail@congressy.net>",
+        to=list(recipients or ["ana@example.com"]),
+        message_id=f"<{uuid4()}@x>",
+        created_at=now,
+        queued_at=now,
+    )
+    return ComposedMail(uuid4(), compose(message, MailContent("Olá", text, ""), []))
+
+
+def deliver(*mails: ComposedMail) -> list[Outcome]:
+    with transport_for("sparkpost") as transport:
+        return list(transport.deliver(mails))
+
+
+def at(stage: Stage, answer: Any) -> Callable[[Exchange], Any]:
+    """A script that says this at one stage, and nothing unusual anywhere else."""
+    return lambda exchange: answer if exchange.stage is stage else None
+
+
+def all_accepted(outcomes: list[Outcome]) -> bool:
+    return all(outcome.accepted and not outcome.deferred and not outcome.rejected for outcome in outcomes)
+
+
+def test_a_mail_costs_one_round_trip(server: LocalSparkPost) -> None:
+    with Relay(server.port) as relay, configured(server, relay.port):
+        deliver(mail())
+        before = relay.turns
+        assert all_accepted(deliver(*(mail() for _ in range(50))))
+        # One for each, and one to begin with: there is no content before the first envelope.
+        assert relay.turns - before == 51
+        before = relay.turns
+        assert all_accepted(deliver(mail("ana@example.com", "eva@example.com", "rui@example.com")))
+        assert relay.turns - before == 2
+        worker_process_shutdown.send(None)
+    assert server.connections == 1
+
+
+def test_an_outcome_does_not_wait_for_what_is_said_of_the_next_mail(server: LocalSparkPost) -> None:
+    # Until it is written down, a process that is killed leaves a mail of which nobody knows.
+    known = threading.Event()
+    waited: list[bool] = []
+
+    def hold(exchange: Exchange) -> None:
+        if exchange.stage is Stage.RCPT and exchange.recipient == "slow@example.com":
+            waited.append(known.wait(10))
+
+    server.script = hold
+    with transport_for("sparkpost") as transport:
+        outcomes = transport.deliver([mail(), mail("slow@example.com")])
+        assert next(outcomes).accepted == ("ana@example.com",)
+        known.set()
+        assert next(outcomes).accepted == ("slow@example.com",)
+        assert list(outcomes) == []
+    assert waited == [True]
+
+
+def test_what_arrives(server: LocalSparkPost) -> None:
+    (first, second) = deliver(mail("ana@example.com", "eva@example.com"), mail("rui@bücher.example"))
+    assert first.accepted == ("ana@example.com", "eva@example.com")
+    one, two = server.mailbox
+    assert first.reply == Reply(250, f"2.0.0 OK {one.queue_id}")
+    assert (one.sender, one.recipients) == ("mail@congressy.net", ("ana@example.com", "eva@example.com"))
+    assert one.content.endswith(b"\r\n\r\nTexto\r\n.\r\n..dois\r\n")
+    assert two.recipients == second.accepted == ("rui@xn--bcher-kva.example",)
+
+
+def test_a_hundred_mails_for_a_connection(server: LocalSparkPost) -> None:
+    quits: list[int] = []
+    server.script = lambda exchange: quits.append(exchange.connection) if exchange.stage is Stage.QUIT else None
+    assert all_accepted(deliver(*(mail() for _ in range(230))))
+    assert server.connections == 3
+    assert len(server.mailbox) == 230
+    # The third has room left.
+    assert quits == [1, 2]
+    assert server.open_connections == 1
+
+
+def test_a_server_that_wants_fewer(server: LocalSparkPost) -> None:
+    server.script = lambda exchange: "421 4.7.0 Enough" if exchange.stage is Stage.MAIL and exchange.mail > 10 else None
+    assert all_accepted(deliver(*(mail() for _ in range(25))))
+    assert (server.connections, len(server.mailbox)) == (3, 25)
+
+
+def test_a_connection_is_kept_between_tasks(server: LocalSparkPost) -> None:
+    for _ in range(3):
+        assert all_accepted(deliver(mail()))
+    assert server.connections == 1
+
+
+def test_an_idle_connection_is_not_trusted(server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver(mail())
+    a_minute_later = SimpleNamespace(monotonic=lambda: time.monotonic() + 60)
+    monkeypatch.setattr(session, "time", a_minute_later)
+    assert all_accepted(deliver(mail()))
+    assert server.connections == 2
+
+
+def test_a_server_that_has_closed_meanwhile(server: LocalSparkPost) -> None:
+    deliver(mail())
+    server.stop()
+    server.start()
+    assert all_accepted(deliver(mail(), mail()))
+    assert server.connections == 2
+
+
+def test_a_server_that_closes_between_two_mails(server: LocalSparkPost) -> None:
+    def mails() -> Iterator[ComposedMail]:
+        yield mail()
+        yield mail()
+        server.stop()
+        server.start()
+        yield mail()
+
+    with transport_for("sparkpost") as transport:
+        outcomes = list(transport.deliver(mails()))
+    # What was on its way then may have arrived or not; what comes after has arrived.
+    assert len(outcomes) == 3
+    assert outcomes[-1].accepted
+    assert all(outcome.accepted or outcome.in_doubt for outcome in outcomes)
+
+
+def test_one_command_at_a_time_where_the_server_cannot_do_more(server: LocalSparkPost) -> None:
+    server.script = at(Stage.HELLO, "250-old\n250-STARTTLS\n250 AUTH LOGIN PLAIN")
+    with Relay(server.port) as relay, configured(server, relay.port):
+        deliver(mail())
+        before = relay.turns
+        assert all_accepted(deliver(*(mail("ana@example.com", text="Olá") for _ in range(5))))
+        assert relay.turns - before == 5 * 4
+        worker_process_shutdown.send(None)
+    # It has not offered 8BITMIME either.
+    assert all(received.content.isascii() for received in server.mailbox)
+    assert list(server.mailbox)[-1].message.get_content().strip() == "Olá"
+
+
+def test_each_recipient_has_its_own_answer(server: LocalSparkPost) -> None:
+    answers = {"eva@example.com": "451 4.7.1 later", "rui@example.com": "550 5.1.1 nobody"}
+    server.script = lambda exchange: answers.get(exchange.recipient) if exchange.stage is Stage.RCPT else None
+    four = mail("ana@example.com", "eva@example.com", "rui@example.com")
+    # The call refuses it; a row may be older.
+    four.mail.envelope.append("joão@example.com")
+    mixed, after = deliver(four, mail())
+    assert mixed.accepted == ("ana@example.com",)
+    assert mixed.deferred == {"eva@example.com": Reply(451, "4.7.1 later")}
+    assert mixed.rejected["rui@example.com"] == Reply(550, "5.1.1 nobody")
+    assert "SMTPUTF8" in mixed.rejected["joão@example.com"].text
+    assert mixed.reply.text.startswith("2.0.0 OK")
+    assert after.accepted == ("ana@example.com",)
+    assert [received.recipients for received in server.mailbox] == [("ana@example.com",), ("ana@example.com",)]
+    assert server.connections == 1
+
+
+ANSWERS = [
+    (stage, answer)
+    for stage in (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT)
+    for answer in (
+        "451 4.3.0 later",
+        "421 4.3.2 closing",
+        "552 5.2.2 much",
+        "554 5.5.1 no",
+        "530 5.7.0 login first",
+        "550 5.7.1 Unconfigured Sending Domain <congressy.net>",
+        HANG_UP,
+    )
+]
+
+
+@pytest.mark.parametrize("recipients", [("ana@example.com",), ("ana@example.com", "eva@example.com")])
+@pytest.mark.parametrize(("stage", "answer"), [*ANSWERS, (Stage.CONTENT, KEEP_AND_HANG_UP)])
+def test_means_the_same_as_without_pipelining(
+    server: LocalSparkPost, stage: Stage, answer: Any, recipients: tuple[str, ...]
+) -> None:
+    def meaning(transport: Any) -> Any:
+        try:
+            (outcome,) = transport.deliver([mail(*recipients)])
+        except TransportUnavailable:
+            return "unavailable"
+        finally:
+            transport.close()
+        codes = [{to: reply.code for to, reply in said.items()} for said in (outcome.deferred, outcome.rejected)]
+        return outcome.accepted, *codes, outcome.sender_refused, outcome.in_doubt
+
+    # Of several recipients, the first.
+    server.script = lambda exchange: (
+        answer if exchange.stage is stage and exchange.recipient in ("", "ana@example.com") else None
+    )
+    backend = open_backend("sparkpost")
+    assert isinstance(backend, django_smtp.EmailBackend)
+    pipelined = meaning(SmtpTransport(backend))
+    assert pipelined == meaning(DjangoTransport(open_backend("sparkpost")))
+
+
+# 530 is no mail's fault, and stops them all.
+@pytest.mark.parametrize(("stage", "answer"), [(stage, said) for stage, said in ANSWERS if "530" not in str(said)])
+def test_the_mail_behind_it_goes_its_own_way(server: LocalSparkPost, stage: Stage, answer: Any) -> None:
+    # Once, for the second of three.
+    left = iter([answer])
+    server.script = lambda exchange: next(left, None) if exchange.stage is stage and exchange.mail == 2 else None
+    first, _, third = deliver(mail("ana@example.com"), mail("eva@example.com"), mail("rui@example.com"))
+    assert first.accepted == ("ana@example.com",)
+    assert third.accepted == ("rui@example.com",)
+
+
+@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT, Stage.DATA])
+@pytest.mark.parametrize("answer", ["421 4.4.2 idle", HANG_UP])
+def test_what_a_used_connection_refuses_in_dying_is_tried_on_a_new_one(
+    server: LocalSparkPost, stage: Stage, answer: Any
+) -> None:
+    deliver(mail())
+    left = iter([answer])
+    server.script = lambda exchange: next(left, None) if exchange.stage is stage else None
+    assert all_accepted(deliver(mail(), mail()))
+    assert (server.connections, len(server.mailbox)) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("stage", "answer"),
+    [
+        (Stage.CONNECT, "421 4.3.2 closing"),
+        (Stage.HELLO, HANG_UP),
+        (Stage.STARTTLS, "454 4.7.0 TLS not available"),
+        (Stage.AUTH, "535 5.7.8 Sorry."),
+        (Stage.AUTH, HANG_UP),
+    ],
+)
+def test_a_server_that_cannot_be_used(server: LocalSparkPost, stage: Stage, answer: Any) -> None:
+    server.script = at(stage, answer)
+    pulled = []
+    with pytest.raises(TransportUnavailable), transport_for("sparkpost") as transport:
+        list(transport.deliver(pulled.append(number) or mail() for number in range(3)))  # type: ignore[func-returns-value]
+    assert pulled == []
+
+
+def test_a_server_with_fewer_connections_than_processes_is_no_server_that_cannot_be_used(
+    server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.script = lambda exchange: (
+        "421 4.7.0 Error: too many connections from 127.0.0.1"
+        if exchange.stage is Stage.CONNECT and server.open_connections > 1
+        else None
+    )
+    backend: Any = open_backend("sparkpost")
+    first, second = SmtpTransport(backend, "sparkpost"), SmtpTransport(open_backend("sparkpost"), "sparkpost")  # type: ignore[arg-type]
+    try:
+        assert all_accepted(list(first.deliver([mail()])))
+        with pytest.raises(NoFreeConnection):
+            list(second.deliver([mail()]))
+        # Nobody keeps a connection while it has no mail.
+        assert all_accepted(list(first.deliver([mail()])))
+        wait_for(lambda: server.open_connections == 0)
+        connections._refused_until.clear()
+        assert all_accepted(list(second.deliver([mail()])))
+    finally:
+        first.close()
+        second.close()
+
+
+def test_what_has_no_outcome_when_the_server_goes_away_was_not_sent(server: LocalSparkPost) -> None:
+    def script(exchange: Exchange) -> Any:
+        if exchange.stage is Stage.CONTENT and exchange.mail == 3:
+            return KEEP_AND_HANG_UP
+        return "421 4.3.2 closing" if exchange.stage is Stage.CONNECT and exchange.connection > 1 else None
+
+    server.script = script
+    outcomes = []
+    with pytest.raises(TransportUnavailable), transport_for("sparkpost") as transport:
+        for outcome in transport.deliver(mail() for _ in range(9)):
+            outcomes.append(outcome)
+    assert [bool(outcome.accepted) for outcome in outcomes] == [True, True, False]
+    assert outcomes[2].in_doubt
+    assert len(server.mailbox) == 3
+
+
+def test_whoever_stops_listening_stops_the_sending(server: LocalSparkPost) -> None:
+    with transport_for("sparkpost") as transport:
+        outcomes = transport.deliver(mail() for _ in range(9))
+        assert next(outcomes).accepted
+        outcomes.close()  # type: ignore[attr-defined]
+        wait_for(lambda: server.open_connections == 0, 5)
+        assert len(server.mailbox) == 1
+        # Nothing is left over of the second, whose envelope had been announced.
+        assert all_accepted(list(transport.deliver([mail()])))
+    assert (server.connections, len(server.mailbox)) == (2, 2)
+
+
+def test_a_delivery_that_somebody_has_forgotten_to_end(server: LocalSparkPost) -> None:
+    with transport_for("sparkpost") as transport:
+        forgotten = transport.deliver(mail() for _ in range(9))
+        assert next(forgotten).accepted
+        begun = time.monotonic()
+        assert all_accepted(list(transport.deliver([mail()])))
+        # Nobody has waited for a server that waits for content.
+        assert time.monotonic() - begun < 30
+    assert len(server.mailbox) == 2
+
+
+def test_a_connection_that_is_said_to_be_closing_is_used_no_more() -> None:
+    server = ScriptedServer([YES, YES, YES, Step("421 4.3.2 closing", stays_open=True)])
+    try:
+        with transport_to(server.port) as transport:
+            first, second = transport.deliver([model_mail(), model_mail()])
+    finally:
+        server.close()
+    assert set(first.deferred) == set(second.accepted) == {"r0@example.com"}
+    assert server.connections == 2
+
+
+def test_nothing_is_on_its_way_while_a_mail_is_composed(server: LocalSparkPost) -> None:
+    outcomes: list[Outcome] = []
+
+    def mails() -> Iterator[ComposedMail]:
+        for number in range(5):
+            # Were this the moment that kills the process, or takes an hour: all that was sent is known.
+            assert len(server.mailbox) == len(outcomes) == max(0, number - 1)
+            yield mail()
+        raise KeyError("a fault of the caller's")
+
+    with pytest.raises(KeyError, match="a fault"), transport_for("sparkpost") as transport:
+        for outcome in transport.deliver(mails()):
+            outcomes.append(outcome)
+    assert all_accepted(outcomes)
+    assert len(outcomes) == len(server.mailbox) == 4
+    wait_for(lambda: server.open_connections == 0, 5)
+
+
+@pytest.mark.parametrize("extensions", [["PIPELINING"], []])
+def test_a_mail_that_cannot_be_written_out(extensions: list[str]) -> None:
+    class TooLarge(OutgoingMail):
+        @property
+        def wire(self) -> bytes:
+            raise MemoryError("no more")
+
+    mails = [model_mail(), model_mail(), model_mail()]
+    mails[1].mail.__class__ = TooLarge
+    server = ScriptedServer(extensions=extensions)
+    try:
+        with transport_to(server.port) as transport:
+            first, second, third = transport.deliver(mails)
+    finally:
+        server.close()
+    assert all_accepted([first, third])
+    assert second.deferred == {"r0@example.com": Reply(None, "It cannot be written out: MemoryError: no more")}
+    assert [taken.key for taken in server.received] == [str(first.key), str(third.key)]
+
+
+def test_interrupted_while_the_content_is_on_its_way(server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> None:
+    class TimeIsOver(Exception):
+        """As Celery's soft time limit, raised by a signal handler."""
+
+    reading = session.Session._read_content_reply
+
+    def interrupted(*args: Any) -> None:
+        monkeypatch.setattr(session.Session, "_read_content_reply", reading)
+        raise TimeIsOver
+
+    monkeypatch.setattr(session.Session, "_read_content_reply", interrupted)
+    outcomes = []
+    with pytest.raises(TimeIsOver), transport_for("sparkpost") as transport:
+        for outcome in transport.deliver(mail() for _ in range(3)):
+            outcomes.append(outcome)
+    (outcome,) = outcomes
+    assert outcome.in_doubt
+    assert outcome.deferred["ana@example.com"].text.startswith("Interrupted: TimeIsOver")
+    assert all_accepted(deliver(mail()))
+
+
+# Contents larger than any buffer.
+
+
+def test_large_content_over_tls_in_both_directions(server: LocalSparkPost) -> None:
+    text = "\n".join(["." + "x" * 70] * 75_000)
+    many = [f"r{number}@example.com" for number in range(3000)]
+    outcomes = deliver(mail(text=text), mail(*many), mail(text=text))
+    assert all_accepted(outcomes)
+    assert len(outcomes[1].accepted) == 3000
+    assert [len(received.content) > 5_000_000 for received in server.mailbox] == [True, False, True]
+    assert server.connections == 1
+
+
+def test_both_sides_have_much_to_say() -> None:
+    """Whoever wrote all of it before reading anything would wait here for a server that waits for the same."""
+    server = ScriptedServer(buffers=65536, yes="x" * 1000)
+    mails = [model_mail(), model_mail(), model_mail()]
+    domain = ".".join(["x" * 60] * 3)
+    for composed in mails[1:]:
+        composed.mail.envelope = [f"r{number}@{domain}.example" for number in range(3000)]
+    try:
+        with transport_to(server.port, buffers=65536) as transport:
+            outcomes = list(transport.deliver(mails))
+    finally:
+        server.close()
+    assert all_accepted(outcomes)
+    assert [len(taken.recipients) for taken in server.received] == [1, 3000, 3000]
+    assert server.violations == []
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_a_server_that_does_not_wait_for_the_end(hangs_up: bool) -> None:
+    large = model_mail(text="\n".join(["x" * 70] * 75_000))
+    # Then the rest of the content is read, or not.
+    early = Step("421 4.3.4 too much" if hangs_up else "552 5.3.4 too much", early=True)
+    server = ScriptedServer([YES, YES, YES, early], buffers=65536)
+    try:
+        with transport_to(server.port) as transport:
+            first, second = transport.deliver([large, model_mail()])
+    finally:
+        server.close()
+    said = first.deferred if hangs_up else first.rejected
+    assert said["r0@example.com"].text == early.reply[4:]
+    assert not first.in_doubt
+    assert second.accepted == ("r0@example.com",)
+    assert server.connections == (2 if hangs_up else 1)
+
+
+# Who keeps the connection, and how long.
+
+
+def test_other_backends_send_for_themselves(server: LocalSparkPost) -> None:
+    class Opens(django_smtp.EmailBackend):
+        def open(self) -> bool | None:
+            return super().open()
+
+    class Sends(django_smtp.EmailBackend):
+        def _send(self, email_message: Any) -> bool:
+            return False
+
+    class Connects(django_smtp.EmailBackend):
+        @property
+        def connection_class(self) -> Any:
+            return smtplib.LMTP
+
+    backend = open_backend("sparkpost")
+    for kind, expected in ((django_smtp.EmailBackend, True), (Opens, True), (Sends, False), (Connects, False)):
+        backend.__class__ = kind
+        assert sends_as_django_does(backend) is expected
+    memory = {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}
+    with (
+        override_settings(CONGRESSY_MAILER={"TRANSPORTS": {"memory": memory}}),
+        transport_for("memory") as transport,
+    ):
+        assert isinstance(transport, DjangoTransport)
+
+
+def test_a_backend_that_keeps_its_failure_to_itself(server: LocalSparkPost) -> None:
+    backend = open_backend("sparkpost")
+    assert isinstance(backend, django_smtp.EmailBackend)
+    backend.fail_silently = True
+    server.stop()
+    with pytest.raises(TransportUnavailable, match="has not said why"):
+        list(SmtpTransport(backend).deliver([mail()]))
+
+
+def test_other_settings_are_another_connection(server: LocalSparkPost) -> None:
+    deliver(mail())
+    with LocalSparkPost(certificate=server.certificate) as other:
+        with configured(other):
+            assert all_accepted(deliver(mail()))
+        assert len(other.mailbox) == 1
+        assert all_accepted(deliver(mail()))
+    assert len(server.mailbox) == 2
+
+
+def test_closed_when_its_thread_ends(server: LocalSparkPost) -> None:
+    stages: list[Stage] = []
+    server.script = lambda exchange: stages.append(exchange.stage)
+    thread = threading.Thread(target=deliver, args=[mail()])
+    thread.start()
+    thread.join()
+    assert len(server.mailbox) == 1
+    wait_for(lambda: server.open_connections == 0, 5)
+    assert stages[-1] is Stage.QUIT
+
+
+def test_closed_when_its_worker_process_ends(server: LocalSparkPost) -> None:
+    stages: list[Stage] = []
+    server.script = lambda exchange: stages.append(exchange.stage)
+    deliver(mail())
+    worker_process_shutdown.send(None)
+    assert stages[-1] is Stage.QUIT
+    assert all_accepted(deliver(mail()))
+
+
+def test_a_silent_server_does_not_hold_up_the_end(server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "_CLOSE_TIMEOUT", 0.1)
+    server.script = at(Stage.QUIT, SILENCE)
+    deliver(mail())
+    begun = time.monotonic()
+    worker_process_shutdown.send(None)
+    assert time.monotonic() - begun < 30
+
+
+def test_a_fork_takes_no_connection_with_it(server: LocalSparkPost) -> None:
+    stages: list[tuple[int, Stage]] = []
+    server.script = lambda exchange: stages.append((exchange.connection, exchange.stage))
+    deliver(mail())
+    with warnings.catch_warnings():
+        # Of a process with threads; the child has none of them, and needs none.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            fine = all_accepted(deliver(mail("child@example.com")))
+            worker_process_shutdown.send(None)
+            os._exit(0 if fine else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert all_accepted(deliver(mail("parent@example.com")))
+    assert [(one.connection, one.recipients[0]) for one in server.mailbox][1:] == [
+        (2, "child@example.com"),
+        (1, "parent@example.com"),
+    ]
+    assert (1, Stage.QUIT) not in stages
+
+
+class ClientCertificateBackend(django_smtp.EmailBackend):
+    """As docs/how-to/backends.md has it."""
+
+    @cached_property
+    def ssl_context(self) -> Any:  # type: ignore[override]
+        context = ssl.create_default_context()
+        context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+        return context
+
+
+def test_a_client_certificate_with_a_context_that_trusts_authorities(server: LocalSparkPost) -> None:
+    django_s_own: Any = open_backend("sparkpost")
+    django_s_own.ssl_certfile = str(server.certificate.chain)
+    with pytest.raises(TransportUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        list(SmtpTransport(django_s_own).deliver([mail()]))
+    backend = ClientCertificateBackend(
+        host="localhost", port=server.port, username=server.user, password=server.password, use_tls=True, timeout=20,
+        ssl_certfile=str(server.certificate.chain), **({"alias": "x"} if django.VERSION >= (6, 1) else {}),
+    )  # fmt: skip
+    assert sends_as_django_does(backend)
+    transport = SmtpTransport(backend)
+    assert all_accepted(list(transport.deliver([mail(), mail()])))
+    transport.close()
