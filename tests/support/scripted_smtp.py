@@ -169,19 +169,25 @@ class _Connection:
             self._server.violations.append(f"{bytes(self._unread[:50])!r} before the reply to DATA")
         if not self._recipients and not self._server._data_without_recipients:
             self._client.sendall(b"503 RCPT first\r\n")
-        elif self._answer(354):
-            self._take_content()
+        else:
+            step = next(self._server._steps, YES)
+            if step.reply and step.reply[0] != "3":
+                self._say(step, 354)
+            else:
+                self._take_content(step)
 
     def _rset(self, command: str) -> None:
         # RFC 5321 §4.1.1.5: there is no refusing it, whatever is said.
         self._sender = None
         self._answer(250)
 
-    def _take_content(self) -> None:
+    def _take_content(self, invitation: Step) -> None:
         step = next(self._server._steps, YES)
         if step.unasked:
-            self._say(step, 250)
+            # In one piece: a client that reads the first reply alone sends its content, and the second one is about it.
+            self._client.sendall(f"{invitation.reply or f'354 {self._server._yes}'}\r\n{step.reply}\r\n".encode())
             raise ConnectionOver
+        self._say(invitation, 354)
         if step.early:
             self._unread += self._client.recv(1000)
             self._say(step, 250)
