@@ -13,7 +13,8 @@ from django.core.mail.backends.smtp import EmailBackend
 from django.db import connections
 
 from ...throttling import ConnectionSlot
-from .session import Attempt, Session
+from .attempt import Attempt
+from .session import Session
 from .stream import Flow, Wait
 
 

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from ...replies import Outcome, Reply
 from . import pipelining
+from .attempt import Attempt
 from .lane import Lane
-from .session import Attempt
 from .source import Source
 
 

@@ -21,6 +21,7 @@ from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.models import Event, Message, State
 from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.transports.smtp import connections as smtp_connections
+from congressy_mailer.transports.smtp.envelopes import EnvelopeExchange
 from congressy_mailer.transports.smtp.session import Session
 from tests.support.scripted_smtp import YES, ScriptedServer, Step
 
@@ -138,13 +139,13 @@ def test_a_lease_is_extended_while_the_server_is_waited_for(extensions: Sequence
 
 
 def test_an_interrupted_envelope_is_deferred_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*args: Any) -> None:
+    def interrupted(*args: Any, **options: Any) -> None:
         raise SoftTimeLimitExceeded
 
     with serving() as server:
         messages = send(20), send(1)
         with monkeypatch.context() as patched:
-            patched.setattr(Session, "_ask_about_recipients", interrupted)
+            patched.setattr(EnvelopeExchange, "read_replies", interrupted)
             run(*messages)
         first, second = (Message.objects.get(pk=message.pk) for message in messages)
         assert (first.state, first.attempts, first.crashes) == (State.DEFERRED, 1, 0)

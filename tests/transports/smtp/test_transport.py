@@ -424,13 +424,13 @@ def test_interrupted_while_the_content_is_on_its_way(server: LocalSparkPost, mon
     class TimeIsOver(Exception):
         """As Celery's soft time limit, raised by a signal handler."""
 
-    reading = session.Session._read_content_reply
+    reading = session.read_reply
 
     def interrupted(*args: Any) -> None:
-        monkeypatch.setattr(session.Session, "_read_content_reply", reading)
+        monkeypatch.setattr(session, "read_reply", reading)
         raise TimeIsOver
 
-    monkeypatch.setattr(session.Session, "_read_content_reply", interrupted)
+    monkeypatch.setattr(session, "read_reply", interrupted)
     outcomes = []
     with pytest.raises(TimeIsOver), transport_for("sparkpost") as transport:
         for outcome in transport.deliver(mail() for _ in range(3)):
