@@ -5,8 +5,9 @@ the state it starts from and, while a message is being sent, the token of the cl
 changes nothing.
 
 :mod:`.rows` is what all of it stands on; :mod:`.adding` stores one message, :mod:`.bulk_insert` many; :mod:`.batches`
-knows what a batch has left; :mod:`.claiming` gives messages out, with
-:mod:`.claim_statement`, and :mod:`.cursors` knows where the next claim begins;
+knows what a batch has left; :mod:`.claiming` chooses what a claim takes, from where :mod:`.cursors` says,
+:mod:`.claim_reading` carries it out by the statement of :mod:`.claim_statement`, and :mod:`.leases` holds what was
+claimed or gives it back; :mod:`.queued` knows what the broker took, and :mod:`.expiry` ends what is too late;
 :mod:`.results` writes down what became of them; :mod:`.recovery` deals with those whose process died
 (:mod:`congressy_mailer.broker.processes`), of which :mod:`.journals` may tell what a server had taken, in the form of
 :mod:`.journal`; :mod:`.sweeping` finds what is due, and :mod:`.publishing` hands it to the broker; :mod:`.suppressing`
@@ -48,16 +49,9 @@ from .claiming import (
     claim,
     claim_from_batch,
     claim_waiting,
-    extend_claim,
     has_waiting_messages,
-    mark_published_again,
-    mark_unpublished,
     needing_solo,
     others_wait,
-    release,
-    release_claim,
-    set_route,
-    start_handover,
 )
 from .commands import cancel, replace_recipients, resend, retry
 from .failures import failing_tasks, record_task_failure
@@ -80,6 +74,7 @@ from .installation import (
 )
 from .journal import Acceptance, Journal, claim_digest, recipient_digest
 from .journals import journal_failed, put_back_journal, remove_ended_journals, take_journal
+from .leases import extend_claim, release, release_claim, set_route, start_handover
 from .pausing import (
     DEFAULT_BACKEND,
     ActivePauses,
@@ -96,6 +91,7 @@ from .pausing import (
     release_batches,
     release_messages,
 )
+from .queued import mark_published_again, mark_unpublished
 from .recovery import record_crash
 from .results import (
     fail,

@@ -13,9 +13,10 @@ from django.utils import timezone
 from .. import metrics
 from ..models import Attachment, Message, State
 from ..models.transactions import database
+from .expiry import before_expiry
 from .files import store_attachments
 from .insertion import insert_messages, insert_search_keys
-from .rows import before_expiry, publishing_overdue_at
+from .rows import publishing_overdue_at
 from .search import first_address, has_search_keys
 from .suppressing import add_suppressed_events, remove_suppressed_at_call
 

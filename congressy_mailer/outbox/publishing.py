@@ -14,7 +14,7 @@ from ..broker import sending
 from ..conf import mailer_settings
 from ..models.transactions import commits_manually, database
 from .batches import mark_batch_published, mark_batch_unpublished
-from .claiming import mark_unpublished
+from .queued import mark_unpublished
 
 
 def publish_on_commit(ids: Sequence[UUID]) -> None:

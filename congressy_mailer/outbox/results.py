@@ -17,9 +17,10 @@ from ..replies import Outcome, Reply, with_ascii_text
 from .backoff import FLOOR, LONGEST_COUNTDOWN, delay
 from .batches import make_due_by
 from .cursors import CURSORS
+from .expiry import before_expiry
 from .journal import Acceptance, claim_digest
 from .retention import drop_content
-from .rows import add_event, before_expiry, claimed_row, rows
+from .rows import add_event, claimed_row, rows
 
 # Of RETRY_BACKOFF: five minutes by default, then ten.
 _DOUBT_FACTOR = 10
@@ -315,7 +316,7 @@ def move_due_time(held_back_until: datetime, due_at: datetime) -> None:
     """Let a sweep publish what was held back until one moment at another one: of what it waits for more is known now.
 
     Args:
-        held_back_until: exactly as it was given to :func:`.claiming.release`.
+        held_back_until: exactly as it was given to :func:`.leases.release`.
         due_at: the new moment.
     """
     messages = Message.objects.using(database()).filter(state=State.QUEUED, sweep_at=held_back_until)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.core.exceptions import EmptyResultSet
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Case, DateTimeField, F, Q, QuerySet, Value, When
+from django.db.models import F, Q, QuerySet
 from django.db.models.lookups import In
 from django.utils import timezone
 
@@ -37,10 +37,15 @@ class InArray(In):
         return f"{sql} = ANY(%s)", (*parameters, values)
 
 
+def all_messages() -> QuerySet[Message]:
+    """All messages of the outbox's database."""
+    return Message.objects.using(database())
+
+
 def rows(ids: Iterable[UUID]) -> QuerySet[Message]:
     """These messages, in any state."""
     # Sorted: updates that lock rows in the same order do not deadlock.
-    return Message.objects.using(database()).filter(InArray(F("id"), sorted(ids)))
+    return all_messages().filter(InArray(F("id"), sorted(ids)))
 
 
 def any_stored(ids: Iterable[UUID]) -> bool:
@@ -78,13 +83,3 @@ def publishing_overdue_at(now: datetime) -> datetime:
     later comes out of the queue behind it. So this only has to cover the time from the call to the commit.
     """
     return now + mailer_settings().LOST_AFTER / _PUBLISHING_SHARE
-
-
-def before_expiry(message: Message, when: datetime) -> datetime:
-    """This time, or the time at which the message expires where that is earlier."""
-    return min(when, message.expires_at) if message.expires_at is not None else when
-
-
-def before_expiry_expression(when: datetime) -> Case:
-    """The same for many messages at once, in the database."""
-    return Case(When(expires_at__lt=when, then=F("expires_at")), default=Value(when, DateTimeField()))

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from ..broker.processes import new_claim_token
 from ..conf import mailer_settings
 from ..models import Message, State, clock
 from ..models.choices import WAITING
-from ..models.transactions import database, lock_free, retry_on_conflict
-from .claiming import expire
+from ..models.transactions import lock_free, retry_on_conflict
+from .expiry import before_expiry_expression, expire
 from .recovery import find_abandoned, recover
-from .rows import before_expiry_expression, rows
+from .rows import all_messages, rows
 from .waiting import COUNTED
 
 # One sweep takes no more than this in each state; the next one comes soon enough.
@@ -48,7 +48,7 @@ def sweep(drained_until: datetime | None = None) -> list[UUID]:
     if expired_leases := [message.id for message in candidates if message.state == State.SENDING]:
         ready += recover(rows(expired_leases).filter(due_at__lte=now))
     # Without waiting for the lease: a worker that was killed and has been started again finds what it held.
-    if abandoned := find_abandoned(_messages().filter(state=State.SENDING, sweep_at__isnull=False)):
+    if abandoned := find_abandoned(all_messages().filter(state=State.SENDING, sweep_at__isnull=False)):
         ready += recover(rows(abandoned))
     if waiting := [message.id for message in candidates if message.state in WAITING]:
         ready += _claim_due(waiting, now, drained_until)
@@ -58,7 +58,7 @@ def sweep(drained_until: datetime | None = None) -> list[UUID]:
 def _due(now: datetime, drained_until: datetime | None) -> Iterator[Message]:
     """State by state, so that each is a range of one index, and a long queue does not hide the rest."""
     for state, until in _due_limits(now, drained_until).items():
-        due = _messages().filter(state=state, sweep_at__lte=until).order_by("sweep_at")
+        due = all_messages().filter(state=state, sweep_at__lte=until).order_by("sweep_at")
         yield from due.only("id", "state", "expires_at")[:_LIMIT]
 
 
@@ -86,9 +86,7 @@ def _claim_due(ids: Sequence[UUID], now: datetime, drained_until: datetime | Non
 def count_overdue(by: timedelta) -> int:
     """How many messages should have been looked at for longer than this, counted up to :data:`.waiting.COUNTED` of each
     state. Those in the queue are not counted."""
-    due = (_messages().filter(state=state, sweep_at__lte=clock.now() - by) for state in _due_limits(clock.now(), None))
+    due = (
+        all_messages().filter(state=state, sweep_at__lte=clock.now() - by) for state in _due_limits(clock.now(), None)
+    )
     return sum(late[:COUNTED].count() for late in due)
-
-
-def _messages() -> QuerySet[Message]:
-    return Message.objects.using(database())

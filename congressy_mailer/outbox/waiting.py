@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import Count, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Min, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce, Greatest
 
-from ..models import BLOCKED, NO_BATCH, PAUSED, Batch, Message, Priority, Retention, State, clock
+from ..models import BLOCKED, NO_BATCH, PAUSED, Batch, Priority, Retention, State, clock
 from ..models.transactions import database
 from .batches import first_waiting, unfinished_batches
+from .rows import all_messages
 
 #: Counting stops here, since a long queue is counted at each call of ``health``.
 COUNTED = 10_000
@@ -54,8 +55,8 @@ class Deferred:
 def deferred_messages() -> Deferred:
     """Messages that were refused temporarily, or that no worker could compose yet."""
     # Each kind by the key that holds no finished message.
-    alone = _messages().filter(state=State.DEFERRED, sweep_at__isnull=False)
-    with_batch = _messages().filter(deferred_batch__isnull=False)
+    alone = all_messages().filter(state=State.DEFERRED, sweep_at__isnull=False)
+    with_batch = all_messages().filter(deferred_batch__isnull=False)
     times = [part[:COUNTED].aggregate(first=Min("due_at"))["first"] for part in (alone, with_batch)]
     return Deferred(
         sum(part[:COUNTED].count() for part in (alone, with_batch)),
@@ -65,7 +66,7 @@ def deferred_messages() -> Deferred:
 
 def waiting_messages() -> Queue:
     """Messages that wait for a task of their own: in no batch, or no longer with their batch."""
-    kinds = [_messages().filter(open_batch=kind, state=State.QUEUED) for kind in (NO_BATCH, BLOCKED)]
+    kinds = [all_messages().filter(open_batch=kind, state=State.QUEUED) for kind in (NO_BATCH, BLOCKED)]
     # Those that are sent next, of each priority a range of the index of what is in no batch. Their ids are in the order
     # of the calls; a message that was scheduled or is sent once more became ready later than that.
     heads = [single.filter(priority=priority).order_by("id") for single in kinds for priority in Priority]
@@ -105,7 +106,7 @@ def batches_with_mail(limit: int) -> list[WaitingBatch]:
     fields = ("id", "key", "campaign", "template", "created_at", "send_at")
     batches = list(unfinished_batches(clock.now()).only(*fields)[:limit])
     counts = {
-        batch.id: _messages().filter(open_batch=batch.id, state=State.QUEUED)[:COUNTED].count() for batch in batches
+        batch.id: all_messages().filter(open_batch=batch.id, state=State.QUEUED)[:COUNTED].count() for batch in batches
     }
     return [
         WaitingBatch(
@@ -124,7 +125,7 @@ def waiting_head(limit: int) -> list[tuple[str, datetime | None]]:
     Args:
         limit: of so many at the most.
     """
-    kinds = [_messages().filter(open_batch=kind, state=State.QUEUED) for kind in (NO_BATCH, BLOCKED)]
+    kinds = [all_messages().filter(open_batch=kind, state=State.QUEUED) for kind in (NO_BATCH, BLOCKED)]
     return [
         row for kind in kinds for row in kind.order_by("priority", "id").values_list("campaign", "queued_at")[:limit]
     ]
@@ -145,7 +146,7 @@ def stuck_batches(by: timedelta) -> list[UUID]:
     moving: set[UUID | None] = set()
     all_seen = True
     for retention in Retention:
-        newest = _messages().filter(retention=retention, finished_at__gte=since).order_by("-finished_at")
+        newest = all_messages().filter(retention=retention, finished_at__gte=since).order_by("-finished_at")
         keys = list(newest.values_list("batch_id", flat=True)[:COUNTED])
         moving.update(keys)
         all_seen = all_seen and len(keys) < COUNTED
@@ -153,7 +154,7 @@ def stuck_batches(by: timedelta) -> list[UUID]:
     if all_seen or not found:
         return found
     found = found[:_LOOKED_THROUGH]
-    sent = _messages().filter(batch_id__in=found, finished_at__gte=since).order_by()
+    sent = all_messages().filter(batch_id__in=found, finished_at__gte=since).order_by()
     moving = set(sent.values_list("batch_id", flat=True).distinct())
     return [key for key in found if key not in moving]
 
@@ -161,15 +162,15 @@ def stuck_batches(by: timedelta) -> list[UUID]:
 def waiting_senders() -> set[tuple[str, str]]:
     """Mail backend and sender of what waits or is being sent, each once; of the first :data:`COUNTED` messages and
     :data:`COUNTED_BATCHES` batches of each kind."""
-    queued = [_messages().filter(open_batch=kind, state=State.QUEUED) for kind in (NO_BATCH, BLOCKED, PAUSED)]
-    deferred = _messages().filter(open_batch=NO_BATCH, state=State.DEFERRED)
-    sending = _messages().filter(sweep_at__isnull=False, state=State.SENDING)
+    queued = [all_messages().filter(open_batch=kind, state=State.QUEUED) for kind in (NO_BATCH, BLOCKED, PAUSED)]
+    deferred = all_messages().filter(open_batch=NO_BATCH, state=State.DEFERRED)
+    sending = all_messages().filter(sweep_at__isnull=False, state=State.SENDING)
     found: set[tuple[str, str]] = set()
     for kind in (*queued, deferred, sending):
         found.update(kind.order_by().values_list("using", "from_email")[:COUNTED])
     # All messages of a batch have its backend and its sender.
     states = (State.QUEUED, State.DEFERRED)
-    mine = [_messages().filter(open_batch=OuterRef("pk"), state=state).order_by() for state in states]
+    mine = [all_messages().filter(open_batch=OuterRef("pk"), state=state).order_by() for state in states]
     waits = Coalesce(*(Subquery(messages.values("id")[:1]) for messages in mine))
     batches = Batch.objects.using(database()).filter(cancelled_at=None, due_at__isnull=False).order_by("due_at")
     rows = batches.annotate(waits=waits).values_list("using", "from_email", "waits")[:COUNTED_BATCHES]
@@ -180,14 +181,14 @@ def count_open() -> dict[State, int]:
     """Messages of which something is still to become, without those that wait with their batch: by state, each counted
     up to :data:`COUNTED`. Paused ones are among those that are queued."""
     kinds = (NO_BATCH, BLOCKED, PAUSED)
-    queued = [_messages().filter(open_batch=kind, state=State.QUEUED) for kind in kinds]
+    queued = [all_messages().filter(open_batch=kind, state=State.QUEUED) for kind in kinds]
     due = {
-        state: [_messages().filter(state=state, sweep_at__isnull=False)]
+        state: [all_messages().filter(state=state, sweep_at__isnull=False)]
         for state in (State.SCHEDULED, State.SENDING, State.DEFERRED)
     }
     parts = {State.SCHEDULED: due[State.SCHEDULED], State.QUEUED: queued, State.SENDING: due[State.SENDING]}
     # A batch's message that is to be tried again is found by its batch.
-    parts[State.DEFERRED] = [*due[State.DEFERRED], _messages().filter(deferred_batch__isnull=False)]
+    parts[State.DEFERRED] = [*due[State.DEFERRED], all_messages().filter(deferred_batch__isnull=False)]
     counts = {state: sum(part[:COUNTED].count() for part in several) for state, several in parts.items()}
     return {**counts, State.HELD: count_held()}
 
@@ -195,9 +196,5 @@ def count_open() -> dict[State, int]:
 def count_held() -> int:
     """Messages that were set aside, and wait for a person."""
     return sum(
-        _messages().filter(retention=held)[:COUNTED].count() for held in (Retention.HELD, Retention.SENSITIVE_HELD)
+        all_messages().filter(retention=held)[:COUNTED].count() for held in (Retention.HELD, Retention.SENSITIVE_HELD)
     )
-
-
-def _messages() -> QuerySet[Message]:
-    return Message.objects.using(database())

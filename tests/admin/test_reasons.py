@@ -12,7 +12,7 @@ from django.utils import timezone, translation
 from congressy_mailer import send_mail, suppressions
 from congressy_mailer.admin.reasons import shown_reason, shown_suppression
 from congressy_mailer.models import Message
-from congressy_mailer.outbox.claiming import expire
+from congressy_mailer.outbox.expiry import expire
 from congressy_mailer.testing import deliver_all, fail_next
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]

@@ -18,7 +18,7 @@ from congressy_mailer import __version__, metrics, outbox, send_bulk, send_mail,
 from congressy_mailer.delivery import runs
 from congressy_mailer.metrics import counting, names, rollups
 from congressy_mailer.models import Batch, CountRollup, CountSample, Message, State, Worker
-from congressy_mailer.outbox.claiming import expire
+from congressy_mailer.outbox.expiry import expire
 from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.sparkpost.events import parse_events
 from congressy_mailer.testing import deliver_all, fail_next
