@@ -26,7 +26,7 @@ class MailerError(Exception):
 
 
 class NoRecipient(MailerError, ValueError):
-    """``to``, ``cc`` and ``bcc`` are all empty: there is nobody to send to."""
+    """``to``, ``cc`` and ``bcc`` are all empty: the mail has no recipient."""
 
 
 class InvalidAddress(MailerError, ValueError):
@@ -137,10 +137,10 @@ class SparkPostError(MailerError):
 class TransportUnavailable(MailerError):
     """The server cannot be used now, through no fault of any message: nothing was sent, everything stays queued."""
 
-    #: How long until it should be tried again; ``None`` where nobody has decided that yet.
+    #: How long until it should be tried again; ``None`` while that is not decided.
     retry_in: timedelta | None = None
 
-    #: What the server has said to a mail, where that told; it may repeat what the mail says.
+    #: The server's reply to a mail, if that showed it; the reply may quote the mail's content.
     reply: Reply | None = None
 
 

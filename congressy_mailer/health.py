@@ -35,7 +35,7 @@ _FILES_TOLERANCE = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """Something that somebody has paused."""
+    """A pause that is in force."""
 
     #: A value of :class:`congressy_mailer.models.PauseScope`.
     scope: str
@@ -89,7 +89,7 @@ class Health:
     undeleted_files: Queue
     #: Since when no attachment file is deleted, because another database uses the same folder; ``None``: none does.
     installation_contested_since: datetime | None
-    #: What somebody has paused. That is no problem by itself: somebody has decided it.
+    #: The pauses in force. A pause is not a problem: a person has decided it.
     paused: list[HeldBack]
     #: What is wrong, one sentence each, in the language in force; empty: nothing.
     problems: list[str]

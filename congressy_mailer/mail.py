@@ -119,7 +119,7 @@ def send_mail(
         sparkpost: what else SparkPost's ``X-MSYS-API`` header knows: ``{"options": {"ip_pool": "news"}, "archive":
             ["archive@example.com"]}``, with the options ``skip_suppression``, ``ip_pool``, ``inline_css``, ``dkim_key``
             and ``sandbox``, and lists of addresses ``cc``, ``bcc`` and ``archive`` that SparkPost makes further copies
-            for. Other mail servers are not told any of this.
+            for. None of this is sent to other mail servers.
         about: the host's object that it is about, such as an order: an instance of a model that has been saved. By it
             the mail is found again, from the object's own page as well; see :func:`congressy_mailer.mails_about`.
         fail_silently: accepted for the sake of Django's signature. Trouble with the mail server never reaches
@@ -226,7 +226,7 @@ def resend_to(message: Message, to: Sequence[str] | str) -> Message:
 
     Args:
         message: in any state, as long as its content is kept.
-        to: whom to send it to; nobody else gets a copy.
+        to: the only recipient of the copy.
 
     Returns:
         The new message.

@@ -1,4 +1,4 @@
-"""What is stored about a person who is known by an address: to be told, and to be erased.
+"""The data stored about a person who is identified by an address: export and erasure.
 
 What mail to other people says is theirs; of it, only the address goes. On the suppression list the address stays as a
 hash where the person has objected to mail: without it, nobody would know not to write again. LGPD art. 18 and GDPR art.
@@ -53,7 +53,7 @@ class Erasure:
     shared_messages: int = 0
     #: Events of mails that are none of ours, or not known any more.
     events: int = 0
-    #: Batches whose caller was told of a mistake in the address.
+    #: Batches whose ``problems`` name the address.
     problems: int = 0
     #: Batches of SparkPost's events that had been set aside.
     webhook_batches: int = 0
@@ -69,7 +69,7 @@ class Erasure:
 def export(address: str) -> dict[str, Any]:
     """Everything that is stored about a person, as JSON can say it.
 
-    What sensitive mail says is left out: whoever asks may not be who reads it.
+    The content of sensitive mail is left out: the person who asks may not be its reader.
 
     Args:
         address: with or without a name.
@@ -224,7 +224,7 @@ def _erase_from_message(key: UUID, address: str) -> str:
 
 @retry_on_conflict
 def _take_out(message: Message, address: str) -> bool:
-    """Take an address out of a message that has others; returns whether nobody held it."""
+    """Remove an address from a message that has others; returns whether the message was unlocked."""
     fields: dict[str, Any] = {
         name: [one for one in getattr(message, name) if not _is_of(one, address)] for name in ("to", "cc", "bcc")
     }

@@ -1,4 +1,4 @@
-"""What may be said of a sensitive message: which one, and what kind of thing went wrong where; never what it says.
+"""What may be shown of a sensitive message: its id, the kind and place of an error; never its content.
 
 The words of an exception may repeat the value that it was raised for, and those of a mail server a link that it does
 not like. So neither is kept or logged.

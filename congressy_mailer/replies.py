@@ -12,10 +12,10 @@ from uuid import UUID
 
 from .credentials import without_credentials
 
-# Seconds: nobody means more, and no clock counts as far as some numbers go.
+# Seconds: no server means more, and some numbers are beyond what a clock can count.
 _MAX_RETRY_AFTER = 86400.0
 
-# RFC 5321 §4.5.3.1.5 gives a line of a reply 512 octets; the rest of a longer text helps nobody.
+# RFC 5321 §4.5.3.1.5 gives a line of a reply 512 octets; longer texts are cut.
 _LONGEST_TEXT = 1000
 
 
@@ -146,7 +146,7 @@ _TOO_FAST = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
-# The same words about somebody new, or about the one mailbox that all the world writes to: no reason to slow down.
+# The same words about a new sender, or about one mailbox that gets too much mail: no reason to slow down.
 _NOT_OUR_SPEED = re.compile(r"gr[ae]y.?list|user you are trying to contact|mailbox", re.IGNORECASE)
 
 

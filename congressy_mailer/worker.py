@@ -56,7 +56,7 @@ def keep_reconnecting(sender: str, conf: Any, **kwargs: Any) -> None:
 
 
 def _log_destinations(served: Collection[str]) -> None:
-    """Tell at the start where mail leaves, so that nobody has to send one to find out."""
+    """Log at the start where mail leaves, so that it can be seen without sending one."""
     from .transports.destinations import destinations
 
     for alias, destination in destinations().items():

@@ -30,7 +30,7 @@ _MOST_BATCHES = 5
 
 
 class MailsAboutMixin(_ModelAdmin):
-    """For a ``ModelAdmin`` of the host's: its pages show the mails about the object to whoever may see messages.
+    """For a ``ModelAdmin`` of the host's: its pages show the mails about the object to users who may see messages.
 
     ``class OrderAdmin(MailsAboutMixin, admin.ModelAdmin)``: nothing else is needed. Where the page has ``fieldsets``,
     they get one more.

@@ -16,7 +16,7 @@ from .lookups import FilterLookupsOnly
 
 @admin.register(Dashboard)
 class DashboardAdmin(FilterLookupsOnly, admin.ModelAdmin):  # type: ignore[type-arg]
-    """One page; seen by whoever has the permission ``view_dashboard``."""
+    """One page, for users with the permission ``view_dashboard``."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

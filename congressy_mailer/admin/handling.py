@@ -163,5 +163,5 @@ def run(request: HttpRequest, action: Action, messages: Iterable[Message]) -> tu
 
 
 def summary(count: int) -> str:
-    """What is told of a list of messages."""
+    """The summary of an action on a list of messages."""
     return ngettext("Done with %(count)d message.", "Done with %(count)d messages.", count) % {"count": count}

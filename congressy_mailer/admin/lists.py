@@ -50,7 +50,7 @@ class FastList(FilterLookupsOnly, _ModelAdmin):
 
 
 class ReadOnly:
-    """Nobody adds, changes or deletes here: states follow the rules of the outbox alone."""
+    """Read-only lists: only the outbox changes states, by its rules."""
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""Messages in the admin: found by whoever asks for one, and what became of each."""
+"""Messages in the admin: searching for them, and the fate of each."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class MessageAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-a
 
     @sensitive_variables()
     def content_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """What it says: headers, frames with HTML and text, and attachments."""
+        """The message's content: headers, frames with HTML and text, and attachments."""
         from .preview import preview
 
         message = self._message(request, object_id)

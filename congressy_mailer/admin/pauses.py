@@ -1,4 +1,4 @@
-"""What is paused, in the admin: to be seen, paused and resumed by whoever may."""
+"""Pauses in the admin: seen, added and removed by users with the permissions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def target(scope: str, name: str) -> dict[str, Any]:
 
 
 class PauseForm(forms.ModelForm):  # type: ignore[type-arg]
-    """What somebody wants to pause, and why."""
+    """The form for a new pause: what is paused, and why."""
 
     class Meta:
         model = Pause
@@ -49,7 +49,7 @@ class PauseForm(forms.ModelForm):  # type: ignore[type-arg]
         elif scope and scope != PauseScope.ALL and not name:
             self.add_error("name", _("Say which one."))
         elif scope:
-            # Loaded where somebody pauses something: every process of the host has the admin's classes.
+            # Imported on first use: every process of the host imports the admin's classes.
             from ..exceptions import InvalidOption
             from ..pausing import check_target
 

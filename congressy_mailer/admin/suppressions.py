@@ -265,7 +265,7 @@ class SuppressionAdmin(FastList, admin.ModelAdmin):  # type: ignore[type-arg]
         return entry
 
     def remove_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Take an address off the list, whatever has put it there."""
+        """Remove all entries of an address, from every source."""
         if request.method != "POST" or not super().has_delete_permission(request):
             raise PermissionDenied
         entry = self._entry(request, object_id)

@@ -70,7 +70,7 @@ _SAME = timedelta(seconds=1)
 class Step:
     """One thing that happened, or is to happen."""
 
-    #: When; ``None``: nobody knows.
+    #: When; ``None``: unknown.
     at: datetime | None
     #: What, in a sentence.
     title: str
@@ -80,7 +80,7 @@ class Step:
     detail: str = ""
     #: ``good``, ``bad``, ``next`` or empty.
     kind: str = ""
-    #: SparkPost told it, by a clock of its own that counts whole seconds.
+    #: Reported by SparkPost, whose clock differs from ours and counts whole seconds.
     told: bool = False
 
 

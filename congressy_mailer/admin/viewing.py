@@ -34,14 +34,14 @@ _POLICY_WITH_IMAGES = _POLICY.replace("img-src data:", "img-src data: https: htt
 
 
 def may_view_content(request: HttpRequest, mail: Mail) -> bool:
-    """Whether somebody may see what a mail says. Nobody sees what a sensitive one does."""
+    """Whether a user may see a mail's content. That of a sensitive mail is shown to nobody."""
     return not mail.sensitive and bool(request.user.has_perm(VIEW_CONTENT))
 
 
 def check_may_view(request: HttpRequest, mail: Mail) -> None:
     """
     Raises:
-        PermissionDenied: the user may not see what it says.
+        PermissionDenied: the user may not see the content.
     """
     if not may_view_content(request, mail):
         raise PermissionDenied
@@ -115,7 +115,7 @@ def attachment(request: HttpRequest, message: Message, number: int) -> HttpRespo
         raise Http404
     log(request, [message], _("Downloaded an attachment."))
     one = shown.files[number]
-    # Never shown by the browser itself, whatever it claims to be.
+    # The browser must download the file, even if its type says that it can be shown.
     return _download(one.content, one.name, "application/octet-stream")
 
 

@@ -36,7 +36,7 @@ class WebhookBatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[t
     actions = ("process_again",)
     list_filter = (ProblemFilter, PeriodFilter)
     search_fields = ("key",)
-    # Not what it says: recipients of sensitive mail may be in it.
+    # The body is not shown: recipients of sensitive mail may be in it.
     fields = ("key", "received_at", "events", "processed", "due_at", "attempts", "problem")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[WebhookBatch]:

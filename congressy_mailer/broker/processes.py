@@ -37,7 +37,7 @@ def process_name() -> str:
 
 
 def owner_of(token: str) -> str:
-    """The :func:`process_name` of whoever made the token; empty: it is no token of ours."""
+    """The :func:`process_name` of the token's process; empty: the token is not one of ours."""
     match = _TOKEN.fullmatch(token)
     return f"{match['host']}-{match['process']}-{match['started']}" if match is not None else ""
 

@@ -83,7 +83,7 @@ def send(task: str, *arguments: Any, queue: str | None = None, **options: Any) -
             task,
             args=arguments,
             queue=declare_queue(app, queue or conf.QUEUE),
-            # Without the host's routes: they are for its own tasks, and nobody may serve where they lead.
+            # The host's routes are for its own tasks: a queue that they name may have no worker.
             router=Router(),
             # JSON, also where the host's own tasks use another serializer.
             serializer="json",

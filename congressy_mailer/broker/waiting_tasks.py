@@ -54,7 +54,7 @@ def observe(consumer: Any) -> None:
 
 
 def stop() -> None:
-    """Have all processes come to an end as if somebody waited: the worker is to stop."""
+    """Have the slices of all processes end as if another task waited, because the worker is to stop."""
     global _stopping
     _stopping = True
     if _shared is not None:

@@ -41,7 +41,7 @@ def describe_number(value: object) -> str:
 
 
 def quote_name(name: object) -> str:
-    """A key or an alias that somebody has given, in quotation marks; only its type where it does not look like one."""
+    """A key or alias from the settings, in quotation marks; only its type if it does not look like one."""
     return repr(name) if isinstance(name, str) and _NAME.fullmatch(name) else f"({describe_type(name)})"
 
 
@@ -181,7 +181,7 @@ def _check_failover(value: object) -> None:
 
 
 def _check_secrets(value: object) -> None:
-    # Whatever is wrong with it is not repeated.
+    # The value is not repeated in the error: it may be a secret.
     if not _is_list_of_text(value) or not all(_SECRET.fullmatch(secret) for secret in value):  # type: ignore[attr-defined]
         raise ImproperlyConfigured(
             "CONGRESSY_MAILER['WEBHOOK_SECRETS'] must be a list of 'basic user:password', 'bearer TOKEN' or "

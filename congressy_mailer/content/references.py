@@ -28,7 +28,7 @@ class RowReference(NamedTuple):
 
     #: ``app_label.model``, in lower case.
     model: str
-    #: Primary key, as Django's serializers write it: the field's ``to_python()`` reads it, whatever its type is.
+    #: Primary key of any type, as Django's serializers write it: the field's ``to_python()`` reads it.
     pk: str
     #: Alias of the database.
     using: str
@@ -118,7 +118,7 @@ class Rows:
 
 
 def savepoint_in_transaction(using: str) -> AbstractContextManager[None]:
-    """Within somebody's transaction a query that fails must not be the failure of all after it."""
+    """A savepoint within an open transaction, so that a failing query does not break the queries after it."""
     return transaction.atomic(using=using) if connections[using].in_atomic_block else nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""Which of the messages that were claimed may be sent now: not what is paused, and to nobody who is suppressed."""
+"""Which claimed messages may be sent now: none that is paused, and none to suppressed recipients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Admission:
             claims: which hold the messages.
         """
         self._claims = claims
-        #: What somebody has paused, as it was known when the first messages were claimed.
+        #: The pauses, as they were when the first messages were claimed.
         self._pauses = outbox.ActivePauses()
 
     def look_up_pauses(self) -> None:
@@ -45,7 +45,7 @@ class Admission:
         return self._without_suppressed(self._without_paused(messages))
 
     def _without_paused(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Those that nobody has paused; the others are put back. A batch is paused as a whole, before it is claimed."""
+        """The messages that are not paused; the others are put back. Batches are paused before they are claimed."""
         paused: dict[UUID, tuple[Pause, list[Message]]] = {}
         for message in messages:
             pause = None if message.waits_with_batch else self._pauses.of_message(message)

@@ -53,7 +53,7 @@ class CircuitBreaker:
         self._probes: dict[str, datetime] = {}
         #: Domains that have been looked up.
         self._known: set[str] = set()
-        #: What other slices held back is due now, and nobody has published it.
+        #: Mail that other slices held back is due now and unpublished.
         self.made_due = False
         if none_open:
             self._known |= {"", *sender_domains}
@@ -154,7 +154,7 @@ def make_due_if_known(held_back_until: Iterable[datetime]) -> bool:
         held_back_until: until when mail was put back, exactly.
 
     Returns:
-        Whether something is due that nobody has published.
+        Whether mail is due that is unpublished.
     """
     made_due = False
     for until in held_back_until:

@@ -77,7 +77,7 @@ class Claims:
         try:
             return claim()
         except BaseException:
-            # They may have been claimed, and not read: nobody would know of it until the lease is over.
+            # They may be claimed although the answer was lost: no worker would look at them until the lease is over.
             with suppress(Exception):
                 connections[outbox.database()].close()
                 outbox.release_claim(self.token, self.waiting.keys() | self.handed_over.keys())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..conf import mailer_settings
 from ..models import clock
 
-#: Seconds after which a slice ends also where nobody waits.
+#: Seconds after which a slice ends even if nothing else waits.
 LONGEST_SLICE = 30.0
 # Of a lease, and of ``TIME_LIMIT``, it is at most this share.
 _LONGEST_SHARE = 0.25

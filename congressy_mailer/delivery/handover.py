@@ -252,7 +252,7 @@ class Handover:
             logger.warning("Message %s was interrupted: the mail server takes longer than TIME_LIMIT.", message.id)
             self._deadlines.end_slice()
         if outcome.perhaps_no_login and not self._accepts:
-            # Nobody has it. What becomes of it is known at the end of the slice.
+            # No recipient has it. The end of the slice decides its state.
             self._claims.handed_over[message.id] = message
             self._login_doubts.append((message, outcome))
             return

@@ -63,7 +63,7 @@ def intercepted(message: Message, mail: OutgoingMail) -> OutgoingMail:
     """The mail as the interceptors leave it.
 
     Raises:
-        Withhold: one keeps it back, and nobody has released it since.
+        Withhold: an interceptor withholds it, and it has not been released since.
         ContentNotReady: one failed, or set what is no header.
     """
     paths = mailer_settings().INTERCEPTORS
@@ -94,7 +94,7 @@ def intercepted(message: Message, mail: OutgoingMail) -> OutgoingMail:
 
 
 def _is_released(message: Message) -> bool:
-    """Whether somebody has queued it again since it was withheld."""
+    """Whether a person has released it since it was withheld."""
     events = Event.objects.using(outbox.database()).filter(message_id=message.id, type__in=_RELEASING)
     found = list(events.order_by("at", "id").values_list("type", flat=True))
     return Event.Type.WITHHELD in found and found[-1] == Event.Type.RETRIED

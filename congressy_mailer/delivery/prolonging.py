@@ -1,4 +1,4 @@
-"""A time slice goes on while nobody waits for the process: its end interrupts what a connection could carry."""
+"""A time slice goes on while nothing else waits for the process: its end would leave connections idle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHECK_INTERVAL = 0.5
 
 
 class Prolonging:
-    """Begins the slice of a task anew while nobody else waits: neither other tasks of its worker nor other mail."""
+    """Prolongs the slice of a task while neither other tasks of its worker nor other mail wait."""
 
     def __init__(self, deadlines: Deadlines, before_looking: Callable[[], None]) -> None:
         """

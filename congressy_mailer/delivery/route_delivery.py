@@ -59,7 +59,7 @@ class RouteDelivery:
         self.claim_next: Callable[[int, str], list[Message]] | None = None
         #: How long the next mail's turn is away, where that ended the slice.
         self.permit_wait = timedelta(0)
-        #: Mail that waited for a backend is due now, and nobody has published it.
+        #: Mail that waited for a backend is due now and unpublished.
         self.made_due = False
         #: Mail backends that cannot be used, and until when.
         self._unavailable_until: dict[str, datetime] = {}

@@ -52,7 +52,7 @@ class SliceResult:
     retries: dict[int, list[UUID]] = field(default_factory=dict)
     #: When a task should continue the batch; ``None`` where none of its messages waits.
     continue_at: datetime | None = None
-    #: Mail that waited for a backend, held back by other tasks, is due now and published by nobody.
+    #: Mail that other tasks held back for a backend is due now and unpublished.
     made_due: bool = False
 
 

@@ -101,7 +101,7 @@ def _examine(alias: str, backend: Any) -> Iterator[Finding]:
 
 
 def _failure(where: str, failure: Exception) -> Finding:
-    """What a person is told of a server that cannot be used: first the cause, then what to do."""
+    """The report about a server that cannot be used: first the cause, then what to do."""
     values = {"where": where, "error": error_text(failure)}
     if isinstance(failure, smtplib.SMTPAuthenticationError):
         return error(

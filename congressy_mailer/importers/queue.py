@@ -158,7 +158,7 @@ class Queue(ABC):
             result.left.append(f"{self.describe(row)}: {error}")
             return
         except Exception as error:
-            # Whatever is wrong with what somebody else has stored.
+            # Another package's rows may be invalid in any way.
             result.left.append(f"{self.describe(row)}: {error_text(error)}")
             return
         if dry_run:

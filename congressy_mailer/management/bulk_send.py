@@ -277,7 +277,7 @@ def _store(command: BaseCommand, sheet: Spreadsheet, summary: SheetSummary, mail
 def _recipients(sheet: Spreadsheet, advance: Callable[[int], None]) -> Iterator[Recipient]:
     for row in sheet.rows():
         if not row.problem:
-            # The same person has the same address, whatever the name beside it; as long as a key may be.
+            # The address identifies the person, not the display name; cut to the length of a key.
             key = blake2s(row.address.encode()).hexdigest()
             yield Recipient(to=row.to, context=row.variables, key=key)
             advance(1)

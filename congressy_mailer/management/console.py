@@ -85,7 +85,7 @@ def progress_bar(command: BaseCommand, label: str, total: int) -> Iterator[Calla
         fill_char="█",
         empty_char="░",
         bar_template="%(label)s %(bar)s %(info)s",
-        # Whatever the terminal has left.
+        # The rest of the terminal's width.
         width=0,
         update_min_steps=max(1, total // _STEPS),
     )

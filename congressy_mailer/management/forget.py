@@ -29,8 +29,8 @@ def run(command: BaseCommand, options: Mapping[str, Any]) -> None:
     """Do it.
 
     Raises:
-        CommandError: it is no address, or nobody has said yes (exit status 2); or some mail is being sent at this
-            moment (1).
+        CommandError: it is no address, or the question was not answered by yes (exit status 2); or mail is being sent
+            at this moment (1).
     """
     address = options["address"]
     try:

@@ -47,7 +47,7 @@ class ImportResult:
 
 
 def import_file(path: Path, options: Mapping[str, Any]) -> ImportResult:
-    """Put the addresses in a file on the list. What is wrong is told row by row, and the others go on it.
+    """Add the addresses in a file to the list. Invalid rows are reported one by one, and the others are added.
 
     Args:
         path: of a table as spreadsheet programs export it.
@@ -146,7 +146,7 @@ def export_csv(command: BaseCommand, path: str) -> None:
         _write(command.stdout, "\n")  # type: ignore[arg-type]
         return
     file = Path(path)
-    # Whole or not at all; and nobody else's business.
+    # Written as a whole or not at all, and readable by its owner only.
     part = file.with_name(f".{file.name}.part")
     try:
         with open(

@@ -123,7 +123,7 @@ def count_expired_in_batch(batch: Batch, count: int) -> None:
 
 
 def count_events(events: Iterable[tuple[Message, str]]) -> None:
-    """Count what was told of messages after they were sent.
+    """Count the events of messages that were sent.
 
     Args:
         events: the message, and one of the names.
@@ -213,7 +213,7 @@ def _insert(minute: datetime, entries: list[list[object]]) -> None:
     quoted = connection.ops.quote_name
     table = quoted(CountSample._meta.db_table)
     columns = ", ".join(quoted(str(field.column)) for field in fields)
-    # Whatever transaction this is in must outlive an error.
+    # A surrounding transaction must survive an error here.
     savepoint = transaction.atomic(using=database()) if connection.in_atomic_block else nullcontext()
     with savepoint, connection.cursor() as cursor:
         cursor.execute(f"INSERT INTO {table} ({columns}) VALUES (%s, %s)", values)  # noqa: S608

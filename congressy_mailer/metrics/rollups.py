@@ -47,7 +47,7 @@ def fold() -> bool:
 
 @retry_on_conflict
 def _fold_chunk() -> int:
-    # Whoever holds the total may change the other rollups.
+    # The lock on the total guards the other rollups.
     total = _rollups().select_for_update().get(period=Period.TOTAL)
     samples = list(lock_free(_samples().order_by("id"))[:_CHUNK])
     if not samples:

@@ -470,7 +470,7 @@ def _decoded_word(match: re.Match[str]) -> str:
 def _checked_name(given: str, bare: str, argument: str) -> str:
     """A name as one line of words.
 
-    Control characters other than line breaks count as blanks: spreadsheets have them, and nobody sees them.
+    Control characters other than line breaks count as spaces: they come from spreadsheets, where they are invisible.
 
     Raises:
         InvalidAddress: it is too long, or an encoded word hides a line break in it.

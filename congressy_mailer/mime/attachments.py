@@ -27,7 +27,7 @@ _MIMETYPE = re.compile(rf"({_NAME}/{_NAME})((?:[ \t]*;[ \t]*{_PARAMETER})*)[ \t]
 #: RFC 2392 §2, without what would have to be escaped in the HTML.
 CONTENT_ID = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.@-]+")
 _DEFAULT_MIMETYPE = "application/octet-stream"
-# Of a file that is compressed, whatever is in it.
+# The type of a compressed file is that of the compression.
 _COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 #: Characters of a media type with its parameters.
 MAX_MIMETYPE = 255
@@ -51,7 +51,7 @@ class Attachment:
         description: what it is, in a few words (``Content-Description``, RFC 2045 §8), at most 255 characters.
     """
 
-    # What an attachment says, and often its name, is nobody's business who reads a log.
+    # Logs must not have an attachment's content, nor its name, which is often personal.
     filename: str = field(repr=False)
     content: Any = field(repr=False)
     mimetype: str = ""

@@ -97,7 +97,7 @@ class OutgoingMail(EmailMultiAlternatives):
     envelope: list[str]
     #: What goes over the wire but for doubled dots.
     wire: bytes
-    #: What it says.
+    #: Its content.
     content: MailContent
     #: Keys for SparkPost, built by :func:`congressy_mailer.sparkpost.headers.sparkpost_keys`; each transport puts them
     #: where they belong.
@@ -128,7 +128,7 @@ class OutgoingMail(EmailMultiAlternatives):
     ) -> None:
         """
         Args:
-            content: what it says.
+            content: its texts and parts.
             envelope: who gets it, bare.
             from_email: in normal form, as all addresses.
             to: for the header.
@@ -188,7 +188,7 @@ class OutgoingMail(EmailMultiAlternatives):
         )
         mail.bcc = [recipient for key, recipient in envelope.items() if key not in named]
         if not mail.to and (mail.cc or len(mail.bcc) == 1):
-            # Many providers refuse a mail to nobody. Nobody else is shown an address by this.
+            # Many providers refuse a mail without recipients. This header discloses no address.
             source = mail.cc or mail.bcc
             mail.to = [source.pop(0)]
         if (mail.to, mail.cc) != (self.to, self.cc):
@@ -276,7 +276,7 @@ class OutgoingMail(EmailMultiAlternatives):
 
     def wire_without(self, name: str) -> bytes:
         """What goes over the wire, without the header fields of this name."""
-        # Nobody could have given it one: such names are refused at the call.
+        # The caller cannot have given it: such names are refused at the call.
         return self.wire
 
     def add_header(self, name: str, value: str) -> None:

@@ -80,7 +80,7 @@ def write(
     """The mail as it goes over the wire, but for the doubling of dots.
 
     Args:
-        rendered: what it says.
+        rendered: its subject and texts.
         from_email: an address in normal form, as all of them are.
         to: addresses; may be empty, as ``cc`` and ``reply_to``.
         cc: addresses.
@@ -129,7 +129,7 @@ def _is_invitation(alternative: Alternative) -> bool:
 def _split(
     html: str, attachments: Sequence[LoadedAttachment]
 ) -> tuple[Sequence[LoadedAttachment], Sequence[LoadedAttachment]]:
-    """Images that the HTML shows, and files: an image which it does not show would be seen by nobody beside it."""
+    """Images that the HTML shows, and files: an inline image that it does not show would not be displayed at all."""
     if not any(one.content_id for one in attachments):
         return (), attachments
     # RFC 2392 §2: a content id in a URL is percent-encoded.
@@ -164,7 +164,7 @@ def _text_part(mimetype: str, text: str) -> _Part:
     if content.isascii() and b"\0" not in content and max(map(len, content.split(b"\n"))) <= MAX_LINE:
         encoding = "7bit"
     elif (len(content) - len(text)) * _OCTETS_TO_A_LATER_ONE <= len(content):
-        # In one with CRLF it would break long lines with whatever line break it finds first.
+        # In text with CRLF it would break long lines at the first kind of line break that it finds.
         encoding, content = "quoted-printable", binascii.b2a_qp(content)
     else:
         # RFC 2045 §6.8: the line breaks of text are written as CRLF before.

@@ -40,7 +40,7 @@ class Batch(Mail):
     begun_generation = models.PositiveIntegerField(_("begun generation"), default=0)
     #: When a caller last stored recipients of it.
     last_stored_at = models.DateTimeField(_("last stored at"), null=True, blank=True)
-    #: Until when the caller that stores recipients holds it; empty: nobody does.
+    #: Until when the caller that stores recipients holds it; empty: no caller does.
     storing_until = models.DateTimeField(_("storing until"), null=True, blank=True)
     #: Token of that caller.
     storing_token = models.CharField(_("storing token"), max_length=32, blank=True, default="")

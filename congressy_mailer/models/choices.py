@@ -65,7 +65,7 @@ class BounceCategory(models.TextChoices):
     BLOCK = "block", _("block")
     #: An administrator's decision.
     ADMIN = "admin", _("admin")
-    #: Nobody can tell.
+    #: Unknown.
     UNDETERMINED = "undetermined", _("undetermined")
 
 
@@ -108,7 +108,7 @@ class PauseScope(models.TextChoices):
 class Retention(IntEnum):
     """What is still kept of a message that is final, and so which setting says how long: the key of the purge."""
 
-    #: Content that nobody needs any more goes at once.
+    #: The content is not needed any more, and is dropped at once.
     SENSITIVE = 1
     #: A person may send it once more for as long as ``RETRY_FOR``.
     SENSITIVE_FAILED = 2

@@ -90,7 +90,7 @@ def _measure(alias: str, statement: str, known: _Known | None) -> _Known | None:
 
 
 def elapsed() -> float:
-    """Seconds since some moment, whatever the clock is set to.
+    """Seconds since an arbitrary moment, independent of changes of the clock.
 
     They go on while a virtual machine is suspended, where the system has such a clock.
     """

@@ -23,7 +23,7 @@ _HASHED = {
 def hashed(address: str) -> str:
     """What stands in place of an address that was erased.
 
-    Without a secret, so that no change of one lets mail leave again: whoever has the table can test a guess.
+    The hash has no secret, whose change would let mail leave again. So who has the table can test a guessed address.
 
     Args:
         address: in the form in which addresses are compared.

@@ -26,7 +26,7 @@ def attachment_storage() -> Storage:
 
 
 def new_secret() -> str:
-    """What nobody can guess: 256 random bits."""
+    """An unguessable value of 256 random bits."""
     return secrets.token_hex(32)
 
 
@@ -34,7 +34,7 @@ class Installation(models.Model):
     """Which installation this database belongs to: one row. Kept by :mod:`congressy_mailer.outbox.installation`.
 
     Several may share a storage: production and a test stage, or tenants in schemas. Each deletes only files in the
-    folder of its own ``key``. A copied database has the same key, until somebody says that it is a copy; until then the
+    folder of its own ``key``. A copied database has the same key until a person marks it as a copy; until then the
     ``token`` tells that two databases use one folder.
     """
 
@@ -73,7 +73,7 @@ class Installation(models.Model):
         return f"{ATTACHMENT_FOLDER}/{self.key}"
 
     def path(self, number: int) -> str:
-        """Where the file with this number lies: a path that nobody can guess who does not know the secret."""
+        """The path of the file with this number, unguessable without the secret."""
         digest = hmac.digest(self.secret.encode(), str(number).encode(), "sha256")
         return f"{self.folder}/{number // _FILES_IN_A_FOLDER}/{uuid.UUID(bytes=digest[:16], version=4)}"
 

@@ -58,7 +58,7 @@ class Mail(models.Model):
     text = models.TextField(_("text"), blank=True, default="")
     #: Ready HTML.
     html = models.TextField(_("HTML"), blank=True, default="")
-    #: Further forms of what it says, each its text and its media type.
+    #: Further alternatives of the content, each with its text and its media type.
     alternatives = models.JSONField(_("alternatives"), default=list, blank=True)
 
     #: A reaction to something the recipient did, rather than marketing.

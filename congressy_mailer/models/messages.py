@@ -20,7 +20,7 @@ from .operations import Pause
 NO_BATCH = uuid.UUID(int=0)
 #: Stands there for those of them that cannot be sent before their ``due_at``: see :attr:`.Message.blocked`.
 BLOCKED = uuid.UUID(int=1)
-#: Stands there for those that somebody has paused: nobody looks for them before they are resumed or expire.
+#: The value for paused messages: no sweep looks at them before they are resumed or expire.
 PAUSED = uuid.UUID(int=2)
 
 #: How full PostgreSQL fills a page of the table with new rows. Of a change that finds room beside the old row it logs

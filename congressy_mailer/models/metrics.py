@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 class CountSample(models.Model):
     """What one process has counted within about a second. Kept until it is added to a :class:`CountRollup`.
 
-    Rows are only inserted: no process waits for another one, nor for whoever adds them up.
+    Rows are only inserted, so no process waits for another one, nor for the one that adds them up.
     """
 
     #: The minute in which it happened.

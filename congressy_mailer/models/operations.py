@@ -44,7 +44,7 @@ class PeriodicTask(models.Model):
     name = models.CharField(_("name"), max_length=100, primary_key=True)
     #: When it last ran.
     last_run_at = models.DateTimeField(_("last run at"))
-    #: Of a task that goes on in further ones: who works at it; empty: nobody, or a further one has been published.
+    #: For a chain of tasks: the process that works on it; empty: none, or the next task has been published.
     token = models.CharField(_("token"), max_length=100, blank=True, default="")
     #: Until when that counts; empty: it has come to its end.
     lease_until = models.DateTimeField(_("lease until"), null=True, blank=True)
@@ -80,7 +80,7 @@ class TaskFailure(models.Model):
 
 
 class Pause(models.Model):
-    """Mail that somebody has paused: it waits until it is resumed. Kept by :mod:`congressy_mailer.outbox.pausing`."""
+    """A pause: the mail it names waits until it is resumed. Kept by :mod:`congressy_mailer.outbox.pausing`."""
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
     #: What is paused.

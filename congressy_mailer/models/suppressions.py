@@ -43,7 +43,7 @@ class Suppression(models.Model):
         SPARKPOST = "sparkpost", _("SparkPost's list")
         #: SparkPost put it there, on its own list, since its owner unsubscribed by SparkPost's link or header.
         SPARKPOST_UNSUBSCRIBE = "sparkpost_unsubscribe", _("unsubscription at SparkPost")
-        #: SparkPost put it there for good: nobody can take it away.
+        #: SparkPost's compliance team put it there: only SparkPost can remove it.
         COMPLIANCE = "compliance", _("SparkPost's compliance team")
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)

@@ -110,7 +110,7 @@ _Row = TypeVar("_Row", bound=Model)
 
 
 def lock_free(queryset: QuerySet[_Row]) -> QuerySet[_Row]:
-    """Of these rows those that nobody holds, locked to the end of the transaction: nobody is waited for.
+    """The unlocked ones of these rows, locked to the end of the transaction, without waiting for other locks.
 
     A transaction of the host's may hold a row for minutes, after ``cancel()`` for instance.
     """
@@ -120,7 +120,7 @@ def lock_free(queryset: QuerySet[_Row]) -> QuerySet[_Row]:
         # FOR UPDATE would also pass over a row that an open transaction has a foreign key to.
         return queryset.select_for_update(skip_locked=True, no_key=features.has_select_for_no_key_update)
     if connection.vendor == "sqlite":
-        # A write that changes nothing takes SQLite's only lock: what is read after it, nobody else can take.
+        # A write that changes nothing takes SQLite's only lock, so no other writer can claim what is read after it.
         Message.objects.using(database()).filter(id=NO_BATCH).update(reason="")
     return queryset
 
@@ -136,7 +136,7 @@ def retry_on_conflict(func: Callable[_P, _R]) -> Callable[_P, _R]:
                     return func(*args, **options)
             # Which of the two a conflict is depends on the driver's age.
             except (OperationalError, InternalError) as error:
-                # Inside somebody's transaction it is the whole of it that has to be run again, not our part.
+                # Inside a surrounding transaction all of it would have to be run again, not only our part.
                 inside = connections[database()].in_atomic_block
                 if inside or attempt == _CONFLICT_TRIES - 1 or not is_conflict(error):
                     raise
@@ -154,7 +154,7 @@ def retry_statement(func: Callable[_P, _R]) -> Callable[_P, _R]:
     def wrapper(*args: _P.args, **options: _P.kwargs) -> _R:
         connection = connections[database()]
         if connection.in_atomic_block or not connection.settings_dict["AUTOCOMMIT"]:
-            # An error would break somebody's transaction, or nobody would commit.
+            # An error would break a surrounding transaction, or there is none that would be committed.
             return in_transaction(*args, **options)
         try:
             return func(*args, **options)

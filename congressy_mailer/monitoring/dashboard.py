@@ -280,7 +280,7 @@ def _our_queues() -> set[str]:
 
 
 def _unserved(workers: Sequence[Worker]) -> list[str]:
-    """Our queues that no worker serves, as far as workers have told of themselves."""
+    """Our queues that no worker serves, by what workers have reported."""
     served = {name for worker in workers if metrics.is_alive(worker) for name in worker.queues}
     return sorted(_our_queues() - served) if workers else []
 

@@ -21,7 +21,7 @@ COMPLAINT_WARNING: Final = 0.001
 #: Of the mail that was sent: what providers of mail services call too much, SparkPost and Amazon SES among them.
 BOUNCE_LIMIT: Final = 0.05
 BOUNCE_WARNING: Final = 0.02
-#: Days of which the rates are told. Complaints come days after the mail.
+#: Days that the rates cover. Complaints come days after the mail.
 RATE_DAYS: Final = 7
 
 
@@ -53,12 +53,12 @@ class Column:
 
     #: When it begins.
     start: datetime
-    #: By name, whatever the backend, queue and priority.
+    #: By name, summed over backend, queue and priority.
     counts: Counter[str]
 
     @property
     def deferred(self) -> int:
-        """Deferrals, for whatever reason."""
+        """Deferrals, for all reasons."""
         return sum(count for name, count in self.counts.items() if name.startswith(names.DEFERRED))
 
     def percentile(self, share: float) -> float | None:
@@ -101,7 +101,7 @@ def _steps(first: datetime, last: datetime, step: timedelta) -> Iterable[datetim
 
 
 def by_name(counts: Counts) -> Counter[str]:
-    """Counts whatever the backend, queue and priority."""
+    """Counts, summed over backend, queue and priority."""
     found: Counter[str] = Counter()
     for (_backend, _queue, _priority, name), count in counts.items():
         found[name] += count
@@ -126,7 +126,7 @@ def percentile(counts: Mapping[str, int], share: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How mailbox providers see the sender, by what SparkPost's events told within :data:`RATE_DAYS`."""
+    """How mailbox providers see the sender, by SparkPost's events within :data:`RATE_DAYS`."""
 
     accepted: int
     delivered: int
@@ -135,13 +135,13 @@ class Rates:
 
     @property
     def bounce_rate(self) -> float | None:
-        """Of what was delivered or bounced; ``None``: nothing was told."""
+        """Share of the delivered and bounced mails; ``None``: there were no events."""
         told = self.delivered + self.bounced
         return self.bounced / told if told else None
 
     @property
     def complaint_rate(self) -> float | None:
-        """Of what was delivered; ``None``: nothing was told."""
+        """Share of the delivered mails; ``None``: there were no events."""
         return self.complained / self.delivered if self.delivered else None
 
 

@@ -1,4 +1,4 @@
-"""What monitoring systems are told, whatever they are called: each measure with its name, labels and value.
+"""The metrics for monitoring systems of any kind: each with its name, labels and value.
 
 Counters come from the counts that all processes write, so that any web process tells the whole, and none starts at zero
 again after a deployment.

@@ -42,7 +42,7 @@ def waiting_mail() -> list[WaitingMail]:
         if queued_at is not None:
             oldest[campaign] = min(oldest.get(campaign, queued_at), queued_at)
     if len(sample) >= waiting.HEAD:
-        # Too many to be told apart at each look.
+        # Too many to be listed one by one each time.
         whole = waiting.waiting_messages()
         found.append(WaitingMail(conf.QUEUE, "", whole.count, whole.count >= waiting.COUNTED, whole.oldest))
     else:

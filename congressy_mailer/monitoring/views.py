@@ -27,7 +27,7 @@ _HEALTH_KEPT = 5.0
 @never_cache
 @sensitive_variables()
 def metrics(request: HttpRequest) -> HttpResponse:
-    """All measures in Prometheus' text format, for whoever shows ``METRICS_TOKEN`` as a bearer token.
+    """All metrics in Prometheus' text format, for clients with ``METRICS_TOKEN`` as bearer token.
 
     Returns:
         200; 403 where no ``METRICS_TOKEN`` is set, 401 without it, 503 while the database is away.

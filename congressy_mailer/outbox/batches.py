@@ -34,7 +34,7 @@ from .settled import LONGEST_SUBMISSION
 #: to ten connections.
 MAX_CONCURRENCY = 10
 
-# Messages that are taken back in one transaction: few enough that nobody waits for its locks.
+# Messages that are cancelled in one transaction: few enough that its locks are short.
 _CHUNK = 1000
 
 # Other batches that are looked at for whether one of them waits.
@@ -214,10 +214,10 @@ def reschedule_batch(key: UUID, generation: int) -> bool:
     """Set when the batch is due next, after nothing was found waiting in it.
 
     It stays due for as long as a message of it is open or a recipient may come. Where a caller holds the batch's row,
-    or rows of its messages, nobody waits for that: the next sweep looks again.
+    or rows of its messages, the lock is not waited for: the next sweep looks again.
 
     Returns:
-        Whether something is waiting by now that nobody holds.
+        Whether an unlocked message is waiting by now.
     """
     now = clock.now()
     free = lock_free(_batches(key).filter(begun_generation__lte=generation))
@@ -327,13 +327,13 @@ def cancel_batch(key: UUID) -> int:
 
 
 def end_waiting_with_batch(key: UUID, state: State, reason: str) -> int:
-    """End those messages of a batch that nobody holds; returns how many."""
+    """End the unlocked messages of a batch; returns how many."""
     return sum(_end_all(messages, state, reason, wait=False) for messages in _waiting_in_batch(key))
 
 
 def _end_all(messages: QuerySet[Message], state: State, reason: str, *, wait: bool) -> int:
     # A look that locks would lock the gaps beside the rows as well on MariaDB and MySQL, under REPEATABLE READ: there
-    # belong the keys of what is recorded at this moment, of whatever batch.
+    # belong the keys that are being recorded at this moment, for any batch.
     unlocked = wait and connections[database()].vendor == "mysql"
     total = 0
     last: UUID | None = None

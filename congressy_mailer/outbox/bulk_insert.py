@@ -49,7 +49,7 @@ class BatchMessage(NamedTuple):
     about_name: str = ""
 
 
-# Of the mail, what says how it is sent; what it says stays with the batch, and so does where it was stored.
+# The columns that decide how a mail is sent; content and origin stay with the batch.
 _SHARED = [
     field.attname
     for field in Mail._meta.get_fields()

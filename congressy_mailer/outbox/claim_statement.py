@@ -45,7 +45,7 @@ def choice(claimable: QuerySet[Message]) -> Choice:
 
 
 def claim_at_once(chosen: Choice, values: Mapping[str, object], held: Callable[[], QuerySet[Message]]) -> list[Message]:
-    """Change those of these messages that nobody holds, and return them with the answers as attributes.
+    """Change the unlocked ones of these messages, and return them with the answers as attributes.
 
     Args:
         chosen: which may be claimed.
@@ -86,7 +86,7 @@ def _claim(chosen: Choice, values: Mapping[str, object]) -> int:
 
 
 def _update(connection: BaseDatabaseWrapper, chosen: Choice, values: Mapping[str, object]) -> tuple[str, list[Any]]:
-    """The statement that claims. A row that somebody holds is passed over, as by ``lock_free()``."""
+    """The statement that claims. Locked rows are passed over, as by ``lock_free()``."""
     quoted = connection.ops.quote_name
     table, key = quoted(Message._meta.db_table), quoted("id")
     fields: dict[str, Any] = {name: Message._meta.get_field(name) for name in values}

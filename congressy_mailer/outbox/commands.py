@@ -26,7 +26,7 @@ def cancel(key: UUID) -> bool:
 
 
 def retry(key: UUID) -> None:
-    """Queue a message again that failed, expired, was cancelled, suppressed or held, for whoever has no copy.
+    """Queue a failed, expired, cancelled, suppressed or held message again, for the recipients without a copy.
 
     Raises:
         InvalidTransition: it is in another state, or its content has been dropped.
@@ -35,7 +35,7 @@ def retry(key: UUID) -> None:
 
 
 def resend(key: UUID) -> None:
-    """Queue a message again that is final, for all its recipients: whoever has it gets a second copy.
+    """Queue a final message again for all its recipients: those who have it get a second copy.
 
     Raises:
         InvalidTransition: it is in another state, or its content has been dropped.

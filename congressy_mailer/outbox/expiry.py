@@ -21,7 +21,7 @@ def not_expired(now: datetime) -> Q:
 
 
 def expire(ids: Iterable[UUID]) -> None:
-    """End those of these messages that nobody holds and whose ``expires_at`` is over."""
+    """End those of these messages that are unlocked and whose ``expires_at`` is over."""
     metrics.count_expired(_expire(ids))
 
 

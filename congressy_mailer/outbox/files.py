@@ -289,7 +289,7 @@ def _add_rows(installation: Installation, numbers: Sequence[int]) -> None:
 
 
 def _change(installation: Installation, **values: object) -> None:
-    # Not after somebody has made a copy an installation of its own.
+    # Not after a copy was made an installation of its own.
     Installation.objects.using(database()).filter(key=installation.key).update(**values)
 
 

@@ -80,7 +80,7 @@ def folder_is_contested() -> bool:
     """Whether another database has used the folder since this one did, as far as the storage tells.
 
     Raises:
-        Exception: whatever the storage or the database raises.
+        Exception: any error of the storage or the database.
     """
     installation = current_installation()
     return _is_foreign(_read_token(attachment_storage(), installation), installation)
@@ -161,10 +161,10 @@ def begin_new_installation() -> Installation:
 
 
 def keep_installation() -> Installation:
-    """This database is the original: whatever another one has written, the folder is its own.
+    """This database is the original: the folder is its own, even if another one has written the token.
 
     Raises:
-        Exception: whatever the storage raises.
+        Exception: any error of the storage.
     """
     installation = current_installation()
     _write_token(attachment_storage(), installation)

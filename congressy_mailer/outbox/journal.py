@@ -8,7 +8,7 @@ each of them a state, the length of its body, a checksum, the generation, and as
 first one that is torn, or of another generation, ends them. Integers are little-endian.
 
 The file is written to rather than mapped: a full disk under a mapping is a signal that ends the process, and for a
-write it is an error that costs nobody anything but the note.
+write it is an error that costs only the note.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _checksum(body: bytes, generation: int) -> int:
 
 
 def read_acceptances(data: bytes) -> Iterator[Acceptance]:
-    """What a journal says that was not recorded, whatever was being written when its process died.
+    """The notes of a journal that were not recorded, even if its process died while writing one.
 
     Args:
         data: what is in the file.

@@ -38,7 +38,7 @@ except ImportError:  # pragma: no cover - Windows, on which Celery does not run 
 
 logger = logging.getLogger("congressy_mailer.outbox")
 
-#: Seconds after which what a dead process has left is removed, although nobody knows its mails: of another database.
+#: Seconds after which a dead process's journal is removed although its mails are unknown: of another database.
 LONGEST_KEPT = 7 * 86400.0
 
 # Seconds. What cleans up directories for temporary files goes by when a file was last written.
@@ -58,7 +58,7 @@ OPEN_TO_OTHERS = "is open to other users: its mode must be 0700"
 
 
 class UnusableDirectory(Exception):
-    """Somebody else may have written what is in a directory, or can read it."""
+    """Another user may have written the files of a directory, or can read them."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path} {reason}")
@@ -82,7 +82,7 @@ def directory() -> str:
 
 
 def _outbox_name() -> str:
-    """What tells this outbox from others on the host, and nobody what it is."""
+    """A name that tells this outbox from others on the host, and discloses nothing of it."""
     values = connections[database()].settings_dict
     where = "|".join(str(values[name]) for name in ("ENGINE", "HOST", "PORT", "NAME"))
     return salted_hmac("congressy_mailer.journal", where, algorithm="sha256").hexdigest()[:16]
@@ -98,7 +98,7 @@ def open_directory(path: str, *, create: bool = False) -> Iterator[int]:
 
     Raises:
         FileNotFoundError: it is missing.
-        UnusableDirectory: somebody else could have written what is in it, or can read it.
+        UnusableDirectory: another user could have written its files, or can read them.
         OSError: it cannot be opened or made.
     """
     if create:
@@ -195,7 +195,7 @@ class _Journals:
         with open_directory(path, create=True) as folder:
             file = os.open(name, flags, 0o600, dir_fd=folder)
         try:
-            # Held for as long as this process lives, which nobody else has to find out then.
+            # Locked for as long as this process lives, so that others see at once whether it does.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             journal = Journal(file)
         except BaseException:
@@ -208,7 +208,7 @@ class _Journals:
         return journal
 
     def _is_in_place(self, journal: Journal, path: str) -> bool:
-        """Whether whoever looks for it finds it."""
+        """Whether the file is still there under its name."""
         if self._names[journal][0] != path:
             return False
         try:
@@ -276,7 +276,7 @@ def acceptances_of(claims: Mapping[UUID, str]) -> dict[UUID, Acceptance]:
                             if claims_of_process.get(acceptance.key) == acceptance.claim
                         }
     except FileNotFoundError:
-        # Nobody has kept one.
+        # No process of this host has kept a journal.
         pass
     except (OSError, UnusableDirectory) as error:
         _journals.failed(error)
@@ -284,7 +284,7 @@ def acceptances_of(claims: Mapping[UUID, str]) -> dict[UUID, Acceptance]:
 
 
 def remove_ended_journals() -> None:
-    """Remove what processes have left that are gone, once what it says is recorded."""
+    """Remove the journals of dead processes once their notes are recorded."""
     path = directory()
     if not path:
         return
@@ -301,7 +301,7 @@ def _remove_if_ended(name: str, folder: int) -> None:
         found = os.fstat(file)
         is_old = time.time() - found.st_mtime > LONGEST_KEPT
         if not found.st_size and not is_old:
-            # Somebody is about to lock it.
+            # Another process is about to lock it.
             return
         # BlockingIOError where its process is there.
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -335,7 +335,7 @@ def _open_ours(name: str, folder: int) -> int:
     Raises:
         OSError: it is no such file, or cannot be opened.
     """
-    # Nobody waits for the other end of a pipe.
+    # An open of a pipe would wait for its other end.
     file = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     found = os.fstat(file)
     if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not stat.S_IMODE(found.st_mode) & 0o077:

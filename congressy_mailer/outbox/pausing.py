@@ -1,4 +1,4 @@
-"""Mail that somebody has paused: put back until it is resumed, and looked at by nobody before.
+"""Paused mail: put back until it is resumed, and not looked at before.
 
 A pause is a row that all workers read, at most twice a second each. What they find paused they put back without a time
 at which it is due, so that it costs nothing until the pause is lifted; only its ``expires_at`` still ends it. Resuming
@@ -147,7 +147,7 @@ def hold(token: str, ids: Iterable[UUID], pause: Pause) -> None:
     """Put claimed messages with tasks of their own back until the pause is resumed; no attempt is counted."""
     held = list(ids)
     _hold(token, held, pause)
-    # Resumed between the look and the change: nobody else would look for them.
+    # Resumed between the look and the change: no sweep would look for them.
     if not list_pauses().filter(pk=pause.pk).exists():
         _release(rows(held).filter(state=State.QUEUED, pause=pause.pk))
 
@@ -162,7 +162,7 @@ def _hold(token: str, ids: Iterable[UUID], pause: Pause) -> None:
 
 
 def hold_batch(key: UUID, pause: Pause) -> None:
-    """Let nobody look at a batch until the pause is resumed, or the batch expires.
+    """Keep workers from looking at a batch until the pause is resumed, or the batch expires.
 
     Where a caller holds its row, the next sweep looks again.
     """
@@ -209,7 +209,7 @@ def release_batches(pauses: Sequence[UUID]) -> int:
 def count_paused() -> tuple[Counter[UUID], Counter[UUID]]:
     """By each pause: how many messages with tasks of their own are held back, and how many batches.
 
-    Of the first :data:`.waiting.COUNTED` messages and batches alone, by whatever pause.
+    Only of the first :data:`.waiting.COUNTED` messages and batches, for all pauses.
     """
     messages = Message.objects.using(database()).filter(open_batch=PAUSED, state=State.QUEUED).order_by()
     batches = Batch.objects.using(database()).filter(pause__isnull=False, cancelled_at=None).order_by()

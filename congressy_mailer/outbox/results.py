@@ -117,11 +117,11 @@ def _record_late(key: UUID, outcome: Outcome) -> None:
 def record_noted(acceptance: Acceptance) -> State | None:
     """Write down what a journal says of a message, as long as the claim that it was noted for still holds it.
 
-    Its worker is gone, or could not write it down itself. Whoever was refused meanwhile is tried again: of that nothing
+    Its worker is gone, or could not record it. Recipients who were refused meanwhile are tried again: of that nothing
     is noted.
 
     Returns:
-        The state that the message is in now; ``None``: it is another claim's, or nobody's.
+        The state that the message is in now; ``None``: the claim is another one, or over.
     """
     message = rows([acceptance.key]).filter(state=State.SENDING).first()
     if message is None or claim_digest(message.token) != acceptance.claim:
@@ -137,7 +137,7 @@ def _record_acceptance(message: Message, accepted: Sequence[str], reply: Reply, 
     """Write down who has a mail; the others are still to get it.
 
     Returns:
-        The state that the message is in now; ``None`` where it has changed meanwhile, or nobody of it has the mail.
+        The state that the message is in now; ``None`` if it has changed meanwhile, or no recipient has the mail.
     """
     now = clock.now()
     remaining = [recipient for recipient in message.envelope if recipient not in set(accepted)]

@@ -50,7 +50,7 @@ DROPPED: Mapping[str, Any] = MappingProxyType(
     }
 )  # fmt: skip
 
-# Rows of one transaction: short enough that nobody waits for its locks.
+# Rows of one transaction: few enough that its locks are short.
 _CHUNK = 1000
 
 
@@ -111,7 +111,7 @@ def _content_limits() -> dict[Retention, timedelta]:
         Retention.SENSITIVE_FAILED: conf.RETRY_FOR,
         Retention.SENSITIVE_HELD: conf.RETRY_FOR,
     }
-    # What goes altogether loses its content first: from then on nobody can send it again.
+    # Rows that will be deleted lose their content first: from then on they cannot be sent again.
     kept = [keep for keep in (conf.KEEP_CONTENT, conf.KEEP_MESSAGES) if keep is not None]
     if kept:
         limits |= {Retention.WHOLE: min(kept), Retention.HELD: min(kept)}
@@ -135,7 +135,7 @@ def drop_content(ids: Collection[UUID]) -> int:
     Their files are deleted once this is committed, as far as the storage does so at once.
 
     Returns:
-        How many of them; those that somebody has queued again meanwhile keep what they say.
+        How many of them; those that were queued again meanwhile keep their content.
     """
     dropped, files = _drop(ids, Q(state__in=FINAL))
     if files:
@@ -257,7 +257,7 @@ def _delete_messages(ids: Sequence[UUID]) -> None:
 
 
 def _host_follows_deletions() -> bool:
-    """Whether a model of the host's refers to messages, or a receiver of the host's is told of each deletion."""
+    """Whether a model of the host refers to messages, or a receiver of the host gets signals of deletions."""
     ours = Message._meta.app_label
     referring = any(relation.related_model._meta.app_label != ours for relation in Message._meta.related_objects)
     return referring or pre_delete.has_listeners(Message) or post_delete.has_listeners(Message)

@@ -27,7 +27,7 @@ class Effect(StrEnum):
     SOFT = "soft"
     #: The mail has bounced. It says nothing of the address.
     BLOCK = "block"
-    #: SparkPost has not tried to deliver the mail: the rule ``"admin"``, which suppresses nobody by default.
+    #: SparkPost has not tried to deliver the mail: the rule ``"admin"``, which suppresses no address by default.
     POLICY = "policy"
     #: The recipient unsubscribes: the rule ``"unsubscribe"``, of the mail's list where it is on one.
     UNSUBSCRIBE = "unsubscribe"

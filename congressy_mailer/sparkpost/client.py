@@ -56,7 +56,7 @@ def api_client(key: str | None = None, host: str | None = None) -> Client:
 
 
 class ApiKey(str):
-    """A text that is shown to nobody who looks at variables."""
+    """A text that debuggers and error reports do not show."""
 
     __slots__ = ()
 
@@ -157,7 +157,7 @@ def _api_error(response: requests.Response, answer: Any, key: str) -> SparkPostE
 
 
 def _was_never_sent(error: Exception) -> bool:
-    """Whether nothing was sent, for certain: else nobody knows how far it came."""
+    """Whether certainly nothing was sent; otherwise the request may have arrived."""
     if not isinstance(error, requests.RequestException) or isinstance(error, ValueError | requests.ConnectTimeout):
         # What it was to be asked with is wrong: the file of certificates, the key, the host's name.
         return True

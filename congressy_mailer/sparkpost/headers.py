@@ -90,7 +90,7 @@ def _escape_spaces(text: re.Match[str]) -> str:
 
 
 def enabled_for(backend: BaseEmailBackend) -> bool:
-    """Whether what goes over this backend carries the header: nobody but SparkPost would take it away again."""
+    """Whether mail over this backend carries the header: only SparkPost removes it again."""
     when = mailer_settings().SPARKPOST_HEADER
     if when == "never" or not isinstance(backend, EmailBackend):
         return False

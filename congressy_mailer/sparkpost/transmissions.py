@@ -109,7 +109,7 @@ def grouping_key(mail: OutgoingMail) -> object | None:
     if len(mail.to) != 1 or any(mail.sparkpost.get(name) for name in COPIES):
         return None
     text, html = _bodies(mail)
-    # A line may grow or shrink where it is filled in: nobody would break those anew that become too long.
+    # A filled-in value may make a line too long, and SparkPost does not break lines.
     if max(map(len, f"{text}\n{html}".encode().split(b"\n"))) > MAX_LINE:
         return None
     return (

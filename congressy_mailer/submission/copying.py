@@ -14,7 +14,7 @@ _NOT_COPIED = {"created_at", "send_at", "expires_at", "content_dropped_at", "tra
 
 
 def copy_for(message: Message, to: list[str]) -> tuple[Message, list[LoadedAttachment]]:
-    """A new message that says the same to somebody else, by itself also where the first was in a batch.
+    """A new message with the same content to another recipient, outside the batch of the first.
 
     Raises:
         InvalidTransition: its content has been dropped.

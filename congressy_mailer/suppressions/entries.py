@@ -116,13 +116,13 @@ def add(entries: Iterable[Entry]) -> list[Suppression]:
 
 @retry_on_conflict
 def _add(entries: Iterable[Entry]) -> list[Suppression]:
-    # Of what is said of the same address by the same source, the earliest counts that nobody has taken back.
+    # Of several entries for an address by one source, the earliest counts that was not removed.
     by_key: dict[tuple[str, str, str, str], Entry] = {}
     wanted = sorted(entries)
     addresses = {entry.address for entry in wanted}
     known = {(row.address, row.scope, row.list_id, row.source): row for row in _rows_of(Suppression, addresses)}
     removed = removals_of(addresses)
-    # Of a person whose data were erased, nothing is stored that is known already, unless somebody asks for it.
+    # For a person whose data were erased, an existing entry is not stored in clear again unless a person asks for it.
     erased = {(row.address, row.scope, row.list_id) for row in _rows_of(Suppression, set(map(hashed, addresses)))}
     for entry in wanted:
         if entry.source != Source.MANUAL and (hashed(entry.address), entry.scope, entry.list_id) in erased:
@@ -180,7 +180,7 @@ def _rows_of(model: type[_Row], addresses: Collection[str]) -> Iterable[_Row]:
 
 
 def removals_of(addresses: Collection[str]) -> dict[str, list[SuppressionRemoval]]:
-    """What was taken off of these addresses; for the transaction that asks, nobody changes it."""
+    """The removals of these addresses, locked to the end of the transaction."""
     found: dict[str, list[SuppressionRemoval]] = defaultdict(list)
     for row in _rows_of(SuppressionRemoval, addresses):
         found[row.address].append(row)

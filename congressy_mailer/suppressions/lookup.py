@@ -26,7 +26,7 @@ def suppressed_recipients(messages: Iterable[Message]) -> dict[UUID, dict[str, s
         (message, {recipient: comparable_address(recipient) for recipient in message.envelope}) for message in messages
     ]
     lookup = SuppressionLookup({address for _, addresses in wanted for address in addresses.values()})
-    # Nearly always nobody is.
+    # Nearly always no recipient is.
     if not lookup:
         return {}
     found = {}

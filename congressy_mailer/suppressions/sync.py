@@ -307,7 +307,7 @@ def _pending() -> QuerySet[Suppression]:
 
 
 def _all() -> QuerySet[Suppression]:
-    """What SparkPost can be told of: a hash means nothing there."""
+    """Entries that SparkPost can store: a hash means nothing there."""
     return Suppression.objects.using(database()).exclude(address__startswith=PREFIX)
 
 

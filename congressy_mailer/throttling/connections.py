@@ -27,7 +27,7 @@ _NO_LIMIT = 1_000_000
 # Seconds between two signs of life of a connection in use.
 _RENEW_INTERVAL = 10.0
 
-# Seconds until somebody who was refused asks again, and others of the same process are refused unasked.
+# Seconds until a refused task asks again; until then others of the same process are refused without asking.
 _SHORTEST_WAIT, _LONGEST_WAIT = 1.0, 3.0
 
 
@@ -60,7 +60,7 @@ class ConnectionSlot:
         return self.acquired
 
     def may_stay_open(self) -> bool:
-        """When there is no more mail for now: whether the connection may stay open, since nobody waits for its slot."""
+        """Without more mail for now: whether the connection may stay open, since no process waits for its slot."""
         if not self.acquired:
             return False
         answer = self._request()
@@ -121,7 +121,7 @@ def connection_slot(using: str, *, extra: bool = False) -> ConnectionSlot:
 
     Args:
         using: alias of the mail backend; empty: the default one.
-        extra: there is another connection already. Nobody gives up one of theirs for this.
+        extra: there is another connection already. Other processes do not give up theirs for this one.
     """
     return ConnectionSlot(using, extra=extra)
 

@@ -56,7 +56,7 @@ class RateLimiter:
     def acquire(self, before_query: Callable[[], None] = lambda: None) -> timedelta:
         """How long to wait until the next mail may be handed over; zero: now, and its permit is taken.
 
-        Nothing is reserved for whoever waits: ask again when the time is over. Redis is asked once a second while mail
+        Nothing is reserved meanwhile: ask again when the time is over. Redis is asked once a second while mail
         is handed over, and more often only while something limits the rate.
 
         Args:

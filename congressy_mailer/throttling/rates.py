@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-#: However often a server says that it is too fast: without any mail nobody would notice that it takes some again.
+#: Even if a server keeps refusing: without any mail its recovery would not be noticed.
 MINIMUM_RATE = 1.0
 
 #: Halved at most once in this time: replies that were under way together are one complaint.
@@ -108,7 +108,7 @@ def measured_rate(previous: int, current: int, elapsed: float) -> float:
 
 
 def burst_size(rate: float) -> int:
-    """How many permits may add up while nobody takes any."""
+    """How many permits may add up while none is taken."""
     return max(1, int(rate * 2 * _PERMIT_WINDOW))
 
 

@@ -13,7 +13,7 @@ from .rates import SlowDown, measured_rate
 #: patience.
 LEASE = 75.0
 
-#: Seconds for which it is known that somebody waits for a connection.
+#: Seconds for which a wait for a connection is remembered.
 CONTENTION_TTL = 5.0
 
 #: Seconds for which a limit that a server has shown is remembered, and after which one connection more is tried.
@@ -23,7 +23,7 @@ LIMIT_STEP = 600
 #: Seconds after which a server that refuses the only connection does not do so for one that was closed just before.
 LIMIT_FRESH = 60
 
-#: Seconds. A slow-down that nobody has looked at for so long is forgotten, and nobody says that it is over.
+#: Seconds after which an unused slow-down is forgotten, without a line in the log.
 SLOW_DOWN_TTL = 3600
 
 
@@ -54,7 +54,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class SlotAnswer:
-    """The answer to somebody who wants a connection, or wants to keep one."""
+    """The answer to a request for a connection, or to keep one."""
 
     granted: bool
     #: Others were refused one lately.
@@ -77,16 +77,16 @@ class LimitStore(Protocol):
         ...
 
     def replace_slow_down(self, name: str, expected: str, slow_down: str) -> bool:
-        """Write down a slow-down, unless somebody else has written down another one meanwhile."""
+        """Store a slow-down, unless another process has stored one meanwhile."""
         ...
 
     def acquire(self, name: str, owner: str, limit: int, *, quiet: bool = False) -> SlotAnswer:
-        """Give somebody a connection, or let it keep the one it has for another :data:`LEASE`.
+        """Grant an owner a connection, or let it keep its own for another :data:`LEASE`.
 
         Args:
             name: of the mail backend.
             owner: of the connection.
-            limit: the most connections, unless :meth:`learn_limit` has told of a lower one.
+            limit: the most connections, unless :meth:`learn_limit` has set a lower one.
             quiet: where it is refused, others need not know.
         """
         ...

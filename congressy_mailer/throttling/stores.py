@@ -133,7 +133,7 @@ class LimitStores:
         except ImproperlyConfigured:
             self._no_redis = True
             return
-        # Whoever runs tasks eagerly has no workers, and often no broker.
+        # A project that runs tasks eagerly has no workers, and often no broker.
         if app.conf.task_always_eager or driver(app) != "redis":
             self._no_redis = True
             return

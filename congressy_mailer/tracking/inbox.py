@@ -48,7 +48,7 @@ def store(batch_id: str, body: bytes, events: int) -> Ticket | None:
     Returns:
         What to publish; ``None`` where the same batch was stored before.
     """
-    # With the hash: two bodies under one id would be a mistake of somebody's, and events must not be lost by it.
+    # With the hash, no event is lost if two different bodies come under one id by mistake.
     key = f"{printable_text(batch_id)[:_LONGEST_ID]} {sha256(body).hexdigest()[:32]}".strip()
     if WebhookBatch.objects.using(database()).filter(key=key).exists():
         return None
@@ -75,7 +75,7 @@ def make_due_now(tickets: Sequence[Ticket]) -> None:
 
 @retry_on_conflict
 def due_batches() -> list[Ticket]:
-    """Batches that nobody seems to be processing. Several sweeps at once share them."""
+    """Batches that no worker seems to be processing. Several sweeps at once share them."""
     now = clock.now()
     next_due_at = now + mailer_settings().LOST_AFTER
     due = WebhookBatch.objects.using(database()).filter(due_at__lte=now).order_by("due_at")
@@ -127,7 +127,7 @@ def postpone(batch: WebhookBatch) -> None:
 
 
 def finish(batch: WebhookBatch, problem: str = "") -> None:
-    """It has been processed: forget what it said, unless there is a problem that somebody will want to look into."""
+    """Drop the body of a processed batch, unless it has a problem that a person should look into."""
     changes: dict[str, object] = {"due_at": None, "attempts": 0, "processed": batch.events, "problem": problem}
     _claimed(batch).update(**changes if problem else {**changes, "body": None})
 

@@ -23,7 +23,7 @@ from .recording import track
 
 logger = logging.getLogger("congressy_mailer.sparkpost")
 
-# Events of one transaction: enough to be fast, and few enough that nobody waits for its locks.
+# Events of one transaction: enough to be fast, and few enough that its locks are short.
 _CHUNK = 500
 
 
@@ -128,6 +128,6 @@ def _record(events: Sequence[ParsedEvent], problems: _Problems) -> None:
 
 
 def _set_aside(batch: WebhookBatch, problem: str) -> None:
-    # Without what it says: addresses are in it.
+    # Without the body, which contains addresses.
     logger.error("A batch of SparkPost's events, %s, is set aside, and kept with what it says: %s", batch.key, problem)
     inbox.finish(batch, problem)

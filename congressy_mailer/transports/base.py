@@ -55,7 +55,7 @@ def outcome_of(composed: ComposedMail, answer: Answer) -> Outcome:
     """Sort the recipients by what was said of each, or of the mail as a whole.
 
     Raises:
-        TransportUnavailable: the account or the configuration is at fault, and nobody has the mail.
+        TransportUnavailable: the account or the configuration is at fault, and no recipient has the mail.
     """
     replies: dict[str, Reply] = {}
     verdicts: dict[str, Verdict] = {}
@@ -66,7 +66,7 @@ def outcome_of(composed: ComposedMail, answer: Answer) -> Outcome:
             own = answer.reply
             verdict = classify(own.code, own.text, answer.stage)
             if verdict is Verdict.ACCEPTED and answer.stage is not Stage.CONTENT:
-                # The exchange ended although nobody refused anything.
+                # The exchange ended although nothing was refused.
                 verdict = Verdict.DEFERRED
         replies[recipient] = own
         verdicts[recipient] = verdict
@@ -101,7 +101,7 @@ def _was_answered(answer: Answer, recipient: str) -> bool:
 
 
 def no_op() -> None:
-    """Nobody has anything to do before a transport waits."""
+    """The hook for a source without work to do before a transport waits."""
 
 
 class MailSource(Iterator[ComposedMail]):

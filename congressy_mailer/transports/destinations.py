@@ -16,7 +16,7 @@ from ..exceptions import TransportUnavailable
 from ..sparkpost.backend import EmailBackend as SparkPostBackend
 from .host_backends import open_backend
 
-#: Backends of Django's that reach nobody, and what becomes of their mail. One that derives from another stands first.
+#: Django's backends that send no mail, and what they do with it. Subclasses stand before their base classes.
 _REACHES_NOBODY: dict[type[BaseEmailBackend], str] = {
     filebased.EmailBackend: "only written to files",
     console.EmailBackend: "only printed",

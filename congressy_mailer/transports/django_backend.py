@@ -102,7 +102,7 @@ class DjangoTransport:
         if not sent:
             # The exchange may be anywhere in the middle: the next mail gets a new connection.
             if answer.reply.code is None or answer.reply.code < 400:
-                # It was no refusal that ended it: nobody would answer to QUIT, or it would be taken for content.
+                # The exchange did not end by a refusal: QUIT would get no answer, or be taken for content.
                 session.connection.close()
             self.close()
         return outcome_of(composed, answer)

@@ -108,13 +108,13 @@ def failure_of(error: BaseException) -> Failure:
         error: of any kind.
 
     Returns:
-        A failure that is in doubt where nobody knows whether the mail was taken.
+        A failure, which is in doubt if the mail may have been accepted.
     """
     chain = list(_chain(error))
     found = next((failure for one in chain if (failure := _meaning(one)) is not None), None)
     found = found or _by_common_names(chain)
     if found is None:
-        # Nobody knows how far it came.
+        # The request may have arrived.
         return Failure(Verdict.DEFERRED, _words(error), in_doubt=True)
     if found.verdict is Verdict.UNAVAILABLE and any(map(_got_no_answer, chain)):
         return _no_answer(error)

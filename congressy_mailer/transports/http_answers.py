@@ -133,7 +133,7 @@ def status_of(source: Any) -> int | None:
 
 
 def attribute(source: Any, name: str) -> Any:
-    """An attribute of somebody else's object, whose properties may raise; ``None`` where it has none."""
+    """An attribute of a foreign object, whose properties may raise; ``None`` if it has none."""
     try:
         return getattr(source, name, None)
     except Exception:

@@ -117,7 +117,7 @@ def _read_reply(file: BinaryIO) -> tuple[int, bytes]:
     """Code and text of one reply, as ``smtplib`` wants them.
 
     Raises:
-        smtplib.SMTPServerDisconnected: what comes is not a whole reply. Whatever it was, the exchange is over.
+        smtplib.SMTPServerDisconnected: the bytes are no complete reply; the exchange is over.
     """
     parser = ReplyParser()
     try:

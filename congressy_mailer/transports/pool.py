@@ -104,7 +104,7 @@ class _ConnectionPool:
 
     def __init__(self) -> None:
         self._transports: dict[str, tuple[object, SmtpTransport]] = {}
-        # When the thread ends, nobody else holds this; when the process ends first, that counts too.
+        # The connection belongs to this thread only: it is closed when the thread ends, or the process.
         weakref.finalize(self, _close_all, self._transports)
 
     def transport(self, using: str, backend: EmailBackend) -> SmtpTransport:

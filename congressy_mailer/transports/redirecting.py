@@ -1,4 +1,4 @@
-"""A copy of production that mails nobody: each envelope is changed at the last moment, below every alias."""
+"""Redirection for copies of production: each envelope is changed at the last moment, below every alias."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class Command(BaseCommand):
         except CommandError as error:
             if type(error) is CommandError:
                 raise
-            # Django prints the name of the class, which is ours and tells nobody anything.
+            # Django would print the name of our class, which means nothing to the reader.
             raise CommandError(str(error), returncode=error.returncode) from error
         except Error as error:
             raise CommandError(_("The database cannot be asked: %(error)s") % {"error": error}) from error

@@ -48,7 +48,7 @@ class Api:
         server.socket = self._certificate.server_context().wrap_socket(
             server.socket, server_side=True, do_handshake_on_connect=False
         )
-        # Who went away in the middle is nobody's trouble.
+        # A client that disconnects in the middle is no error of the server.
         server.handle_error = lambda *args: None  # type: ignore[method-assign]
         self.port = server.server_port
         self._server = server
@@ -131,6 +131,6 @@ class Api:
             do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Nobody reads it."""
+                """Log nothing: the base class writes to standard error."""
 
         return Handler

@@ -18,7 +18,7 @@ from .suppression_list import MAX_ENTRIES, TYPES, ListError, Search, types_of
 from .transmissions import MAX_CONTENT_BYTES, send
 from .webhooks import WebhookError
 
-#: What it says that it signs with; nothing is signed here.
+#: The DKIM selector that it reports; nothing is signed here.
 _DKIM_KEY = "MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQ"
 _LIST_UPDATED = Answer(200, {"results": {"message": "Suppression List successfully updated"}})
 
