@@ -155,7 +155,7 @@ def _lines(status: Status) -> Iterator[str]:
     rows.append(["", *(_count(count) for count in status.states.values())])
     yield from _table(rows)
     if health.deferred.next_try is not None:
-        yield _("Next try of what is deferred: %(next)s.") % {"next": format_date(health.deferred.next_try)}
+        yield _("Next try of what is deferred: %(next)s") % {"next": format_date(health.deferred.next_try)}
     yield ""
     names = {ACCEPTED: _("accepted"), "deferred": _("deferred"), FAILED: _("failed")}
     rows = [[_("Last"), *(_("%(count)d min") % {"count": period} for period in status.outcomes)]]
@@ -173,7 +173,7 @@ def _lines(status: Status) -> Iterator[str]:
         text = _("Mail backend %(alias)s: %(state)s, %(where)s")
         yield text % {"alias": alias, "state": state, "where": found.details["server"]}
     swept = format_date(health.last_sweep) if health.last_sweep else "-"
-    yield _("Last sweep: %(moment)s.") % {"moment": swept}
+    yield _("Last sweep: %(moment)s") % {"moment": swept}
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from congressy_mailer import backends, exceptions, send_mail, signals
 from congressy_mailer.conf import MailerSettings
 from congressy_mailer.management.commands.mailer import Command
 from congressy_mailer.models import State
+from congressy_mailer.monitoring.measures import measures
 
 pytestmark = pytest.mark.once
 
@@ -174,3 +175,17 @@ def test_code_compiles_imports_what_there_is_and_calls_it_as_it_is(page: Path) -
 def test_both_quickstarts_and_both_readmes_are_there_and_have_code() -> None:
     for name in ("README.md", "README.pt-BR.md", "docs/quickstart.md", "docs/quickstart.pt-BR.md"):
         assert sum(1 for _ in python_blocks(ROOT / name)) >= 2, name
+
+
+@pytest.mark.django_db
+def test_the_page_of_what_can_be_observed_has_every_signal_metric_and_logger() -> None:
+    page = (ROOT / "docs" / "reference" / "observing.md").read_text()
+    found = {name for name, value in vars(signals).items() if isinstance(value, Signal)}
+    found |= {f"{one.name}_total" if one.kind == "counter" else one.name for one in measures()}
+    sources = [path.read_text() for path in Path(congressy_mailer.__file__).parent.rglob("*.py")]
+    loggers = {name for source in sources for name in re.findall(r'getLogger\("congressy_mailer(\.\w+)"\)', source)}
+    assert {"sent", "congressy_mailer_messages_total"} <= found
+    assert loggers
+    assert [name for name in sorted(found | loggers) if f"`{name}`" not in page] == []
+    named = set(re.findall(r"`(congressy_mailer_\w+)`", page))
+    assert named - found == set()

@@ -171,7 +171,7 @@ class Command(BaseCommand):
         if not as_json:
             details = {"moment": format_time(health.last_sweep) if health.last_sweep else ""}
             is_moving = all(held.scope != PauseScope.ALL for held in health.paused)
-            text = _("Mail is moving. Last sweep: %(moment)s.") if is_moving else _("Last sweep: %(moment)s.")
+            text = _("Mail is moving. Last sweep: %(moment)s") if is_moving else _("Last sweep: %(moment)s")
             self.stdout.write(self.style.SUCCESS(text % details))
             conf = mailer_settings()
             for name, queue in ((conf.QUEUE, health.waiting), (conf.BULK_QUEUE, health.waiting_batches)):
