@@ -1,4 +1,7 @@
-"""The Celery tasks: their names and options. What they do is in :mod:`.delivery.runs`, loaded by the first that runs.
+"""The Celery tasks: their names and options.
+
+What they do is in :mod:`.delivery.runs`, :mod:`.delivery.sweep` and :mod:`.delivery.upkeep`, loaded by the first that
+runs.
 
 Every process of the host imports this module, and most of them, such as web servers and shells, never run a task.
 """
@@ -83,17 +86,17 @@ def sweep(published_at: float, behind: float | None = None) -> None:
         published_at: when this task was published, in seconds since the epoch.
         behind: seconds by which that clock is behind the database's; ``None``: as the clock of this host is.
     """
-    from .delivery import runs
+    from .delivery import sweep
 
-    runs.sweep(published_at, behind)
+    sweep.sweep(published_at, behind)
 
 
 @shared_task(name=sending.REPORT, ignore_result=True, throws=DATABASE_AWAY)
 def report() -> None:
     """Write down that the worker is alive which has published this, and which publishes no sweep."""
-    from .delivery import runs
+    from .delivery import sweep
 
-    runs.report()
+    sweep.report()
 
 
 @shared_task(
@@ -121,9 +124,9 @@ def purge() -> None:
 
     One such task works at a time. It publishes the next one where ten seconds have not been enough.
     """
-    from .delivery import runs
+    from .delivery import upkeep
 
-    runs.purge()
+    upkeep.purge()
 
 
 @shared_task(name=sending.SYNC_SUPPRESSIONS, ignore_result=True, throws=DATABASE_AWAY)
@@ -133,6 +136,6 @@ def sync_suppressions() -> None:
     Where SparkPost says no or cannot be asked, it goes on after ``SUPPRESSION_SYNC``, or when SparkPost's
     ``Retry-After`` says.
     """
-    from .delivery import runs
+    from .delivery import upkeep
 
-    runs.sync_suppressions()
+    upkeep.sync_suppressions()

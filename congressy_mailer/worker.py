@@ -72,7 +72,7 @@ def _log_destinations(served: Collection[str]) -> None:
 @worker_init.connect(dispatch_uid="congressy_mailer.load")
 def load_delivery(sender: Any, **kwargs: Any) -> None:
     """Load what the tasks need before the worker forks: its processes share the memory, and no first mail waits."""
-    from .delivery import runs  # noqa: F401
+    from .delivery import runs, upkeep  # noqa: F401
     from .throttling import share_connections
 
     share_connections(_tasks_at_once(sender))

@@ -21,7 +21,7 @@ from django.utils import translation
 
 from congressy_mailer import credentials, outbox, throttling
 from congressy_mailer.broker import publisher
-from congressy_mailer.delivery import call_sizes, runs, sending_rate
+from congressy_mailer.delivery import call_sizes, sending_rate, sweep
 from congressy_mailer.metrics import counting
 from congressy_mailer.testing.local_sparkpost.certificate import Certificate, make_certificate
 from congressy_mailer.testing.local_sparkpost.posting import PostingOptions
@@ -80,7 +80,7 @@ def _servers_are_new() -> None:
     call_sizes.forget()
     counting._pending.take()
     outbox.forget_pauses()
-    runs.look_at_sweep_again()
+    sweep.look_at_sweep_again()
     # The passwords of a thousand servers would make every text slow to look through.
     credentials._remembered.clear()
     credentials._forget_patterns()

@@ -27,7 +27,7 @@ _PAUSE = 0.5
 def work(journal: JournalWriter, told_to_end: Event) -> None:
     """Store, purge, and do so again."""
     from congressy_mailer import send_mail
-    from congressy_mailer.delivery import runs
+    from congressy_mailer.delivery import upkeep
     from congressy_mailer.models import Message, StoredFile
 
     number = 0
@@ -39,11 +39,11 @@ def work(journal: JournalWriter, told_to_end: Event) -> None:
                 send_mail("Of another project", "x", to=to, attachments=[("theirs.txt", f"{number}".encode())])
                 journal.write("stored", time.time(), to)
                 number += 1
-            runs.purge()
+            upkeep.purge()
         except Error as error:
             print(f"{time.time():.3f} {error}", flush=True)
         time.sleep(_PAUSE)
-    runs.purge()
+    upkeep.purge()
     journal.write("left", time.time(), str(StoredFile.objects.count()))
 
 

@@ -20,7 +20,7 @@ from django.utils import timezone
 from congressy_mailer import outbox, send_mail, tasks
 from congressy_mailer.broker import host_clock, sending
 from congressy_mailer.checks.settings import check_time_zones
-from congressy_mailer.delivery import runs
+from congressy_mailer.delivery import sweep
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.health import check_health
 from congressy_mailer.models import Message, State, clock
@@ -110,7 +110,7 @@ def test_a_database_that_was_away_at_the_first_question_is_asked_again_at_once(m
 def test_a_worker_and_health_tell_that_clocks_are_apart(
     published: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "_difference_told_at", -1e9)
+    monkeypatch.setattr(sweep, "_difference_told_at", -1e9)
     tasks.sweep(timezone.now().timestamp())
     assert "clock" not in caplog.text
     with host_ahead_by(timedelta(minutes=10)):
@@ -215,7 +215,7 @@ def test_a_sweep_of_a_host_whose_clock_is_wrong_tells_what_time_it_is(monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(clock, "now", lambda: now + timedelta(minutes=5))
         found: list[Any] = []
-        patch.setattr(runs.publishing, "publish", lambda ids, **options: bool(found.extend(ids)) or True)
+        patch.setattr(sweep.publishing, "publish", lambda ids, **options: bool(found.extend(ids)) or True)
         for published_at, behind in sweeps:
             tasks.sweep(published_at, behind)
         assert found == []

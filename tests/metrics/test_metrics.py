@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from congressy_mailer import __version__, metrics, outbox, send_bulk, send_mail, suppressions, tasks
-from congressy_mailer.delivery import runs
+from congressy_mailer.delivery import sweep
 from congressy_mailer.metrics import counting, names, rollups
 from congressy_mailer.models import Batch, CountRollup, CountSample, Message, State, Worker
 from congressy_mailer.outbox.expiry import expire
@@ -289,7 +289,7 @@ def test_a_worker_that_was_not_heard_of_is_missing_and_forgotten_after_a_day() -
 
 @pytest.mark.parametrize("told", [{}, {"name": "x"}, "x", {"name": "a", "queues": 3}])
 def test_a_header_that_says_nothing_does_not_end_the_sweep(told: Any) -> None:
-    with patch.object(runs, "current_task") as task:
+    with patch.object(sweep, "current_task") as task:
         task.request.get.return_value = told
-        runs._record_worker()
+        sweep.record_worker()
     assert not Worker.objects.exists()

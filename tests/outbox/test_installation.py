@@ -20,7 +20,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone, translation
 
 from congressy_mailer import outbox, send_mail, tasks
-from congressy_mailer.delivery import runs
+from congressy_mailer.delivery import upkeep
 from congressy_mailer.health import check_health
 from congressy_mailer.models import Attachment, Installation, Message, State, StoredFile, attachment_storage
 from tests.conftest import run_concurrently
@@ -83,7 +83,7 @@ def other_database(tmp_path: Path) -> OtherDatabase:
             from django.utils import timezone
             from congressy_mailer import outbox, periodic, send_mail
             from congressy_mailer.broker import sending
-            from congressy_mailer.delivery import runs
+            from congressy_mailer.delivery import upkeep
             from congressy_mailer.models import Installation, Message, StoredFile
             sending.send = lambda *arguments, **options: True
             call_command("migrate", verbosity=0)
@@ -96,11 +96,11 @@ def other_database(tmp_path: Path) -> OtherDatabase:
                 Message.objects.update(state="sent", due_at=None, finished_at=long_ago)
             def purge_for_days():
                 for days in range(5):
-                    while runs.purge_some():
+                    while upkeep.purge_some():
                         pass
                     later = timezone.now() + timedelta(days=3)
                     timezone.now = lambda: later
-                runs.purge()
+                upkeep.purge()
             result = {{}}
         """
         environment = {
@@ -163,7 +163,7 @@ def test_a_copy_of_productions_database_deletes_nothing_and_says_so(
         with own.attachments.get().file.open() as file:
             result["own"] = file.read().decode()
         for days in range(5):
-            while runs.purge_some():
+            while upkeep.purge_some():
                 pass
             later = timezone.now() + timedelta(days=3)
             timezone.now = lambda: later
@@ -230,7 +230,7 @@ def test_an_original_that_was_overtaken_stops_deleting_until_a_person_decides(
     assert check_health().ok
     overtake()
     Message.objects.update(state=State.SENT, due_at=None, finished_at=timezone.now() - timedelta(days=31))
-    runs.purge_some()
+    upkeep.purge_some()
     assert len(stored_paths()) == 1
     assert caplog.text.count("another database has used the folder") == 1
     (problem,) = check_health().problems
@@ -240,11 +240,11 @@ def test_an_original_that_was_overtaken_stops_deleting_until_a_person_decides(
         one for one in checks.run_checks(databases=["default"], tags=["congressy_mailer"]) if one.id.endswith("W014")
     ]
     assert warning.hint is not None
-    runs.purge_some()
+    upkeep.purge_some()
     assert caplog.text.count("another database has used the folder") == 1
     assert "Installation " in mailer("installation", "--keep")
     assert check_health().ok
-    runs.purge_some()
+    upkeep.purge_some()
     assert stored_paths() == []
     assert message.pk is not None
 
@@ -306,7 +306,7 @@ def test_a_storage_that_cannot_be_asked_deletes_nothing_and_contests_nothing(
         raise ConnectionError("no route to the bucket")
 
     monkeypatch.setattr(Stubborn, "exists", away)
-    runs.purge_some()
+    upkeep.purge_some()
     assert len(stored_paths()) == 1
     assert "No file is deleted now, since the storage cannot be asked: ConnectionError: no route" in caplog.text
     with pytest.raises(CommandError, match="The storage cannot be written: ConnectionError: no route to the bucket"):

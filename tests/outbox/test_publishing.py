@@ -162,7 +162,7 @@ def test_what_a_task_leaves_to_others_is_not_taken_for_lost(
     with transaction.atomic():
         keys = [send_mail("x", "y", to=f"r{number}@example.com").pk for number in range(8)]
     monkeypatch.setattr(sending_rate, "fitting_claim", lambda using, seconds: 2)
-    assert runs._share_out(keys) == keys[:2]
+    assert runs.share_out(keys) == keys[:2]
     with time_passes(SOON, monkeypatch):
         # A sweep that has waited in the queue before them.
         assert set(outbox.sweep(clock.now())) == set(keys[:2])

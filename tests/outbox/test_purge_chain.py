@@ -17,7 +17,7 @@ from django.utils import timezone, translation
 
 from congressy_mailer import outbox, periodic, send_bulk, send_mail, tasks
 from congressy_mailer.broker import sending
-from congressy_mailer.delivery import runs
+from congressy_mailer.delivery import upkeep
 from congressy_mailer.health import check_health
 from congressy_mailer.models import Batch, Event, Message, PeriodicTask, RecipientStatus, State, WebhookBatch
 from congressy_mailer.outbox import retention
@@ -40,7 +40,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch, published: list[str]) -> None:
     """Each task ends after one chunk of one message."""
     monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
     monkeypatch.setattr(retention, "_CHUNK", 1)
-    monkeypatch.setattr(runs, "_PURGE_TIME", 0.0)
+    monkeypatch.setattr(upkeep, "_PURGE_TIME", 0.0)
 
 
 def old(count: int = 3, **ago: float) -> list[UUID]:
@@ -96,7 +96,7 @@ def test_a_second_one_does_nothing_while_one_works(published: list[str]) -> None
 
 def test_of_several_at_the_same_moment_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
     working: list[int] = []
-    monkeypatch.setattr(runs, "purge_some", lambda ended: bool(working.append(1)))
+    monkeypatch.setattr(upkeep, "purge_some", lambda ended: bool(working.append(1)))
     monkeypatch.setattr(periodic, "end_chain", lambda name, token: None)
     periodic.mark_run(periodic.PURGE)
     run_concurrently(lambda worker: tasks.purge(), 4)
@@ -131,14 +131,14 @@ def test_a_chain_whose_next_task_was_lost_goes_on_when_its_lease_is_over(publish
 
 def test_who_has_lost_the_lease_ends(published: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     old(3)
-    original = runs.purge_some
+    original = upkeep.purge_some
 
     def slowly(ended: set[str]) -> bool:
         more = original(ended)
         PeriodicTask.objects.update(token="another")
         return more
 
-    monkeypatch.setattr(runs, "purge_some", slowly)
+    monkeypatch.setattr(upkeep, "purge_some", slowly)
     tasks.purge()
     assert left() == 2
     assert published == []

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from congressy_mailer import cancel, outbox, send_mail, tasks
-from congressy_mailer.delivery import runs
+from congressy_mailer.delivery import upkeep
 from congressy_mailer.exceptions import InvalidTransition
 from congressy_mailer.models import Attachment, Batch, Event, Message, RecipientStatus, State
 from congressy_mailer.outbox import retention
@@ -55,7 +55,7 @@ def finish(ids: list[UUID], state: State = State.SENT, **ago: float) -> None:
 def purge() -> int:
     """Purge as a worker does; returns the number of chunks."""
     chunks = 1
-    while runs.purge_some():
+    while upkeep.purge_some():
         chunks += 1
     return chunks
 
@@ -297,7 +297,7 @@ def test_what_has_come_to_its_end_is_not_asked_for_again(monkeypatch: pytest.Mon
     more = True
     while more:
         with CaptureQueriesContext(connection) as queries:
-            more = runs.purge_some(ended)
+            more = upkeep.purge_some(ended)
         passes.append([query["sql"] for query in queries])
     assert not Message.objects.exists()
     assert len(passes) > 5

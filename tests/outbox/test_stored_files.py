@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from congressy_mailer import Attachment as File
 from congressy_mailer import Recipient, outbox, send_bulk, send_mail
-from congressy_mailer.delivery import runs
+from congressy_mailer.delivery import upkeep
 from congressy_mailer.models import Attachment, Batch, Installation, Message, State, StoredFile, attachment_storage
 from congressy_mailer.outbox import files as outbox_files
 from congressy_mailer.outbox import retention
@@ -60,7 +60,7 @@ def finish(ids: list[UUID], **ago: float) -> None:
 
 
 def purge() -> None:
-    while runs.purge_some():
+    while upkeep.purge_some():
         pass
 
 

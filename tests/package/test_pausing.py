@@ -21,8 +21,8 @@ from django.utils import timezone
 
 import congressy_mailer
 from congressy_mailer import outbox, pause, resume, send_bulk, send_mail, tasks
-from congressy_mailer.delivery.runs import _publish_due
 from congressy_mailer.delivery.slice import Delivery
+from congressy_mailer.delivery.sweep import publish_due
 from congressy_mailer.exceptions import InvalidOption
 from congressy_mailer.health import check_health
 from congressy_mailer.models import Batch, Message, Pause, State
@@ -135,7 +135,7 @@ class TestSingleMail:
         Pause.objects.update(resumed_at=timezone.now() - timedelta(minutes=2))
         outbox.forget_pauses()
         published.clear()
-        _publish_due(None)
+        publish_due(None)
         assert published == ["deliver"]
         assert not Pause.objects.exists()
         run_task(*messages)

@@ -20,7 +20,7 @@ from django.views.debug import ExceptionReporter
 
 from congressy_mailer import Attachment, Priority, Recipient, asend_bulk, outbox, send_bulk, send_mail, tasks
 from congressy_mailer.broker import sending
-from congressy_mailer.delivery import runs
+from congressy_mailer.delivery import upkeep
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import (
     IdempotencyConflict,
@@ -480,9 +480,9 @@ def test_attachments_of_all_are_stored_once_and_those_of_one_by_what_they_are() 
     assert shared.storage.exists(shared.name)
     Message.objects.update(finished_at=long_ago)
     Batch.objects.update(created_at=long_ago)
-    while runs.purge_some():
+    while upkeep.purge_some():
         pass
-    runs.purge_some()
+    upkeep.purge_some()
     assert not StoredAttachment.objects.exists()
     assert not any(one.file.storage.exists(one.file.name) for one in stored)
     batch.refresh_from_db()

@@ -465,7 +465,7 @@ def test_without_a_key_or_a_time_nobody_asks_for_it(published: list[str], settin
 def test_the_task_asks_for_another_where_something_is_left(
     theirs: SparkPostList, published: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("congressy_mailer.delivery.runs.sync", lambda: sync(seconds=0))
+    monkeypatch.setattr("congressy_mailer.delivery.upkeep.sync", lambda: sync(seconds=0))
     for number in range(3):
         theirs.add(f"p{number}@example.com")
     theirs.per_page = 2

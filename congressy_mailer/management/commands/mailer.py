@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 
 from ... import outbox
 from ...conf import mailer_settings
-from ...delivery.runs import purge_some
+from ...delivery.upkeep import purge_some
 from ...exceptions import NotMigrated
 from ...health import check_health, format_time
 from ...models import PauseScope
