@@ -23,8 +23,8 @@ from django.utils import timezone as django_timezone
 from django.utils import translation
 
 from ..exceptions import ContentError, ContentNotReady, InvalidHeader, TemplateNotFound, TemplateUnreadable
-from ..mime.addresses import BOM
 from ..mime.header_values import check_subject
+from ..mime.syntax import BOM
 from ..mime.writer import MailContent
 from ..replies import error_text
 from .html import text_from_html

@@ -19,7 +19,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.utils.functional import Promise
 
 from ..exceptions import AttachmentTooLarge, AttachmentUnreadable, InvalidAddress, MailerError
-from .addresses import CONTROL, decoded_text, shown
+from .phrases import decoded_text
+from .syntax import CONTROL, shown
 
 _NAME = r"[A-Za-z0-9!#$&^_.+-]+"
 _PARAMETER = rf'({_NAME})[ \t]*=[ \t]*("[ !#-\[\]-~]*"|{_NAME})'

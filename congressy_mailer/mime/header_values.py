@@ -13,8 +13,10 @@ from typing import Any
 from django.utils import timezone as django_timezone
 
 from ..exceptions import InvalidAddress, InvalidHeader
-from .addresses import BOM, CONTROL, HEADER_NAME, MAX_LINE, MESSAGE_ID, decoded_phrase, listed_addresses, shown
+from .addresses import listed_addresses
 from .headers import ONE_ADDRESS_FIELDS, Grammar, further_field, grammar_of
+from .phrases import decoded_phrase
+from .syntax import BOM, CONTROL, HEADER_NAME, MAX_LINE, MESSAGE_ID, shown
 
 # Headers that come from an argument of their own.
 _HEADER_ARGUMENTS = {

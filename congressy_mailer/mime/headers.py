@@ -13,16 +13,9 @@ from enum import Enum, auto
 from functools import lru_cache
 from itertools import groupby
 
-from .addresses import (
-    CONTROL,
-    ENCODED_WORD_START,
-    HEADER_NAME,
-    MAX_LINE,
-    MESSAGE_ID,
-    listed_addresses,
-    split_address,
-    written_name,
-)
+from .addresses import listed_addresses, split_address
+from .phrases import written_name
+from .syntax import CONTROL, ENCODED_WORD_START, HEADER_NAME, MAX_LINE, MESSAGE_ID
 
 #: RFC 2047 §2: a line with an encoded word in it. RFC 5322 §2.1.1 recommends little more for any other.
 RECOMMENDED_LINE = 76

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from email.message import Message
 from typing import Any
 
-from .addresses import HEADER_NAME, MAX_LINE
+from .syntax import HEADER_NAME, MAX_LINE
 
 
 def checked_head(fields: Sequence[str]) -> bytes:

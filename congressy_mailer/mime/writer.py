@@ -17,9 +17,9 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from .addresses import CONTROL, ENCODED_WORD_START, MAX_LINE
 from .attachments import CONTENT_ID, LoadedAttachment, base64_lines, is_composite, media_type
 from .headers import RECOMMENDED_LINE, address_field, cached_address_field, further_field, text_field
+from .syntax import CONTROL, ENCODED_WORD_START, MAX_LINE
 from .verification import checked_body, checked_head
 
 # Quoted-Printable is the shorter one while at most one in so many octets is a character's second or a later one.

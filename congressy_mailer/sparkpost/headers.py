@@ -17,7 +17,7 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend
 
 from ..conf import mailer_settings
-from ..mime.addresses import ENCODED_WORD_START
+from ..mime.syntax import ENCODED_WORD_START
 from ..models import Message
 from .options import with_message_key
 

@@ -16,7 +16,8 @@ from uuid import UUID
 from django.utils.functional import Promise
 
 from ..exceptions import InvalidAddress, InvalidOption
-from ..mime.addresses import CONTROL, MAX_LINE, bare_address, normalise_address
+from ..mime.addresses import bare_address, normalise_address
+from ..mime.syntax import CONTROL, MAX_LINE
 from . import MESSAGE_KEY
 
 #: Bytes of ``campaign_id`` ("Error messages when using SMTP").

@@ -14,8 +14,9 @@ from email.header import decode_header, make_header
 from typing import Any
 
 from ..exceptions import InvalidAddress
-from ..mime.addresses import MAX_LINE, split_address
+from ..mime.addresses import split_address
 from ..mime.outgoing import OutgoingMail
+from ..mime.syntax import MAX_LINE
 from ..mime.writer import MailContent, write
 from .options import COPIES
 from .substitution import BRACES, SharedContent

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ..mime.addresses import LOCAL_MAILBOX, MAILBOX, MAX_ADDRESS, bare_address
+from ..mime.addresses import LOCAL_MAILBOX, MAILBOX, bare_address
 from ..mime.headers import further_field
+from ..mime.syntax import MAX_ADDRESS
 from ..replies import Reply
 from ..sparkpost import headers
 from .base import ComposedMail

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from congressy_mailer.delivery.composing import compose
-from congressy_mailer.mime.addresses import CONTROL, MAX_LINE
 from congressy_mailer.mime.outgoing import OutgoingMail
+from congressy_mailer.mime.syntax import CONTROL, MAX_LINE
 from congressy_mailer.mime.writer import MailContent
 from congressy_mailer.models import Message
 from congressy_mailer.sparkpost import MESSAGE_KEY, headers
