@@ -23,6 +23,7 @@ from congressy_mailer.outbox.cursors import BatchCursors
 from congressy_mailer.replies import Outcome, Reply
 from tests.outbox.test_locks import held_by_a_host
 from tests.support.fuzzing import examples
+from tests.support.plans import explain, tables
 
 pytestmark = [pytest.mark.database, pytest.mark.usefixtures("published")]
 
@@ -90,26 +91,6 @@ def test_a_claim_behind_a_cursor_is_a_range_of_the_batchs_index() -> None:
         assert "mailer_message_open (open_batch=? AND state=? AND (priority,id)>(?,?))" in plan
     else:
         assert "Index Cond" in plan and "ROW(priority, id) > ROW(" in plan.partition("Index Cond")[2].split("\n")[0]
-
-
-def tables(plan: Any) -> list[dict[str, Any]]:
-    """How MariaDB reads each stored table, in the order in which it does."""
-    if isinstance(plan, list):
-        return [table for part in plan for table in tables(part)]
-    if not isinstance(plan, dict):
-        return []
-    found = tables(list(plan.values()))
-    return [plan, *found] if "access_type" in plan and "materialized" not in plan else found
-
-
-def explain(statement: str) -> str:
-    begin = {"mysql": "EXPLAIN FORMAT=JSON", "sqlite": "EXPLAIN QUERY PLAN"}.get(connection.vendor, "EXPLAIN")
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            # As of a table that is not small.
-            cursor.execute("SET LOCAL enable_seqscan = off")
-        cursor.execute(f"{begin} {statement}")
-        return "\n".join(str(row[-1]) for row in cursor.fetchall())
 
 
 @pytest.mark.django_db

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core import mail
 from django.core.mail.backends.locmem import EmailBackend as MemoryBackend
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -21,6 +22,7 @@ from congressy_mailer.outbox import pausing
 from congressy_mailer.outbox.cursors import BatchCursors
 from congressy_mailer.replies import Reply
 from congressy_mailer.suppressions import suppress
+from tests.support.plans import explain, tables
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
 
@@ -164,3 +166,22 @@ def test_a_backend_that_became_unavailable_a_moment_ago_is_not_used() -> None:
     deliver(message)
     assert message.state == State.QUEUED
     assert not mail.outbox
+
+
+def test_a_claim_looks_its_address_up_in_the_index_of_the_suppression_list() -> None:
+    table, index = Suppression._meta.db_table, "mailer_suppression_unique"
+    message = send_mail("s", "x", to="ana@example.com")
+    with CaptureQueriesContext(connection) as captured:
+        assert outbox.claim([message.pk], "t")
+    (claim,) = [query["sql"] for query in captured.captured_queries if table in query["sql"]]
+    with transaction.atomic():
+        plan = explain(claim)
+    # The address, and its hash: a list of both would have MariaDB read the whole list for each message.
+    if connection.vendor == "mysql":
+        looked_up = [one for one in tables(json.loads(plan)) if one["table_name"] == table]
+        assert [(one["access_type"], one["key"]) for one in looked_up] == [("ref", index)] * 2
+    elif connection.vendor == "sqlite":
+        # It shows the lookup of the first alone, and reads a list in the same way.
+        assert f"SEARCH {table}" in plan and f"SCAN {table}" not in plan
+    else:
+        assert plan.count(index) == 2 and f"Seq Scan on {table}" not in plan
