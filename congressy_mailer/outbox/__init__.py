@@ -5,7 +5,8 @@ the state it starts from and, while a message is being sent, the token of the cl
 changes nothing.
 
 :mod:`.rows` is what all of it stands on; :mod:`.adding` stores one message, :mod:`.bulk_insert` many; :mod:`.batches`
-knows what a batch has left; :mod:`.claiming` chooses what a claim takes, from where :mod:`.cursors` says,
+knows what a batch has left, :mod:`.batch_storing` takes its recipients, and :mod:`.batch_ending` ends what waits with
+it; :mod:`.claiming` chooses what a claim takes, from where :mod:`.cursors` says,
 :mod:`.claim_reading` carries it out by the statement of :mod:`.claim_statement`, and :mod:`.leases` holds what was
 claimed or gives it back; :mod:`.queued` knows what the broker took, and :mod:`.expiry` ends what is too late;
 :mod:`.results` writes down what became of them; :mod:`.recovery` deals with those whose process died
@@ -21,26 +22,20 @@ from ..broker.processes import new_claim_token
 from ..models.choices import FINAL, RETRYABLE
 from ..models.transactions import database, is_away
 from .adding import add, add_many
+from .batch_ending import cancel_batch
+from .batch_storing import STORING_LEASE, add_to_batch, begin_storing, close_batch, end_storing, open_batch, stored_keys
 from .batches import (
     MAX_CONCURRENCY,
-    STORING_LEASE,
-    add_to_batch,
-    begin_storing,
-    cancel_batch,
     claim_due_batches,
-    close_batch,
     concurrency,
     count_overdue_batches,
-    end_storing,
     heartbeat,
     is_batch_stored,
     mark_batch_unpublished,
-    open_batch,
     other_batches_wait,
     reschedule_batch,
     start_generation,
     state_counts,
-    stored_keys,
 )
 from .bulk_insert import BatchMessage
 from .claim_statement import IS_UNAVAILABLE, answer, forget_answer, may_be_suppressed

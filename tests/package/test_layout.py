@@ -1,7 +1,8 @@
-"""The rule of the package's root, and names of modules, classes and functions in docstrings, which rooms outlive."""
+"""The rule of the package's root, how long classes and modules may be, and names in docstrings, which rooms outlive."""
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from importlib import import_module
@@ -42,6 +43,17 @@ TESTS_OF_NO_ROOM = {
     *{"project", "support", "templates"},
 }
 
+#: Lines of a class, and of a module, that can be read at one sitting.
+LONGEST_CLASS, LONGEST_MODULE = 250, 350
+
+#: What is longer, and why: each has one purpose, and its parts would be read together all the same.
+LONGER = {
+    # One loop over the mails of a delivery, and what it hears of them meanwhile: each method changes what others ask.
+    "delivery/handover.py Handover",
+    # Which mails share a call, the calls that are under way, and what their answers mean for each mail.
+    "transports/sparkpost.py",
+}
+
 _REFERENCE = re.compile(
     r":(?:mod|func|class|meth|data|attr|exc):`~?(?:[^`<]*<)?(?P<dot>\.?)(?P<name>[\w.]+)(?:\(\))?>?`"
 )
@@ -67,6 +79,20 @@ def test_each_module_says_what_it_is_for_in_its_first_line() -> None:
         and not (path.name == "__init__.py" and path.parent.name in found_by_place)
         and path.parent.name != "migrations"
     ] == []
+
+
+def test_each_class_and_each_module_can_be_read_at_one_sitting() -> None:
+    longer = set()
+    for path in ROOT.rglob("*.py"):
+        if path.parent.name == "migrations":
+            continue
+        name, source = str(path.relative_to(ROOT)), path.read_text()
+        if source.count("\n") > LONGEST_MODULE:
+            longer.add(name)
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef) and (node.end_lineno or 0) - node.lineno >= LONGEST_CLASS:
+                longer.add(f"{name} {node.name}")
+    assert longer <= LONGER
 
 
 def references() -> Iterator[tuple[str, str]]:

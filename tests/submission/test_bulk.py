@@ -33,7 +33,7 @@ from congressy_mailer.exceptions import (
 from congressy_mailer.models import Attachment as StoredAttachment
 from congressy_mailer.models import Batch, Message, State
 from congressy_mailer.models.progress import Progress
-from congressy_mailer.outbox import batches
+from congressy_mailer.outbox import batch_ending
 from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.submission import batch_writer
 from congressy_mailer.submission.recipients import RecipientParser
@@ -287,7 +287,7 @@ def test_a_rollback_takes_all_of_it_back() -> None:
 
 
 def test_cancelling_takes_back_what_has_not_been_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "_CHUNK", 10)
+    monkeypatch.setattr(batch_ending, "_CHUNK", 10)
     batch = send_bulk(people(50), template="mail/hello", subject="x")
     held = outbox.claim_from_batch(batch, "task:1", 5)
     assert batch.cancel() == 45
