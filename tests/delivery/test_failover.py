@@ -23,6 +23,7 @@ from congressy_mailer.replies import Outcome
 from congressy_mailer.testing.local_sparkpost.replies import KEEP_AND_HANG_UP, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.transports import pool
+from tests.support.mails import deliver
 from tests.support.scripted_https import Answer, Request, ScriptedHttps
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
@@ -68,10 +69,6 @@ def smtp(
     yield server
     pool.close_connections()
     server.__exit__(None, None, None)
-
-
-def deliver(*messages: Message) -> None:
-    Delivery(outbox.new_claim_token("task")).run([message.id for message in messages], redelivered=False)
 
 
 def mails(count: int = 3, **options: Any) -> list[Message]:

@@ -7,29 +7,19 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
-from congressy_mailer import outbox, pause, periodic, send_bulk, send_mail
-from congressy_mailer.delivery.slice import Delivery
+from congressy_mailer import pause, periodic, send_bulk, send_mail
 from congressy_mailer.models import Message, State, TransportStatus
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from testbed.processes import Process
 from tests.support.commands import mailer
+from tests.support.mails import deliver, state
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("english")]
-
-
-def deliver(*messages: Message) -> None:
-    Delivery(outbox.new_claim_token(str(uuid4()))).run([message.pk for message in messages], redelivered=False)
-
-
-def state(message: Message) -> str:
-    message.refresh_from_db()
-    return message.state
 
 
 class TestStatus:

@@ -23,6 +23,7 @@ from congressy_mailer.exceptions import InvalidTransition
 from congressy_mailer.models import Event, Message, State
 from congressy_mailer.replies import Outcome, Reply
 from tests.conftest import run_concurrently
+from tests.support.mails import queue
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
@@ -31,10 +32,6 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 def unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the database is under test: nothing is published, and no broker that is missing makes anything due."""
     monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
-
-
-def queue(count: int = 1, **options: Any) -> list[UUID]:
-    return [send_mail("x", "y", to="ana@example.com", **options).pk for _ in range(count)]
 
 
 def sweep() -> list[UUID]:

@@ -31,6 +31,7 @@ from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from testbed.processes import Process
 from tests.conftest import wait_for
 from tests.support.commands import mailer
+from tests.support.mails import state
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("english")]
 
@@ -47,11 +48,6 @@ def run_task(*messages: Message) -> Delivery:
 def run_batch(batch: Batch) -> Any:
     batch.refresh_from_db()
     return Delivery(outbox.new_claim_token(str(uuid4()))).run_batch(batch.pk, batch.generation)
-
-
-def state(message: Message) -> str:
-    message.refresh_from_db()
-    return message.state
 
 
 class TestSingleMail:

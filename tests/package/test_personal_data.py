@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from io import StringIO
-from uuid import uuid4
 
 import pytest
 from django.core import mail
@@ -13,13 +12,13 @@ from django.db import connection
 from django.utils import timezone
 
 from congressy_mailer import outbox, personal_data, send_bulk, send_mail, suppressions
-from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import InvalidAddress
 from congressy_mailer.models import Batch, Event, Message, RecipientStatus, State, Suppression, WebhookBatch
 from congressy_mailer.suppressions.entries import Entry
 from congressy_mailer.suppressions.rules import Scope, Source
 from congressy_mailer.tracking import inbox
 from tests.support.commands import mailer
+from tests.support.mails import deliver
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -28,10 +27,6 @@ pytestmark = [
 ]
 
 ANA = "ana.silva@example.com"
-
-
-def deliver(*messages: Message) -> None:
-    Delivery(outbox.new_claim_token(str(uuid4()))).run([message.pk for message in messages], redelivered=False)
 
 
 def everything_stored() -> str:
