@@ -12,6 +12,7 @@ from typing import Any
 
 from celery.signals import (
     celeryd_init,
+    task_prerun,
     worker_init,
     worker_process_shutdown,
     worker_ready,
@@ -20,7 +21,7 @@ from celery.signals import (
 )
 from django.conf import settings
 
-from .broker import waiting_tasks
+from .broker import host_queues, turns, waiting_tasks
 from .broker.sending import declare_queue, publish_report, publish_sweep
 from .conf import default_sender, mailer_settings
 
@@ -129,6 +130,19 @@ def describe_worker(consumer: Any) -> dict[str, Any]:
 def end_slices(sender: Any, **kwargs: Any) -> None:
     """Have no task go on for longer than a time slice once the worker is to stop."""
     waiting_tasks.stop()
+
+
+@task_prerun.connect(dispatch_uid="congressy_mailer.turn")
+def begin_turn(sender: Any, **kwargs: Any) -> None:
+    """Have a process know that it is another task's turn than a batch's."""
+    if sender.name not in waiting_tasks.OUR_DELIVERIES:
+        turns.others_begin()
+
+
+@worker_shutdown.connect(dispatch_uid="congressy_mailer.close")
+def close_connections(**kwargs: Any) -> None:
+    """Close what was opened to ask the broker."""
+    host_queues.close()
 
 
 @worker_process_shutdown.connect(dispatch_uid="congressy_mailer.write_counts_of_process")

@@ -26,7 +26,7 @@ class Deadlines:
         now = clock.elapsed()
         self._lease = conf.LEASE.total_seconds()
         self._time_slice = conf.TIME_SLICE.total_seconds()
-        self._slice_ends = now + self._time_slice
+        self._first_slice_ends = self._slice_ends = now + self._time_slice
         self._slice_ended = False
         longest = min(LONGEST_SLICE, _LONGEST_SHARE * self._lease, _LONGEST_SHARE * conf.TIME_LIMIT.total_seconds())
         self._last_slice_ends = now + longest
@@ -53,6 +53,10 @@ class Deadlines:
         """Have the slice begin anew at this moment, but go on for no more than half a minute in all."""
         ends = min(clock.elapsed() + self._time_slice, self._last_slice_ends)
         self._slice_ends = max(self._slice_ends, ends)
+
+    def end_prolonging(self) -> None:
+        """Have the slice end as if it had not been prolonged: now, where it would have ended before."""
+        self._slice_ends = min(self._slice_ends, max(self._first_slice_ends, clock.elapsed()))
 
     @property
     def slice_is_over(self) -> bool:

@@ -8,7 +8,7 @@ from functools import partial
 from uuid import UUID
 
 from .. import outbox
-from ..broker.waiting_tasks import none_waited_lately
+from ..broker.waiting_tasks import none_waited_lately, some_wait
 from ..conf import mailer_settings
 from ..tracking import inbox
 from .deadlines import Deadlines
@@ -34,7 +34,10 @@ class Prolonging:
         self.others_wait: Callable[[], bool] | None = None
 
     def look(self) -> None:
-        """Now and then: find out whether the slice goes on."""
+        """Between mails: find out whether the slice goes on, or has gone on for long enough."""
+        if some_wait():
+            self._deadlines.end_prolonging()
+            return
         now = time.monotonic()
         if self.others_wait is None or now < self._looked_at + self._interval or not self._deadlines.may_be_prolonged:
             return

@@ -14,7 +14,7 @@ from celery import current_task
 from django.db import Error
 
 from .. import outbox
-from ..broker import sending
+from ..broker import sending, turns
 from ..conf import mailer_settings
 from ..exceptions import TransportUnavailable
 from ..models import State, clock
@@ -88,8 +88,12 @@ def deliver_batch(request: Any, key: str, generation: int, starts_others: bool) 
             queue = mailer_settings().BULK_QUEUE
             hand_on(request, sending.DELIVER_BATCH, key, generation, starts_others, queue=queue)
         return
+    # Those of a task that comes again have been started.
     is_repeated = request.retries or (request.delivery_info or {}).get("redelivered")
-    if starts_others and not is_repeated and not request.is_eager:
+    starts_others = starts_others and not is_repeated and not request.is_eager
+    if not request.is_eager and _gives_way(batch, generation, starts_others=starts_others):
+        return
+    if starts_others:
         for _ in range(outbox.concurrency(batch, generation, sending_rate.task_share) - 1):
             publishing.publish_batch(batch, generation)
     continue_now = True
@@ -102,6 +106,8 @@ def deliver_batch(request: Any, key: str, generation: int, starts_others: bool) 
             if request.is_eager:
                 return
             raise
+        finally:
+            turns.slice_ended()
         # Without a broker the next task would begin within this one.
         continue_now = request.is_eager and result.continue_at is not None and result.continue_at <= clock.now()
     if request.is_eager:
@@ -110,6 +116,11 @@ def deliver_batch(request: Any, key: str, generation: int, starts_others: bool) 
         wait = (result.continue_at - clock.now()).total_seconds()
         publishing.publish_batch(batch, generation, countdown=wait if wait > 0 else None)
     sweep_if_needed(made_due=result.made_due)
+
+
+def _gives_way(batch: UUID, generation: int, *, starts_others: bool) -> bool:
+    """Whether a task for a batch has left its turn to another task, and comes again behind that."""
+    return turns.gives_way() and publishing.publish_batch(batch, generation, starts_others=starts_others)
 
 
 def share_out(ids: Sequence[UUID]) -> Sequence[UUID]:

@@ -59,6 +59,12 @@ def clock(settings: Any, monkeypatch: pytest.MonkeyPatch, published: list[str]) 
 
 def nobody_waits(monkeypatch: pytest.MonkeyPatch, *, known: bool = True) -> None:
     monkeypatch.setattr(prolonging, "none_waited_lately", lambda: known)
+    monkeypatch.setattr(prolonging, "some_wait", lambda: False)
+
+
+def somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prolonging, "none_waited_lately", lambda: False)
+    monkeypatch.setattr(prolonging, "some_wait", lambda: True)
 
 
 def batch_of(count: int, **options: Any) -> Batch:
@@ -202,6 +208,17 @@ def test_a_task_that_comes_in_the_midst_waits_for_one_slice(monkeypatch: pytest.
     Slow.before = one_comes
     run_batch(batch)
     assert 9 < sent(batch) <= 9 + OF_A_SLICE
+
+
+@pytest.mark.parametrize(("begun", "last"), [(1, OF_A_SLICE), (9, 11)], ids=["in the first slice", "later"])
+def test_a_task_that_is_known_to_wait_waits_for_no_more_than_one_slice_in_all(
+    monkeypatch: pytest.MonkeyPatch, begun: int, last: int
+) -> None:
+    batch = batch_of(30)
+    after(begun, lambda: somebody_waits(monkeypatch))
+    assert run_batch(batch).continue_at is not None
+    # What is composed by then is sent.
+    assert sent(batch) == last
 
 
 def test_urgent_mail_goes_first_in_a_longer_slice_too() -> None:
