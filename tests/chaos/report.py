@@ -41,8 +41,8 @@ def conclude(tally: Tally, faults: Counter[str], options: argparse.Namespace, sa
     ):
         _say_table(title, counted, say)
     say(
-        f"\n  at most {tally.connections} connections at a time; of mails whose reply had been read "
-        f"{len(tally.repeated_after_reply)} were repeated"
+        f"\n  at most {tally.connections} connections at a time, and {tally.most_by_a_kill} mails repeated by a kill; "
+        f"of mails whose reply had been read {len(tally.repeated_after_reply)} were repeated"
     )
     _say_surroundings(tally, say)
     if tally.held:

@@ -58,6 +58,8 @@ class Tally:
     duplicated: int = 0
     #: Mails of which there are copies although whoever sent them had read that they were taken.
     repeated_after_reply: list[str] = field(default_factory=list)
+    #: Most mails that one kill has repeated: one for each connection at the most.
+    most_by_a_kill: int = 0
     #: Most connections that were open at the same time.
     connections: int = 0
     #: Those of them that no kill explains.
@@ -99,7 +101,7 @@ class Tally:
     def passed(self) -> bool:
         """Whether everything is as it must be."""
         wrong = self.lost or self.never_committed or self.unfinished or self.unexplained or self.files_lost
-        wrong = wrong or self.repeated_after_reply
+        wrong = wrong or self.repeated_after_reply or self.most_by_a_kill > max(self.connections, 1)
         wrong = wrong or self.clocks_untold or self.neighbours_lost or self.neighbours_files_left
         return not wrong and self.duplicated <= (self.allowed if self.on_crash == "resend" else 0)
 
@@ -249,6 +251,7 @@ def _explain(tally: Tally, accepted: dict[Pair, list[Copy]]) -> None:
     copies = [copy for found in accepted.values() for copy in found]
     for kill in tally.kills:
         tally.allowed += sum(_repeats(kill, _written_at(tally, copy)) for copy in copies)
+    by_kill: dict[Kill, set[str]] = defaultdict(set)
     for (message_id, recipient), found in accepted.items():
         found.sort()
         for copy, again in zip(found, found[1:], strict=False):
@@ -261,6 +264,8 @@ def _explain(tally: Tally, accepted: dict[Pair, list[Copy]]) -> None:
             nearest = min(culprits, key=lambda kill: abs(kill.begun - copy.at))
             tally.repeated[nearest.what] += 1
             tally.window = max(tally.window, nearest.begun - copy.at)
+            by_kill[nearest].add(message_id)
+    tally.most_by_a_kill = max(map(len, by_kill.values()), default=0)
 
 
 def _written_at(tally: Tally, copy: Copy) -> Copy:

@@ -151,6 +151,22 @@ def test_a_second_copy_of_a_mail_whose_reply_had_been_read_is_explained_by_nothi
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(("connections", "passed"), [(2, True), (1, False)])
+def test_one_kill_repeats_one_mail_of_each_connection_at_the_most(
+    journals: Path, connections: int, passed: bool
+) -> None:
+    with JournalWriter(journals / "smtp.journal") as journal:
+        journal.write("open", 99.0, str(connections))
+        for number in range(2):
+            mail = make_mail(SEED, number)
+            message = Message.objects.get(idempotency_key=mail.key)
+            journal.write("accepted", 110.0, f"again {number}", message.message_id, ",".join(mail.recipients), "109.9")
+    tally = tally_of(journals, Kill("worker", 100.05, 100.05))
+    assert tally.most_by_a_kill == 2
+    assert tally.passed == passed
+
+
+@pytest.mark.django_db
 def test_a_mail_that_nobody_has_committed_is_seen(journals: Path) -> None:
     message = send_mail("never", "x", to="never@example.com")
     Message.objects.filter(pk=message.pk).update(state=State.SENT, due_at=None)
