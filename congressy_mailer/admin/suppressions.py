@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
@@ -33,43 +34,14 @@ from ..suppressions.entries import Entry
 from ..suppressions.rules import Scope, Source
 from .lists import FastList, PeriodFilter, short_time
 from .reasons import shown_reason
+from .suppression_filters import ScopeFilter, SourceFilter, chosen_columns
 from .suppression_forms import ImportForm, SuppressionForm
 from .viewing import log
 
 
-class _ColumnFilter(admin.SimpleListFilter):
-    """Addresses that one of the reasons is about."""
-
-    choices_of_column: Any = ()
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return list(self.choices_of_column)
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        if not self.value():
-            return queryset
-        column = {str(self.parameter_name): self.value()}
-        return queryset.filter(Exists(suppressions.active().filter(address=OuterRef("address"), **column)))
-
-
-class ScopeFilter(_ColumnFilter):
-    """By the mail that is stopped."""
-
-    title = _("mail")
-    parameter_name = "scope"
-    choices_of_column = Scope.choices
-
-
-class SourceFilter(_ColumnFilter):
-    """By what has put it there."""
-
-    title = _("source")
-    parameter_name = "source"
-    choices_of_column = Source.choices
-
-
 class AddressList(ChangeList):
-    """One row for each address: the first of its reasons, which all of them are read for at once."""
+    """One row for each address: the first of its reasons that the filters let through. All of its reasons are read for
+    the page at once."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -108,15 +80,17 @@ class SuppressionAdmin(FastList, admin.ModelAdmin):  # type: ignore[type-arg]
         self, request: HttpRequest, queryset: QuerySet[Suppression], search_term: str
     ) -> tuple[QuerySet[Suppression], bool]:
         """By the form in which addresses are compared, as far as it is one already."""
-        earlier = suppressions.active().filter(address=OuterRef("address"), id__lt=OuterRef("id"))
-        queryset = queryset.exclude(Exists(earlier))
+        earlier = suppressions.active().filter(
+            address=OuterRef("address"), id__lt=OuterRef("id"), **chosen_columns(request)
+        )
+        firsts = queryset.exclude(Exists(earlier))
         term = search_term.strip()
         if not term:
-            return queryset, False
+            return firsts, False
         try:
-            return queryset.filter(address=suppressions.comparable(term, "q")), False
+            return firsts.filter(address=suppressions.comparable(term, "q")), False
         except InvalidAddress:
-            return queryset.filter(address__startswith=term.lower()), False
+            return queryset.filter(id__in=_beginning_with(firsts, term.lower())), False
 
     @admin.display(description=_("mail"))
     def mail(self, entry: Suppression) -> str:
@@ -274,6 +248,14 @@ class SuppressionAdmin(FastList, admin.ModelAdmin):  # type: ignore[type-arg]
             user_id=str(request.user.pk), content_type=ContentType.objects.get_for_model(Suppression), object_id=None,
             object_repr=str(self.opts.verbose_name_plural), action_flag=ADDITION, change_message=what,
         )  # fmt: skip
+
+
+def _beginning_with(entries: QuerySet[Suppression], term: str) -> list[UUID]:
+    from ..outbox.search import LAST, MOST_FOUND
+
+    # In the order of the index: sorted by time, a beginning that many have would be read whole.
+    found = entries.filter(address__gte=term, address__lt=term + LAST).order_by("address")
+    return list(found.values_list("id", flat=True)[:MOST_FOUND])
 
 
 def _csv_lines() -> Iterator[str]:

@@ -53,6 +53,8 @@ class Message(Mail):
         # With a constraint each change of a message would lock its batch on MariaDB, and each new one on every
         # database: workers would wait for callers.
         db_constraint=False,
+        # Its index has an entry for a message in a batch alone, since each change of a message writes one: see Meta.
+        db_index=False,
     )
 
     # Envelope and headers
@@ -211,6 +213,7 @@ class Message(Mail):
             IndexOfKnown(fields=["deferred_batch", "due_at"], known="deferred_batch", name="mailer_message_deferred"),
             IndexOfKnown(fields=["state", "sweep_at"], known="sweep_at", name="mailer_message_sweep"),
             IndexOfKnown(fields=["retention", "finished_at"], known="retention", name="mailer_message_retention"),
+            IndexOfKnown(fields=["batch"], known="batch", name="mailer_message_batch"),
             # What people look for, newest first.
             models.Index(fields=["address", "id"], name="mailer_message_address"),
             IndexOfKnown(fields=["about_id", "about_model", "id"], known="about_id", name="mailer_message_about"),

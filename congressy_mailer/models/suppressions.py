@@ -71,7 +71,12 @@ class Suppression(models.Model):
             models.UniqueConstraint(fields=["address", "scope", "list_id", "source"], name="mailer_suppression_unique"),
             models.CheckConstraint(condition=Q(scope="list") ^ Q(list_id=""), name="mailer_suppression_list_named"),
         ]
-        indexes = [models.Index(fields=["synced_at"], name="mailer_suppression_synced")]
+        indexes = [
+            models.Index(fields=["synced_at"], name="mailer_suppression_synced"),
+            # What people look through, newest first.
+            models.Index(fields=["source", "id"], name="mailer_suppression_source"),
+            models.Index(fields=["scope", "id"], name="mailer_suppression_scope"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.scope} {self.list_id}".strip()

@@ -25,8 +25,8 @@ _MOST_WORDS = 6
 # Of messages whose subjects are read one by one.
 _NEWEST = 5_000
 _LONGEST_KEY = 320
-# After every text that begins with what stands before it.
-_LAST = "\U0010ffff"
+#: After every text that begins with what stands before it.
+LAST = "\U0010ffff"
 
 _HEX_ID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?7[0-9a-f]{3}-?[0-9a-f]{4}-?[0-9a-f]{12}")
 
@@ -136,4 +136,4 @@ def _beginning(rows: QuerySet, column: str, term: str) -> QuerySet:  # type: ign
     if "@" in term.strip("@") and exact.exists():
         return exact.order_by(f"-{order}")
     # In the order of the index: sorted by time, a beginning that many have would be read whole.
-    return rows.filter(**{f"{column}__gte": term, f"{column}__lt": term + _LAST}).order_by(column)
+    return rows.filter(**{f"{column}__gte": term, f"{column}__lt": term + LAST}).order_by(column)
