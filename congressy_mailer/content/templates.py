@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 from django.db import Error
@@ -43,6 +43,8 @@ UNSUBSCRIBE_URL = "mailer_unsubscribe_url"
 _HTML, _TEXT, _SUBJECT = ".html", ".txt", "_subject.txt"
 #: Characters of another library's error that are kept: enough to understand it, too few to repeat a mail's content.
 _MAX_ERROR_LENGTH = 200
+#: What a look for a template's part has found, by template, part and language; ``None``: no file.
+FoundParts: TypeAlias = dict[tuple[str, str, str], Any]
 # Not the template's fault: a database that did not answer a query, or a process at its limits.
 _NOT_TEMPLATE_ERRORS = (Error, *AT_LIMITS)
 
@@ -79,6 +81,7 @@ def render(
     language: str,
     timezone: str,
     unsubscribe_url: Callable[[], str] | None = None,
+    found: FoundParts | None = None,
 ) -> MailContent:
     """Render a mail in its language and time zone.
 
@@ -91,6 +94,7 @@ def render(
         language: empty for untranslated text.
         timezone: name such as ``America/Sao_Paulo``; empty for the project's ``TIME_ZONE``.
         unsubscribe_url: tells where the recipient leaves, for a template that asks.
+        found: what was found for the mails before; added to. Give one to mails that are rendered one after the other.
 
     Returns:
         Subject, text (made from the HTML where there is no ``.txt``) and HTML.
@@ -100,15 +104,16 @@ def render(
         ContentNotReady: a template or time zone is missing here, which a newer deployment may have.
     """
     context = {UNSUBSCRIBE_URL: unsubscribe_url, **context}
+    found = {} if found is None else found
     with ExitStack() as settings:
         settings.enter_context(translation.override(language or None))
         settings.enter_context(django_timezone.override(_load_zone(timezone)))
-        html = _render_part(template, _HTML, context, language)
-        text = _render_part(template, _TEXT, context, language)
+        html = _render_part(template, _HTML, context, language, found)
+        text = _render_part(template, _TEXT, context, language, found)
         if html is None and text is None:
             names = _candidates(template, _HTML, language) + _candidates(template, _TEXT, language)
             raise ContentNotReady(f"There is no template {template!r} here. {_looked_for(names)} {_RESTART}")
-        subject = subject or _render_subject(template, context, language)
+        subject = subject or _render_subject(template, context, language, found)
     return build_content(subject, text, html or "")
 
 
@@ -126,11 +131,11 @@ def render_subject(template: str, context: Mapping[str, Any], *, language: str, 
         ContentNotReady: the template, its subject or the time zone is missing here.
     """
     with translation.override(language or None), django_timezone.override(_load_zone(timezone)):
-        return _render_subject(template, {UNSUBSCRIBE_URL: None, **context}, language)
+        return _render_subject(template, {UNSUBSCRIBE_URL: None, **context}, language, {})
 
 
-def _render_subject(template: str, context: Mapping[str, Any], language: str) -> str:
-    rendered = _render_part(template, _SUBJECT, context, language)
+def _render_subject(template: str, context: Mapping[str, Any], language: str, found: FoundParts) -> str:
+    rendered = _render_part(template, _SUBJECT, context, language, found)
     if rendered is None:
         names = _candidates(template, _SUBJECT, language)
         raise ContentNotReady(
@@ -220,9 +225,12 @@ def _find(names: list[str]) -> Any:
     return None
 
 
-def _render_part(template: str, part: str, context: Mapping[str, Any], language: str) -> str | None:
+def _render_part(template: str, part: str, context: Mapping[str, Any], language: str, found: FoundParts) -> str | None:
     try:
-        compiled = _find(_candidates(template, part, language))
+        key = (template, part, language)
+        if key not in found:
+            found[key] = _find(_candidates(template, part, language))
+        compiled = found[key]
         if compiled is None:
             return None
         return _render_html(compiled, context) if part == _HTML else _render_text(compiled, context)

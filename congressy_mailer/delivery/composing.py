@@ -17,7 +17,7 @@ from django.utils.timezone import get_default_timezone, localtime
 from django.views.decorators.debug import sensitive_variables
 
 from ..content.context import decode_many
-from ..content.templates import build_content, render, render_subject
+from ..content.templates import FoundParts, build_content, render, render_subject
 from ..exceptions import ContentError, ContentNotReady
 from ..mime.attachments import LoadedAttachment
 from ..mime.outgoing import OutgoingMail
@@ -42,6 +42,8 @@ class Composer:
         self._contexts: dict[UUID, Mapping[str, object] | Exception] = {}
         #: Attachments that messages of a batch share, once read.
         self._attachments_of_batches: dict[UUID, list[LoadedAttachment]] = {}
+        #: Templates, looked for once: Django raises and catches an error for each language that has no file.
+        self._found: FoundParts = {}
 
     # Django finds the mark of whoever calls this from no frame below a generator.
     @sensitive_variables()
@@ -66,7 +68,7 @@ class Composer:
             return _stored_mail(message, context)
         mail = compose(
             message,
-            replace(_render(message, context), alternatives=_alternatives(message)),
+            replace(_render(message, context, self._found), alternatives=_alternatives(message)),
             [*self._batch_attachments(message), *_read_attachments(message)],
             unsubscribe_headers(message),
         )
@@ -121,7 +123,7 @@ def _encoded_context(message: Message) -> Any:
     return {**(message.batch.context or {}), **(message.context or {})}
 
 
-def _render(message: Message, context: Mapping[str, object] | Exception) -> MailContent:
+def _render(message: Message, context: Mapping[str, object] | Exception, found: FoundParts) -> MailContent:
     if isinstance(context, Exception):
         raise context
     content = message.content
@@ -134,6 +136,7 @@ def _render(message: Message, context: Mapping[str, object] | Exception) -> Mail
         language=message.language,
         timezone=message.timezone,
         unsubscribe_url=partial(unsubscribe_url, message),
+        found=found,
     )
 
 

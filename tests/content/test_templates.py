@@ -18,7 +18,7 @@ from django.utils import timezone, translation
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
 
-from congressy_mailer.content.templates import build_content, check, render
+from congressy_mailer.content.templates import FoundParts, build_content, check, render
 from congressy_mailer.exceptions import ContentError, ContentNotReady, MailerError, TemplateNotFound
 from congressy_mailer.mime.writer import MailContent
 
@@ -233,6 +233,24 @@ def test_a_template_is_compiled_once(write: Write) -> None:
     compiled = get_template("subscription/paid.html").template  # type: ignore[attr-defined]
     rendered()
     assert get_template("subscription/paid.html").template is compiled  # type: ignore[attr-defined]
+
+
+def test_mails_one_after_the_other_look_for_each_file_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write({".pt.html": "<p>Olá {{ name }}</p>", "_subject.txt": "Oi"})
+    looked_for: list[str] = []
+
+    def look(name: str) -> Any:
+        looked_for.append(name)
+        return get_template(name)
+
+    monkeypatch.setattr("congressy_mailer.content.templates.get_template", look)
+    found: FoundParts = {}
+    htmls = [
+        render("subscription/paid", {"name": name}, subject="", language="pt-br", timezone="", found=found).html
+        for name in ("Ana", "Zé")
+    ]
+    assert htmls == ["<p>Olá Ana</p>", "<p>Olá Zé</p>"]
+    assert len(looked_for) == len(set(looked_for))
 
 
 def test_what_is_missing_is_waited_for(write: Write) -> None:
