@@ -16,6 +16,7 @@ from ..outbox.rows import rows
 from ..sparkpost.events import ParsedEvent
 from ..sparkpost.options import COPIES
 from .bounces import Type
+from .returns import without_taken_back
 
 Arrival = RecipientStatus.Arrival
 
@@ -52,7 +53,7 @@ def update_statuses(messages: Mapping[UUID, Message], new: Iterable[ParsedEvent]
     """Bring the statuses of recipients and messages to what the events say. The messages are locked."""
     by_message: dict[UUID, list[ParsedEvent]] = defaultdict(list)
     addresses = {key: _addresses(message) for key, message in messages.items()}
-    for parsed in new:
+    for parsed in without_taken_back(messages, new):
         key = parsed.event.message
         # Another address says nothing of the message's own: it is in its event alone.
         if key and (parsed.address in addresses[key] or _is_unknown_copy(messages[key], parsed)):

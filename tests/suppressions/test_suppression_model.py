@@ -48,6 +48,10 @@ class World:
         self.mails = {list_id: self._mail(list_id) for list_id in ("", *LISTS)}
         self.ticket = self._mail(None)
         self.log: list[str] = []
+        #: By list: until when unsubscriptions were taken back.
+        self.returned: dict[str, datetime] = {}
+        #: Unsubscriptions of which a message's status told when the address was taken back.
+        self.heard: set[tuple[Any, datetime]] = set()
 
     def _mail(self, list_id: str | None) -> Message:
         message = send_mail("x", "x", to=ANA, transactional=list_id is None, list_id=list_id or "")
@@ -73,6 +77,13 @@ class World:
         for type in types:
             self.theirs.add(ANA, type, source=source, updated=self.now + timedelta(seconds=self.draw.randrange(60)))
 
+    def note_return(self, *lists: str) -> None:
+        """From now on, older unsubscriptions of these mails are over; those that are known already stay as they are."""
+        for list_id in lists:
+            self.returned[list_id] = self.now
+            known = self.mails[list_id].statuses.exclude(unsubscribed_at=None)
+            self.heard |= set(known.values_list("message_id", "unsubscribed_at"))
+
     def tell(self) -> None:
         """Some of the events come, in any order, and perhaps again."""
         if self.untold:
@@ -80,6 +91,13 @@ class World:
             track(parse_events(some, self.now))
             if self.draw.random() < 0.7:
                 self.untold = [one for one in self.untold if one not in some]
+
+    def assert_returns_stand(self) -> None:
+        """What left a recipient unsubscribed is later than the last return to that mail."""
+        for list_id, at in self.returned.items():
+            for status in self.mails[list_id].statuses.exclude(unsubscribed_at=None):
+                heard_before = (self.mails[list_id].pk, status.unsubscribed_at) in self.heard
+                assert heard_before or status.unsubscribed_at > at, (list_id, self.log)
 
     def settle(self) -> None:
         """Everything is heard of, and both lists have come together."""
@@ -136,6 +154,7 @@ def stays(world: World) -> None:
     list_id = world.draw.choice(["", *LISTS])
     world.reasons -= {(*NEWS, "unsubscribe"), ("list", list_id, "unsubscribe")}
     preferences.resubscribe(ANA, list_id)
+    world.note_return("", list_id)
 
 
 def is_put_there(world: World) -> None:
@@ -152,6 +171,8 @@ def is_taken_off(world: World) -> None:
     wanted = (scope or "list", list_id)
     world.reasons = {one for one in world.reasons if one[2] == "compliance" or not (everything or one[:2] == wanted)}
     unsuppress(ANA, scope=scope, list_id=list_id)
+    if scope != "transactional":
+        world.note_return(*(["", *LISTS] if everything else [list_id]))
 
 
 def is_put_there_at_sparkpost(world: World) -> None:
@@ -191,6 +212,8 @@ def test_what_is_on_both_lists_is_what_happened(seed: int, sparkpost_api: Script
         at_sparkpost = {("list" if list_id else type, list_id) for _, type, list_id in theirs.entries}
         assert ours == {reason[:2] for reason in world.reasons}, world.log
         assert at_sparkpost == ours, world.log
+        # Nobody is shown as one who left by an event from before the last return.
+        world.assert_returns_stand()
         # Nothing is left to be told.
         assert sync().deleted == 0
         assert not suppressions.active().filter(synced_at=None).exists()
