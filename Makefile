@@ -36,8 +36,10 @@ chaos: $(VENV)/.test
 servers: $(VENV)/.test
 	@$(VENV)/bin/python -m tests.servers $(ONLY:%=--only %)
 
+# Who holds the time holds it against a database that has a clock of its own as well.
 # One after the other: they share a worker, and the database with all of their tables takes longer than they do.
 third-parties: .venv-third-parties/.installed
+	@.venv-third-parties/bin/python -m tests.run --on postgresql tests/third_parties/test_time.py -n 0 -q
 	@.venv-third-parties/bin/python -m tests.run --on sqlite --ds tests.third_parties.settings tests/third_parties -n 0
 
 # What the tests need is not installed a second time: it is found where it is.

@@ -45,6 +45,8 @@ third_parties = [
     "django-mailer>=2.3",
     "django-post_office>=3.12",
     "djoser>=2.3",
+    "freezegun>=1.5",
+    "time-machine>=2.16",
     "wagtail>=7.0",
 ]
 

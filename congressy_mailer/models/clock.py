@@ -6,6 +6,7 @@ minutes apart would take each other's messages away while they are being sent.
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -49,10 +50,13 @@ def now() -> datetime:
 
 
 def difference() -> timedelta:
-    """How far the database's clock is ahead of this host's; zero where that is less than 50 ms, or cannot be asked."""
+    """How far the database's clock is ahead of this host's; zero where that is less than 50 ms, or cannot be asked.
+
+    Zero as well while a test holds the time, with freezegun or time-machine.
+    """
     alias = database()
     statement = _STATEMENTS.get(connections[alias].vendor)
-    if statement is None:
+    if statement is None or _is_set_by_a_test():
         return timedelta(0)
     passed = elapsed()
     base = time.time() - passed
@@ -63,6 +67,15 @@ def difference() -> timedelta:
             return timedelta(0)
         _known[alias] = known
     return known.difference
+
+
+def _is_set_by_a_test() -> bool:
+    """Whether freezegun or time-machine hold the time of this process: by the database's, they would not."""
+    freezegun, time_machine = sys.modules.get("freezegun.api"), sys.modules.get("time_machine")
+    return bool(
+        (freezegun is not None and freezegun.freeze_factories)
+        or (time_machine is not None and time_machine.escape_hatch.is_travelling())
+    )
 
 
 def _measure(alias: str, statement: str, known: _Known | None) -> _Known | None:

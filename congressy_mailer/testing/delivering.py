@@ -8,15 +8,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import django
 from django.conf import settings
 from django.core import mail
-from django.db.models import Q
+from django.db.models import DateTimeField, Min, Q, Value
+from django.db.models.functions import Coalesce
 from django.test import override_settings
+from django.utils import timezone
 
 from .. import outbox
 from ..conf import mailer_settings
@@ -32,46 +34,76 @@ _REPLY = re.compile(r"([245]\d\d)(?: (.*))?", re.DOTALL)
 
 
 def deliver_all(*, within: timedelta | None = None) -> list[Message]:
-    """Deliver every message that is queued, through the mail backend in force.
+    """Deliver every message that is queued or due by now, through the mail backend in force.
+
+    What *now* is, a test may set with freezegun or time-machine. Without them, ``within`` lets time pass: the clock of
+    Django and of the outbox (``timezone.now()``) moves on to each moment at which something is due, so that what is
+    recorded, the waits between attempts and ``expires_at`` are as they would be. Afterwards it is back where it was.
 
     Args:
-        within: deliver also what is due by then: messages whose ``send_at`` is ahead, and those that were refused
-            temporarily, again and again as long as they are. ``None``: neither is looked at.
+        within: how much time passes: messages whose ``send_at`` comes in it are delivered, and those that are refused
+            temporarily are tried again, as often as their waits allow. ``None``: none passes.
 
     Returns:
-        Those messages as they are afterwards, oldest first.
+        The messages that were delivered, tried or found to be expired, as they are afterwards, oldest first.
 
     Raises:
         TransportUnavailable: the mail backend cannot be used.
     """
     messages = Message.objects.using(outbox.database())
-    until = clock.now() + within if within is not None else None
-    delivered: set[UUID] = set()
-    with pool.wrapping_transports(_Failing):
-        # A message that is put off more often than the clock would allow is left as it is.
-        for _ in range(1 if until is None else _MOST_ATTEMPTS):
-            if until is not None:
-                _make_due(until)
-            queued = list(messages.filter(state=State.QUEUED).order_by("id").values_list("id", flat=True))
-            if not queued:
+    touched: set[UUID] = set()
+    with pool.wrapping_transports(_Failing), _passing_time() as move_to:
+        until = clock.now() + (within or timedelta(0))
+        for _ in range(_MOST_MOMENTS):
+            touched.update(_deliver_due())
+            moments = messages.filter(_due(until)).aggregate(
+                scheduled=Min("send_at", filter=Q(state=State.SCHEDULED)),
+                deferred=Min("due_at", filter=Q(state=State.DEFERRED)),
+            )
+            if not any(moments.values()):
                 break
-            delivered.update(queued)
-            unfinished = queued
-            while unfinished:
-                unfinished = Delivery(outbox.new_claim_token("test")).run(unfinished, redelivered=False).unfinished
-    return list(messages.filter(id__in=delivered).order_by("id"))
+            move_to(min(filter(None, moments.values())))
+    return list(messages.filter(id__in=touched).order_by("id"))
 
 
-_MOST_ATTEMPTS = 100
+#: Nothing that is refused for days is tried so often; it ends what would be due again at once, for ever.
+_MOST_MOMENTS = 1000
 
 
-def _make_due(until: Any) -> None:
+def _due(until: datetime) -> Q:
+    # The mails of a batch have no due time of their own while they are scheduled.
+    return Q(state=State.SCHEDULED, send_at__lte=until) | Q(state=State.DEFERRED, due_at__lte=until)
+
+
+def _deliver_due() -> set[UUID]:
+    messages = Message.objects.using(outbox.database())
     now = clock.now()
-    waiting = Q(state=State.SCHEDULED, send_at__lte=until) | Q(state=State.DEFERRED, due_at__lte=until)
     # Each is queued as the sweep would queue it when its time has come.
-    Message.objects.using(outbox.database()).filter(waiting).update(
-        state=State.QUEUED, send_at=None, queued_at=now, due_at=now + mailer_settings().LOST_AFTER
-    )
+    messages.filter(_due(now)).update(
+        state=State.QUEUED, queued_at=Coalesce("queued_at", Value(now, DateTimeField())),
+        due_at=now + mailer_settings().LOST_AFTER, blocked=False, pause=None,
+    )  # fmt: skip
+    queued = list(messages.filter(state=State.QUEUED).order_by("id").values_list("id", flat=True))
+    unfinished = queued
+    while unfinished:
+        unfinished = Delivery(outbox.new_claim_token("test")).run(unfinished, redelivered=False).unfinished
+    return set(queued)
+
+
+@contextmanager
+def _passing_time() -> Iterator[Callable[[datetime], None]]:
+    """Within it the clock of Django and of the outbox can be moved forwards; real time goes on meanwhile."""
+    before, ahead = timezone.now, timedelta(0)
+
+    def move_to(moment: datetime) -> None:
+        nonlocal ahead
+        ahead += max(moment - clock.now(), timedelta(0))
+
+    timezone.now = lambda: before() + ahead
+    try:
+        yield move_to
+    finally:
+        timezone.now = before
 
 
 @dataclass(slots=True)

@@ -136,6 +136,48 @@ def test_a_temporary_refusal_is_tried_again_in_time() -> None:
     assert (message.state, message.attempts) == (State.SENT, 3)
 
 
+def test_time_passes_from_one_moment_at_which_something_is_due_to_the_next() -> None:
+    begin = timezone.now()
+    in_an_hour = begin + timedelta(hours=1)
+    fail_next("451 4.7.1 Try later", times=2)
+    send_mail("x", "y", to="ana@example.com")
+    send_bulk(["eva@example.com"], subject="Later", message="y", send_at=in_an_hour)
+    retried, scheduled = deliver_all(within=timedelta(hours=2))
+    assert (retried.state, retried.attempts, scheduled.state) == (State.SENT, 3, State.SENT)
+    assert retried.sent_at is not None
+    assert scheduled.sent_at is not None
+    assert begin < retried.sent_at < in_an_hour <= scheduled.sent_at < begin + timedelta(hours=2)
+    # And back: the next mail is of this very moment.
+    assert timezone.now() - begin < timedelta(hours=1)
+
+
+def test_what_is_refused_again_and_again_is_tried_as_often_as_its_waits_allow() -> None:
+    fail_next("451 4.7.1 Try later", times=500)
+    send_mail("x", "y", to="ana@example.com")
+    (message,) = deliver_all(within=timedelta(hours=1))
+    assert message.state == State.DEFERRED
+    assert 2 < message.attempts < 20
+    (message,) = deliver_all(within=timedelta(days=30))
+    assert message.state == State.FAILED
+
+
+def test_what_expires_meanwhile_is_not_sent() -> None:
+    now = timezone.now()
+    fail_next("451 4.7.1 Try later", times=50)
+    send_mail("x", "y", to="ana@example.com", expires_at=now + timedelta(minutes=30))
+    (message,) = deliver_all(within=timedelta(hours=5))
+    assert message.state == State.EXPIRED
+    assert message.finished_at is not None
+    assert message.finished_at - now < timedelta(minutes=31)
+
+
+def test_what_is_due_by_now_is_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = timezone.now
+    send_mail("Later", "y", to="ana@example.com", send_at=now() + timedelta(hours=2))
+    monkeypatch.setattr(timezone, "now", lambda: now() + timedelta(hours=3))
+    assert [one.state for one in deliver_all()] == [State.SENT]
+
+
 def test_a_refusal_is_no_other_tests() -> None:
     fail_next("550 5.1.1 No such user")
     # As each test has one of its own.
