@@ -92,7 +92,8 @@ def test_each_class_and_each_module_can_be_read_at_one_sitting() -> None:
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.ClassDef) and (node.end_lineno or 0) - node.lineno >= LONGEST_CLASS:
                 longer.add(f"{name} {node.name}")
-    assert longer <= LONGER
+    # An exception that is no longer needed would let its module grow again unseen.
+    assert longer == LONGER
 
 
 def references() -> Iterator[tuple[str, str]]:
