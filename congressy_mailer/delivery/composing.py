@@ -175,6 +175,8 @@ def _read(attachment: Attachment) -> LoadedAttachment:
         attachment.content_id,
         attachment.inline,
         attachment.description,
+        # With all mails of its batch.
+        shared=attachment.batch_id is not None,
     )
 
 

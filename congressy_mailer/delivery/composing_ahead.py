@@ -21,6 +21,7 @@ from .claims import Claims, logger
 from .composing import Composer, StorageHangs
 from .host_code import contained
 from .intercepting import intercepted
+from .memory import expected_size
 
 # Bytes and seconds that are composed ahead, at the most.
 _BYTES_AHEAD = 1_000_000
@@ -88,6 +89,9 @@ class ComposingAhead:
         size = 0
         most = max(min(max(self._chunk, width * _TURNS), limit), width)
         while waiting and len(composed) < most and size < _BYTES_AHEAD:
+            if composed and size + expected_size(waiting[0]) > _BYTES_AHEAD:
+                # A large mail is composed when it is asked for, and not ahead.
+                break
             message = waiting.popleft()
             if may_be_sent(message) and (mail := self._compose(message)) is not None:
                 composed.append((message, mail))

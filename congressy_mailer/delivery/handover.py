@@ -25,6 +25,7 @@ from .claims import LONGEST_PAUSE, Claims
 from .composing_ahead import ComposingAhead
 from .deadlines import Deadlines
 from .mails import Mails
+from .memory import HeldMails, expected_size
 from .recording import Recorder
 
 logger = logging.getLogger("congressy_mailer.delivery")
@@ -91,6 +92,7 @@ class Handover:
         self._asked_ahead = False
         #: Something more urgent waits.
         self._yields = False
+        self._held_mails = HeldMails()
         self._source = Mails(
             self._mails(),
             composing,
@@ -100,6 +102,7 @@ class Handover:
             note=self._note,
             take_late=self._record_or_remember,
             use_wait=self._use_wait,
+            has_room=self._has_room,
         )
 
     def deliver(self, transport: Transport, messages: Sequence[Message]) -> None:
@@ -121,6 +124,7 @@ class Handover:
             # A signal's exception may come between two outcomes, while others are still to be heard.
             if isinstance(outcomes, Generator):
                 outcomes.close()
+            self._held_mails.release_all()
         sending_rate.observe(self._using, count, time.monotonic() - began)
         if self._recording_error is not None:
             raise self._recording_error
@@ -161,6 +165,8 @@ class Handover:
                     return
             composed = self._composing.next_chunk(waiting, self._may_be_sent, limit, source.width)
             source.claimed = len(waiting)
+            for message, mail in composed:
+                self._held_mails.hold(message.id, mail)
             self._asked_ahead = False
             # Who asks the database before each mail is not asked while others are on their way.
             asks_each = self._hold and not source.asks_before_contents
@@ -173,17 +179,30 @@ class Handover:
                 if self._recording_error is not None:
                     return
                 if not self._may_be_sent(message):
+                    self._held_mails.release(message.id)
                     continue
                 if not self._wait_for_permit():
                     return
                 if asks_each and not self._claims.start_handover([message.id]):
                     del self._claims.waiting[message.id]
+                    self._held_mails.release(message.id)
                     continue
                 self._claims.hand_over(message)
                 handed_over = True
-                yield ComposedMail(message.id, mail, self._deadlines.may_begin, partial(self._claims.may_send, message))
+                yield ComposedMail(message.id, mail, self._deadlines.may_begin, partial(self._may_send, message))
             if self._yields or self._should_yield():
                 return
+
+    def _has_room(self) -> bool:
+        """Whether the next mail fits into what this process may hold."""
+        return self._held_mails.has_room(expected_size(self._waiting[0]) if self._waiting else 0)
+
+    def _may_send(self, message: Message) -> bool:
+        may_send = self._claims.may_send(message)
+        if not may_send:
+            # Another worker has it, and it gets no outcome here.
+            self._held_mails.release(message.id)
+        return may_send
 
     def _use_wait(self) -> None:
         """Find out what follows while the contents of what was composed are on their way."""
@@ -248,6 +267,7 @@ class Handover:
 
     def _record(self, outcome: Outcome) -> None:
         message = self._claims.handed_over.pop(outcome.key)
+        self._held_mails.release(message.id)
         if outcome.interrupted:
             logger.warning("Message %s was interrupted: the mail server takes longer than TIME_LIMIT.", message.id)
             self._deadlines.end_slice()

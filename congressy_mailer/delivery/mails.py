@@ -28,6 +28,7 @@ class Mails(MailSource):
         note: Callable[[Outcome], None],
         take_late: Callable[[Outcome], None],
         use_wait: Callable[[], None],
+        has_room: Callable[[], bool],
     ) -> None:
         self._mails = mails
         self._breaker = breaker
@@ -37,6 +38,7 @@ class Mails(MailSource):
         self._note = note
         self._take_late = take_late
         self._use_wait = use_wait
+        self._has_room = has_room
         #: Composed, and not handed over.
         self.composed = 0
         #: Claimed, and not composed.
@@ -48,6 +50,10 @@ class Mails(MailSource):
     def ready(self) -> int:
         # A wait for the rate would keep replies from being read, and so may the store that is asked for it.
         return self.composed if self._rate_limiter.grants_at_once else 0
+
+    @property
+    def has_room(self) -> bool:
+        return self.composed > 0 or self._has_room()
 
     @property
     def is_paced(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import codecs
 import hashlib
 import mimetypes
 import re
@@ -11,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import Message as MIMEPart
 from functools import cached_property
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ _COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz":
 #: Characters of a media type with its parameters.
 MAX_MIMETYPE = 255
 _MAX_TEXT = 255
+# Bytes, a whole number of lines.
+_ENCODED_AT_ONCE = 57 * 4096
 # RFC 2978 §2.3.
 _CHARSET = re.compile(r"[A-Za-z0-9!#$%&'+^_`{}~:.()-]{1,40}")
 
@@ -71,14 +75,20 @@ class LoadedAttachment:
     content_id: str
     inline: bool = False
     description: str = field(default="", repr=False)
+    #: It goes with several mails, and is kept as it was encoded for the first.
+    shared: bool = False
 
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
 
-    @cached_property
+    @property
     def base64(self) -> bytes:
         """The content as bytes, for every type: text would have its line ends changed on the way."""
+        return self._kept_base64 if self.shared else base64_lines(self.content)
+
+    @cached_property
+    def _kept_base64(self) -> bytes:
         return base64_lines(self.content)
 
     @cached_property
@@ -142,8 +152,14 @@ def media_type(text: str) -> tuple[str, dict[str, str]]:
 
 def base64_lines(content: bytes) -> bytes:
     """Base64 in lines as mails have them (RFC 2045 §6.8), the last one without a line break."""
-    encoded = binascii.b2a_base64(content, newline=False)
-    return b"\r\n".join([encoded[start : start + 76] for start in range(0, len(encoded), 76)])
+    written = BytesIO()
+    # A part at a time: as objects, the lines of a large file would take twice its memory.
+    for start in range(0, len(content), _ENCODED_AT_ONCE):
+        encoded = binascii.b2a_base64(content[start : start + _ENCODED_AT_ONCE], newline=False)
+        lines = [encoded[begin : begin + 76] for begin in range(0, len(encoded), 76)]
+        written.write(b"\r\n" if start else b"")
+        written.write(b"\r\n".join(lines))
+    return written.getvalue()
 
 
 def is_composite(kind: str) -> bool:
@@ -153,7 +169,10 @@ def is_composite(kind: str) -> bool:
 
 def _is_text(content: bytes, charset: str) -> bool:
     try:
-        content.decode(charset)
+        decoder = codecs.getincrementaldecoder(charset)()
+        for start in range(0, len(content), _ENCODED_AT_ONCE):
+            decoder.decode(content[start : start + _ENCODED_AT_ONCE])
+        decoder.decode(b"", final=True)
     except LookupError:
         # Not one that Python knows: the caller may be right.
         return True

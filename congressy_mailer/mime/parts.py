@@ -80,13 +80,22 @@ def field_value(wire: bytes, name: str) -> str | None:
 
 def without_field(wire: bytes, name: str) -> bytes:
     """The mail without its header fields of this name; all other bytes stay."""
-    _, end, body = wire.partition(_HEAD_END)
-    return b"\r\n".join(one for one in _fields(wire) if _name(one) != name.lower()) + end + body
+    fields = _fields(wire)
+    kept = [one for one in fields if _name(one) != name.lower()]
+    if len(kept) == len(fields):
+        return wire
+    # A view: the body of a large mail is copied once.
+    return b"".join([b"\r\n".join(kept), memoryview(wire)[len(_head(wire)) :]])
+
+
+def _head(wire: bytes) -> bytes:
+    end = wire.find(_HEAD_END)
+    return wire if end < 0 else wire[:end]
 
 
 def _fields(wire: bytes) -> list[bytes]:
     fields: list[bytes] = []
-    for line in wire.partition(_HEAD_END)[0].split(b"\r\n"):
+    for line in _head(wire).split(b"\r\n"):
         if line[:1] in b" \t" and fields:
             fields[-1] += b"\r\n" + line
         else:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.header import decode_header, make_header
+from io import BytesIO
 from typing import Any
 
 from ..exceptions import InvalidAddress
@@ -24,6 +25,9 @@ from .substitution import BRACES, SharedContent
 #: Recipients of one transmission: SparkPost takes more, and asks for no more at once ("SMTP and REST API Injection Best
 #: Practices").
 MAX_RECIPIENTS = 2000
+
+# Characters.
+_ENCODED_AT_ONCE = 1_000_000
 
 _FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _ENCODED_WORD = re.compile(rf"=\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=|{BRACES.pattern}")
@@ -54,7 +58,7 @@ def transmission(mail: TransmissionMail) -> dict[str, Any]:
     keys = mail.keys or {}
     shared = SharedContent()
     head, rest = _split(mail.content)
-    content = (b"\r\n".join(_escape_field(field, shared) for field in head) + rest).decode()
+    content = b"".join([b"\r\n".join(_escape_field(field, shared) for field in head), rest]).decode()
     recipients = [_recipient(address, keys, to=mail.to) for address in mail.recipients]
     copies = [copy for name in COPIES for copy in keys.get(name, ())]
     recipients += [_recipient(copy["email"], keys, to=mail.to, name=copy.get("name")) for copy in copies]
@@ -99,7 +103,7 @@ def batch_transmission(mails: Sequence[OutgoingMail], addresses: Sequence[str]) 
         _recipient(address, mail.sparkpost, values=own)
         for address, mail, own in zip(addresses, mails, shared.own_values, strict=True)
     ]
-    content = b"\r\n".join(fields).decode("ascii") + body.decode("ascii")
+    content = b"".join([b"\r\n".join(fields), body]).decode("ascii")
     return _request(first.sparkpost, recipients, content, shared)
 
 
@@ -126,7 +130,19 @@ def grouping_key(mail: OutgoingMail) -> object | None:
 
 def encode_request(request: Mapping[str, Any]) -> bytes:
     """The body of the request."""
-    return json.dumps(request, allow_nan=False, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    content = request["content"]["email_rfc822"]
+    written = BytesIO()
+    written.write(_json({name: value for name, value in request.items() if name != "content"})[:-1])
+    written.write(b', "content": {"email_rfc822": "')
+    # A part at a time: as a whole it would be copied at each step.
+    for start in range(0, len(content), _ENCODED_AT_ONCE):
+        written.write(_json(content[start : start + _ENCODED_AT_ONCE])[1:-1])
+    written.write(b'"}}')
+    return written.getvalue()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def _request(
@@ -184,10 +200,11 @@ def to_addresses(addresses: Iterable[str]) -> list[str]:
     return found
 
 
-def _split(content: bytes) -> tuple[list[bytes], bytes]:
+def _split(content: bytes) -> tuple[list[bytes], memoryview]:
     """Header fields without the line break at their end, and what comes after them, from that line break on."""
-    head, empty, body = content.partition(b"\r\n\r\n")
-    return _FIELD_END.split(head), empty + body
+    end = content.find(b"\r\n\r\n")
+    end = len(content) if end < 0 else end
+    return _FIELD_END.split(content[:end]), memoryview(content)[end:]
 
 
 def _header_fields(mail: OutgoingMail) -> list[bytes]:

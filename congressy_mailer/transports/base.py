@@ -119,6 +119,13 @@ class MailSource(Iterator[ComposedMail]):
         """How many can be had at this moment, without composing and without a wait."""
 
     @property
+    def has_room(self) -> bool:
+        """Whether one more fits into memory beside those that have no outcome. A transport that has none may ask for
+        one in any case.
+        """
+        return True
+
+    @property
     @abstractmethod
     def is_paced(self) -> bool:
         """Whether the rate is limited, so that the next one may be a while in coming."""

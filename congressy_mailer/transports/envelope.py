@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..mime.addresses import LOCAL_MAILBOX, MAILBOX, bare_address
@@ -14,6 +14,9 @@ from .base import ComposedMail
 
 #: Content that goes to nobody: what RFC 2920 §3.1 has a client send when no recipient was accepted, but DATA was.
 LONE_DOT = b".\r\n"
+
+# Bytes; a larger content is not copied to be sent.
+_SENT_AS_ONE = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,15 @@ class Envelope:
 
     def write_out(self) -> bytes:
         """The content with doubled dots (RFC 5321 §4.5.2) and the final dot."""
+        return b"".join(self.content_parts())
+
+    def content_parts(self) -> Sequence[bytes]:
+        """The same in parts: of a large mail the bytes that are there already, where no dot is to be doubled."""
         mail = self.composed.mail
-        return _dot_stuffed(self.first_field + (mail.wire_without(headers.NAME) if self.first_field else mail.wire))
+        wire = mail.wire_without(headers.NAME) if self.first_field else mail.wire
+        parts = _dot_stuffed(self.first_field, wire)
+        # As one, a small mail leaves in one piece.
+        return parts if len(wire) > _SENT_AS_ONE else (b"".join(parts),)
 
 
 def envelope_for(composed: ComposedMail, *, for_sparkpost: bool = False) -> Envelope:
@@ -92,9 +102,9 @@ def command_address(address: str, local: bool) -> str:
     return address
 
 
-def _dot_stuffed(content: bytes) -> bytes:
-    content = content.replace(b"\r\n.", b"\r\n..")
-    if content.startswith(b"."):
-        content = b"." + content
+def _dot_stuffed(first_field: bytes, wire: bytes) -> Sequence[bytes]:
+    # The same object where there is none; the first field is followed by a line break.
+    content = wire.replace(b"\r\n.", b"\r\n..")
+    dot = b"." if content.startswith(b".") else b""
     end = LONE_DOT if content.endswith(b"\r\n") else b"\r\n" + LONE_DOT
-    return content + end
+    return first_field, dot, content, end

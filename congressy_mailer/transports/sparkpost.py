@@ -31,7 +31,8 @@ from .base import ComposedMail, MailSource, no_op
 from .calls import Calls
 from .envelope import Envelope, envelope_for
 
-# What is taken at once, for those that are alike among it: bytes of mail, and where the rate is limited also seconds.
+# What is taken at once, for those that are alike among it, and what is called for at the same time: bytes of mail, and
+# where the rate is limited also seconds. One mail of any size passes.
 _MAX_GROUP_BYTES = 32_000_000
 _MAX_PACED_SECONDS = 1.0
 
@@ -114,13 +115,16 @@ class SparkPostTransport:
         self._before_waiting()
         room = self._take_slots(min(self._most, len(self._groups)))
         calls: list[_Call] = []
-        while self._groups and len(calls) < room:
+        size = 0
+        while self._groups and len(calls) < room and size < _MAX_GROUP_BYTES:
             group = self._groups.popleft()
             # A call may take its time, and another worker take over what waits behind it.
             if not group[0].composed.may_begin():
                 self._groups.clear()
             elif group[0].sendable:
-                calls += self._call_for(group)
+                made = self._call_for(group)
+                calls += made
+                size += sum(len(call.request["content"]["email_rfc822"]) for call in made)
             else:
                 self._outcomes.append(_unsendable_outcome(group[0]))
         for call in self._with_contents_started(calls):
@@ -236,7 +240,10 @@ class SparkPostTransport:
         request, envelopes = call.request, call.envelopes
         try:
             transmissions = self._client.transmissions
-            answer = transmissions.request("POST", transmissions.uri, data=encode_request(request), full_response=True)
+            body = encode_request(request)
+            # It is held once while SparkPost is waited for.
+            del request["content"]
+            answer = transmissions.request("POST", transmissions.uri, data=body, full_response=True)
         except SparkPostError as error:
             return self._outcomes_of_error(envelopes, error)
         addresses = [recipient["address"]["email"] for recipient in request["recipients"]]

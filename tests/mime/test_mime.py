@@ -405,7 +405,7 @@ def test_an_attachment_of_many_mails_is_encoded_once(monkeypatch: pytest.MonkeyP
     encoded = []
     encode = attachments_module.base64_lines
     monkeypatch.setattr(attachments_module, "base64_lines", lambda content: encoded.append(content) or encode(content))
-    shared = LoadedAttachment("programa.pdf", b"%PDF" * 100, "application/pdf", "")
+    shared = LoadedAttachment("programa.pdf", b"%PDF" * 100, "application/pdf", "", shared=True)
     for mail in (mail_of(CONFIRMED, [shared]), mail_of(CONFIRMED, [shared])):
         (part,) = parsed(on_the_wire(mail)).iter_attachments()
         assert part.get_content() == shared.content

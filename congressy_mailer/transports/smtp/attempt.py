@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ...replies import SESSION_CODES, Outcome, Reply, Stage
@@ -27,9 +28,9 @@ class Attempt:
     #: Where that was said.
     stage: Stage = Stage.MAIL
     #: Written out.
-    content: bytes = b""
+    content: Sequence[bytes] = ()
     #: What the server waits for, once it has said so; empty before and after.
-    awaited_content: bytes = b""
+    awaited_content: Sequence[bytes] = ()
     #: The connection was lost before anything of the content was sent.
     content_unsent: bool = False
     #: The last byte of the content was sent, and no reply to it was read.

@@ -149,7 +149,7 @@ class EnvelopeExchange:
         self._reset_due = False
         if attempt.reply is None:
             # RFC 2920 §3.1: with no recipient left it waits all the same, and gets what is nothing to nobody.
-            attempt.awaited_content = attempt.content if attempt.has_accepted_recipient else LONE_DOT
+            attempt.awaited_content = attempt.content if attempt.has_accepted_recipient else (LONE_DOT,)
         else:
             # Yes to DATA, and nothing to send: a dot might send an empty mail, and nothing else leads back.
             self._stream.end(Reply(None, "The connection was closed to take back a DATA."))

@@ -13,7 +13,7 @@ from ..envelope import Envelope
 from .attempt import Attempt
 from .commands import CLOSING, DONE, read_reply
 from .envelopes import EnvelopeExchange
-from .stream import ConnectionLost, Flow, Stream
+from .stream import ConnectionLost, Flow, Stream, with_end
 
 #: SparkPost's SMTP API reference: up to 100 messages, then the client should open a new connection.
 MAILS_PER_CONNECTION = 100
@@ -112,12 +112,12 @@ class Session:
             self._stream.end(
                 unsolicited if unsolicited.code == CLOSING else Reply(None, f"Unsolicited reply: {unsolicited}")
             )
-        content = sending.awaited_content if sending is not None else b""
+        content = sending.awaited_content if sending is not None else ()
         if beginning is not None and beginning.envelope.sendable:
             beginning.went_along = sending is not None and self._pipelining
         commands = self._envelopes.commands(beginning) if beginning is not None and self._pipelining else []
         # RFC 2920 §3.1: the commands of the next mail may stand in one group with the end of this content.
-        yield from self._stream.write(content + b"".join(commands))
+        yield from self._stream.write(*with_end(content, b"".join(commands)))
         if beginning is not None and beginning.envelope.sendable:
             self._write_out(beginning)
         if sending is not None:
@@ -143,7 +143,7 @@ class Session:
 
     def _write_out(self, attempt: Attempt) -> None:
         try:
-            attempt.content = attempt.envelope.write_out()
+            attempt.content = attempt.envelope.content_parts()
         except Exception as error:
             # Nobody has said that this mail is wrong: it may be memory that is short.
             attempt.reply = Reply(None, f"It cannot be written out: {error_text(error)}")
@@ -158,5 +158,5 @@ class Session:
         except ConnectionLost as lost:
             attempt.reply = lost.reply
             attempt.content_unsent = bytes_written == 0
-            attempt.in_doubt = bytes_written >= len(attempt.awaited_content)
-        attempt.awaited_content = b""
+            attempt.in_doubt = bytes_written >= sum(map(len, attempt.awaited_content))
+        attempt.content = attempt.awaited_content = ()

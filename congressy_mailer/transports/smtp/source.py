@@ -49,6 +49,11 @@ class Source:
         return len(self._pending) + (self._source.ready if self._source is not None else 0)
 
     @property
+    def has_room(self) -> bool:
+        """See :attr:`congressy_mailer.transports.base.MailSource.has_room`."""
+        return bool(self._pending) or self._source is None or self._source.has_room
+
+    @property
     def expected(self) -> int:
         """About how many are to come; 0 where that is not known, and one connection is to serve all."""
         return self._source.expected if self._source is not None else 0

@@ -10,7 +10,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
@@ -85,13 +85,16 @@ class Stream:
         except InvalidReply as error:
             return Reply(None, str(error))
 
-    def write(self, data: bytes) -> Flow[None]:
+    def write(self, *parts: bytes) -> Flow[None]:
         """Hand over all of it, as far as the connection lasts."""
         self.bytes_written = 0
-        view = memoryview(data)
         try:
-            while self.bytes_written < len(view) and not self.ended:
-                yield from self._write_some(view)
+            before = 0
+            for part in parts:
+                view = memoryview(part)
+                while self.bytes_written < before + len(view) and not self.ended:
+                    yield from self._write_some(view[self.bytes_written - before :])
+                before += len(view)
         except TimeoutError:
             self._mark_ended("The server took nothing in time.")
         except OSError:
@@ -100,7 +103,7 @@ class Stream:
 
     def _write_some(self, view: memoryview) -> Flow[None]:
         try:
-            self.bytes_written += self.socket.send(view[self.bytes_written : self.bytes_written + _CHUNK])
+            self.bytes_written += self.socket.send(view[:_CHUNK])
         except ssl.SSLWantReadError:
             yield from self._wait(select.POLLIN)
         except (BlockingIOError, ssl.SSLWantWriteError):
@@ -156,3 +159,8 @@ class Stream:
     def _mark_ended(self, reason: str) -> None:
         """Nothing more will come; what has come is still to be read."""
         self._end = self._end or Reply(None, reason)
+
+
+def with_end(parts: Sequence[bytes], end: bytes) -> Sequence[bytes]:
+    """The same with this behind it, in the last part: what belongs together leaves together."""
+    return (*parts[:-1], parts[-1] + end) if parts else (end,)

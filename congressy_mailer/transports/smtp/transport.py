@@ -167,6 +167,9 @@ class SmtpTransport:
             assert lane.session is not None
             if not (pipelining.spans_mails(*self._server) and lane.session.has_room):
                 return True
+            if not self._source.has_room:
+                # It leaves alone, and makes room for the next.
+                return True
             if not self._may_pull():
                 # The server waits for the content a moment longer.
                 return False
@@ -190,8 +193,10 @@ class SmtpTransport:
         return [lane for lane in lanes if lane not in lost]
 
     def _may_pull(self) -> bool:
-        """Whether mails can be had without composing, or no content is on its way."""
-        return self._source.ready > 0 or not any(lane.is_flying(_STRAGGLING) for lane in self._connections.lanes)
+        """Whether mails can be had without composing, or fit into memory while no content is on its way."""
+        if self._source.ready > 0:
+            return True
+        return self._source.has_room and not any(lane.is_flying(_STRAGGLING) for lane in self._connections.lanes)
 
     def _has_next(self) -> bool:
         self._pulling = True
