@@ -125,7 +125,7 @@ setup(
         # What reads the files of the how-to on deploying.
         "deploying": ["compose-spec>=0.2", "honcho>=2", "kubernetes-validate>=1.31", "PyYAML>=6"],
         # For the types of the documentation's examples; what else they import is in the test extra.
-        "examples": ["pyright[nodejs]>=1.1.400", "sentry-sdk>=2"],
+        "examples": ["freezegun>=1.5", "pyright[nodejs]>=1.1.400", "sentry-sdk>=2"],
         "browser": [*demo, "axe-playwright-python>=0.1.4", "pillow>=10", "playwright>=1.45"],
         "wheel": ["build>=1.2", "trove-classifiers", "twine>=6.1"],
         "docs": docs,

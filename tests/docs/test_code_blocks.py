@@ -44,6 +44,9 @@ NOT_RUN = {
     ("docs/how-to/monitoring.md", "from prometheus_client"): "the registry is that of the host's process",
     ("docs/how-to/monitoring.md", "from django.urls import path\nfrom health_check"): "the package is the host's",
     ("docs/how-to/retention.md", "import sentry_sdk"): "the package of a crash reporter is the host's",
+    ("docs/how-to/testing.md", "from datetime import timedelta\n\nfrom django.utils import timezone\nfrom freezegun"): (
+        "tests/third_parties has freezegun"
+    ),
     ("docs/how-to/watching.md", "Message 0199c9a1"): "a line of a log",
     ("docs/how-to/watching.md", "[INFO/MainProcess] Mail leaves"): "lines of a log",
     ("docs/how-to/watching.md", "[INFO/ForkPoolWorker-2] Queue mailer"): "lines of a log",
