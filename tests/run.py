@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -125,7 +126,7 @@ def _on(service: Service, directory: Path, for_pytest: Sequence[str]) -> Counter
     """Run the tests of a service on it."""
     at_once = _ONE_AFTER_ANOTHER if service.marker == "broker" else _AT_ONCE_ON_A_SERVER
     server = service.server
-    marked = ["-m", service.marker, *at_once, *for_pytest, *_files_with(service.marker, for_pytest)]
+    marked = ["-m", service.marker, *at_once, *for_pytest, *files_with(service.marker, for_pytest)]
     if url := os.environ.get(service.given_in):
         _say(f"{server.name} of {service.given_in}")
         return _pytest(directory, {service.variable: url}, marked)
@@ -137,12 +138,17 @@ def _on(service: Service, directory: Path, for_pytest: Sequence[str]) -> Counter
         return _pytest(directory, {service.variable: running.url}, marked)
 
 
-def _files_with(marker: str, for_pytest: Sequence[str]) -> list[str]:
+def files_with(marker: str, for_pytest: Sequence[str]) -> list[str]:
     """The files that have tests with a marker, where none are asked for: the others need not be read."""
     if any(Path(argument.partition("::")[0]).exists() for argument in for_pytest):
         return []
-    files = sorted((_ROOT / "tests").rglob("test_*.py"))
-    return [str(file.relative_to(_ROOT)) for file in files if f"mark.{marker}" in file.read_text()]
+    configuration = tomllib.loads((_ROOT / "pyproject.toml").read_text())
+    # What these need is not installed.
+    left_out = set(configuration["tool"]["pytest"]["ini_options"]["norecursedirs"])
+    files = [file.relative_to(_ROOT) for file in sorted((_ROOT / "tests").rglob("test_*.py"))]
+    return [
+        str(file) for file in files if not left_out & set(file.parts) and f"mark.{marker}" in (_ROOT / file).read_text()
+    ]
 
 
 def _pytest(directory: Path, environment: Mapping[str, str], arguments: Sequence[str]) -> Counter[str]:

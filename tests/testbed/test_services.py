@@ -164,3 +164,10 @@ def test_what_ran_on_the_servers_is_shown_and_counted_as_well(tmp_path: Path) ->
     assert done.returncode == 1
     assert "── MariaDB of MYSQL_URL ──" in done.stdout
     assert done.stdout.endswith("\n4 passed, 2 failed\n")
+
+
+def test_a_server_runs_the_files_with_its_marker_but_none_whose_packages_are_installed_elsewhere() -> None:
+    files = run.files_with("database", [])
+    assert "tests/outbox/test_outbox.py" in files
+    assert "mark.database" in (_ROOT / "tests" / "third_parties" / "test_time.py").read_text()
+    assert [file for file in files if "third_parties" in file] == []
