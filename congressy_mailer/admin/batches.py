@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import Batch
 from .content import hide_sensitive
+from .left_out import shown_problem
 from .lists import FastList, PeriodFilter, ReadOnly, short_time
 from .viewing import log, may_view_content
 
@@ -89,6 +90,7 @@ class BatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg
             "messages_url": _messages(batch),
             "facts": [(name, value) for name, value in _facts(request, batch) if value],
             "files": _files(request, batch),
+            "problems": [(problem["recipient"], shown_problem(problem["reason"])) for problem in batch.problems],
             "may_cancel": not progress.done
             and batch.cancelled_at is None
             and request.user.has_perm("congressy_mailer.cancel_batch"),

@@ -60,7 +60,7 @@ def test_batches_are_shown_with_how_far_they_are(support: Client) -> None:
     assert "Programa" in listed
     shown = support.get(reverse("admin:congressy_mailer_batch_change", args=[batch.pk])).content.decode()
     assert re.search(r">1 <span [^>]*>na fila<", shown)
-    assert "is not a mail address" in shown
+    assert "Não é um endereço de e-mail" in shown
     secret = send_bulk(["ana@example.com"], subject="Sua senha", message="991122", sensitive=True)
     for address in (BATCHES, reverse("admin:congressy_mailer_batch_change", args=[secret.pk])):
         assert "Sua senha" not in support.get(address).content.decode()
