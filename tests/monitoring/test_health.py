@@ -59,6 +59,20 @@ def test_mail_is_moving_when_a_worker_swept_lately() -> None:
     assert out.startswith("Mail is moving. Last sweep: 20")
 
 
+@pytest.mark.email_settings
+def test_a_backend_that_reaches_nobody_is_named_without_a_failure(settings: Any) -> None:
+    settings.EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+    tasks.sweep(time.time())
+    out, complaint, status = mailer("health")
+    assert (complaint, status) == ("", 0)
+    where = "is only printed, and reaches nobody: django.core.mail.backends.console.EmailBackend"
+    assert f"Mail backend default: mail {where}" in out
+    assert json.loads(mailer("health", "--json")[0])["reaches_nobody"] == {"default": where}
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    assert "Mail backend" not in mailer("health")[0]
+    assert json.loads(mailer("health", "--json")[0])["reaches_nobody"] == {}
+
+
 def test_no_worker_was_ever_there() -> None:
     out, complaint, status = mailer("health")
     assert (out, status) == ("", 1)

@@ -21,6 +21,7 @@ from ...health import check_health, format_time
 from ...models import PauseScope
 from ...models.transactions import explaining_missing_tables
 from ...replies import error_text
+from ...transports.destinations import destinations
 from .. import (
     bulk_send,
     doctor,
@@ -161,8 +162,13 @@ class Command(BaseCommand):
 
     def _health(self, as_json: bool) -> None:
         health = check_health()
+        # No failure: mail moves, and in development it is to go nowhere. Mail of production that is lost so is seen.
+        unsent = {alias: found for alias, found in destinations().items() if not found.is_real}
         if as_json:
-            self.stdout.write(json.dumps({"ok": health.ok, **asdict(health)}, default=_as_json))
+            backends = {alias: found.text for alias, found in unsent.items()}
+            self.stdout.write(
+                json.dumps({"ok": health.ok, **asdict(health), "reaches_nobody": backends}, default=_as_json)
+            )
         else:
             for held in health.paused:
                 say(self, pauses.describe(held), self.style.WARNING)
@@ -176,6 +182,9 @@ class Command(BaseCommand):
             conf = mailer_settings()
             for name, queue in ((conf.QUEUE, health.waiting), (conf.BULK_QUEUE, health.waiting_batches)):
                 self.stdout.write(_waiting(name, queue))
+            for alias, found in unsent.items():
+                text = _("Mail backend %(alias)s: mail %(where)s") % {"alias": alias, "where": found.shown}
+                self.stdout.write(self.style.WARNING(text))
             if health.deferred.next_try is not None:
                 text = _("%(count)d deferred, tried again from %(next)s: the admin shows why.")
                 values = {"count": health.deferred.count, "next": format_time(health.deferred.next_try)}
