@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from django.views.decorators.debug import sensitive_variables
 
-from ..exceptions import NoFreeConnection, SparkPostError, TransportUnavailable, account_refused_error
-from ..replies import Outcome, Reply, Verdict
-from ..sparkpost.answers import classify_error, parse_result
+from ..exceptions import NoFreeConnection, SparkPostError, TransportUnavailable
+from ..replies import Outcome, Reply
+from ..sparkpost.answers import parse_result
 from ..sparkpost.client import Client
-from ..sparkpost.transmissions import (
-    MAX_RECIPIENTS,
-    TransmissionMail,
-    batch_transmission,
-    encode_request,
-    grouping_key,
-    to_addresses,
-    transmission,
-)
+from ..sparkpost.transmissions import encode_request
 from ..throttling import ConnectionSlot, connection_slot
 from .base import ComposedMail, MailSource, no_op
+from .call_groups import MAX_GROUP_BYTES, CallSource, batch_request, grouped, single_request
+from .call_outcomes import is_refused_as_a_whole, outcome_of, outcomes_in_doubt, outcomes_of_error, unsendable_outcome
 from .calls import Calls
-from .envelope import Envelope, envelope_for
-
-# What is taken at once, for those that are alike among it, and what is called for at the same time: bytes of mail, and
-# where the rate is limited also seconds. One mail of any size passes.
-_MAX_GROUP_BYTES = 32_000_000
-_MAX_PACED_SECONDS = 1.0
+from .envelope import Envelope
 
 # Seconds until a further connection is asked for again, where there was none to be had.
 _ASK_AGAIN_AFTER = 1.0
@@ -88,11 +76,11 @@ class SparkPostTransport:
         if self._mails is not None:
             self._mails.asks_before_contents = True
             self._mails.width = self._most
-        source = _Source(mails, self._most)
+        source = CallSource(mails, self._most)
         try:
             self._take_slots(1)
             while self._error is None and (envelopes := source.next_group()):
-                self._groups.extend(_grouped(envelopes))
+                self._groups.extend(grouped(envelopes))
                 while self._groups and self._error is None:
                     self._begin()
                     yield from self._hear_all()
@@ -116,7 +104,7 @@ class SparkPostTransport:
         room = self._take_slots(min(self._most, len(self._groups)))
         calls: list[_Call] = []
         size = 0
-        while self._groups and len(calls) < room and size < _MAX_GROUP_BYTES:
+        while self._groups and len(calls) < room and size < MAX_GROUP_BYTES:
             group = self._groups.popleft()
             # A call may take its time, and another worker take over what waits behind it.
             if not group[0].composed.may_begin():
@@ -126,15 +114,15 @@ class SparkPostTransport:
                 calls += made
                 size += sum(len(call.request["content"]["email_rfc822"]) for call in made)
             else:
-                self._outcomes.append(_unsendable_outcome(group[0]))
+                self._outcomes.append(unsendable_outcome(group[0]))
         for call in self._with_contents_started(calls):
             self._made[self._calls.start(partial(self._call, call))] = call
 
     def _call_for(self, group: Sequence[Envelope]) -> list[_Call]:
         """One call for a group; none where its mails go alone after all."""
         if len(group) == 1:
-            return [_Call(_single_request(group[0]), group)]
-        request = _batch_request(group)
+            return [_Call(single_request(group[0]), group)]
+        request = batch_request(group)
         if request is None:
             self._send_alone(group)
             return []
@@ -201,7 +189,7 @@ class SparkPostTransport:
             self._error = self._error or error
             del self._made[future]
             return
-        if len(call.envelopes) > 1 and _call_refused(outcomes):
+        if len(call.envelopes) > 1 and is_refused_as_a_whole(outcomes):
             # Nobody has anything, and one of them may be the cause.
             self._send_alone(call.envelopes)
             del self._made[future]
@@ -221,7 +209,7 @@ class SparkPostTransport:
         for future in [future for future in self._made if future.done()]:
             self._hear(future)
         for call in self._made.values():
-            self._outcomes += _outcomes_in_doubt(call.envelopes, Reply(None, f"Interrupted: {type(error).__name__}"))
+            self._outcomes += outcomes_in_doubt(call.envelopes, Reply(None, f"Interrupted: {type(error).__name__}"))
         self._made.clear()
         while self._outcomes:
             outcome = self._outcomes.popleft()
@@ -245,165 +233,7 @@ class SparkPostTransport:
             del request["content"]
             answer = transmissions.request("POST", transmissions.uri, data=body, full_response=True)
         except SparkPostError as error:
-            return self._outcomes_of_error(envelopes, error)
+            return outcomes_of_error(envelopes, error)
         addresses = [recipient["address"]["email"] for recipient in request["recipients"]]
         result = parse_result(answer if isinstance(answer, dict) else {}, addresses)
-        return [_outcome(envelope, result.reply, result.rejected, unclear=result.unclear) for envelope in envelopes]
-
-    def _outcomes_of_error(self, envelopes: Sequence[Envelope], error: SparkPostError) -> list[Outcome]:
-        failure = classify_error(error)
-        if failure.verdict is Verdict.UNAVAILABLE:
-            unavailable = account_refused_error(failure.reply) if error.status else TransportUnavailable(str(error))
-            if error.retry_after is not None:
-                unavailable.retry_in = timedelta(seconds=error.retry_after)
-            raise unavailable from None
-        if failure.verdict is Verdict.SENDER_REFUSED:
-            return [Outcome(envelope.composed.key, reply=failure.reply, sender_refused=True) for envelope in envelopes]
-        outcomes = []
-        for envelope in envelopes:
-            replies = dict.fromkeys(envelope.recipients, failure.reply)
-            rejected = failure.verdict is Verdict.REJECTED
-            outcomes.append(
-                Outcome(
-                    envelope.composed.key,
-                    deferred={} if rejected else replies,
-                    rejected={**envelope.refused, **(replies if rejected else {})},
-                    reply=failure.reply,
-                    in_doubt=failure.in_doubt,
-                )
-            )
-        return outcomes
-
-
-class _Source:
-    """The mails to come."""
-
-    def __init__(self, mails: Iterable[ComposedMail], most_alone: int) -> None:
-        """
-        Args:
-            mails: as they are asked for.
-            most_alone: how many are taken together of those that share no call.
-        """
-        self._source = mails if isinstance(mails, MailSource) else None
-        self._mails = iter(mails)
-        self._most_alone = most_alone
-        #: What has come up while a mail was asked for; those before it are sent first.
-        self.error: Exception | None = None
-
-    def next_group(self) -> list[Envelope]:
-        """As many as may share a call, or as many single ones as may be called for at the same time."""
-        envelopes: list[Envelope] = []
-        alone, size, began = 0, 0, time.monotonic()
-        while self.error is None and len(envelopes) < MAX_RECIPIENTS:
-            if alone and (alone >= self._most_alone or not self._has_one_at_hand):
-                break
-            try:
-                composed = next(self._mails, None)
-            except Exception as error:
-                self.error = error
-                break
-            if composed is None:
-                break
-            envelopes.append(_envelope(composed))
-            size += len(composed.mail.wire)
-            alone += composed.mail.batch is None
-            if size > _MAX_GROUP_BYTES or (self._is_paced and time.monotonic() - began > _MAX_PACED_SECONDS):
-                break
-        return envelopes
-
-    @property
-    def _has_one_at_hand(self) -> bool:
-        return self._source is not None and self._source.ready > 0
-
-    @property
-    def _is_paced(self) -> bool:
-        return self._source is None or self._source.is_paced
-
-
-def _grouped(envelopes: Sequence[Envelope]) -> Iterator[list[Envelope]]:
-    """Groups of mails that may share a call; every other mail is a group of its own."""
-    groups: dict[object, list[Envelope]] = {}
-    seen: Counter[object] = Counter()
-    for position, envelope in enumerate(envelopes):
-        group_key = grouping_key(envelope.composed.mail) if envelope.sendable and not envelope.refused else None
-        if group_key is None:
-            groups[position] = [envelope]
-            continue
-        # Never two mails to one address: what is said of an address would be said of both.
-        key_and_address = group_key, next(iter(envelope.recipients.values())).lower()
-        groups.setdefault((group_key, seen[key_and_address]), []).append(envelope)
-        seen[key_and_address] += 1
-    yield from groups.values()
-
-
-def _envelope(composed: ComposedMail) -> Envelope:
-    envelope = envelope_for(composed)
-    try:
-        if not composed.mail.wire.isascii():
-            composed.mail.wire.decode()
-    except UnicodeDecodeError:
-        # JSON carries text. What is signed cannot be written in another way.
-        return replace(envelope, problem=Reply(554, "5.6.1 Not sent: SparkPost's API takes no mail that is not UTF-8."))
-    return envelope
-
-
-def _batch_request(envelopes: Sequence[Envelope]) -> dict[str, Any] | None:
-    addresses = [next(iter(envelope.recipients.values())) for envelope in envelopes]
-    return batch_transmission([envelope.composed.mail for envelope in envelopes], addresses)
-
-
-def _single_request(envelope: Envelope) -> dict[str, Any]:
-    mail = envelope.composed.mail
-    recipients = list(envelope.recipients.values())
-    return transmission(TransmissionMail(mail.wire, recipients, to_addresses(mail.to), mail.sparkpost))
-
-
-def _call_refused(outcomes: Sequence[Outcome]) -> bool:
-    """The call as a whole was refused, for what may be in one of its mails."""
-    return all(
-        (outcome.rejected or outcome.deferred)
-        and not (outcome.accepted or outcome.in_doubt)
-        and outcome.reply.code != 200
-        for outcome in outcomes
-    )
-
-
-def _outcomes_in_doubt(envelopes: Sequence[Envelope], reply: Reply) -> list[Outcome]:
-    """No answer came, and nobody knows who has the mail."""
-    return [
-        Outcome(
-            envelope.composed.key,
-            deferred=dict.fromkeys(envelope.recipients, reply),
-            rejected=envelope.refused,
-            reply=reply,
-            in_doubt=True,
-        )
-        for envelope in envelopes
-    ]
-
-
-def _unsendable_outcome(envelope: Envelope) -> Outcome:
-    if envelope.problem is not None:
-        rejected = dict.fromkeys(envelope.composed.mail.envelope, envelope.problem)
-        return Outcome(envelope.composed.key, rejected=rejected, reply=envelope.problem)
-    return Outcome(envelope.composed.key, rejected=envelope.refused, reply=next(iter(envelope.refused.values())))
-
-
-def _outcome(envelope: Envelope, reply: Reply, refused: Mapping[str, Reply], *, unclear: bool) -> Outcome:
-    accepted: list[str] = []
-    rejected = dict(envelope.refused)
-    for recipient, sent_as in envelope.recipients.items():
-        if sent_as in refused:
-            rejected[recipient] = refused[sent_as]
-        else:
-            accepted.append(recipient)
-    if unclear and accepted:
-        unclear_reply = Reply(None, "SparkPost did not say for whom of this call it has taken the mail.")
-        return Outcome(
-            envelope.composed.key,
-            deferred=dict.fromkeys(accepted, unclear_reply),
-            rejected=rejected,
-            reply=reply,
-            in_doubt=True,
-        )
-    return Outcome(envelope.composed.key, tuple(accepted), rejected=rejected, reply=reply)
+        return [outcome_of(envelope, result.reply, result.rejected, unclear=result.unclear) for envelope in envelopes]

@@ -50,8 +50,6 @@ LONGEST_CLASS, LONGEST_MODULE = 250, 350
 LONGER = {
     # One loop over the mails of a delivery, and what it hears of them meanwhile: each method changes what others ask.
     "delivery/handover.py Handover",
-    # Which mails share a call, the calls that are under way, and what their answers mean for each mail.
-    "transports/sparkpost.py",
 }
 
 _REFERENCE = re.compile(
