@@ -28,10 +28,10 @@ from .models import Attachment, Message, Priority, State
 from .models.transactions import explaining_missing_tables
 from .outbox.publishing import publish_on_commit
 from .replies import error_text
-from .submission.announcing import announce_queued
 from .submission.arguments import clean_bool, clean_priority
 from .submission.attachments import store_attachment
 from .submission.django_mail import Options, is_servers_own, message_from, server_addresses
+from .submission.queued_signal import announce_queued
 from .suppressions.lookup import suppressed_recipients
 from .transports.aliases import QueueingBackend, storage_alias
 from .transports.guard import delivering, is_delivering

@@ -71,7 +71,7 @@ class InvalidOption(MailerError, ValueError):
 class IdempotencyConflict(MailerError, IntegrityError):
     """Another transaction has just used the same ``idempotency_key``, and this one does not see its message yet.
 
-    So it may be where the database's isolation level is set to ``REPEATABLE READ``. Nothing was stored. The same call
+    This happens under the isolation level ``REPEATABLE READ``. Nothing was stored. The same call
     in a new transaction returns that message.
     """
 
@@ -101,7 +101,7 @@ class ContentNotReady(MailerError):
 class Withhold(MailerError):
     """Raised by one of ``INTERCEPTORS``: this mail is set aside (``held``), with the words of this as its reason.
 
-    A person releases it by ``retry()``; then the interceptors that keep it back are not heard any more.
+    A person releases it by ``retry()``; after that, the interceptors that withheld it are not asked again.
     """
 
 
@@ -172,7 +172,7 @@ def unavailable_error(what: str, reply: Reply) -> TransportUnavailable:
     """The error for what a server said, or what happened instead, while a mail was handed over.
 
     Args:
-        what: the first words of a sentence that the reply ends.
+        what: the beginning of the message; the reply is appended.
         reply: may repeat what the mail says.
     """
     error = TransportUnavailable(f"{what} {reply}")

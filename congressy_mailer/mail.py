@@ -21,12 +21,12 @@ from .mime.attachments import LoadedAttachment
 from .models import Event, Message, Priority, State
 from .models.transactions import explaining_missing_tables
 from .outbox.publishing import publish_on_commit
-from .submission.announcing import announce_queued
 from .submission.arguments import clean_idempotency_key
 from .submission.attachments import store_attachment
 from .submission.copying import copy_for
 from .submission.fields import mail_fields, message_id
 from .submission.mail_request import MailRequest
+from .submission.queued_signal import announce_queued
 from .submission.signatures import with_arguments_of
 from .submission.storing_once import find_or_store
 from .suppressions.lookup import suppressed_recipients

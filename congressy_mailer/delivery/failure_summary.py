@@ -16,7 +16,7 @@ from django.utils.translation import ngettext
 
 from .. import metrics, outbox, periodic
 from ..conf import mailer_settings
-from ..metrics.names import FAILED, HELD
+from ..metrics.counters import FAILED, HELD
 from ..models import TransportStatus, clock
 from ..replies import error_text
 from ..transports.aliases import mailers

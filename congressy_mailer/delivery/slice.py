@@ -20,7 +20,7 @@ from ..models import Batch, Message, clock
 from ..redaction import error_summary, leaving_error
 from ..transports.guard import delivering
 from ..transports.pool import max_mails_per_call
-from . import call_sizes, prolonging, sending_rate
+from . import call_sizes, longer_slices, sending_rate
 from .admission import Admission
 from .claims import Claims, logger
 from .composing_ahead import ComposingAhead
@@ -68,11 +68,11 @@ class Delivery:
         conf = mailer_settings()
         self._slice_size = conf.SLICE_SIZE
         self.deadlines = Deadlines()
-        # Where a crash leaves it to a person what was not written down, as little as possible is.
+        # With ON_CRASH = "hold" a person decides about unrecorded mail: each acceptance is recorded at once.
         self._recorder = Recorder(token, self.deadlines, batch_accepted=conf.ON_CRASH != "hold", notes=notes)
         self._claims = Claims(token, self._recorder, self.deadlines)
         self._composing = ComposingAhead(self._claims, self._slice_size)
-        self._prolonging = prolonging.Prolonging(self.deadlines, self._recorder.flush)
+        self._prolonging = longer_slices.Prolonging(self.deadlines, self._recorder.flush)
         #: How many messages have come to each state, and how many were put back without an attempt.
         self.counts = self._claims.counts
         self._admission = Admission(self._claims)
@@ -120,7 +120,7 @@ class Delivery:
             if takes_more and messages:
                 self._routes.claim_next = partial(self._claim_waiting, since=_queued_since(messages))
                 if len(backends := {message.using for message in messages}) == 1:
-                    self._prolonging.others_wait = prolonging.beside_single_mails(*backends)
+                    self._prolonging.others_wait = longer_slices.beside_single_mails(*backends)
             try:
                 self._work(messages)
             except BaseException:
@@ -153,7 +153,7 @@ class Delivery:
                 if (pause := outbox.active_pauses().of_batch(batch)) is not None:
                     self._recorder.retry_until_recorded(partial(outbox.hold_batch, key, pause))
                     break
-                self._prolonging.others_wait = prolonging.beside_batch(key, generation)
+                self._prolonging.others_wait = longer_slices.beside_batch(key, generation)
                 claim_next = partial(self._claim_from_batch, batch)
                 if shared_call > 1:
                     size = call_sizes.next_size(key)
@@ -192,7 +192,7 @@ class Delivery:
 
     def _claim_waiting(self, limit: int, using: str, *, since: datetime) -> list[Message]:
         """What else waits in the queue that a message has waited in since then."""
-        # A single mail is not to pay for the question.
+        # A mail that has only just been queued is spared this query.
         if clock.now() - since < _BRIEFLY:
             return []
         return outbox.claim_waiting(self._claims.token, limit, using=using)
@@ -205,12 +205,12 @@ class Delivery:
         if messages:
             self._routes.claim_next = partial(self._claim_waiting, since=_queued_since(messages))
         try:
-            # Its mail is put back until then, and looked for by nobody before; the batch may have another mail backend.
+            # The unavailable backend's mail is put back until its next try. The batch may use another one, and goes on.
             with suppress(TransportUnavailable):
                 self._work(messages)
         finally:
             self._routes.claim_next = None
-            # No task of their own is published any more, however this slice ends.
+            # Their own tasks may have found them claimed: the rest is published again, however this slice ends.
             self.result.unfinished += self._unfinished
 
     def _urgent_mail_waits(self) -> bool:
@@ -252,8 +252,8 @@ class Delivery:
     def _deliver_together_or_alone(
         self, messages: Sequence[Message], *, alone: bool = False
     ) -> TransportUnavailable | None:
-        """Deliver these messages and what is claimed after them; after an unexpected error each by itself, so that it
-        is one message's alone.
+        """Deliver these messages and what is claimed after them; after an unexpected error each by itself, so that
+        the error concerns only the message that caused it.
 
         Args:
             messages: which are held.
@@ -283,7 +283,7 @@ class Delivery:
         self._routes.claim_next = None
         unavailable: TransportUnavailable | None = None
         for begun, message in enumerate(list(self._claims.waiting.values())):
-            # One at the least: what used up the time may do so in each slice.
+            # At least one even if the slice is over: a first mail that uses up each slice must not stop all others.
             if begun and self.deadlines.slice_is_over:
                 break
             unavailable = self._deliver_together_or_alone([message], alone=True) or unavailable

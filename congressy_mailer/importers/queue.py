@@ -21,9 +21,9 @@ from ..mime.attachments import LoadedAttachment
 from ..models import Message, Priority, State
 from ..outbox.publishing import publish_on_commit
 from ..replies import error_text
-from ..submission.announcing import announce_queued
 from ..submission.attachments import store_attachment
 from ..submission.django_mail import Options, message_from
+from ..submission.queued_signal import announce_queued
 from ..suppressions.lookup import suppressed_recipients
 from ..transports.aliases import backend_path, queue_options
 from ..transports.host_backends import knows_sparkpost

@@ -21,7 +21,7 @@ from .. import metrics, outbox
 from ..broker.depths import queue_depths
 from ..conf import mailer_settings
 from ..health import Health, check_health
-from ..metrics.names import ACCEPTED, DEFERRED, FAILED
+from ..metrics.counters import ACCEPTED, DEFERRED, FAILED
 from ..models import State, clock
 from ..replies import error_text
 from ..transports.destinations import destinations

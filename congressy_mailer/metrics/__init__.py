@@ -1,9 +1,10 @@
 """Counts of outcomes: kept by each process, written about once a second, added up by the sweep.
 
-:mod:`.names` says what is counted, :mod:`.counting` counts and writes, :mod:`.rollups` adds up and answers,
+:mod:`.counters` says what is counted, :mod:`.counting` counts and writes, :mod:`.rollups` adds up and answers,
 :mod:`.workers` knows which workers are alive, and :mod:`.spans` tells OpenTelemetry of calls and attempts.
 """
 
+from .counters import BOUNCED, COMPLAINED, DELIVERED
 from .counting import (
     count_at_call,
     count_events,
@@ -15,7 +16,6 @@ from .counting import (
     flush_and_close,
     flush_if_due,
 )
-from .names import BOUNCED, COMPLAINED, DELIVERED
 from .rollups import Counts, fold, hours, minutes, totals
 from .workers import forget_workers, is_alive, known_workers, record_worker
 

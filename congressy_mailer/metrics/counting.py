@@ -21,7 +21,7 @@ from ..conf import mailer_settings
 from ..models import Batch, CountSample, Message, State, clock
 from ..models.transactions import database
 from ..replies import Outcome
-from . import names
+from . import counters
 
 logger = logging.getLogger("congressy_mailer.metrics")
 
@@ -36,7 +36,7 @@ _LONGEST_PENDING = timedelta(hours=1)
 #: Minute, backend, queue, priority, name.
 _Key = tuple[datetime, str, str, int, str]
 
-_STATES = {State.FAILED: names.FAILED, State.SUPPRESSED: names.SUPPRESSED, State.HELD: names.HELD}
+_STATES = {State.FAILED: counters.FAILED, State.SUPPRESSED: counters.SUPPRESSED, State.HELD: counters.HELD}
 
 
 class _Pending:
@@ -85,7 +85,7 @@ def count_state(message: Message, outcome: Outcome | None = None) -> None:
         count_sent([message])
     elif message.state == State.DEFERRED:
         replies = outcome.deferred.values() if outcome is not None else ()
-        _pending.add([_key(message, names.deferral(replies, in_doubt=outcome is not None and outcome.in_doubt))])
+        _pending.add([_key(message, counters.deferral(replies, in_doubt=outcome is not None and outcome.in_doubt))])
     elif (name := _STATES.get(State(message.state))) is not None:
         _pending.add([_key(message, name)])
 
@@ -97,17 +97,17 @@ def count_sent(messages: Sequence[Message]) -> None:
     counted: Counter[_Key] = Counter()
     for message in messages:
         backend, queue, priority = dimensions(message)
-        counted[minute, backend, queue, priority, names.ACCEPTED] += 1
+        counted[minute, backend, queue, priority, counters.ACCEPTED] += 1
         if message.queued_at is not None:
             seconds = max((now - message.queued_at).total_seconds(), 0.0)
-            counted[minute, backend, queue, priority, names.bucket(seconds)] += 1
-            counted[minute, backend, queue, priority, names.MILLISECONDS] += round(seconds * 1000)
+            counted[minute, backend, queue, priority, counters.bucket(seconds)] += 1
+            counted[minute, backend, queue, priority, counters.MILLISECONDS] += round(seconds * 1000)
     _pending.put_back(counted)
 
 
 def count_expired(messages: Iterable[Message]) -> None:
     """Count messages that have just expired; of each its key, backend, route, batch and priority are needed."""
-    _pending.add(_key(message, names.EXPIRED) for message in messages)
+    _pending.add(_key(message, counters.EXPIRED) for message in messages)
 
 
 def count_expired_in_batch(batch: Batch, count: int) -> None:
@@ -118,7 +118,7 @@ def count_expired_in_batch(batch: Batch, count: int) -> None:
         count: how many they were.
     """
     if count:
-        key = (_minute(clock.now()), batch.using, mailer_settings().BULK_QUEUE, batch.priority, names.EXPIRED)
+        key = (_minute(clock.now()), batch.using, mailer_settings().BULK_QUEUE, batch.priority, counters.EXPIRED)
         _pending.add([key], count)
 
 
@@ -135,7 +135,7 @@ def count_at_call(messages: Sequence[Message]) -> None:
     """Write at once which messages were suppressed at the call, in the transaction of the caller."""
     suppressed = [message for message in messages if message.state == State.SUPPRESSED]
     if suppressed:
-        counts = Counter((*dimensions(message), names.SUPPRESSED) for message in suppressed)
+        counts = Counter((*dimensions(message), counters.SUPPRESSED) for message in suppressed)
         _insert(_minute(clock.now()), [[*key, count] for key, count in counts.items()])
 
 

@@ -14,7 +14,7 @@ class CountSample(models.Model):
 
     #: The minute in which it happened.
     minute = models.DateTimeField(_("minute"))
-    #: A list of ``[backend, queue, priority, name, count]``, with the names of :mod:`congressy_mailer.metrics.names`.
+    #: A list of ``[backend, queue, priority, name, count]``; names: :mod:`congressy_mailer.metrics.counters`.
     counts = models.JSONField(_("counts"))
 
     class Meta:

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from .. import metrics, outbox, periodic
 from ..conf import mailer_settings
-from ..metrics import names
+from ..metrics import counters
 from ..models import TransportStatus, Worker, clock
 from ..transports.destinations import destinations
 from . import charts, figures
@@ -136,12 +136,12 @@ def _outcomes(columns: Sequence[figures.Column], span: figures.Span) -> Chart:
         return [column.counts[name] for column in columns]
 
     series = [
-        charts.Series(_("accepted"), "accepted", values(names.ACCEPTED)),
+        charts.Series(_("accepted"), "accepted", values(counters.ACCEPTED)),
         charts.Series(_("deferred"), "deferred", [column.deferred for column in columns]),
-        charts.Series(_("failed"), "failed", values(names.FAILED)),
-        charts.Series(_("suppressed"), "suppressed", values(names.SUPPRESSED)),
-        charts.Series(_("held"), "held", values(names.HELD)),
-        charts.Series(_("expired"), "expired", values(names.EXPIRED)),
+        charts.Series(_("failed"), "failed", values(counters.FAILED)),
+        charts.Series(_("suppressed"), "suppressed", values(counters.SUPPRESSED)),
+        charts.Series(_("held"), "held", values(counters.HELD)),
+        charts.Series(_("expired"), "expired", values(counters.EXPIRED)),
     ]
     totals = [sum(int(value or 0) for value in one.values) for one in series]
     told = ", ".join(f"{one.label} {format_count(total)}" for one, total in zip(series, totals, strict=True))
@@ -205,7 +205,7 @@ def _column_name(start: datetime, span: figures.Span) -> str:
 
 def _deferrals(columns: Sequence[figures.Column]) -> list[dict[str, Any]]:
     counts = {
-        reason: sum(column.counts[names.DEFERRED + reason] for column in columns) for reason in names.REASONS
+        reason: sum(column.counts[counters.DEFERRED + reason] for column in columns) for reason in counters.REASONS
     }  # fmt: skip
     highest = max(counts.values(), default=0)
     return [

@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Final
 
 from .. import metrics
-from ..metrics import names
+from ..metrics import counters
 from ..metrics.rollups import Counts
 from ..models import clock
 
@@ -59,7 +59,7 @@ class Column:
     @property
     def deferred(self) -> int:
         """Deferrals, for all reasons."""
-        return sum(count for name, count in self.counts.items() if name.startswith(names.DEFERRED))
+        return sum(count for name, count in self.counts.items() if name.startswith(counters.DEFERRED))
 
     def percentile(self, share: float) -> float | None:
         """Seconds within which this share of the accepted messages was; ``None``: none was accepted."""
@@ -110,18 +110,18 @@ def by_name(counts: Counts) -> Counter[str]:
 
 def percentile(counts: Mapping[str, int], share: float) -> float | None:
     """Seconds within which a share of messages was accepted, as well as the buckets tell."""
-    buckets = [counts.get(f"{names.BUCKET}{index}", 0) for index in range(len(names.BUCKETS) + 1)]
+    buckets = [counts.get(f"{counters.BUCKET}{index}", 0) for index in range(len(counters.BUCKETS) + 1)]
     total = sum(buckets)
     if not total:
         return None
     wanted = share * total
     for index, (reached, count) in enumerate(zip(accumulate(buckets), buckets, strict=True)):
         if count and reached >= wanted:
-            if index == len(names.BUCKETS):
+            if index == len(counters.BUCKETS):
                 break
-            lower = names.BUCKETS[index - 1] if index else 0.0
-            return lower + (names.BUCKETS[index] - lower) * (wanted - (reached - count)) / count
-    return names.BUCKETS[-1]
+            lower = counters.BUCKETS[index - 1] if index else 0.0
+            return lower + (counters.BUCKETS[index] - lower) * (wanted - (reached - count)) / count
+    return counters.BUCKETS[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,5 +155,5 @@ def rates(week: Mapping[datetime, Counts]) -> Rates:
     for hour in week.values():
         counts.update(by_name(hour))
     return Rates(
-        counts[names.ACCEPTED], counts[names.DELIVERED], counts[names.BOUNCED], counts[names.COMPLAINED]
+        counts[counters.ACCEPTED], counts[counters.DELIVERED], counts[counters.BOUNCED], counts[counters.COMPLAINED]
     )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Literal
 
 from .. import metrics, outbox, periodic
 from ..conf import mailer_settings
-from ..metrics import names
+from ..metrics import counters
 from ..models import TransportStatus, clock
 from ..outbox import waiting
 from .queues import BATCHES
@@ -76,18 +76,18 @@ def _counters() -> Iterator[Measure]:
         by_labels[backend, queue, priority][name] = count
     for (backend, queue, priority), counts in sorted(by_labels.items()):
         labels = {"backend": backend or "default", "queue": queue, "priority": str(priority)}
-        for name in (names.ACCEPTED, names.FAILED, names.SUPPRESSED, names.HELD, names.EXPIRED):
+        for name in (counters.ACCEPTED, counters.FAILED, counters.SUPPRESSED, counters.HELD, counters.EXPIRED):
             messages.add(counts.get(name, 0), outcome=name, **labels)
-        for name in (names.DELIVERED, names.BOUNCED, names.COMPLAINED):
+        for name in (counters.DELIVERED, counters.BOUNCED, counters.COMPLAINED):
             events.add(counts.get(name, 0), event=name, **labels)
-        for reason in names.REASONS:
-            if found := counts.get(names.DEFERRED + reason):
+        for reason in counters.REASONS:
+            if found := counts.get(counters.DEFERRED + reason):
                 deferrals.add(found, reason=reason, **labels)
-        buckets = [counts.get(f"{names.BUCKET}{index}", 0) for index in range(len(names.BUCKETS) + 1)]
-        for bound, reached in zip((*map(str, names.BUCKETS), "+Inf"), accumulate(buckets), strict=True):
+        buckets = [counts.get(f"{counters.BUCKET}{index}", 0) for index in range(len(counters.BUCKETS) + 1)]
+        for bound, reached in zip((*map(str, counters.BUCKETS), "+Inf"), accumulate(buckets), strict=True):
             times.add(reached, "_bucket", le=bound, **labels)
         times.add(sum(buckets), "_count", **labels)
-        times.add(counts.get(names.MILLISECONDS, 0) / 1000, "_sum", **labels)
+        times.add(counts.get(counters.MILLISECONDS, 0) / 1000, "_sum", **labels)
     yield from (messages, deferrals, events, times)
 
 

@@ -18,7 +18,7 @@ from .expiry import expire, not_expired
 from .recovery import find_abandoned, recover
 from .rows import all_messages, rows
 
-# What has just been published is left to a worker that is free: only if none takes it, it is taken out of turn.
+# A message published less than this ago is left to an idle worker; a busy one takes it only after that.
 _IDLE_WORKER_GRACE = timedelta(milliseconds=100)
 
 
@@ -31,7 +31,7 @@ def claim(ids: Sequence[UUID], token: str, *, redelivered: bool = False) -> list
     Args:
         ids: what the broker says; ids of messages that are gone, not due or taken are passed over.
         token: from :func:`congressy_mailer.broker.processes.new_claim_token`.
-        redelivered: the broker gave this task out before: perhaps because its process died with these messages.
+        redelivered: the broker has delivered this task before; its process may have died holding these messages.
 
     Returns:
         The messages taken, with their attachments fetched, in the order they should be sent.
@@ -57,7 +57,7 @@ def batch_with_content(key: UUID) -> Batch | None:
 def claim_from_batch(batch: Batch, token: str, limit: int, cursors: BatchCursors = CURSORS) -> list[Message]:
     """Take what comes next of a batch; what was refused temporarily and is due goes first.
 
-    What its worker died of is not among it: that is claimed alone, by :func:`claim`.
+    A message whose worker died is not among them (``open_batch`` leaves it out): :func:`claim` takes it alone.
 
     Args:
         batch: from :func:`batch_with_content`.
@@ -99,7 +99,7 @@ def claim_waiting(token: str, limit: int, *, before: int | None = None, using: s
     Args:
         token: of the claim.
         limit: the most that is taken.
-        before: only what has a lower number as its priority, which is more urgent.
+        before: only messages whose priority is below this number; lower is more urgent.
         using: only what names this mail backend; empty: only what names none.
     """
     waiting = _waiting_alone()
@@ -116,11 +116,10 @@ def has_waiting_messages() -> bool:
 
 
 def others_wait(using: str | None) -> bool:
-    """Whether mail with tasks of its own waits that a task which claims more and more does not see.
+    """Whether mail waits that a task which keeps claiming does not reach: scheduled or deferred mail, or other mail.
 
     Args:
-        using: the mail backend that the messages name which it claims of those in no batch; ``None``: it claims a
-            batch's.
+        using: the backend whose single mails the task claims; ``None``: it claims those of a batch.
     """
     due = all_messages().filter(state__in=(State.SCHEDULED, State.DEFERRED), sweep_at__lte=clock.now())
     return due.exists() or (using is not None and _waiting_alone().exclude(using=using).exists())
@@ -131,8 +130,7 @@ def _waiting_alone() -> QuerySet[Message]:
     return all_messages().filter(open_batch=NO_BATCH, state=State.QUEUED, crashes=0, queued_at__lte=cutoff)
 
 
-# By alias of the database: the text, and its parameters with these in place of a message's key, or a list of it, and of
-# the time.
+# By database alias: the SQL and its parameters, in which these stand for a message's key, the list of it, and the time.
 _KEY, _KEYS, _NOW = object(), object(), object()
 _choices_of_one: dict[str, Choice] = {}
 

@@ -80,7 +80,10 @@ def _recover_chunk(held: QuerySet[Message]) -> dict[UUID, State]:
     }  # fmt: skip
     for state, reason in sorted({(states[key], reasons[key]) for key in states}):
         ids = [key for key in states if (states[key], reasons[key]) == (state, reason)]
-        rows(ids).update(**_after_crash(state, reason, now, now + mailer_settings().LOST_AFTER))
+        # The state is asked again for servers without SKIP LOCKED, whose rows are not locked.
+        rows(ids).filter(state=State.SENDING).update(
+            **_after_crash(state, reason, now, now + mailer_settings().LOST_AFTER)
+        )
     # Without signals: a receiver of the host's for all models would decide whether this is recorded.
     Event.objects.using(database()).bulk_create(
         Event(message_id=key, type=Event.Type.CRASHED, at=now, detail=reasons[key]) for key in states

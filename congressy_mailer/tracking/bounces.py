@@ -25,7 +25,7 @@ Type = Event.Type
 _BEFORE, _AFTER = timedelta(minutes=1), timedelta(minutes=10)
 
 
-def _suppressions_of(messages: Mapping[UUID, Message], new: Sequence[ParsedEvent]) -> Iterator[Entry]:
+def suppressions_of(messages: Mapping[UUID, Message], new: Sequence[ParsedEvent]) -> Iterator[Entry]:
     """Why addresses are not to be written to any more. Mails of others through the same account count, too.
 
     A subaccount's do not, unless they are ours: it has a suppression list of its own ("Using Suppression Lists").
@@ -109,12 +109,12 @@ def _scopes(rule: str, message: Message | None) -> tuple[Scope, ...]:
     return (Scope.LIST,) if scopes and rule == "unsubscribe" and message and message.list_id else scopes
 
 
-def _is_soft_bounce(parsed: ParsedEvent) -> bool:
+def is_soft_bounce(parsed: ParsedEvent) -> bool:
     event = parsed.event
     return "@" in parsed.address and event.type == Type.BOUNCED and event.bounce_category == BounceCategory.SOFT
 
 
-def _repeated_soft_bounces(soft: Iterable[ParsedEvent], limit: int) -> Iterator[Entry]:
+def repeated_soft_bounces(soft: Iterable[ParsedEvent], limit: int) -> Iterator[Entry]:
     """Of each address the first moment since it was last taken off the list at which it had bounced too often."""
     times: dict[str, list[datetime]] = defaultdict(list)
     for parsed in soft:

@@ -25,7 +25,7 @@ from ..models.transactions import database, retry_on_conflict
 from ..outbox.rows import rows
 from ..signals import TrackedEvent, tracked
 from ..sparkpost.events import ParsedEvent
-from .bounces import Type, _is_soft_bounce, _repeated_soft_bounces, _suppressions_of, suppressed_too_much
+from .bounces import Type, is_soft_bounce, repeated_soft_bounces, suppressed_too_much, suppressions_of
 from .statuses import most_severe, update_statuses
 
 # Of a message whose events are recorded.
@@ -79,7 +79,7 @@ def track(parsed: Iterable[ParsedEvent]) -> int:
     # the later one counts both. What was stored before is counted again, since its worker may have died before it was.
     limit = suppressions.soft_bounce_limit()
     if limit is not None:
-        suppressions.add(_repeated_soft_bounces(filter(_is_soft_bounce, events), limit))
+        suppressions.add(repeated_soft_bounces(filter(is_soft_bounce, events), limit))
     return len(new)
 
 
@@ -89,7 +89,7 @@ def _record(parsed: Iterable[ParsedEvent]) -> tuple[Mapping[UUID, Message], list
     messages, new = _store(parsed)
     for removal in suppressed_too_much(messages, new):
         suppressions.remove(**removal)
-    suppressions.add(_suppressions_of(messages, new))
+    suppressions.add(suppressions_of(messages, new))
     return messages, new
 
 

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from ..replies import Reply, Stage
 from .base import Answer
 from .smtp.errors import error_reply, reply_of
-from .smtp.replies import LONGEST_REPLY, InvalidReply, ReplyParser
+from .smtp.reply_parser import LONGEST_REPLY, InvalidReply, ReplyParser
 
 #: Of a backend that reports success, and tells no more.
 SENT = Reply(250, "accepted by the mail backend")

@@ -111,7 +111,7 @@ def unsubscribe_headers(message: Message) -> Mapping[str, str]:
     """Headers by which mail programs offer to leave, as Gmail and Yahoo ask of mail that is not transactional.
 
     Returns:
-        None for transactional mail, where the caller gave such a header, and where there can be no link.
+        Empty for transactional mail, if the caller gave such a header, and if there can be no link.
 
     Raises:
         ContentNotReady: the host's URLs cannot be loaded here.

@@ -13,7 +13,7 @@ from django.utils import timezone, translation
 
 from congressy_mailer import pause, periodic, send_mail, signals, tasks
 from congressy_mailer.delivery.failure_summary import send_failure_summary
-from congressy_mailer.metrics.names import FAILED, HELD
+from congressy_mailer.metrics.counters import FAILED, HELD
 from congressy_mailer.models import CountSample, Message, State, TransportStatus
 from congressy_mailer.testing import deliver_all
 from testbed.processes import free_port

@@ -205,8 +205,8 @@ def test_a_batch_that_expires_meanwhile_is_ended_once_nothing_is_on_its_way(
         return looked[-1]
 
     monkeypatch.setattr(outbox, "heartbeat", expiring)
-    monkeypatch.setattr("congressy_mailer.delivery.prolonging.none_waited_lately", lambda: True)
-    monkeypatch.setattr("congressy_mailer.delivery.prolonging._CHECK_INTERVAL", 0.0)
+    monkeypatch.setattr("congressy_mailer.delivery.longer_slices.none_waited_lately", lambda: True)
+    monkeypatch.setattr("congressy_mailer.delivery.longer_slices._CHECK_INTERVAL", 0.0)
     monkeypatch.setattr(Deadlines, "may_be_prolonged", True)
     run_batch(batch)
     assert looked

@@ -14,7 +14,7 @@ from django.core.mail.backends.locmem import EmailBackend as MemoryBackend
 from django.utils import timezone
 
 from congressy_mailer import outbox, pause, resume, send_bulk, send_mail
-from congressy_mailer.delivery import prolonging, slice
+from congressy_mailer.delivery import longer_slices, slice
 from congressy_mailer.delivery.deadlines import LONGEST_SLICE, Deadlines
 from congressy_mailer.delivery.slice import Delivery, SliceResult
 from congressy_mailer.models import Batch, Message, State, WebhookBatch
@@ -50,7 +50,7 @@ def clock(settings: Any, monkeypatch: pytest.MonkeyPatch, published: list[str]) 
     }
     Slow.clock.now = time.monotonic()
     monkeypatch.setattr("congressy_mailer.models.clock.elapsed", lambda: Slow.clock.now)
-    for module in (prolonging, slice):
+    for module in (longer_slices, slice):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: Slow.clock.now))
     nobody_waits(monkeypatch)
     yield
@@ -58,13 +58,13 @@ def clock(settings: Any, monkeypatch: pytest.MonkeyPatch, published: list[str]) 
 
 
 def nobody_waits(monkeypatch: pytest.MonkeyPatch, *, known: bool = True) -> None:
-    monkeypatch.setattr(prolonging, "none_waited_lately", lambda: known)
-    monkeypatch.setattr(prolonging, "some_wait", lambda: False)
+    monkeypatch.setattr(longer_slices, "none_waited_lately", lambda: known)
+    monkeypatch.setattr(longer_slices, "some_wait", lambda: False)
 
 
 def somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prolonging, "none_waited_lately", lambda: False)
-    monkeypatch.setattr(prolonging, "some_wait", lambda: True)
+    monkeypatch.setattr(longer_slices, "none_waited_lately", lambda: False)
+    monkeypatch.setattr(longer_slices, "some_wait", lambda: True)
 
 
 def batch_of(count: int, **options: Any) -> Batch:

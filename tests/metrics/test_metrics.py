@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from congressy_mailer import __version__, metrics, outbox, send_bulk, send_mail, suppressions, tasks
 from congressy_mailer.delivery import sweep
-from congressy_mailer.metrics import counting, names, rollups
+from congressy_mailer.metrics import counters, counting, rollups
 from congressy_mailer.models import Batch, CountRollup, CountSample, Message, State, Worker
 from congressy_mailer.outbox.expiry import expire
 from congressy_mailer.replies import Outcome, Reply
@@ -44,12 +44,12 @@ def by_name(counts: metrics.Counts) -> dict[str, int]:
     """What was counted, whatever the backend, queue and priority, without how long it took."""
     found: Counter[str] = Counter()
     for (*_, name), count in counts.items():
-        if not name.startswith(names.BUCKET) and name != names.MILLISECONDS:
+        if not name.startswith(counters.BUCKET) and name != counters.MILLISECONDS:
             found[name] += count
     return dict(found)
 
 
-def sample(minute: datetime = MINUTE, count: int = 1, name: str = names.ACCEPTED) -> None:
+def sample(minute: datetime = MINUTE, count: int = 1, name: str = counters.ACCEPTED) -> None:
     CountSample.objects.create(minute=minute, counts=[["", "mailer", 5, name, count]])
 
 
@@ -74,8 +74,8 @@ def test_time_to_acceptance_is_counted_in_buckets() -> None:
     counting.count_sent([message])
     metrics.flush()
     counted = {name: count for (*_, name), count in metrics.totals().items()}
-    assert counted[names.bucket(7.5)] == 1
-    assert 7000 <= counted[names.MILLISECONDS] < 60_000
+    assert counted[counters.bucket(7.5)] == 1
+    assert 7000 <= counted[counters.MILLISECONDS] < 60_000
 
 
 def test_counts_are_kept_apart_by_backend_queue_and_priority() -> None:
@@ -83,7 +83,7 @@ def test_counts_are_kept_apart_by_backend_queue_and_priority() -> None:
     send_mail("x", "y", to="ana@example.com", priority=1)
     deliver_all()
     metrics.flush()
-    accepted = {key[:3]: count for key, count in metrics.totals().items() if key[3] == names.ACCEPTED}
+    accepted = {key[:3]: count for key, count in metrics.totals().items() if key[3] == counters.ACCEPTED}
     assert accepted == {("", "mailer.bulk", 5): 2, ("", "mailer", 1): 1}
 
 
@@ -140,13 +140,13 @@ def test_what_happens_after_sending_is_counted_once_however_often_it_is_told() -
     ],
 )
 def test_a_deferral_is_counted_by_its_reason(reply: Reply, reason: str) -> None:
-    assert names.deferral([reply]) == f"deferred:{reason}"
-    assert reason in names.REASONS
+    assert counters.deferral([reply]) == f"deferred:{reason}"
+    assert reason in counters.REASONS
 
 
 def test_a_deferral_without_a_server_and_one_in_doubt_have_reasons_too() -> None:
-    assert names.deferral([]) == "deferred:content"
-    assert names.deferral([Reply(None, "lost")], in_doubt=True) == "deferred:in_doubt"
+    assert counters.deferral([]) == "deferred:content"
+    assert counters.deferral([Reply(None, "lost")], in_doubt=True) == "deferred:in_doubt"
 
 
 @pytest.mark.database

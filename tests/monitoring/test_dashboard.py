@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 
 from congressy_mailer import metrics, periodic, send_bulk, send_mail
-from congressy_mailer.metrics import names
+from congressy_mailer.metrics import counters
 from congressy_mailer.models import CountSample, Message, TransportStatus, Worker
 from congressy_mailer.monitoring import brokers, charts, figures
 from congressy_mailer.transports.destinations import destinations
@@ -219,11 +219,11 @@ def test_the_slow_log_is_shown_without_what_it_was_about() -> None:
 def test_percentiles_are_interpolated_within_their_bucket() -> None:
     assert figures.percentile({}, 0.5) is None
     # A hundred within 0.5 to 1 s.
-    assert figures.percentile({f"{names.BUCKET}3": 100}, 0.5) == pytest.approx(0.75)
-    counts = Counter({f"{names.BUCKET}0": 90, f"{names.BUCKET}5": 10})
+    assert figures.percentile({f"{counters.BUCKET}3": 100}, 0.5) == pytest.approx(0.75)
+    counts = Counter({f"{counters.BUCKET}0": 90, f"{counters.BUCKET}5": 10})
     assert figures.percentile(counts, 0.5) == pytest.approx(0.1 * 50 / 90)
     assert figures.percentile(counts, 0.95) == pytest.approx(3.75)
-    assert figures.percentile({f"{names.BUCKET}{len(names.BUCKETS)}": 1}, 0.5) == names.BUCKETS[-1]
+    assert figures.percentile({f"{counters.BUCKET}{len(counters.BUCKETS)}": 1}, 0.5) == counters.BUCKETS[-1]
 
 
 def test_the_scale_of_a_chart_ends_at_a_round_number() -> None:

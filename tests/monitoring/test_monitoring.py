@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 
 from congressy_mailer import metrics, periodic, send_bulk, send_mail
-from congressy_mailer.metrics import names
+from congressy_mailer.metrics import counters
 from congressy_mailer.models import CountSample, TransportStatus
 from congressy_mailer.monitoring import prometheus, views
 from congressy_mailer.monitoring.measures import measures
@@ -75,10 +75,10 @@ def test_prometheus_reads_what_the_workers_have_counted(client: Client) -> None:
 
 
 def test_buckets_contain_those_below_them(client: Client) -> None:
-    entries = [["", "mailer", 5, f"{names.BUCKET}{index}", 1] for index in range(len(names.BUCKETS) + 1)]
+    entries = [["", "mailer", 5, f"{counters.BUCKET}{index}", 1] for index in range(len(counters.BUCKETS) + 1)]
     CountSample.objects.create(minute=timezone.now(), counts=entries)
     values = list(read(client)["congressy_mailer_acceptance_seconds_bucket"].values())
-    assert values == [*map(float, range(1, len(names.BUCKETS) + 2))]
+    assert values == [*map(float, range(1, len(counters.BUCKETS) + 2))]
 
 
 def test_what_is_wrong_has_a_measure(client: Client) -> None:
@@ -158,7 +158,7 @@ def test_the_documentation_names_every_measure_with_its_labels(client: Client) -
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
         labels = {label for value in measure.values for label in value.labels} - {"le"}
         assert labels == set(re.findall(r"`([a-z_]+)`", row.split("|")[3])), name
-    assert all(f"`{reason}`" in page for reason in names.REASONS)
+    assert all(f"`{reason}`" in page for reason in counters.REASONS)
 
 
 def test_the_dashboard_for_grafana_can_be_imported() -> None:

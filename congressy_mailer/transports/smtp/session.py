@@ -26,7 +26,7 @@ _CLOSE_TIMEOUT = 5.0
 
 
 class Session:
-    """An open connection, after login. When it comes to an end, every mail on it gets to know."""
+    """An open connection, after login. When it ends, each attempt on it is given the reason."""
 
     def __init__(self, connection: smtplib.SMTP, longest_envelope: float) -> None:
         """Take over a connection.
@@ -95,7 +95,7 @@ class Session:
         """One round trip, up to its first reply: the content of a mail that the server waits for goes out with the
         envelope of the next, and what is said of that content is read.
 
-        :meth:`read_replies` must follow where there is a ``beginning``. Only that one is delayed by work between them.
+        :meth:`read_replies` must follow if there is a ``beginning``, which alone is delayed by work between the two.
 
         Args:
             sending: its content goes out. It has its last reply afterwards.
@@ -108,7 +108,7 @@ class Session:
             code = unsolicited.code
             if sending is not None and sending.has_accepted_recipient and code is not None and 500 <= code < 600:
                 sending.refused_unasked = unsolicited
-            # Most likely that it closes. In any case, no reply would be known any more for what it answers.
+            # Most likely the server is closing. In any case, later replies could not be matched to their commands.
             self._stream.end(
                 unsolicited if unsolicited.code == CLOSING else Reply(None, f"Unsolicited reply: {unsolicited}")
             )
@@ -133,7 +133,7 @@ class Session:
         self._last_used = time.monotonic()
 
     def interrupt(self, sending: Attempt | None, beginning: Attempt | None, error: BaseException) -> None:
-        """A round trip was broken off from outside: content on its way may have arrived, and no other has been sent."""
+        """A round trip was broken off from outside: the content of ``sending`` may have arrived."""
         reply = Reply(None, f"Interrupted: {error_text(error)}")
         self._stream.end(reply)
         if sending is not None and sending.awaited_content:

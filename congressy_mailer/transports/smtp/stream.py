@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from ...replies import Reply, error_text
-from .replies import InvalidReply, ReplyParser
+from .reply_parser import InvalidReply, ReplyParser
 
 # How much is handed to the socket at once, and read from it.
 _CHUNK = 64 * 1024

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from congressy_mailer.replies import Reply
-from congressy_mailer.transports.smtp.replies import InvalidReply, ReplyParser
+from congressy_mailer.transports.smtp.reply_parser import InvalidReply, ReplyParser
 
 
 def replies_in(*pieces: bytes) -> list[Reply]:
