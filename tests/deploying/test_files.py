@@ -7,12 +7,15 @@ import re
 import shlex
 import shutil
 import subprocess
+from importlib.metadata import entry_points, requires
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
 from compose_spec import PyCompose
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.deploying.files import FOLDER, PLACE, compose, container, kubernetes, procfile, started_by, unit
 from tests.support.pages import ROOT
@@ -29,6 +32,32 @@ def test_each_file_is_shown_on_the_page() -> None:
     page = (ROOT / "docs" / "how-to" / "deploying.md").read_text()
     shown = set(re.findall(r"^```\{literalinclude\} \.\./deploying/(\S+)$", page, re.MULTILINE))
     assert shown == {file.name for file in FOLDER.iterdir()}
+
+
+def test_the_image_has_what_its_commands_start_and_no_secret() -> None:
+    lines = (FOLDER / "requirements.txt").read_text().splitlines()
+    required = [Requirement(line) for line in lines if not line.startswith("#")]
+    # With what they ask for themselves, this environment has all of it.
+    wanted, there = [(one.name, frozenset(one.extras)) for one in required], set[str]()
+    while wanted:
+        name, extras = wanted.pop()
+        there.add(canonicalize_name(name))
+        for text in requires(name) or []:
+            further = Requirement(text)
+            environments = [{"extra": extra} for extra in extras or {""}]
+            asked_for = further.marker is None or any(further.marker.evaluate(one) for one in environments)
+            if asked_for and canonicalize_name(further.name) not in there:
+                wanted.append((further.name, frozenset(further.extras)))
+    programs = {
+        script.name: canonicalize_name(script.dist.name)
+        for script in entry_points(group="console_scripts") if script.dist is not None
+    }  # fmt: skip
+    started = {shlex.split(service["command"])[0] for service in compose()["services"].values() if "command" in service}
+    assert {programs[name] for name in started & {"celery", "gunicorn"}} == {"celery", "gunicorn"} <= there
+    assert {"psycopg", "redis"} <= there
+    copied = (FOLDER / "Dockerfile").read_text()
+    assert "COPY requirements.txt ." in copied
+    assert compose()["x-project"]["env_file"] in (FOLDER / ".dockerignore").read_text().splitlines()
 
 
 @pytest.mark.parametrize("name", ["mailer.service", "web.service"])
