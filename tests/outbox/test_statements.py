@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core import mail
@@ -18,7 +19,8 @@ from congressy_mailer.delivery import slice as delivery_slice
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.models import Message, State, Suppression, TransportStatus, clock
 from congressy_mailer.models.erased import hashed
-from congressy_mailer.outbox import pausing
+from congressy_mailer.outbox import claiming, pausing
+from congressy_mailer.outbox.claim_statement import choice
 from congressy_mailer.outbox.cursors import BatchCursors
 from congressy_mailer.replies import Reply
 from congressy_mailer.suppressions import suppress
@@ -184,3 +186,12 @@ def test_a_claim_looks_its_address_up_in_the_index_of_the_suppression_list() -> 
         assert f"SEARCH {table}" in plan and f"SCAN {table}" not in plan
     else:
         assert index in plan and f"Seq Scan on {table}" not in plan
+
+
+def test_the_kept_statement_of_a_single_claim_is_the_one_that_would_be_made_anew() -> None:
+    # A condition with another time or value than the kept ones would stay that of the first message.
+    for hours in (0, 1, 2):
+        key, now = uuid4(), timezone.now() + timedelta(hours=hours)
+        made = choice(claiming._claimable([key], now).order_by("id")[:1])
+        kept = claiming._choice_of_one(key, now)
+        assert (kept.sql, list(kept.parameters)) == (made.sql, list(made.parameters))
