@@ -29,9 +29,9 @@ from .systems import ALL, system
 #: In the order in which they are made. What they cost was measured on the machine that :mod:`.speed` compares with.
 MEASUREMENTS: dict[str, Measurement] = {
     "round_trips": Measurement(round_trips.measure, Cost(8, 2)),
-    "composing": Measurement(composing.measure, Cost(5, 12)),
+    "composing": Measurement(composing.measure, Cost(5, 30)),
     "caller": Measurement(caller.measure, Cost(15, 30)),
-    "link_throughput": Measurement(link_throughput.measure, Cost(15, 5, 85)),
+    "link_throughput": Measurement(link_throughput.measure, Cost(25, 5, 160)),
     "far": Measurement(far.measure, Cost(25, 10, 60)),
     "end_to_end": Measurement(end_to_end.measure, Cost(50, 140)),
     "bulk": Measurement(bulk.measure, Cost(20, 90)),

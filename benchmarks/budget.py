@@ -88,6 +88,9 @@ class Budget:
             took: seconds that it has taken.
         """
         cost = self._costs.pop(name)
+        if share * cost.waiting > cost.starting + share * cost.working:
+            # What mostly waits shows the way that it waits for, and nothing of the machine.
+            return
         shown = (took - share * cost.waiting) / (cost.starting + share * cost.working)
         shown = min(max(shown, _FASTEST), _SLOWEST)
         # What others still need is thought to be more at once, and less little by little.

@@ -258,6 +258,14 @@ def test_one_that_takes_longer_than_planned_leaves_the_others_their_least() -> N
     assert COSTS["first"].seconds(allotment.share, 1) < allotment.seconds <= 270 - others
 
 
+def test_one_that_mostly_waits_says_nothing_of_the_machine() -> None:
+    budget = Budget(COSTS, 1)
+    budget.conclude("second", 1.0, 3 * COSTS["second"].seconds(1, 1))
+    assert budget.slowness == 1
+    budget.conclude("first", 1.0, 3 * COSTS["first"].seconds(1, 1))
+    assert budget.slowness == 3
+
+
 def test_sizes_shrink_to_the_least_and_no_further() -> None:
     full = Sizes()
     assert full.scaled(1) == full
