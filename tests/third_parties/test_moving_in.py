@@ -149,6 +149,9 @@ class Project:
             "DJANGO_SETTINGS_MODULE": "shop.settings",
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": os.pathsep.join([*map(str, (self._uninstalled, self._folder, ROOT)), *inherited]),
+            # A file that is written twice in a second with one size is told by neither time nor size, and what Python
+            # has compiled of the first would stand for the second.
+            "PYTHONDONTWRITEBYTECODE": "1",
             # Where django-post_office has its lock.
             "TMPDIR": str(folder),
             # What the old packages and Django's old settings deprecate.
