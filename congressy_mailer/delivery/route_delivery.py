@@ -17,44 +17,24 @@ from ..transports.pool import transport_for
 from . import routing, sending_rate
 from .admission import Admission
 from .availability import CircuitBreaker, make_due_if_known
-from .claims import Claims
-from .composing_ahead import ComposingAhead
-from .deadlines import Deadlines
 from .handover import Handover
-from .recording import Recorder
+from .parts import Route, TaskParts
 
 
 class RouteDelivery:
     """Delivers what one task has claimed, one mail backend after the other."""
 
-    def __init__(
-        self,
-        claims: Claims,
-        recorder: Recorder,
-        deadlines: Deadlines,
-        composing: ComposingAhead,
-        admission: Admission,
-        *,
-        should_yield: Callable[[], bool],
-        before_chunk: Callable[[], None],
-    ) -> None:
+    def __init__(self, parts: TaskParts, admission: Admission) -> None:
         """
         Args:
-            claims: which hold the messages.
-            recorder: which writes down outcomes.
-            deadlines: of the task.
-            composing: which composes the messages.
+            parts: of the task.
             admission: of what is claimed later.
-            should_yield: as :class:`.handover.Handover` has it.
-            before_chunk: likewise.
         """
-        self._claims = claims
-        self._recorder = recorder
-        self._deadlines = deadlines
-        self._composing = composing
+        self._parts = parts
+        self._claims = parts.claims
+        self._recorder = parts.recorder
+        self._deadlines = parts.deadlines
         self._admission = admission
-        self._should_yield = should_yield
-        self._before_chunk = before_chunk
         #: Claims what comes next: so many messages at the most, which name this mail backend; ``None``: nothing does.
         self.claim_next: Callable[[int, str], list[Message]] | None = None
         #: How long the next mail's turn is away, where that ended the slice.
@@ -179,15 +159,8 @@ class RouteDelivery:
             using, senders, before_update=self._recorder.flush, none_open=self._claims.take_none_unavailable(messages)
         )
         handover = Handover(
-            using,
-            claims=self._claims,
-            deadlines=self._deadlines,
-            recorder=self._recorder,
-            composing=self._composing,
-            breaker=breaker,
-            rate_limiter=rate_limiter_for(using),
-            should_yield=self._should_yield,
-            before_chunk=self._before_chunk,
+            self._parts,
+            Route(using, breaker, rate_limiter_for(using)),
             hold_back=self._hold_back,
             claim_more=None if self.claim_next is None else partial(claim_more, breaker),
         )

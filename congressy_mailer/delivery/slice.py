@@ -26,6 +26,7 @@ from .claims import Claims, logger
 from .composing_ahead import ComposingAhead
 from .deadlines import Deadlines
 from .noting import Notes
+from .parts import TaskParts
 from .recording import Recorder
 from .route_delivery import RouteDelivery
 from .shutdown import deferred_signals
@@ -66,25 +67,23 @@ class Delivery:
             notes: where what was accepted stands until it is recorded; ``None``: nowhere.
         """
         conf = mailer_settings()
-        self._slice_size = conf.SLICE_SIZE
         self.deadlines = Deadlines()
         # With ON_CRASH = "hold" a person decides about unrecorded mail: each acceptance is recorded at once.
         self._recorder = Recorder(token, self.deadlines, batch_accepted=conf.ON_CRASH != "hold", notes=notes)
         self._claims = Claims(token, self._recorder, self.deadlines)
-        self._composing = ComposingAhead(self._claims, self._slice_size)
         self._prolonging = longer_slices.Prolonging(self.deadlines, self._recorder.flush)
         #: How many messages have come to each state, and how many were put back without an attempt.
         self.counts = self._claims.counts
         self._admission = Admission(self._claims)
-        self._routes = RouteDelivery(
+        parts = TaskParts(
             self._claims,
             self._recorder,
             self.deadlines,
-            self._composing,
-            self._admission,
+            ComposingAhead(self._claims, conf.SLICE_SIZE),
             should_yield=self._urgent_mail_waits,
             before_chunk=self._prolonging.look,
         )
+        self._routes = RouteDelivery(parts, self._admission)
         #: Put back because the time was over.
         self._unfinished: list[UUID] = []
         #: When something more urgent than a batch was last looked for; ``None`` where there is nothing to go before.
