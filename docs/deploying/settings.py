@@ -14,6 +14,9 @@ DATABASES = {
         "PASSWORD": os.environ["DATABASE_PASSWORD"],
     }
 }
+# `collectstatic` fills this folder, and the web server's processes answer from it.
+STATIC_ROOT = BASE_DIR / "staticfiles"
+MIDDLEWARE.insert(1, "whitenoise.middleware.WhiteNoiseMiddleware")
 CELERY_BROKER_URL = os.environ["CELERY_BROKER_URL"]
 CONGRESSY_MAILER = {
     "JOURNAL_DIRECTORY": os.environ.get("JOURNAL_DIRECTORY", "auto"),

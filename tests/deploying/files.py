@@ -24,9 +24,9 @@ def unit(name: str) -> dict[str, dict[str, str]]:
     return {section: dict(parser[section]) for section in parser.sections()}
 
 
-def started_by(name: str) -> list[str]:
+def started_by(name: str, setting: str = "ExecStart") -> list[str]:
     """Program and arguments that a unit starts, as systemd reads them: ``%%`` is a percent sign."""
-    words = shlex.split(unit(name)["Service"]["ExecStart"])
+    words = shlex.split(unit(name)["Service"][setting])
     assert not any("%" in word.replace("%%", "") for word in words), "a specifier of systemd's"
     return [word.replace("%%", "%") for word in words]
 

@@ -32,6 +32,7 @@ MAILERS = {
 }
 """
 _URLS = """
+from django.contrib import admin
 from django.http import HttpResponse
 from django.urls import path
 
@@ -46,7 +47,7 @@ async def asend(request):
     return HttpResponse((await asend_mail("Asynchronous", "Hello.", to="ana@example.com")).pk)
 
 
-urlpatterns = [path("send/", send), path("asend/", asend)]
+urlpatterns = [path("send/", send), path("asend/", asend), path("admin/", admin.site.urls)]
 """
 
 
@@ -121,7 +122,7 @@ class Site:
 
     def get(self, port: int, page: str) -> str:
         """What a web server answers, once it does."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}/", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=30) as answer:
             return str(answer.read().decode())
 
     def close(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -24,8 +26,9 @@ from tests.support.pages import ROOT, blocks
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, smtp: LocalSparkPost) -> Iterator[Site]:
     with PostgreSQL() as database, closing(Site(tmp_path_factory.mktemp("site"), database.port, smtp)) as one:
-        done = one.run(*container("migrations")["command"])
-        assert done.returncode == 0, done.stderr
+        for setting in ("ExecStartPre", "ExecStart"):
+            done = one.run(*here(started_by("release.service", setting)))
+            assert done.returncode == 0, done.stderr
         yield one
 
 
@@ -44,6 +47,23 @@ def arrives(smtp: LocalSparkPost, subject: str, count: int = 1) -> list[Received
     return wait_for(lambda: len(there()) >= count and there(), START, f"the mail {subject!r}")
 
 
+def style_sheets(site: Site, port: int) -> set[str]:
+    """The paths of those that the admin's first page asks for."""
+    page = site.get(port, "admin/login/")
+    return {urljoin("/", path) for path in re.findall(r'<link rel="stylesheet" href="([^"]+)"', page)}
+
+
+def test_the_admin_has_its_style_sheets(site: Site) -> None:
+    port = free_port()
+    web = site.start(here(started_by("web.service"), port))
+    wait_for_port(web, port)
+    paths = style_sheets(site, port)
+    assert "/static/admin/css/base.css" in paths
+    for path in {*paths, "/static/congressy_mailer/admin.css"}:
+        assert "{" in site.get(port, path.removeprefix("/")), path
+    web.stop()
+
+
 def test_units_send_mail_and_the_probe_says_so(site: Site, smtp: LocalSparkPost) -> None:
     probe = container("mailer")["readinessProbe"]["exec"]["command"]
     assert site.run(*probe).returncode == 1
@@ -53,7 +73,7 @@ def test_units_send_mail_and_the_probe_says_so(site: Site, smtp: LocalSparkPost)
     wait_for_worker(worker)
     wait_for_port(web, port)
     before = len(smtp.mailbox)
-    site.get(port, "send")
+    site.get(port, "send/")
     arrives(smtp, "Synchronous")
     assert len(smtp.mailbox) == before + 1
     wait_for(lambda: site.run(*probe).returncode == 0, START, "the probe's success")
@@ -76,7 +96,7 @@ def test_a_procfile_starts_everything(site: Site, smtp: LocalSparkPost) -> None:
     wait_for_worker(everything, 2)
     wait_for_port(everything, port)
     before = [mail for mail in smtp.mailbox if mail.message["Subject"] == "Synchronous"]
-    site.get(port, "send")
+    site.get(port, "send/")
     arrives(smtp, "Synchronous", len(before) + 1)
 
     # An ASGI server beside them, by the command of the page.
@@ -86,7 +106,8 @@ def test_a_procfile_starts_everything(site: Site, smtp: LocalSparkPost) -> None:
     asgi_port = free_port()
     asgi = site.start([*here([program, *arguments]), "--port", str(asgi_port)])
     wait_for_port(asgi, asgi_port)
-    site.get(asgi_port, "asend")
+    site.get(asgi_port, "asend/")
     arrives(smtp, "Asynchronous")
+    assert "{" in site.get(asgi_port, "static/admin/css/base.css")
     asgi.stop()
     everything.stop(START)

@@ -68,6 +68,7 @@ ONLY_PARSED = {
     "celery -A project worker": "it runs until it is stopped; test_first_hour starts it",
     "uvicorn project.asgi": "it runs until it is stopped; tests/deploying starts it",
     "celery -A project inspect": "it asks workers, of which none runs",
+    "systemctl": "systemd does not run here; tests/deploying starts what the units start",
     "redis-cli": "the keys are those that test_broker finds",
     "make": "each is a run of its own",
 }
@@ -215,7 +216,7 @@ class Reader:
             assert arguments[:2] == ["-A", "project"], command
             assert arguments[2] in celery.bin.celery.celery.commands, command
         else:
-            assert program in ("redis-cli", "uvicorn") or arguments[0] == "-m", command
+            assert program in ("redis-cli", "systemctl", "uvicorn") or arguments[0] == "-m", command
 
     def _text(self, block: Block) -> None:
         """A configuration of Redis, with which one starts."""
