@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import Batch, Message
 from ..models.about import about_fields, mails_about
-from .content import hide_sensitive, render_subjects, shown_title
+from .content import render_batch_subjects, render_subjects, shown_title
 from .lists import short_time
 from .status import status_badge
 
@@ -80,14 +80,16 @@ class MailsAboutMixin(_ModelAdmin):
 def _batch_lines(obj: Model) -> list[str]:
     """Batches that are about it as a whole."""
     about = about_fields(obj)
-    batches = Batch.objects.filter(about_id=about.about_id, about_model=about.about_model).order_by("-id")
+    found = Batch.objects.filter(about_id=about.about_id, about_model=about.about_model).order_by("-id")
+    batches = list(found.only("subject", "template", "sensitive", "created_at", "content_dropped_at")[:_MOST_BATCHES])
+    render_batch_subjects(batches)
     return [
         format_html(
             '{} <a href="{}">{}</a> <time>{}</time>',
             _("batch"), reverse("admin:congressy_mailer_batch_change", args=[batch.pk]),
-            hide_sensitive(batch, batch.subject) or batch.template, short_time(batch.created_at),
+            shown_title(batch), short_time(batch.created_at),
         )
-        for batch in batches.only("subject", "template", "sensitive", "created_at")[:_MOST_BATCHES]
+        for batch in batches
     ]  # fmt: skip
 
 

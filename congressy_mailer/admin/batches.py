@@ -7,7 +7,9 @@ from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
@@ -16,10 +18,22 @@ from django.utils.translation import gettext, ngettext, pgettext
 from django.utils.translation import gettext_lazy as _
 
 from ..models import Batch
-from .content import hide_sensitive
+from .content import hide_sensitive, render_batch_subjects, shown_title
 from .left_out import shown_problem
 from .lists import FastList, PeriodFilter, ReadOnly, short_time
 from .viewing import log, may_view_content
+
+# Much of a row that no list shows.
+_LARGE = ("context", "html", "text", "alternatives", "headers", "problems")
+
+
+class BatchList(ChangeList):
+    """One page of batches, with the subjects that their templates have."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        render_batch_subjects(self.result_list)
 
 
 @admin.register(Batch)
@@ -33,9 +47,17 @@ class BatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg
     class Media:
         css = {"all": ["congressy_mailer/admin.css"]}
 
+    def get_changelist(self, request: HttpRequest, **options: Any) -> Any:
+        return BatchList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str
+    ) -> tuple[QuerySet[Batch], bool]:
+        return super().get_search_results(request, queryset.defer(*_LARGE), search_term)
+
     @admin.display(description=_("subject"))
     def title(self, batch: Batch) -> str:
-        return hide_sensitive(batch, batch.subject) or batch.template
+        return shown_title(batch)
 
     @admin.display(description=_("state"))
     def stage(self, batch: Batch) -> str:
@@ -75,9 +97,10 @@ class BatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg
             raise PermissionDenied
         batch = self._batch(request, object_id)
         progress = batch.progress()
+        render_batch_subjects([batch])
         context = {
             **self.admin_site.each_context(request),
-            "title": self.title(batch) or gettext("Batch"),
+            "title": shown_title(batch) or gettext("Batch"),
             "subtitle": None,
             "opts": self.opts,
             "original": batch,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from time import monotonic
+from typing import TypeVar
+from uuid import UUID
 
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
 
-from ..models import Mail, Message
+from ..models import Batch, Mail, Message
 from ..models.transactions import database
 
 #: What rendering a subject takes.
@@ -16,8 +19,12 @@ _FIELDS = (
     "template", "context", "mime", "subject", "language", "timezone", "sensitive",
     "batch__template", "batch__context", "batch__subject", "batch__sensitive",
 )  # fmt: skip
-# Where a message carries it.
+_BATCH_FIELDS = ("template", "context", "language", "timezone")
+# Where a message or batch carries it.
 _RENDERED = "rendered_subject"
+# For one page: templates are the host's, and may ask the database or another server for each mail.
+_MOST_SECONDS = 2.0
+_M = TypeVar("_M", Message, Batch)
 
 
 def hide_sensitive(mail: Mail, text: str) -> str:
@@ -25,11 +32,12 @@ def hide_sensitive(mail: Mail, text: str) -> str:
     return str(_("(confidential)")) if mail.sensitive else text
 
 
-def shown_title(message: Message) -> str:
-    """By what people know a mail: its subject, as :func:`render_subjects` has made it where a template has it; else the
-    name of that template."""
-    rendered = str(getattr(message, _RENDERED, ""))
-    return hide_sensitive(message, message.content.subject or rendered) or message.content.template
+def shown_title(mail: Mail) -> str:
+    """By what people know a mail or batch: its subject, as :func:`render_subjects` or :func:`render_batch_subjects` has
+    made it where a template has it; else the name of that template."""
+    content = mail.content if isinstance(mail, Message) else mail
+    rendered = str(getattr(mail, _RENDERED, ""))
+    return hide_sensitive(mail, content.subject or rendered) or content.template
 
 
 @sensitive_variables()
@@ -38,17 +46,13 @@ def render_subjects(messages: Sequence[Message]) -> None:
     each model that their contexts refer to.
 
     A subject that is recorded where the mail is composed would have to be written with each outcome, which is the
-    statement that a worker's speed depends on. One that cannot be rendered any more is left out.
+    statement that a worker's speed depends on. One that cannot be rendered any more is left out, and so are those for
+    which no time is left.
 
     Args:
         messages: of one page. Sensitive ones are left alone.
     """
-    wanted = {
-        message.pk: message
-        for message in messages
-        if message.content.template and not message.content.subject and not message.sensitive
-        and message.content_dropped_at is None
-    }  # fmt: skip
+    wanted = _without_subject(messages)
     if not wanted:
         return
     # Loaded where mails are looked at: every process of the host has the admin's classes.
@@ -60,6 +64,61 @@ def render_subjects(messages: Sequence[Message]) -> None:
     # The host's models and templates may raise anything; the name of the template is shown instead.
     with suppress(Exception):
         composer.prepare(prepared)
-        for message in prepared:
-            with suppress(Exception):
-                setattr(wanted[message.pk], _RENDERED, composer.subject(message))
+        _render_each(prepared, wanted, composer.subject)
+
+
+@sensitive_variables()
+def render_batch_subjects(batches: Sequence[Batch]) -> None:
+    """The same for batches, of what is said to all their recipients: ``…`` stands for what differs between them.
+
+    Args:
+        batches: of one page. Sensitive ones are left alone.
+    """
+    wanted = _without_subject(batches)
+    if not wanted:
+        return
+    from ..content.context import decode_many
+    from ..content.templates import FoundParts, render_subject
+
+    stored = list(Batch.objects.using(database()).filter(pk__in=list(wanted)).only(*_BATCH_FIELDS))
+    found: FoundParts = {}
+    with suppress(Exception):
+        contexts = dict(zip(stored, decode_many([batch.context for batch in stored]), strict=True))
+
+        @sensitive_variables()
+        def subject(batch: Batch) -> str:
+            context = contexts[batch]
+            if isinstance(context, Exception):
+                raise context
+            return render_subject(
+                batch.template,
+                context,
+                language=batch.language,
+                timezone=batch.timezone,
+                found=found,
+                placeholders=True,
+            )
+
+        _render_each(stored, wanted, subject)
+
+
+def _without_subject(mails: Iterable[_M]) -> dict[UUID, _M]:
+    """Those whose subject is in a template and may be shown."""
+    wanted = {}
+    for mail in mails:
+        content = mail.content if isinstance(mail, Message) else mail
+        is_kept = mail.content_dropped_at is None
+        if content.template and not content.subject and not mail.sensitive and is_kept:
+            wanted[mail.pk] = mail
+    return wanted
+
+
+@sensitive_variables()
+def _render_each(stored: Iterable[_M], shown: Mapping[UUID, _M], subject: Callable[[_M], str]) -> None:
+    """Have each mail that is shown carry the subject of the stored one, until the time is up."""
+    deadline = monotonic() + _MOST_SECONDS
+    for mail in stored:
+        if monotonic() > deadline:
+            break
+        with suppress(Exception):
+            setattr(shown[mail.pk], _RENDERED, subject(mail))

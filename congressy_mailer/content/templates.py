@@ -28,6 +28,7 @@ from ..mime.syntax import BOM
 from ..mime.writer import MailContent
 from ..replies import error_text
 from .html import text_from_html
+from .placeholders import with_placeholders
 from .references import AT_LIMITS
 
 try:
@@ -117,7 +118,15 @@ def render(
     return build_content(subject, text, html or "")
 
 
-def render_subject(template: str, context: Mapping[str, Any], *, language: str, timezone: str) -> str:
+def render_subject(
+    template: str,
+    context: Mapping[str, Any],
+    *,
+    language: str,
+    timezone: str,
+    found: FoundParts | None = None,
+    placeholders: bool = False,
+) -> str:
     """Render the subject of a mail alone, in its language and time zone.
 
     Args:
@@ -125,17 +134,22 @@ def render_subject(template: str, context: Mapping[str, Any], *, language: str, 
         context: its variables.
         language: empty for untranslated text.
         timezone: empty for the project's ``TIME_ZONE``.
+        found: as for :func:`render`; for calls with the same ``placeholders`` alone.
+        placeholders: show ``…`` for each variable that the context lacks.
 
     Raises:
         ContentError: the template is wrong, or fails with this context.
         ContentNotReady: the template, its subject or the time zone is missing here.
     """
     with translation.override(language or None), django_timezone.override(_load_zone(timezone)):
-        return _render_subject(template, {UNSUBSCRIBE_URL: None, **context}, language, {})
+        context = {UNSUBSCRIBE_URL: None, **context}
+        return _render_subject(template, context, language, {} if found is None else found, placeholders)
 
 
-def _render_subject(template: str, context: Mapping[str, Any], language: str, found: FoundParts) -> str:
-    rendered = _render_part(template, _SUBJECT, context, language, found)
+def _render_subject(
+    template: str, context: Mapping[str, Any], language: str, found: FoundParts, placeholders: bool = False
+) -> str:
+    rendered = _render_part(template, _SUBJECT, context, language, found, placeholders)
     if rendered is None:
         names = _candidates(template, _SUBJECT, language)
         raise ContentNotReady(
@@ -225,11 +239,19 @@ def _find(names: list[str]) -> Any:
     return None
 
 
-def _render_part(template: str, part: str, context: Mapping[str, Any], language: str, found: FoundParts) -> str | None:
+def _render_part(
+    template: str,
+    part: str,
+    context: Mapping[str, Any],
+    language: str,
+    found: FoundParts,
+    placeholders: bool = False,
+) -> str | None:
     try:
         key = (template, part, language)
         if key not in found:
-            found[key] = _find(_candidates(template, part, language))
+            compiled = _find(_candidates(template, part, language))
+            found[key] = with_placeholders(compiled) if placeholders and compiled is not None else compiled
         compiled = found[key]
         if compiled is None:
             return None

@@ -88,7 +88,13 @@ class Composer:
         context = self._contexts.pop(message.id)
         if isinstance(context, Exception):
             raise context
-        return render_subject(message.content.template, context, language=message.language, timezone=message.timezone)
+        return render_subject(
+            message.content.template,
+            context,
+            language=message.language,
+            timezone=message.timezone,
+            found=self._found,
+        )
 
     def _batch_attachments(self, message: Message) -> list[LoadedAttachment]:
         """The same objects for each message, which are written out once."""

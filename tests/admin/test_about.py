@@ -108,6 +108,11 @@ def test_the_page_of_an_object_shows_its_mails(order: Group, rf: RequestFactory)
     assert "mails_about_it" not in str(page.get_fieldsets(request, order))
 
 
+def test_a_batch_about_an_object_is_shown_by_the_subject_of_its_template(order: Group) -> None:
+    send_bulk(["ana@example.com"], template="mail/reminder", context={"evento": order}, about=order)
+    assert ">Pedido 4711: até amanhã, …</a>" in OrderAdmin(Group, admin.site).mails_about_it(order)
+
+
 def test_the_list_shows_the_mails_about_one_object(client: Client, order: Group) -> None:
     mail = send_mail("x", "x", to="ana@example.com", about=order)
     send_mail("x", "x", to="ana@example.com")

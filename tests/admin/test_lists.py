@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +16,14 @@ from django.utils import timezone
 
 from congressy_mailer import Recipient, send_bulk, send_mail
 from congressy_mailer.admin.lists import first_id
-from congressy_mailer.models import Message, RecipientStatus, SearchKey, State, new_id
+from congressy_mailer.models import Batch, Message, RecipientStatus, SearchKey, State, new_id
 from congressy_mailer.outbox import purge
 from congressy_mailer.outbox.search import find, fold
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
 LIST = "/admin/congressy_mailer/message/"
+BATCHES = "/admin/congressy_mailer/batch/"
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +179,63 @@ def test_a_template_that_is_gone_is_shown_by_its_name(support: Client) -> None:
     page = support.get(LIST).content.decode()
     assert "gone/away" in page
     assert "mail/hello" in page
+
+
+@pytest.fixture
+def many_batches(tmp_path: Path, settings: Any) -> list[Batch]:
+    """Batches of two templates, one of which greets each recipient, about objects of the host's."""
+    settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [tmp_path, *settings.TEMPLATES[0]["DIRS"]]}]
+    (tmp_path / "programme.txt").write_text("x")
+    (tmp_path / "programme_subject.txt").write_text("Programa: {{ evento.username }}{% if vip %} VIP{% endif %}")
+    batches = []
+    for number in range(50):
+        user = User.objects.create(username=f"Congresso {number} & Cia.")
+        template = "programme" if number % 2 else "mail/reminder"
+        to = Recipient(to=f"ana{number}@example.com", context={"nome": "Ana", "vip": True})
+        batches.append(send_bulk([to], template=template, context={"evento": user}, about=user, language="pt-br"))
+    return batches
+
+
+def test_batches_are_listed_by_the_subjects_of_their_templates(
+    support: Client, many_batches: list[Batch], django_assert_max_num_queries: Any
+) -> None:
+    # What one recipient alone reads is not shown to people who may see batches and no messages.
+    with django_assert_max_num_queries(8):
+        page = support.get(BATCHES).content.decode()
+    for number in range(50):
+        name = f"Congresso {number} &amp; Cia."
+        assert (f"Programa: {name}<" if number % 2 else f"{name}: até amanhã, …<") in page
+    assert "mail/reminder" not in page
+    assert (
+        "Programa: Congresso 49 &amp; Cia.<" in support.get(f"{BATCHES}{many_batches[-1].pk}/change/").content.decode()
+    )
+
+
+def test_a_batch_without_a_subject_to_be_shown_is_listed_by_its_template(support: Client) -> None:
+    context = {"evento": "Congresso"}
+    hidden, gone, broken, dropped, _ = (
+        send_bulk(["ana@example.com"], template="mail/reminder", context=context, sensitive=not number)
+        for number in range(5)
+    )
+    Batch.objects.filter(pk=gone.pk).update(template="gone/away")
+    Batch.objects.filter(pk=broken.pk).update(context={"broken": {"$": "?"}})
+    Batch.objects.filter(pk=dropped.pk).update(context=None, content_dropped_at=timezone.now())
+    page = support.get(BATCHES).content.decode()
+    assert page.count("Congresso: até amanhã, …") == 1
+    assert page.count("gone/away") == 1
+    assert page.count("mail/reminder") == 2
+    assert page.count("(confidencial)") == 1
+    assert "Congresso" not in support.get(f"{BATCHES}{hidden.pk}/change/").content.decode()
+
+
+def test_subjects_that_take_too_long_are_left_out(
+    support: Client, many_batches: list[Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("congressy_mailer.admin.content._MOST_SECONDS", -1)
+    page = support.get(BATCHES).content.decode()
+    assert page.count("mail/reminder") == 25
+    assert "até amanhã" not in page
+    assert "até amanhã" not in support.get(LIST).content.decode()
 
 
 def test_no_list_counts_all_rows(support: Client, monkeypatch: pytest.MonkeyPatch) -> None:

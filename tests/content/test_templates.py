@@ -17,8 +17,9 @@ from django.test import override_settings
 from django.utils import timezone, translation
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
+from jinja2 import StrictUndefined
 
-from congressy_mailer.content.templates import FoundParts, build_content, check, render
+from congressy_mailer.content.templates import FoundParts, build_content, check, render, render_subject
 from congressy_mailer.exceptions import ContentError, ContentNotReady, MailerError, TemplateNotFound
 from congressy_mailer.mime.writer import MailContent
 
@@ -315,6 +316,36 @@ def test_jinja2_escapes_html_and_nothing_else(tmp_path: Path, settings: Any) -> 
     (tmp_path / "wrong.html").write_text("{% nonsense %}")
     with pytest.raises(ContentError, match="nonsense"):
         render("wrong", {}, subject="s", language="", timezone="")
+
+
+# Without what is one recipient's
+
+
+def batch_subject(context: dict[str, Any]) -> str:
+    return render_subject("subscription/paid", context, language="pt-br", timezone="", placeholders=True)
+
+
+def test_a_placeholder_stands_for_what_a_subject_says_to_one_recipient(write: Write) -> None:
+    write({"_subject.txt": "{{ nome|title }}{% if vip %} VIP{% endif %}: {{ evento.nome }}, {{ dia|default:'hoje' }}"})
+    assert batch_subject({"evento": {"nome": "Ana & Zé"}}) == "…: Ana & Zé, hoje"
+    assert batch_subject({"nome": "ana", "vip": True, "evento": {}, "dia": 3}) == "Ana VIP: …, 3"
+
+
+def test_a_placeholder_stands_in_no_mail(write: Write) -> None:
+    translated = "{% load i18n %}{% blocktranslate %}{{ nome }}, your order{% endblocktranslate %}"
+    write({".txt": "x", "_subject.txt": translated})
+    assert batch_subject({}) == "…, your order"
+    assert rendered({}, subject="").subject == ", your order"
+
+
+@pytest.mark.parametrize("options", [{}, {"autoescape": False}, {"undefined": StrictUndefined}])
+def test_a_placeholder_stands_there_in_jinja2(tmp_path: Path, settings: Any, options: dict[str, Any]) -> None:
+    settings.TEMPLATES = [{"BACKEND": "django.template.backends.jinja2.Jinja2", "DIRS": [tmp_path], "OPTIONS": options}]
+    subject = "{{ nome|title }}{% if vip %} VIP{% endif %}: {{ evento.nome }}, {{ a.b }}"
+    (tmp_path / "subscription").mkdir()
+    (tmp_path / "subscription" / "paid_subject.txt").write_text(subject)
+    assert batch_subject({"evento": {"nome": "Ana & Zé"}}) == "…: Ana & Zé, …"
+    assert batch_subject({"evento": {}, "nome": "eva", "vip": True, "a": {"b": 3}}) == "Eva VIP: …, 3"
 
 
 # Without a template
