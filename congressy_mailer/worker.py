@@ -82,6 +82,10 @@ def load_delivery(sender: Any, **kwargs: Any) -> None:
 
 def _tasks_at_once(worker: Any) -> int:
     """How many tasks a worker runs at the same time, at the most; 0 where it has not decided yet."""
+    # A class, or its name in the host's settings: Celery looks at no concurrency then.
+    pool = worker.pool_cls if isinstance(worker.pool_cls, str) else worker.pool_cls.__module__
+    if pool.rpartition(".")[2].partition(":")[0] == "solo":
+        return 1
     # Celery has both as numbers or as what was given on the command line, such as "auto" and "10,3".
     autoscale = getattr(worker, "autoscale", None) or ()
     given = [worker.concurrency, *(autoscale.split(",") if isinstance(autoscale, str) else autoscale)]

@@ -252,13 +252,16 @@ def local_sparkpost(
 
 @pytest.fixture
 def start_worker(broker: str, smtp_server: LocalSparkPost, tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Start real workers on the test's database, broker and mail server."""
+    """Start real workers on the test's database, broker and mail server: of the code here, or in another ``directory``,
+    by ``celery`` or another ``program`` that is one."""
     workers: list[Process] = []
 
-    def start(*arguments: str, **environment: str) -> Process:
+    def start(
+        *arguments: str, directory: Path = Path(__file__).parent.parent, program: str = "celery", **environment: str
+    ) -> Process:
         worker = Process(
             "Celery worker",
-            [sys.executable, "-m", "celery", "-A", "tests.project", "worker", "-c", "2", "-l", "INFO",
+            [sys.executable, "-m", program, "-A", "tests.project", "worker", "-c", "2", "-l", "INFO",
              "-n", f"worker{len(workers)}@%h", *arguments],
             tmp_path / f"worker{len(workers)}.log",
             environment={
@@ -272,7 +275,7 @@ def start_worker(broker: str, smtp_server: LocalSparkPost, tmp_path: Path) -> It
                 **smtp_server.environment(),
                 **environment,
             },
-            directory=Path(__file__).parent.parent,
+            directory=directory,
         )  # fmt: skip
         workers.append(worker)
         worker.wait_until(lambda: " ready." in worker.output(), 30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -25,6 +26,7 @@ from congressy_mailer.testing.local_sparkpost.webhooks import Webhook
 from congressy_mailer.testing.local_sparkpost.whole import WholeSparkPost
 from testbed.processes import Process, free_port
 from testbed.redis_server import EmbeddedRedis
+from tests.chaos.clocks import clock_environment, find_faketime
 from tests.conftest import wait_for
 from tests.support.scripted_smtp import ScriptedServer
 
@@ -99,11 +101,6 @@ class TestProject:
         level, text = told("attachment-storage")
         assert (level, "cannot be written" in text) == (Level.ERROR, True)
 
-    def test_a_folder_that_another_host_does_not_have(self) -> None:
-        worker("celery@elsewhere")
-        level, text = told("attachment-storage")
-        assert (level, "elsewhere" in text) == (Level.WARNING, True)
-
     def test_a_template_that_is_gone(self, settings: Any, tmp_path: Path) -> None:
         assert told("templates") == (Level.SKIPPED, "No mail was made from a template.")
         settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": [tmp_path]}, *settings.TEMPLATES[1:]]
@@ -127,16 +124,6 @@ class TestProject:
             Level.WARNING,
             "The template welcome is there in pt-br, and not in es, in which mail is sent.",
         )
-
-
-def worker(name: str, **values: Any) -> Worker:
-    """A worker that was heard of just now."""
-    now = timezone.now()
-    given: dict[str, Any] = {
-        "queues": ["mailer", "mailer.bulk"], "pool": "prefork", "concurrency": 2,
-        "version": congressy_mailer.__version__, "started_at": now, "published_at": now, "seen_at": now, **values,
-    }  # fmt: skip
-    return Worker.objects.create(name=name, **given)
 
 
 class TestQueues:
@@ -167,29 +154,58 @@ class TestQueues:
         for name in ("worker-versions", "clocks", "concurrency"):
             assert found(name) == []
 
-    def test_a_worker_of_another_version(self) -> None:
-        worker("celery@here", version="0.0.9")
-        level, text = told("worker-versions")
-        assert (level, "0.0.9" in text) == (Level.WARNING, True)
-
-    def test_a_clock_that_is_wrong(self) -> None:
-        worker("celery@early", published_at=timezone.now() + timedelta(minutes=3))
-        level, text = told("clocks")
-        assert (level, text.startswith("The clock of the worker celery@early is 1")) == (Level.WARNING, True)
-
-    def test_more_tasks_than_connections(self, settings: Any) -> None:
-        settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "MAX_CONNECTIONS": 3}
-        for name in ("one", "two"):
-            worker(f"celery@{name}")
-        assert told("concurrency") == (
+    @pytest.mark.database
+    def test_workers_of_which_one_is_wrong_in_every_way(
+        self, start_worker: Callable[..., Process], settings: Any, tmp_path: Path
+    ) -> None:
+        library = find_faketime()
+        assert library is not None, "libfaketime is missing: apt install faketime"
+        start_worker(MAILER_TEST_SWEEP_INTERVAL_SECONDS="1")
+        wait_for(lambda: len(live_workers()) == 1, what="the worker to tell of itself")
+        settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "MAX_CONNECTIONS": 2}
+        for name in ("worker-versions", "clocks", "concurrency", "attachment-storage"):
+            assert found(name) == []
+        start_worker(
+            "-n", "odd@elsewhere", "-P", "solo",
+            directory=older_version(tmp_path / "older"), program="tests.chaos.clocks",
+            MAILER_TEST_SWEEP_INTERVAL_SECONDS="1", **clock_environment(library, timedelta(minutes=3)),
+        )  # fmt: skip
+        wait_for(lambda: "odd@elsewhere" in live_workers(), what="the second worker to tell of itself")
+        assert told("worker-versions") == (
             Level.WARNING,
-            "The workers run 4 tasks at a time, and MAX_CONNECTIONS is 3.",
+            f"The worker odd@elsewhere runs version 0.0.9, and here it is {congressy_mailer.__version__}.",
         )
+        level, text = told("attachment-storage")
+        assert (level, text.endswith("and workers run on others: elsewhere.")) == (Level.WARNING, True)
+        assert [finding.text for finding in found("concurrency")] == [
+            "The workers run 3 tasks at a time, and MAX_CONNECTIONS is 2.",
+            "The worker odd@elsewhere has the pool solo: one task at a time, and no TIME_LIMIT.",
+        ]
+        # On SQLite, the clock of the database is that of the worker which takes the sweep: the other one's, soon.
+        (finding,) = wait_for(lambda: found("clocks"), what="the clock to be found wrong")
+        assert finding.level == Level.WARNING
+        assert re.fullmatch(r"The clock of the worker odd@elsewhere is 1\d\d\.\d s ahead of .+", finding.text)
 
-    def test_the_solo_pool(self) -> None:
-        worker("celery@solo", pool="solo", concurrency=1)
-        level, text = told("concurrency")
-        assert (level, "has the pool solo" in text) == (Level.WARNING, True)
+
+def live_workers() -> set[str]:
+    return set(Worker.objects.values_list("name", flat=True))
+
+
+def older_version(directory: Path) -> Path:
+    """A folder with this code, where it says that it is of version 0.0.9."""
+    root = Path(congressy_mailer.__file__).parents[1]
+    package = directory / "congressy_mailer"
+    package.mkdir(parents=True)
+    for path in (root / "congressy_mailer").iterdir():
+        if path.name not in ("__init__.py", "__pycache__"):
+            (package / path.name).symlink_to(path)
+    here = f'__version__ = "{congressy_mailer.__version__}"'
+    source = (root / "congressy_mailer" / "__init__.py").read_text()
+    assert here in source
+    (package / "__init__.py").write_text(source.replace(here, '__version__ = "0.0.9"'))
+    for name in ("tests", "testbed"):
+        (directory / name).symlink_to(root / name)
+    return directory
 
 
 class TestRedis:
@@ -385,6 +401,16 @@ class TestBulk:
 
     def test_too_few_to_tell(self) -> None:
         assert told("bulk-complaints")[0] == Level.SKIPPED
+
+
+def worker(name: str, **values: Any) -> Worker:
+    """A worker that was heard of just now."""
+    now = timezone.now()
+    given: dict[str, Any] = {
+        "queues": ["mailer", "mailer.bulk"], "pool": "prefork", "concurrency": 2,
+        "version": congressy_mailer.__version__, "started_at": now, "published_at": now, "seen_at": now, **values,
+    }  # fmt: skip
+    return Worker.objects.create(name=name, **given)
 
 
 class TestCommand:
