@@ -8,21 +8,20 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
-from uuid import UUID
 
 import pytest
 from django.core.mail.backends.base import BaseEmailBackend
 from django.utils import timezone
 
-from congressy_mailer import outbox, send_mail
+from congressy_mailer import outbox
 from congressy_mailer.delivery import availability
 from congressy_mailer.delivery.availability import CircuitBreaker
-from congressy_mailer.delivery.slice import Delivery, SliceResult
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.mime.addresses import domain_of
 from congressy_mailer.models import Message, State, TransportStatus
 from congressy_mailer.signals import transport_available, transport_unavailable
 from tests.conftest import run_concurrently
+from tests.support.mails import attempt, deliver, queue, states, stored
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
 
@@ -90,9 +89,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture(autouse=True)
-def server(settings: Any, monkeypatch: pytest.MonkeyPatch) -> type[Server]:
+def server(settings: Any, published: list[str]) -> type[Server]:
     """Only workers and their servers are under test: nothing is published."""
-    monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
     settings.EMAIL_BACKEND = f"{__name__}.Server"
     settings.CONGRESSY_MAILER = {"TRANSPORTS": {"other": {"BACKEND": f"{__name__}.Other"}}}
     for kind in (Server, Other):
@@ -119,34 +117,8 @@ def told() -> Iterator[list[tuple[str, dict[str, Any]]]]:
     transport_available.disconnect(found)
 
 
-def queue(count: int = 1, **options: Any) -> list[UUID]:
-    return [send_mail(f"mail {turn}", "y", **{"to": "ana@example.com", **options}).pk for turn in range(count)]
-
-
-def run(ids: Sequence[UUID], worker: object = "worker") -> SliceResult:
-    """One task. What it raises Celery tries again."""
-    return Delivery(outbox.new_claim_token(str(worker))).run(ids, redelivered=False)
-
-
-def attempt(ids: Sequence[UUID], worker: object = "worker") -> str:
-    """One task; returns why the server could not be used."""
-    try:
-        run(ids, worker)
-    except TransportUnavailable as error:
-        return str(error)
-    return ""
-
-
 def status(sender_domain: str = "", using: str = "") -> TransportStatus:
     return TransportStatus.objects.get(sender_domain=sender_domain, using=using)
-
-
-def messages(ids: Sequence[UUID]) -> list[Message]:
-    return list(Message.objects.filter(pk__in=ids).order_by("id"))
-
-
-def states(ids: Sequence[UUID]) -> list[str]:
-    return [message.state for message in messages(ids)]
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
@@ -165,12 +137,12 @@ def test_everything_stays_queued_without_an_attempt_and_the_server_is_left_alone
     server.away = "Connection refused"
     ids = queue(3)
     with pytest.raises(TransportUnavailable, match="cannot be reached: ConnectionRefusedError") as raised:
-        run(ids)
+        deliver(ids)
     known = status()
     assert "Connection refused" in known.reason
     assert raised.value.retry_in is not None
     assert raised.value.retry_in >= timedelta(seconds=5)
-    for message in messages(ids):
+    for message in stored(ids):
         assert (message.state, message.attempts, message.token) == (State.QUEUED, 0, "")
         # Not before there is something to be tried, and not long after.
         assert message.due_at is not None
@@ -179,8 +151,8 @@ def test_everything_stays_queued_without_an_attempt_and_the_server_is_left_alone
     assert server.opened == 1
     # More mail, more tasks: nobody connects.
     more = queue(2)
-    for worker in range(3):
-        assert attempt([*ids, *more], worker) == ""
+    for _ in range(3):
+        assert attempt([*ids, *more]) == ""
     assert server.opened == 1
     assert set(states([*ids, *more])) == {State.QUEUED}
     assert status().failures == 1
@@ -193,7 +165,7 @@ def test_several_workers_that_find_it_out_at_once_count_and_say_it_once(
     everybody = threading.Barrier(4)
     server.at_open = staticmethod(lambda: everybody.wait(20))
     ids = [queue(2) for _ in range(4)]
-    reasons = run_concurrently(lambda worker: attempt(ids[worker], worker))
+    reasons = run_concurrently(lambda worker: attempt(ids[worker]))
     assert all("cannot be reached" in reason for reason in reasons)
     assert server.opened == 4
     assert status().failures == 1
@@ -221,11 +193,11 @@ def test_one_worker_tries_while_the_others_wait(server: type[Server], clock: Clo
     server.at_open = staticmethod(open_slowly)
 
     def work(worker: int) -> str:
-        reason = attempt(ids[worker], worker)
+        reason = attempt(ids[worker])
         if not reason:
             assert trying.wait(20)
             # Also somebody who comes while the try is going on.
-            attempt(ids[worker], worker)
+            attempt(ids[worker])
             others_are_done.release()
         return reason
 
@@ -268,9 +240,9 @@ def waits(clock: Clock, tries: int) -> list[tuple[float, float]]:
     """
     (key,) = queue()
     found = []
-    for turn in range(tries):
+    for _ in range(tries):
         began = timezone.now()
-        assert attempt([key], turn)
+        assert attempt([key])
         next_try_at = status().next_try_at
         found.append(((next_try_at - timezone.now()).total_seconds(), (next_try_at - began).total_seconds()))
         put_forward_to_the_next_try(clock)
@@ -310,7 +282,7 @@ def test_recovery_is_found_by_the_next_try_and_everything_leaves(
     assert sorted(ready) == sorted(ids)
     assert attempt(ready) == ""
     assert set(states(ids)) == {State.SENT}
-    assert {message.attempts for message in messages(ids)} == {1}
+    assert {message.attempts for message in stored(ids)} == {1}
     assert not TransportStatus.objects.exists()
     assert [kind for kind, _ in told] == ["unavailable", "available"]
     assert told[1][1]["using"] == told[1][1]["sender_domain"] == ""
@@ -326,8 +298,8 @@ def test_what_is_held_back_during_a_try_leaves_when_it_succeeds(server: type[Ser
     server.away = ""
     put_forward_to_the_next_try(clock)
     others = queue(3)
-    server.at_open = staticmethod(lambda: attempt(others, "other"))
-    result = run([first])
+    server.at_open = staticmethod(lambda: attempt(others))
+    result = deliver([first])
     assert states([first, *others]) == [State.SENT, State.QUEUED, State.QUEUED, State.QUEUED]
     assert server.opened == 2
     assert result.made_due
@@ -349,7 +321,7 @@ def test_what_is_put_back_after_the_try_has_succeeded_is_due_at_once(server: typ
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(CircuitBreaker, "look_up", looked_up)
-        result = run(others)
+        result = deliver(others)
     assert set(states(others)) == {State.QUEUED}
     assert result.made_due
     assert set(others) <= set(outbox.sweep(timezone.now()))
@@ -363,7 +335,7 @@ def test_what_waits_for_a_try_that_fails_waits_for_the_next_one(server: type[Ser
     others = queue(3)
     attempt(others)
     prober.record_failure("", "Connection refused")
-    assert {message.due_at for message in messages(others)} == {status().next_try_at}
+    assert {message.due_at for message in stored(others)} == {status().next_try_at}
 
 
 def test_several_workers_that_find_the_recovery_at_once_say_it_once(
@@ -392,11 +364,11 @@ def test_a_worker_whose_connection_still_works_does_not_end_what_others_found(se
         if not others:
             others.append("")
             server.away = "Too many connections"
-            others[0] = attempt(ids[1:], "other")
+            others[0] = attempt(ids[1:])
             server.away = ""
 
     server.at_open = staticmethod(meanwhile)
-    run(ids[:1])
+    deliver(ids[:1])
     assert "Too many connections" in others[0]
     assert states(ids) == [State.SENT, State.QUEUED]
     assert status().failures == 1
@@ -426,7 +398,7 @@ def test_a_receiver_that_raises_does_no_harm(server: type[Server], clock: Clock,
         assert set(states(ids)) == {State.QUEUED}
         server.away = ""
         put_forward_to_the_next_try(clock)
-        run(ids)
+        deliver(ids)
     finally:
         transport_unavailable.disconnect(broken)
         transport_available.disconnect(broken)
@@ -443,7 +415,7 @@ def test_a_server_that_answers_is_available_whatever_it_says_of_the_mail(
     attempt(ids)
     server.away = ""
     put_forward_to_the_next_try(clock)
-    run(ids)
+    deliver(ids)
     assert not TransportStatus.objects.exists()
 
 
@@ -453,7 +425,7 @@ def test_a_server_that_hangs_up_has_not_answered(server: type[Server], clock: Cl
     attempt(ids)
     server.away = ""
     put_forward_to_the_next_try(clock)
-    run(ids)
+    deliver(ids)
     assert states(ids) == [State.DEFERRED]
     assert TransportStatus.objects.exists()
 
@@ -467,10 +439,10 @@ def test_a_try_that_was_not_made_is_left_to_others(server: type[Server], clock: 
     put_forward_to_the_next_try(clock)
     # It cannot be composed, so the server is not asked anything.
     Message.objects.filter(pk=broken).update(template="mail/of-the-next-release", text="")
-    run([broken])
+    deliver([broken])
     assert states([broken]) == [State.DEFERRED]
     assert TransportStatus.objects.exists()
-    run(ids)
+    deliver(ids)
     assert states(ids) == [State.SENT, State.SENT]
 
 
@@ -483,19 +455,19 @@ def test_a_refused_sender_domain_holds_back_its_own_mail_only(
         *queue(2, from_email="Feira <org@Evento.example>"),
         *queue(1, from_email="org@outro.example"),
     ]
-    run(mixed)
+    deliver(mixed)
     sent, kept = [*mixed[:2], mixed[4]], mixed[2:4]
     assert set(states(sent)) == {State.SENT}
     known = status("evento.example")
     assert "Unconfigured Sending Domain" in known.reason
-    for message in messages(kept):
+    for message in stored(kept):
         assert (message.state, message.attempts) == (State.QUEUED, 0)
         assert message.due_at is not None
         assert abs(message.due_at - known.next_try_at) < timedelta(seconds=1)
     # Its second mail was not offered any more, nor is any that comes later.
     connections_used = server.opened
     more = [*queue(1, from_email="org@evento.example"), *queue(1)]
-    run(more)
+    deliver(more)
     assert states(more) == [State.QUEUED, State.SENT]
     assert status("evento.example").failures == 1
     assert server.opened == connections_used + 1
@@ -518,7 +490,7 @@ def test_what_is_put_back_for_a_sender_that_is_accepted_by_then_is_due_at_once(
         return wait
 
     monkeypatch.setattr(CircuitBreaker, "record_failure", recorded)
-    result = run(kept)
+    result = deliver(kept)
     assert set(states(kept)) == {State.QUEUED}
     assert result.made_due
     assert set(kept) <= set(outbox.sweep(timezone.now()))
@@ -529,16 +501,16 @@ def test_a_refused_sender_domain_is_tried_again_and_recovers(
 ) -> None:
     server.unconfigured = {"evento.example"}
     ids = queue(3, from_email="org@evento.example")
-    run(ids)
+    deliver(ids)
     assert status("evento.example").failures == 1
     put_forward_to_the_next_try(clock, sender_domain="evento.example")
-    run(ids)
+    deliver(ids)
     assert status("evento.example").failures == 2
     server.unconfigured = set()
     put_forward_to_the_next_try(clock, sender_domain="evento.example")
     # Somebody else's mail says nothing of it.
-    run([*queue(), ids[0]])
-    run(ids)
+    deliver([*queue(), ids[0]])
+    deliver(ids)
     assert set(states(ids)) == {State.SENT}
     assert [(kind, arguments["sender_domain"]) for kind, arguments in told] == [
         ("unavailable", "evento.example"),
@@ -553,17 +525,17 @@ def test_a_server_that_refuses_the_sender_is_reached_again(server: type[Server],
     attempt(ids)
     server.away = ""
     put_forward_to_the_next_try(clock)
-    run(ids)
+    deliver(ids)
     assert [known.sender_domain for known in availability.unavailable_backends()] == ["evento.example"]
     others = queue()
-    run(others)
+    deliver(others)
     assert states(others) == [State.SENT]
 
 
 def test_a_refused_domain_is_no_try_while_the_server_is_away(server: type[Server], clock: Clock) -> None:
     server.unconfigured = {"evento.example"}
     ids = queue(1, from_email="org@evento.example")
-    run(ids)
+    deliver(ids)
     server.away = "Connection refused"
     attempt(queue())
     clock.forward(minutes=20)
@@ -572,7 +544,7 @@ def test_a_refused_domain_is_no_try_while_the_server_is_away(server: type[Server
     server.away = ""
     server.unconfigured = set()
     put_forward_to_the_next_try(clock)
-    run(ids)
+    deliver(ids)
     assert states(ids) == [State.SENT]
     assert not TransportStatus.objects.exists()
 
@@ -609,7 +581,7 @@ def test_what_expires_while_it_is_held_back_expires_in_time(server: type[Server]
     clock.forward(seconds=3.1)
     assert outbox.sweep(timezone.now()) == []
     assert states([*brief, *patient]) == [State.EXPIRED, State.QUEUED]
-    assert messages(brief)[0].finished_at is not None
+    assert stored(brief)[0].finished_at is not None
 
 
 def test_a_long_outage_with_several_workers_loses_and_repeats_nothing(
@@ -627,14 +599,14 @@ def test_a_long_outage_with_several_workers_loses_and_repeats_nothing(
         ready = outbox.sweep(timezone.now()) if turn else ids
         if turn:
             parts = [ready[start::4] for start in range(4)]
-        run_concurrently(lambda worker: attempt(parts[worker], worker))  # noqa: B023
+        run_concurrently(lambda worker: attempt(parts[worker]))  # noqa: B023
         opened.append(server.opened - before)
         if TransportStatus.objects.exists():
             put_forward_to_the_next_try(clock)
     # Once each: what waited for the others' try comes with the next sweep.
     assert opened[1:5] == [1, 1, 1, 1]
     clock.forward(minutes=2)
-    run(outbox.sweep(timezone.now()))
+    deliver(outbox.sweep(timezone.now()))
     assert set(states(ids)) == {State.SENT}
     assert len(server.subjects) == 24
     assert [kind for kind, _ in told] == ["unavailable", "available"]

@@ -14,7 +14,7 @@ import pytest
 from django.db import connections
 from django.utils import timezone
 
-from congressy_mailer import outbox, send_bulk, send_mail
+from congressy_mailer import outbox, send_bulk
 from congressy_mailer.delivery.recording import Recorder
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
@@ -23,7 +23,7 @@ from congressy_mailer.replies import Outcome
 from congressy_mailer.testing.local_sparkpost.replies import KEEP_AND_HANG_UP, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.transports import pool
-from tests.support.mails import deliver
+from tests.support.mails import deliver, deliver_slice, people, queue, queue_batch, state
 from tests.support.scripted_https import Answer, Request, ScriptedHttps
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
@@ -71,10 +71,6 @@ def smtp(
     server.__exit__(None, None, None)
 
 
-def mails(count: int = 3, **options: Any) -> list[Message]:
-    return [send_mail("Olá {{x}}", f"Texto {n}", to=f"{n}@example.com", **options) for n in range(count)]
-
-
 def over_http(api: ScriptedHttps) -> list[str]:
     return [recipient["address"]["email"] for request in api.requests for recipient in request.json["recipients"]]
 
@@ -86,68 +82,64 @@ def make_due() -> None:
 
 
 def test_a_mail_that_names_it_goes_over_http(api: ScriptedHttps) -> None:
-    (message,) = mails(1, using="sparkpost-http", campaign="abril", bcc=["eva@example.com"])
-    deliver(message)
-    message.refresh_from_db()
+    (key,) = queue(using="sparkpost-http", subject="Olá {{x}}", campaign="abril", bcc=["eva@example.com"])
+    deliver([key])
+    message = Message.objects.get()
     assert (message.state, message.reply, message.route) == (State.SENT, "200 OK 1166", "")
     request = api.requests[0].json
     assert request["campaign_id"] == "abril"
     mail = email.message_from_string(request["content"]["email_rfc822"], policy=email.policy.default)
     assert mail["Message-ID"] == message.message_id
     assert mail["Bcc"] is None
-    assert over_http(api) == ["0@example.com", "eva@example.com"]
+    assert over_http(api) == ["p0@example.com", "eva@example.com"]
 
 
 def test_one_call_for_a_batch_and_an_end_for_each(api: ScriptedHttps) -> None:
     def script(request: Request) -> Answer:
-        error = {"code": "1902", "message": "Message generation rejected", "description": "3@example.com"}
+        error = {"code": "1902", "message": "Message generation rejected", "description": "p3@example.com"}
         results = {"id": "7", "total_rejected_recipients": 1, "rcpt_to_errors": [error]}
         return Answer(body={"results": results})
 
     api.script = script
-    people = [f"{n}@example.com" for n in range(20)]
-    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
-    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
+    batch = queue_batch(20, using="sparkpost-http")
+    deliver_slice(batch)
     assert len(api.requests) == 1
     states = {message.to[0]: message.state for message in batch.messages.all()}
-    assert states.pop("3@example.com") == State.FAILED
+    assert states.pop("p3@example.com") == State.FAILED
     assert set(states.values()) == {State.SENT}
 
 
 def test_a_call_that_is_refused_as_a_whole_is_made_for_each_alone(api: ScriptedHttps) -> None:
     def script(request: Request) -> Answer:
-        if "3@example.com" in request.body.decode():
+        if "p3@example.com" in request.body.decode():
             return Answer(422, {"errors": [{"code": "1300", "message": "invalid data"}]})
         return accept(request)
 
     api.script = script
-    recipients = [f"{n}@example.com" for n in range(5)]
-    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=recipients, using="sparkpost-http")
-    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
+    batch = queue_batch(5, using="sparkpost-http")
+    deliver_slice(batch)
     states = {message.to[0]: message.state for message in batch.messages.all()}
-    assert states.pop("3@example.com") == State.FAILED
+    assert states.pop("p3@example.com") == State.FAILED
     assert set(states.values()) == {State.SENT}
     assert len(api.requests) == 6
 
 
 def test_another_takes_over_and_gives_back(api: ScriptedHttps, smtp: LocalSparkPost, settings: Any) -> None:
-    first = mails()
-    deliver(*first)
+    first = queue(3)
+    deliver(first)
     assert over_http(api) == []
     pool.close_connections()
     port, settings.EMAIL_PORT = settings.EMAIL_PORT, 1
-    second = mails()
-    deliver(*second)
-    third = mails()
-    deliver(*third)
+    second = queue(3)
+    deliver(second)
+    third = queue(3)
+    deliver(third)
     assert len(over_http(api)) == 6
-    assert set(Message.objects.filter(route="sparkpost-http").values_list("id", flat=True)) == {
-        message.id for message in second + third
-    }
+    assert set(Message.objects.filter(route="sparkpost-http").values_list("id", flat=True)) == {*second, *third}
     settings.EMAIL_PORT = port
     make_due()
-    fourth = mails()
-    deliver(*fourth)
+    fourth = queue(3)
+    deliver(fourth)
     assert len(over_http(api)) == 6
     assert not TransportStatus.objects.exists()
     assert set(Message.objects.values_list("state", flat=True)) == {State.SENT}
@@ -155,9 +147,9 @@ def test_another_takes_over_and_gives_back(api: ScriptedHttps, smtp: LocalSparkP
 
 def test_with_all_of_them_away_everything_stays_queued(api: ScriptedHttps) -> None:
     api.script = lambda request: Answer(429, {"errors": [{"message": "Too many requests"}]}, {"Retry-After": "60"})
-    messages = mails()
+    ids = queue(3)
     with pytest.raises(TransportUnavailable):
-        deliver(*messages)
+        deliver(ids)
     assert set(Message.objects.values_list("state", "attempts")) == {(State.QUEUED, 0)}
     status = TransportStatus.objects.get(using="sparkpost-http")
     assert status.next_try_at > timezone.now() + timedelta(seconds=50)
@@ -166,9 +158,9 @@ def test_with_all_of_them_away_everything_stays_queued(api: ScriptedHttps) -> No
 
 def test_everything_waits_for_the_one_that_is_tried_first(api: ScriptedHttps) -> None:
     api.script = lambda request: Answer(429, {"errors": [{"message": "Too many requests"}]}, {"Retry-After": "9" * 400})
-    messages = mails()
+    ids = queue(3)
     with pytest.raises(TransportUnavailable) as raised:
-        deliver(*messages)
+        deliver(ids)
     first, last = TransportStatus.objects.get(using=""), TransportStatus.objects.get(using="sparkpost-http")
     assert first.next_try_at < last.next_try_at
     # To the microsecond: it is found by that when the backend can be used again.
@@ -177,7 +169,7 @@ def test_everything_waits_for_the_one_that_is_tried_first(api: ScriptedHttps) ->
     assert timezone.now() + raised.value.retry_in < last.next_try_at
     # Also where both are known to be away.
     Message.objects.update(due_at=timezone.now())
-    deliver(*messages)
+    deliver(ids)
     assert not Message.objects.exclude(state=State.QUEUED, due_at__lt=last.next_try_at).exists()
 
 
@@ -199,7 +191,7 @@ def test_what_was_taken_and_not_begun_when_the_time_is_over_is_put_back(api: Scr
     delivery.run_batch(batch.id, batch.generation)
     assert len(api.requests) == 2
     assert sorted(batch.messages.values_list("state", "crashes")) == [(State.QUEUED, 0)] * 4 + [(State.SENT, 0)] * 2
-    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
+    deliver_slice(batch)
     assert sorted(over_http(api)) == [f"{n}@example.com" for n in range(6)]
 
 
@@ -212,9 +204,8 @@ def test_while_there_is_time_more_and_more_share_a_call(
     settings.CONGRESSY_MAILER = {
         **settings.CONGRESSY_MAILER, "SLICE_SIZE": 10, "TIME_SLICE": timedelta(minutes=1), "RATE_LIMIT": limit,
     }  # fmt: skip
-    people = [f"{n}@example.com" for n in range(200)]
-    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
-    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
+    batch = queue_batch(200, using="sparkpost-http")
+    deliver_slice(batch)
     assert [len(request.json["recipients"]) for request in api.requests] == sizes
     assert set(batch.messages.values_list("state", flat=True)) == {State.SENT}
 
@@ -241,11 +232,10 @@ def test_what_a_crash_is_to_leave_to_a_person_is_written_down_once_for_each_call
         return accept(request)
 
     api.script = script
-    people = [f"{n}@example.com" for n in range(20)]
-    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
+    batch = queue_batch(20, using="sparkpost-http")
     lost = batch.messages.order_by("id")[5].pk
     monkeypatch.setattr(outbox, "start_handover", note)
-    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
+    deliver_slice(batch)
     assert [len(ids) for ids in started] == [20]
     assert begun == [19]
     assert len(over_http(api)) == 19
@@ -269,16 +259,15 @@ def test_a_calls_mails_are_all_noted_before_the_first_of_them_is_recorded(
 
     monkeypatch.setattr(Recorder, "note", noting)
     monkeypatch.setattr(Recorder, "record", recording)
-    people = [f"{n}@example.com" for n in range(20)]
-    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
-    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
+    batch = queue_batch(20, using="sparkpost-http")
+    deliver_slice(batch)
     assert at_record == [20] * 20
 
 
 def test_one_who_is_there_twice_costs_one_more_call(api: ScriptedHttps) -> None:
-    people = [*(f"{n}@example.com" for n in range(20)), "3@EXAMPLE.com"]
-    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
-    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
+    twice = [*people(20), "P3@EXAMPLE.com"]
+    batch = send_bulk(twice, subject="Oi", message="Olá", using="sparkpost-http")
+    deliver_slice(batch)
     assert len(api.requests) == 2
     assert len(over_http(api)) == 21
 
@@ -292,25 +281,24 @@ def test_a_copy_that_is_refused_is_not_the_recipient(api: ScriptedHttps) -> None
         return Answer(body={"results": results})
 
     api.script = script
-    (message,) = mails(1, using="sparkpost-http", sparkpost={"bcc": ["eva@example.com"]})
-    deliver(message)
+    (key,) = queue(using="sparkpost-http", sparkpost={"bcc": ["eva@example.com"]})
+    deliver([key])
     assert Message.objects.get().state == State.SENT
 
 
 @pytest.mark.parametrize("answer", [Answer(body={}), Answer(body=[]), Answer(204), Answer(body=b"[" * 200_000)])
 def test_an_answer_that_says_nothing_of_the_mail_leaves_it_in_doubt(api: ScriptedHttps, answer: Answer) -> None:
     api.script = lambda request: answer
-    messages = mails(2, using="sparkpost-http")
+    ids = queue(2, using="sparkpost-http")
     with pytest.raises(TransportUnavailable):
-        deliver(*messages)
+        deliver(ids)
     assert sorted(Message.objects.values_list("state", "crashes")) == [(State.DEFERRED, 1), (State.QUEUED, 0)]
 
 
 def test_a_refusal_that_is_none_of_sparkposts_gives_no_mail_up(api: ScriptedHttps) -> None:
     api.script = lambda request: Answer(400, b"<h1>Bad Request</h1>")
-    people = [f"{n}@example.com" for n in range(3)]
-    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
-    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
+    batch = queue_batch(3, using="sparkpost-http")
+    deliver_slice(batch)
     assert set(batch.messages.values_list("state", "crashes")) == {(State.DEFERRED, 0)}
 
 
@@ -318,17 +306,17 @@ def test_what_is_in_doubt_over_smtp_does_not_go_over_http(
     api: ScriptedHttps, smtp: LocalSparkPost, settings: Any
 ) -> None:
     smtp.script = lambda exchange: KEEP_AND_HANG_UP if exchange.stage is Stage.CONTENT else None
-    messages = mails(1)
-    deliver(*messages)
+    ids = queue()
+    deliver(ids)
     pool.close_connections()
     settings.EMAIL_PORT = 1
     make_due()
-    other = mails(1)
+    other = queue()
     with pytest.raises(TransportUnavailable):
-        deliver(*messages)
-    deliver(*other)
+        deliver(ids)
+    deliver(other)
     assert len(over_http(api)) == 1
-    assert Message.objects.get(id=messages[0].id).state == State.QUEUED
+    assert state(ids[0]) == State.QUEUED
 
 
 def test_what_is_in_doubt_over_http_does_not_go_over_smtp(
@@ -336,15 +324,15 @@ def test_what_is_in_doubt_over_http_does_not_go_over_smtp(
 ) -> None:
     port, settings.EMAIL_PORT = settings.EMAIL_PORT, 1
     api.script = lambda request: None
-    messages = mails(1)
+    ids = queue()
     with pytest.raises(TransportUnavailable):
-        deliver(*messages)
+        deliver(ids)
     message = Message.objects.get()
     assert (message.state, message.crashes, message.route) == (State.DEFERRED, 1, "sparkpost-http")
     settings.EMAIL_PORT = port
     api.script = accept
     make_due()
-    deliver(*messages)
+    deliver(ids)
     assert Message.objects.get().state == State.SENT
     assert len(api.requests) == 2
 
@@ -352,8 +340,7 @@ def test_what_is_in_doubt_over_http_does_not_go_over_smtp(
 def test_an_error_while_one_outcome_is_recorded_loses_no_other_of_the_same_call(
     api: ScriptedHttps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    people = [f"{n}@example.com" for n in range(6)]
-    batch = send_bulk(subject="Oi", message="Olá, convite", recipients=people, using="sparkpost-http")
+    batch = queue_batch(6, using="sparkpost-http")
 
     class Interrupted(BaseException):
         """What ``except Exception`` of a signal's dispatcher does not see."""
@@ -365,8 +352,8 @@ def test_an_error_while_one_outcome_is_recorded_loses_no_other_of_the_same_call(
             raise error
 
     monkeypatch.setattr("congressy_mailer.throttling.RateLimiter.observe_replies", observe)
-    Delivery(outbox.new_claim_token("task")).run_batch(batch.id, batch.generation)
+    deliver_slice(batch)
     assert next(calls, None) is None
     sent_to = [recipient["address"]["email"] for request in api.requests for recipient in request.json["recipients"]]
-    assert sorted(sent_to) == people
+    assert sorted(sent_to) == people(6)
     assert set(Message.objects.values_list("state", flat=True)) == {State.SENT}

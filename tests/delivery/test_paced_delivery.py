@@ -13,14 +13,14 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from congressy_mailer import outbox, send_bulk, send_mail
-from congressy_mailer.delivery.slice import Delivery, SliceResult
+from congressy_mailer.delivery.slice import SliceResult
 from congressy_mailer.models import Message, State, TransportStatus, clock
 from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.throttling import RateLimiter, connection_slot
 from congressy_mailer.transports import pool
 from tests.conftest import reset_throttling, run_concurrently, wait_for
+from tests.support.mails import deliver, deliver_slice, queue, queue_batch
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
 
@@ -52,14 +52,6 @@ def limit(
     reset_throttling()
 
 
-def queue(count: int) -> list[UUID]:
-    return [send_mail(f"{turn}", "y", to="ana@example.com", using="sparkpost").pk for turn in range(count)]
-
-
-def run(ids: Sequence[UUID]) -> SliceResult:
-    return Delivery(outbox.new_claim_token("worker")).run(ids, redelivered=False)
-
-
 def untouched(ids: Sequence[UUID]) -> bool:
     """They wait, and nobody has counted anything."""
     rows = Message.objects.filter(pk__in=ids).values_list("state", "attempts", "token")
@@ -68,10 +60,10 @@ def untouched(ids: Sequence[UUID]) -> bool:
 
 def test_a_slice_sends_what_the_rate_allows_and_leaves_the_rest(limit: Any) -> None:
     limit(RATE_LIMIT="20/s", TIME_SLICE=timedelta(milliseconds=400))
-    left = queue(12)
+    left = queue(12, using="sparkpost")
     slices = 0
     while left:
-        result = run(left)
+        result = deliver(left)
         slices += 1
         # One a twentieth of a second, and the first at once.
         assert len(left) - len(result.unfinished) <= 10
@@ -84,9 +76,9 @@ def test_a_slice_sends_what_the_rate_allows_and_leaves_the_rest(limit: Any) -> N
 
 def test_what_has_no_turn_for_long_is_put_back_until_then(limit: Any) -> None:
     limit(RATE_LIMIT="1/h", TIME_SLICE=timedelta(minutes=5))
-    ids = queue(5)
+    ids = queue(5, using="sparkpost")
     began = time.monotonic()
-    result = run(ids)
+    result = deliver(ids)
     # Nothing waits for the end of the slice.
     assert time.monotonic() - began < 60
     assert result.unfinished == []
@@ -103,15 +95,15 @@ def test_what_has_no_turn_for_long_is_put_back_until_then(limit: Any) -> None:
 def test_mail_without_a_connection_is_put_back_untouched(limit: Any, smtp_server: LocalSparkPost) -> None:
     limit(MAX_CONNECTIONS=1)
     others = connection_slot("sparkpost")
-    ids = queue(3)
-    result = run(ids)
+    ids = queue(3, using="sparkpost")
+    result = deliver(ids)
     assert result.unfinished == []
     assert sorted(key for waiting in result.retries.values() for key in waiting) == sorted(ids)
     assert max(result.retries) <= 4
     assert untouched(ids)
     assert smtp_server.open_connections == 0
     others.release()
-    assert run(ids).retries == {}
+    assert deliver(ids).retries == {}
     assert Message.objects.filter(state=State.SENT).count() == 3
 
 
@@ -124,8 +116,8 @@ def test_threads_together_have_no_more_connections_than_allowed(limit: Any, smtp
         most = max(most, smtp_server.open_connections)
 
     smtp_server.script = count
-    parts = [queue(5) for _ in range(4)]
-    run_concurrently(lambda worker: run(parts[worker]))
+    parts = [queue(5, using="sparkpost") for _ in range(4)]
+    run_concurrently(lambda worker: deliver(parts[worker]))
     assert 1 <= most <= 2
     sent = Message.objects.filter(state=State.SENT).count()
     assert sent in (10, 15, 20)
@@ -143,14 +135,14 @@ def test_a_server_that_says_too_fast_is_sent_to_more_slowly(
         return None
 
     smtp_server.script = once
-    ids = queue(60)
+    ids = queue(60, using="sparkpost")
 
     def complaint(result: SliceResult) -> tuple[SliceResult, list[str]] | None:
         said = [record.getMessage() for record in caplog.records if record.name == "congressy_mailer.throttling"]
         return (result, said) if said else None
 
     # On a busy machine a slice may be over before it has handed anything over.
-    result, (said,) = wait_for(lambda: complaint(run(ids)))
+    result, (said,) = wait_for(lambda: complaint(deliver(ids)))
     assert "'sparkpost' says that mail comes too fast" in said
     assert Message.objects.filter(state=State.DEFERRED).count() == 1
     assert len(result.unfinished) > 0
@@ -163,14 +155,14 @@ def test_a_slice_that_cannot_reach_the_next_turn_ends_and_looks_no_further(
     turns = iter([timedelta(0)])
     next_turn = timedelta(milliseconds=900)
     limit(TIME_SLICE=timedelta(milliseconds=300))
-    batch = send_bulk((f"ana{number}@example.com" for number in range(50)), subject="x", message="y", using="sparkpost")
+    batch = queue_batch(50, using="sparkpost")
     # The time of the slice stands still, so that a busy machine does not reach its end or the next turn meanwhile.
     monkeypatch.setattr(clock, "elapsed", lambda: 1000.0)
     monkeypatch.setattr(RateLimiter, "acquire", lambda *arguments: next(turns, next_turn))
     for _ in range(3):
         began = timezone.now()
         with CaptureQueriesContext(connection) as captured:
-            result = Delivery(outbox.new_claim_token("worker")).run_batch(batch.pk, batch.generation)
+            result = deliver_slice(batch)
         assert result.continue_at is not None
         assert began + next_turn <= result.continue_at <= timezone.now() + next_turn
         assert len(captured) < 40

@@ -13,10 +13,9 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from congressy_mailer import outbox, send_mail, signals, throttling
+from congressy_mailer import outbox, signals, throttling
 from congressy_mailer.delivery import composing, recording
 from congressy_mailer.delivery.deadlines import Deadlines
-from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State
 from congressy_mailer.replies import Outcome, Reply
@@ -25,6 +24,7 @@ from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.throttling import RateLimiter
 from tests.conftest import wait_for
+from tests.support.mails import deliver, queue
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
 
@@ -41,14 +41,6 @@ def configured(smtp_server: LocalSparkPost, published: list[str], monkeypatch: p
         EMAIL_HOST_PASSWORD=smtp_server.password,
     ):
         yield
-
-
-def queue(count: int, **options: Any) -> list[Any]:
-    return [send_mail("x", "y", to=f"ana{number}@example.com", **options).pk for number in range(count)]
-
-
-def run(ids: list[Any]) -> None:
-    Delivery(outbox.new_claim_token("test")).run(ids, redelivered=False)
 
 
 def sent() -> int:
@@ -80,7 +72,7 @@ def test_it_is_written_down_while_the_server_thinks_about_the_next_mail(
     smtp_server.script = hold
     with ThreadPoolExecutor(1) as threads:
         meanwhile = threads.submit(watch)
-        run(queue(3))
+        deliver(queue(3))
         assert meanwhile.result() == 2
     assert sent() == 3
 
@@ -111,7 +103,7 @@ def test_receivers_are_told_while_no_content_is_on_its_way(smtp_server: LocalSpa
     try:
         with ThreadPoolExecutor(1) as threads:
             meanwhile = threads.submit(watch)
-            run(queue(3))
+            deliver(queue(3))
             meanwhile.result()
     finally:
         signals.sent.disconnect(note, sender=Message)
@@ -132,7 +124,7 @@ def test_it_is_written_down_before_a_template_can_hang(
     monkeypatch.setattr(composing, "compose", counting)
     # A busy machine must not end the slice before all are sent.
     with override_settings(CONGRESSY_MAILER={"TIME_SLICE": timedelta(minutes=1)}):
-        run(queue(50))
+        deliver(queue(50))
     assert len(missing) == sent() == 50
     assert set(missing) == {0}
 
@@ -160,7 +152,7 @@ def test_it_is_written_down_before_a_server_says_goodbye(smtp_server: LocalSpark
     smtp_server.script = look
     ids = queue(101)
     with override_settings(CONGRESSY_MAILER={"SLICE_SIZE": 200, "TIME_SLICE": timedelta(seconds=60)}):
-        run(ids)
+        deliver(ids)
     assert found == [True]
     assert sent() == 101
 
@@ -179,7 +171,7 @@ def test_it_is_written_down_before_anybody_is_told_that_the_server_is_away(smtp_
     transport_unavailable.connect(look)
     try:
         with pytest.raises(TransportUnavailable):
-            run(queue(6))
+            deliver(queue(6))
     finally:
         transport_unavailable.disconnect(look)
     assert found == [True]
@@ -201,7 +193,7 @@ def test_it_is_written_down_before_what_has_to_wait_for_a_lock(
 
     monkeypatch.setattr(outbox, "record", locked)
     smtp_server.script = refuse
-    run(queue(3))
+    deliver(queue(3))
     assert found == [True]
     assert sent() == 2
 
@@ -220,7 +212,7 @@ def test_it_is_written_down_before_redis_is_asked(smtp_server: LocalSparkPost, m
     # Before each mail.
     monkeypatch.setattr(throttling.limiter, "_REFRESH_INTERVAL", 0)
     with override_settings(CONGRESSY_MAILER={"TIME_SLICE": timedelta(minutes=1)}):
-        run(queue(5))
+        deliver(queue(5))
     assert found
     assert all(found)
     assert sent() > 0
@@ -231,7 +223,7 @@ def test_many_are_written_down_at_once(smtp_server: LocalSparkPost) -> None:
     # A busy machine may take longer than a time slice.
     unhurried = override_settings(CONGRESSY_MAILER={"TIME_SLICE": timedelta(minutes=1)})
     with unhurried, CaptureQueriesContext(connection) as queries:
-        run(ids)
+        deliver(ids)
     writes = [query for query in queries if query["sql"].lstrip().startswith("UPDATE") and "CASE id" in query["sql"]]
     assert sent() == 60
     # How many come at once is the machine's affair.
@@ -257,6 +249,6 @@ def test_what_the_database_cannot_hold_keeps_no_other_from_being_written_down(mo
 
 def test_where_a_crash_must_not_repeat_anything_each_is_written_down_at_once(smtp_server: LocalSparkPost) -> None:
     with override_settings(CONGRESSY_MAILER={"ON_CRASH": "hold"}), CaptureQueriesContext(connection) as queries:
-        run(queue(3))
+        deliver(queue(3))
     assert not [query for query in queries if "CASE id" in query["sql"]]
     assert sent() == 3

@@ -17,7 +17,7 @@ from congressy_mailer.models import Message, State, TransportStatus
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from testbed.processes import Process
 from tests.support.commands import mailer
-from tests.support.mails import deliver, state
+from tests.support.mails import deliver, states
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("english")]
 
@@ -103,7 +103,7 @@ class TestShow:
 
     def test_what_happened_is_told_in_order(self) -> None:
         message = send_mail("Boleto", "y", to="Ana <ana@example.com>", campaign="carnaval")
-        deliver(message)
+        deliver([message])
         message.refresh_from_db()
         for which in (str(message.pk), message.pk.hex, message.message_id, "ana@example.com"):
             out, _, status = mailer("show", which)
@@ -146,7 +146,7 @@ class TestMovingOn:
         Message.objects.update(state=State.FAILED, finished_at=timezone.now(), due_at=None)
         assert mailer("retry", str(messages[0].pk))[0] == "1 message is sent again.\n"
         assert mailer("retry", "--state", "failed")[0] == "2 messages are sent again.\n"
-        assert {state(message) for message in messages} == {State.QUEUED}
+        assert set(states(messages)) == {State.QUEUED}
 
     def test_only_those_of_a_time_and_so_many(self) -> None:
         for hours in (1, 2, 30):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -31,23 +31,11 @@ from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from testbed.processes import Process
 from tests.conftest import wait_for
 from tests.support.commands import mailer
-from tests.support.mails import state
+from tests.support.mails import deliver, deliver_slice, state, states
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("english")]
 
 LOCMEM = {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}
-
-
-def run_task(*messages: Message) -> Delivery:
-    """What a worker's task does for these messages."""
-    delivery = Delivery(outbox.new_claim_token(str(uuid4())))
-    delivery.run([message.pk for message in messages], redelivered=False)
-    return delivery
-
-
-def run_batch(batch: Batch) -> Any:
-    batch.refresh_from_db()
-    return Delivery(outbox.new_claim_token(str(uuid4()))).run_batch(batch.pk, batch.generation)
 
 
 class TestSingleMail:
@@ -56,40 +44,42 @@ class TestSingleMail:
     def test_it_is_put_back_without_a_time_at_which_anybody_looks_at_it(self) -> None:
         message = send_mail("x", "y", to="ana@example.com")
         pause(reason="wrong link", by="eva")
-        delivery = run_task(message)
+        delivery = Delivery(outbox.new_claim_token("task"))
+        delivery.run([message.pk], redelivered=False)
         message.refresh_from_db()
         assert (message.state, message.due_at, message.sweep_at, message.attempts) == ("queued", None, None, 0)
         assert (mail.outbox, delivery.counts["paused"], delivery.result.unfinished) == ([], 1, [])
-        assert outbox.claim_waiting(outbox.new_claim_token("x"), 10) == []
+        assert outbox.claim_waiting(outbox.new_claim_token("task"), 10) == []
         assert outbox.sweep(timezone.now() + timedelta(hours=1)) == []
 
     def test_resuming_makes_it_due_and_publishes_it(self, published: list[str]) -> None:
         message = send_mail("x", "y", to="ana@example.com")
         pause()
-        run_task(message)
+        deliver([message])
         published.clear()
         assert resume()
         assert published == ["deliver", "sweep"]
         message.refresh_from_db()
         assert message.due_at is not None
-        run_task(message)
+        deliver([message])
         assert state(message) == State.SENT
         assert not resume()
 
     def test_a_resumption_that_is_rolled_back_changes_nothing(self, published: list[str]) -> None:
         message = send_mail("x", "y", to="ana@example.com")
         pause()
-        run_task(message)
+        deliver([message])
         with transaction.atomic():
             resume()
             transaction.set_rollback(True)
-        assert run_task(message).counts["paused"] == 1
+        deliver([message])
+        assert state(message) == State.QUEUED
 
     def test_the_end_of_its_validity_still_counts(self) -> None:
         expires_at = timezone.now() + timedelta(hours=1)
         message = send_mail("x", "y", to="ana@example.com", expires_at=expires_at)
         pause()
-        run_task(message)
+        deliver([message])
         message.refresh_from_db()
         assert message.due_at == expires_at
         Message.objects.update(expires_at=timezone.now() - timedelta(seconds=1), due_at=timezone.now())
@@ -99,7 +89,7 @@ class TestSingleMail:
     def test_it_can_be_cancelled_and_sent_again_while_it_is_paused(self) -> None:
         message = send_mail("x", "y", to="ana@example.com")
         pause()
-        run_task(message)
+        deliver([message])
         assert message.cancel()
         message.retry()
         message.refresh_from_db()
@@ -110,14 +100,14 @@ class TestSingleMail:
         long_ago = timezone.now() - timedelta(days=9)
         Message.objects.update(state=State.DEFERRED, due_at=long_ago, first_attempt_at=long_ago)
         pause()
-        run_task(message)
+        deliver([message])
         message.refresh_from_db()
         assert message.first_attempt_at is None
 
     def test_a_worker_that_has_not_heard_of_the_resumption_leaves_nothing_behind(self) -> None:
         message = send_mail("x", "y", to="ana@example.com")
         old = pause()
-        token = outbox.new_claim_token(str(uuid4()))
+        token = outbox.new_claim_token("task")
         outbox.claim([message.pk], token)
         resume()
         outbox.hold(token, [message.pk], old)
@@ -127,22 +117,22 @@ class TestSingleMail:
     def test_a_sweep_releases_what_a_resumption_that_died_has_left(self, published: list[str]) -> None:
         messages = [send_mail("x", "y", to="ana@example.com") for _ in range(3)]
         pause()
-        run_task(*messages)
+        deliver(messages)
         Pause.objects.update(resumed_at=timezone.now() - timedelta(minutes=2))
         outbox.forget_pauses()
         published.clear()
         publish_due(None)
         assert published == ["deliver"]
         assert not Pause.objects.exists()
-        run_task(*messages)
-        assert {state(message) for message in messages} == {State.SENT}
+        deliver(messages)
+        assert set(states(messages)) == {State.SENT}
 
     def test_a_pause_is_known_until_all_that_it_held_back_is_released(self) -> None:
         message = send_mail("x", "y", to="ana@example.com")
         batch = send_bulk(["eva@example.com"], subject="x", message="y")
         pause()
-        run_task(message)
-        run_batch(batch)
+        deliver([message])
+        deliver_slice(batch)
         Pause.objects.update(resumed_at=timezone.now() - timedelta(minutes=2))
         outbox.forget_pauses()
         # As where others hold both rows.
@@ -157,7 +147,7 @@ class TestSingleMail:
         messages = [send_mail("x", "y", to=f"ana{number}@example.com") for number in range(20)]
         outbox.forget_pauses()
         with CaptureQueriesContext(connection) as captured:
-            run_task(*messages)
+            deliver(messages)
         assert len(mail.outbox) == 20
         asked = [query["sql"] for query in captured if Pause._meta.db_table in query["sql"]]
         assert len(asked) <= 2
@@ -170,22 +160,22 @@ class TestWhatIsPaused:
         paused = send_mail("x", "y", to="ana@example.com", campaign="carnaval")
         other = send_mail("x", "y", to="eva@example.com", campaign="natal")
         pause(campaign="carnaval")
-        run_task(paused, other)
-        assert (state(paused), state(other)) == (State.QUEUED, State.SENT)
+        deliver([paused, other])
+        assert states([paused, other]) == [State.QUEUED, State.SENT]
 
     def test_a_queue(self) -> None:
         message = send_mail("x", "y", to="ana@example.com")
         batch = send_bulk(["eva@example.com"], subject="x", message="y")
         pause(queue="mailer")
-        run_task(message)
-        run_batch(batch)
+        deliver([message])
+        deliver_slice(batch)
         assert (state(message), batch.progress().sent) == (State.QUEUED, 1)
 
     def test_a_batch_as_a_whole(self, published: list[str]) -> None:
         batches = [send_bulk(["ana@example.com", "eva@example.com"], subject="x", message="y") for _ in range(2)]
         pause(batch=batches[0])
-        assert run_batch(batches[0]).continue_at is None
-        run_batch(batches[1])
+        assert deliver_slice(batches[0]).continue_at is None
+        deliver_slice(batches[1])
         assert [batch.progress().sent for batch in batches] == [0, 2]
         batches[0].refresh_from_db()
         assert batches[0].due_at is None
@@ -194,13 +184,13 @@ class TestWhatIsPaused:
         resume(batch=str(batches[0].pk))
         assert published == ["sweep"]
         ((key, generation),) = outbox.claim_due_batches()
-        run_batch(Batch.objects.get(pk=key))
+        deliver_slice(Batch.objects.get(pk=key))
         assert batches[0].progress().sent == 2
 
     def test_a_batch_that_expires_while_it_is_paused(self) -> None:
         batch = send_bulk(["ana@example.com"], subject="x", message="y", expires_at=timezone.now() + timedelta(hours=1))
         pause()
-        run_batch(batch)
+        deliver_slice(batch)
         batch.refresh_from_db()
         assert batch.due_at == batch.expires_at
         Batch.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
@@ -215,13 +205,13 @@ class TestWhatIsPaused:
         one = send_mail("x", "y", to="ana@example.com")
         two = send_mail("x", "y", to="ana@example.com", using="other")
         pause(using="default")
-        run_task(one, two)
-        assert (state(one), state(two)) == (State.QUEUED, State.SENT)
+        deliver([one, two])
+        assert states([one, two]) == [State.QUEUED, State.SENT]
         resume(using="default")
         pause(using="other")
         three = send_mail("x", "y", to="ana@example.com", using="other")
-        run_task(one, three)
-        assert (state(one), state(three)) == (State.SENT, State.QUEUED)
+        deliver([one, three])
+        assert states([one, three]) == [State.SENT, State.QUEUED]
 
     def test_another_mail_backend_takes_over_for_one_that_is_paused(self, settings: Any) -> None:
         values = {**settings.CONGRESSY_MAILER, "FAILOVER": ["other"]}
@@ -232,23 +222,24 @@ class TestWhatIsPaused:
         settings.CONGRESSY_MAILER = values
         pause(using="default")
         message = send_mail("x", "y", to="ana@example.com")
-        run_task(message)
-        assert (state(message), message.route) == (State.SENT, "other")
+        deliver([message])
+        message.refresh_from_db()
+        assert (message.state, message.route) == (State.SENT, "other")
         pause(using="other")
         message = send_mail("x", "y", to="ana@example.com")
-        run_task(message)
+        deliver([message])
         assert state(message) == State.QUEUED
 
     def test_what_another_pause_holds_back_stays(self) -> None:
         message = send_mail("x", "y", to="ana@example.com", campaign="carnaval")
         pause()
         pause(campaign="carnaval")
-        run_task(message)
+        deliver([message])
         resume()
-        run_task(message)
+        deliver([message])
         assert state(message) == State.QUEUED
         resume(campaign="carnaval")
-        run_task(message)
+        deliver([message])
         assert state(message) == State.SENT
 
     def test_a_pause_that_is_there_stays_as_it_is(self) -> None:
@@ -282,7 +273,7 @@ class TestCommands:
         assert status == 0
         assert out.startswith("Paused: all sending, since ")
         assert out.endswith(", by eva: wrong link (0 messages wait, 0 batches wait)\n")
-        run_task(message)
+        deliver([message])
         tasks.sweep(0)
         out, _, status = mailer("health")
         assert (status, "(1 message waits, 0 batches wait)" in out, "Mail is moving" in out) == (0, True, False)
@@ -297,8 +288,8 @@ class TestCommands:
         message = send_mail("x", "y", to="ana@example.com")
         batch = send_bulk(["eva@example.com"], subject="x", message="y")
         pause()
-        run_task(message)
-        run_batch(batch)
+        deliver([message])
+        deliver_slice(batch)
         tasks.sweep(0)
         long_ago = timezone.now() - timedelta(days=1)
         Message.objects.update(queued_at=long_ago)
@@ -372,7 +363,7 @@ def test_real_workers_stop_and_go_on_over_a_restart(
     assert len(smtp_server.mailbox) == 1
     congressy_mailer.resume(by="ana")
     wait_for(lambda: batch.progress().sent == 30, 60, "the batch")
-    wait_for(lambda: all(state(one) == State.SENT for one in singles), 60, "the single mails")
+    wait_for(lambda: set(states(singles)) == {State.SENT}, 60, "the single mails")
     assert len(smtp_server.mailbox) == 36
 
 
@@ -400,7 +391,7 @@ def test_a_pause_holds_back_http_too(settings: Any, published: list[str]) -> Non
     pause(using="http")
     message = send_mail("x", "y", to="ana@example.com", using="http")
     batch = send_bulk(["ana@example.com"], subject="x", message="y", using="http")
-    run_task(message)
-    run_batch(batch)
+    deliver([message])
+    deliver_slice(batch)
     assert (state(message), batch.progress().sent) == (State.QUEUED, 0)
     assert [sum(held.values()) for held in outbox.count_paused()] == [1, 1]

@@ -42,7 +42,7 @@ def everything_stored() -> str:
 
 def stored_in_every_way() -> Message:
     """A person of whom there is something in every table; returns a mail to others as well."""
-    deliver(send_mail("Boleto", "y", to=f"Ana Silva <{ANA}>", attachments=[("boleto.txt", b"1")]))
+    deliver([send_mail("Boleto", "y", to=f"Ana Silva <{ANA}>", attachments=[("boleto.txt", b"1")])])
     send_mail("Later", "y", to=ANA.upper(), send_at=timezone.now() + timedelta(hours=1))
     shared = send_mail("Both", "y", to=["eva@example.com", f"Ana Silva <{ANA}>"], cc=[ANA])
     Message.objects.filter(pk=shared.pk).update(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, ClassVar
 from uuid import UUID
@@ -15,11 +15,9 @@ from botocore.config import Config
 from django.core.mail.backends.base import BaseEmailBackend
 from django.utils import timezone
 
-from congressy_mailer import outbox, send_mail
-from congressy_mailer.delivery.slice import Delivery
-from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State, TransportStatus
 from congressy_mailer.testing.local_sparkpost.certificate import Certificate
+from tests.support.mails import attempt, queue, states, stored
 from tests.support.scripted_https import Answer, Request, Script, ScriptedHttps
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
@@ -79,9 +77,10 @@ ALIASES = tuple(backends(""))
 
 
 @pytest.fixture
-def api(certificate: Certificate, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedHttps]:
+def api(
+    certificate: Certificate, settings: Any, monkeypatch: pytest.MonkeyPatch, published: list[str]
+) -> Iterator[ScriptedHttps]:
     """The provider. Only workers are under test: nothing is published."""
-    monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.authority))
     monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate.authority))
     # Else django-ses would ask for it.
@@ -114,27 +113,6 @@ def forward(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
     return move
 
 
-def queue(using: str, count: int = 1, **options: Any) -> list[UUID]:
-    return [send_mail(f"mail {turn}", "y", **{"to": ANA, "using": using, **options}).pk for turn in range(count)]
-
-
-def run(ids: Sequence[UUID]) -> str:
-    """One task; returns why the backend could not be used."""
-    try:
-        Delivery(outbox.new_claim_token("worker")).run(ids, redelivered=False)
-    except TransportUnavailable as error:
-        return str(error)
-    return ""
-
-
-def messages(ids: Sequence[UUID]) -> list[Message]:
-    return list(Message.objects.filter(pk__in=ids).order_by("id"))
-
-
-def states(ids: Sequence[UUID]) -> list[str]:
-    return [message.state for message in messages(ids)]
-
-
 def closed_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -162,18 +140,18 @@ def test_mail_waits_for_the_end_of_an_outage(
     api: ScriptedHttps, forward: Callable[[timedelta], None], using: str, outage: str
 ) -> None:
     api.script = OUTAGES[outage]
-    ids = queue(using, 3)
+    ids = queue(3, using=using)
     reasons = []
     for _ in range(6):
-        reasons.append(run(ids))
+        reasons.append(attempt(ids))
         assert states(ids) == [State.QUEUED] * 3
         forward(timedelta(minutes=15))
     assert all(outage[:3] in reason for reason in reasons), reasons
     assert len(api.requests) == 6
-    assert all((message.attempts, message.crashes) == (0, 0) for message in messages(ids))
+    assert all((message.attempts, message.crashes) == (0, 0) for message in stored(ids))
     api.script = accepted
     api.requests.clear()
-    assert run(ids) == ""
+    assert attempt(ids) == ""
     assert states(ids) == [State.SENT] * 3
     assert len(api.requests) == 3
     assert SECRET not in "".join(reasons)
@@ -183,16 +161,16 @@ def test_mail_waits_for_the_end_of_an_outage(
 def test_mail_waits_while_nobody_listens(
     api: ScriptedHttps, settings: Any, forward: Callable[[timedelta], None], using: str
 ) -> None:
-    ids = queue(using, 3)
+    ids = queue(3, using=using)
     use(settings, closed_port())
     for _ in range(6):
-        reason = run(ids)
+        reason = attempt(ids)
         assert "cannot be reached" in reason
         assert SECRET not in reason
         assert states(ids) == [State.QUEUED] * 3
         forward(timedelta(minutes=15))
     use(settings, api.host)
-    assert run(ids) == ""
+    assert attempt(ids) == ""
     assert states(ids) == [State.SENT] * 3
     assert len(api.requests) == 3
 
@@ -202,10 +180,10 @@ def test_one_mail_at_a_time_is_in_doubt_where_no_answer_comes(
     api: ScriptedHttps, forward: Callable[[timedelta], None], using: str
 ) -> None:
     api.script = lambda request: None
-    ids = queue(using, 3)
-    assert run(ids) != ""
+    ids = queue(3, using=using)
+    assert attempt(ids) != ""
     assert sorted(states(ids)) == [State.DEFERRED, State.QUEUED, State.QUEUED]
-    (doubtful,) = (message for message in messages(ids) if message.state == State.DEFERRED)
+    (doubtful,) = (message for message in stored(ids) if message.state == State.DEFERRED)
     assert (doubtful.crashes, "in doubt" in doubtful.reason) == (1, True)
     assert doubtful.due_at is not None
     # At a pace of its own: an outage of minutes must not use up its attempts.
@@ -213,14 +191,14 @@ def test_one_mail_at_a_time_is_in_doubt_where_no_answer_comes(
     api.script = accepted
     forward(timedelta(minutes=15))
     # What is in doubt goes alone.
-    assert [run([key]) for key in ids] == ["", "", ""]
+    assert [attempt([key]) for key in ids] == ["", "", ""]
     assert states(ids) == [State.SENT] * 3
 
 
 def test_what_was_asked_in_retry_after_is_granted(api: ScriptedHttps) -> None:
     api.script = answers(429, Retry_After="77")
     before = timezone.now()
-    run(queue("anymail-mailgun"))
+    attempt(queue(using="anymail-mailgun"))
     status = TransportStatus.objects.get()
     assert before + timedelta(seconds=76) <= status.next_try_at <= timezone.now() + timedelta(seconds=78)
 
@@ -229,18 +207,18 @@ def test_what_was_asked_in_retry_after_is_granted(api: ScriptedHttps) -> None:
 def test_a_mail_that_is_refused_is_that_mails_alone(api: ScriptedHttps, using: str) -> None:
     refused = Answer(400, {"message": "no"}, {"x-amzn-errortype": "MessageRejected"})
     api.script = lambda request: refused if len(api.requests) == 1 else accepted(request)
-    ids = queue(using, 2)
-    run(ids)
+    ids = queue(2, using=using)
+    attempt(ids)
     assert states(ids) == [State.FAILED, State.SENT]
-    assert "400" in messages(ids)[0].reason
+    assert "400" in stored(ids)[0].reason
 
 
 @pytest.mark.parametrize("using", ALIASES)
 def test_the_providers_id_is_kept(api: ScriptedHttps, using: str) -> None:
-    (key,) = queue(using)
-    run([key])
-    assert messages([key])[0].reply.startswith("250 accepted by the mail backend: ")
-    assert "id-1" in messages([key])[0].reply
+    (key,) = queue(using=using)
+    attempt([key])
+    assert stored([key])[0].reply.startswith("250 accepted by the mail backend: ")
+    assert "id-1" in stored([key])[0].reply
 
 
 def ses_error(code: str) -> bytes:
@@ -261,41 +239,41 @@ def ses_error(code: str) -> bytes:
 )
 def test_the_first_api_of_amazon_ses(api: ScriptedHttps, status: int, body: bytes, state: State) -> None:
     api.script = lambda request: Answer(status, body, {"Content-Type": "text/xml"})
-    ids = queue("ses-v1", 2)
-    run(ids)
+    ids = queue(2, using="ses-v1")
+    attempt(ids)
     assert states(ids)[0] == state
-    assert messages(ids)[1].attempts == (1 if state == State.FAILED else 0)
+    assert stored(ids)[1].attempts == (1 if state == State.FAILED else 0)
 
 
 def test_the_ids_of_amazon_ses_are_kept(api: ScriptedHttps) -> None:
-    (key,) = queue("ses-v1")
-    run([key])
-    assert messages([key])[0].reply == "250 accepted by the mail backend: id id-1, request r-1"
+    (key,) = queue(using="ses-v1")
+    attempt([key])
+    assert stored([key])[0].reply == "250 accepted by the mail backend: id id-1, request r-1"
 
 
 def test_an_error_after_the_providers_id_was_read_changes_nothing(api: ScriptedHttps) -> None:
     # django-ses wants the id of the request, too.
     api.script = lambda request: Answer(body={"MessageId": "id-1"})
-    (key,) = queue("django-ses")
-    run([key])
-    assert (messages([key])[0].state, messages([key])[0].reply) == (
+    (key,) = queue(using="django-ses")
+    attempt([key])
+    assert (stored([key])[0].state, stored([key])[0].reply) == (
         State.SENT, "250 accepted by the mail backend: id id-1",
     )  # fmt: skip
 
 
 def test_an_answer_that_cannot_be_read_is_in_doubt(api: ScriptedHttps) -> None:
     api.script = lambda request: Answer(200, b"<html>", {"Content-Type": "text/html"})
-    (key,) = queue("anymail-mailgun")
-    run([key])
-    assert (messages([key])[0].state, messages([key])[0].crashes) == (State.DEFERRED, 1)
+    (key,) = queue(using="anymail-mailgun")
+    attempt([key])
+    assert (stored([key])[0].state, stored([key])[0].crashes) == (State.DEFERRED, 1)
 
 
 @pytest.mark.parametrize("using", ["anymail-sparkpost", "anymail-mailgun", "anymail-ses"])
 def test_recipients_of_all_kinds_are_named_to_the_provider(api: ScriptedHttps, using: str) -> None:
-    (key,) = queue(using, to=f"Ana <{ANA}>", cc=[EVA], bcc=[RUI])
-    run([key])
+    (key,) = queue(using=using, to=f"Ana <{ANA}>", cc=[EVA], bcc=[RUI])
+    attempt([key])
     (request,) = api.requests
-    assert messages([key])[0].state == State.SENT
+    assert stored([key])[0].state == State.SENT
     assert all(address.encode() in request.body or address.replace("@", "%40").encode() in request.body
                for address in (ANA, EVA, RUI))  # fmt: skip
 
@@ -330,8 +308,7 @@ class Coroutine(Reporting):
 
 
 @pytest.fixture
-def reporting(settings: Any, monkeypatch: pytest.MonkeyPatch) -> type[Reporting]:
-    monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
+def reporting(settings: Any, published: list[str]) -> type[Reporting]:
     names = {"reporting": "Reporting", "coroutine": "Coroutine"}
     settings.CONGRESSY_MAILER = {
         "TRANSPORTS": {alias: {"BACKEND": f"{__name__}.{name}"} for alias, name in names.items()}
@@ -347,24 +324,24 @@ def events(key: UUID) -> dict[str, str]:
 
 def test_each_recipient_has_the_result_that_was_reported(reporting: type[Reporting]) -> None:
     reporting.statuses = {ANA: "queued", "EVA@example.com": "rejected", RUI: "failed"}
-    (key,) = queue("reporting", to=ANA, cc=[EVA], bcc=[RUI])
-    run([key])
-    (message,) = messages([key])
+    (key,) = queue(using="reporting", to=ANA, cc=[EVA], bcc=[RUI])
+    attempt([key])
+    (message,) = stored([key])
     assert (message.state, message.remaining) == (State.DEFERRED, [RUI])
     assert events(key) == {ANA: "accepted", EVA: "rejected", RUI: "deferred"}
     # The next attempt is for the remaining recipient alone.
     reporting.statuses = {RUI: "sent"}
     Message.objects.update(due_at=timezone.now() - timedelta(seconds=1))
-    run([key])
+    attempt([key])
     assert reporting.seen == [([ANA], [EVA], [RUI]), ([RUI], [], [])]
-    assert messages([key])[0].state == State.SENT
+    assert stored([key])[0].state == State.SENT
 
 
 def test_a_report_counts_more_than_an_error_that_came_later(reporting: type[Reporting]) -> None:
     reporting.statuses, reporting.error = {ANA: "queued"}, KeyError("a receiver of post_send")
-    (key,) = queue("reporting")
-    run([key])
-    assert messages([key])[0].state == State.SENT
+    (key,) = queue(using="reporting", to=ANA)
+    attempt([key])
+    assert stored([key])[0].state == State.SENT
 
 
 @pytest.mark.parametrize("status", ["invalid", "rejected"])
@@ -372,17 +349,17 @@ def test_recipients_who_are_all_refused_have_failed(reporting: type[Reporting], 
     from anymail.exceptions import AnymailRecipientsRefused
 
     reporting.statuses, reporting.error = {ANA: status}, AnymailRecipientsRefused()
-    (key,) = queue("reporting")
-    run([key])
-    assert messages([key])[0].state == State.FAILED
-    assert status in messages([key])[0].reason
+    (key,) = queue(using="reporting", to=ANA)
+    attempt([key])
+    assert stored([key])[0].state == State.FAILED
+    assert status in stored([key])[0].reason
 
 
 def test_a_recipient_of_whom_nothing_is_said_is_in_doubt(reporting: type[Reporting]) -> None:
     reporting.statuses = {ANA: "queued", EVA: "unknown"}
-    (key,) = queue("reporting", to=[ANA, EVA, RUI])
-    run([key])
-    (message,) = messages([key])
+    (key,) = queue(using="reporting", to=[ANA, EVA, RUI])
+    attempt([key])
+    (message,) = stored([key])
     assert (message.state, message.crashes, message.remaining) == (State.DEFERRED, 1, [EVA, RUI])
 
 
@@ -393,9 +370,9 @@ def test_a_recipient_of_whom_nothing_is_said_is_in_doubt(reporting: type[Reporti
 @pytest.mark.parametrize("using", ["reporting", "coroutine"])
 def test_what_a_backend_may_return(reporting: type[Reporting], using: str, returns: Any, state: State) -> None:
     reporting.returns = returns
-    (key,) = queue(using)
-    run([key])
-    assert (messages([key])[0].state, messages([key])[0].crashes) == (state, 0)
+    (key,) = queue(using=using)
+    attempt([key])
+    assert (stored([key])[0].state, stored([key])[0].crashes) == (state, 0)
 
 
 def test_a_default_backend(api: ScriptedHttps, settings: Any) -> None:
@@ -406,22 +383,22 @@ def test_a_default_backend(api: ScriptedHttps, settings: Any) -> None:
     else:
         settings.EMAIL_BACKEND = mailgun["BACKEND"]
         settings.ANYMAIL = {f"MAILGUN_{name.upper()}": value for name, value in mailgun["OPTIONS"].items()}
-    (key,) = queue("")
+    (key,) = queue()
     api.script = answers(503)
-    assert "503" in run([key])
+    assert "503" in attempt([key])
     assert states([key]) == [State.QUEUED]
     api.script = accepted
     TransportStatus.objects.update(next_try_at=timezone.now())
-    run([key])
+    attempt([key])
     assert states([key]) == [State.SENT]
 
 
 def test_what_a_sensitive_mail_met_is_told_by_its_kind(reporting: type[Reporting]) -> None:
     reporting.error = TimeoutError("the link https://example.com/reset and the code 4711 were not taken in time")
-    ids = queue("reporting", 2, sensitive=True)
-    reason = run(ids)
+    ids = queue(2, using="reporting", sensitive=True)
+    reason = attempt(ids)
     assert "no answer" in reason
     assert "TimeoutError" in reason
-    for text in (reason, *(message.reason for message in messages(ids))):
+    for text in (reason, *(message.reason for message in stored(ids))):
         assert "4711" not in text
         assert "reset" not in text

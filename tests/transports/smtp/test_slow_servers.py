@@ -17,12 +17,12 @@ from django.test import override_settings
 from django.utils import timezone
 
 from congressy_mailer import outbox, send_mail
-from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.models import Event, Message, State
 from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.transports.smtp import connections as smtp_connections
 from congressy_mailer.transports.smtp.envelopes import EnvelopeExchange
 from congressy_mailer.transports.smtp.session import Session
+from tests.support.mails import deliver
 from tests.support.scripted_smtp import YES, ScriptedServer, Step
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("published")]
@@ -53,13 +53,9 @@ def serving(steps: Sequence[Step] = (), settings: dict[str, Any] | None = None, 
         server.close()
 
 
-def send(recipients: int) -> Message:
+def queue_to(recipients: int) -> Message:
     to = [f"r{number}@example.com" for number in range(recipients)]
     return send_mail("Assunto", "texto", "mail@congressy.net", to, using="plain")
-
-
-def run(*messages: Message, token: str = "") -> Any:
-    return Delivery(token or outbox.new_claim_token("test")).run([one.pk for one in messages], redelivered=False)
 
 
 def copies(server: ScriptedServer) -> Counter[str]:
@@ -72,9 +68,9 @@ def test_a_slow_server_gets_the_recipients_in_several_transactions(
 ) -> None:
     monkeypatch.setattr(smtp_connections, "longest_envelope", lambda: 0.25)
     with serving(pace=0.05, extensions=extensions) as server:
-        message = send(30)
+        message = queue_to(30)
         for _ in range(30):
-            result = run(message)
+            result = deliver([message])
             message.refresh_from_db()
             if message.state == State.SENT:
                 break
@@ -93,8 +89,8 @@ def test_recipients_that_are_refused_for_now_are_not_asked_about_without_end(
 ) -> None:
     monkeypatch.setattr(smtp_connections, "longest_envelope", lambda: 0.1)
     with serving([YES, *[Step("450 4.2.2 full")] * 20], pace=0.02, extensions=extensions) as server:
-        message = send(20)
-        run(message)
+        message = queue_to(20)
+        deliver([message])
         message.refresh_from_db()
     assert (message.state, message.attempts) == (State.DEFERRED, 1)
     assert sorted(message.remaining) == sorted(f"r{number}@example.com" for number in range(20))
@@ -105,8 +101,8 @@ def test_recipients_that_are_refused_for_now_are_not_asked_about_without_end(
 
 def test_a_sender_that_is_refused_is_refused_for_all_recipients() -> None:
     with serving([Step("550 5.1.8 no"), *[Step("503 no")] * 10]):
-        message = send(25)
-        run(message)
+        message = queue_to(25)
+        deliver([message])
         message.refresh_from_db()
     assert message.state == State.FAILED
     assert Event.objects.filter(type=Event.Type.REJECTED).count() == 25
@@ -115,12 +111,12 @@ def test_a_sender_that_is_refused_is_refused_for_all_recipients() -> None:
 @PIPELINED_OR_NOT
 def test_a_lease_is_extended_while_the_server_is_waited_for(extensions: Sequence[str]) -> None:
     with serving(pace=0.3, extensions=extensions, settings={"LEASE": timedelta(seconds=1.5)}) as server:
-        message = send(10)
+        message = queue_to(10)
         done = threading.Event()
 
         def work() -> None:
             try:
-                run(message)
+                deliver([message])
             finally:
                 connection.close()
                 done.set()
@@ -143,16 +139,16 @@ def test_an_interrupted_envelope_is_deferred_and_no_crash(monkeypatch: pytest.Mo
         raise SoftTimeLimitExceeded
 
     with serving() as server:
-        messages = send(20), send(1)
+        messages = queue_to(20), queue_to(1)
         with monkeypatch.context() as patched:
             patched.setattr(EnvelopeExchange, "read_replies", interrupted)
-            run(*messages)
+            deliver(messages)
         first, second = (Message.objects.get(pk=message.pk) for message in messages)
         assert (first.state, first.attempts, first.crashes) == (State.DEFERRED, 1, 0)
         assert "Interrupted" in first.reason
         assert (second.state, second.attempts, second.crashes) == (State.QUEUED, 0, 0)
         Message.objects.update(due_at=timezone.now())
-        run(*messages)
+        deliver(messages)
     # Both mails go to the first of them.
     assert copies(server).total() == 21
 
@@ -166,9 +162,9 @@ def test_a_content_does_not_leave_when_the_claim_is_gone(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Session, "read_replies", overtaken)
     with serving() as server:
-        message = send(1)
+        message = queue_to(1)
         Message.objects.update(crashes=1)
-        run(message)
+        deliver([message])
         message.refresh_from_db()
     assert server.received == []
     assert (message.state, message.token) == (State.SENDING, "another")
@@ -178,7 +174,7 @@ def test_a_content_does_not_leave_when_the_claim_is_gone(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("together", [True, False])
 def test_an_acceptance_is_written_down_where_the_claim_is_gone(state: State, together: bool) -> None:
     with serving():
-        message = send(2)
+        message = queue_to(2)
         Message.objects.update(state=state, token="another" if state == State.SENDING else "")
         reply = Reply(250, "2.0.0 taken")
         if together:
@@ -192,7 +188,7 @@ def test_an_acceptance_is_written_down_where_the_claim_is_gone(state: State, tog
 
 def test_some_recipients_of_a_lost_claim_have_it() -> None:
     with serving():
-        message = send(2)
+        message = queue_to(2)
         Message.objects.update(state=State.SENDING, token="another")
         refused = {"r1@example.com": Reply(451, "later")}
         outcome = Outcome(message.pk, accepted=("r0@example.com",), deferred=refused, reply=Reply(250, "taken"))
@@ -203,7 +199,7 @@ def test_some_recipients_of_a_lost_claim_have_it() -> None:
 
 def test_what_is_final_stays_so() -> None:
     with serving():
-        message = send(1)
+        message = queue_to(1)
         Message.objects.update(state=State.CANCELLED)
         outbox.record("mine", message, Outcome(message.pk, accepted=("r0@example.com",), reply=Reply(250, "taken")))
         message.refresh_from_db()
