@@ -14,12 +14,13 @@ from django.core.mail.backends.locmem import EmailBackend as MemoryBackend
 from django.test import override_settings
 from django.utils import timezone
 
-from congressy_mailer import outbox, send_bulk, send_mail, tasks
+from congressy_mailer import outbox, tasks
 from congressy_mailer.delivery import sending_rate
-from congressy_mailer.delivery.slice import Delivery, SliceResult
+from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Batch, Message, State, TransportStatus
 from congressy_mailer.suppressions import suppress
+from tests.support.mails import deliver_slice, queue, queue_batch
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
 
@@ -73,42 +74,29 @@ def claimed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def batch_of(count: int, **options: Any) -> Batch:
-    people = [f"p{number}@example.com" for number in range(count)]
-    return send_bulk(people, template="mail/hello", subject="x", **options)
-
-
-def run_batch(batch: Batch) -> SliceResult:
-    return Delivery(outbox.new_claim_token("task")).run_batch(batch.pk, batch.generation)
-
-
-def single_mails(count: int, **options: Any) -> list[UUID]:
-    return [send_mail("x", "y", to=f"p{number}@example.com", **options).pk for number in range(count)]
-
-
 def have_waited(ids: list[UUID], seconds: float = 0.5) -> None:
     Message.objects.filter(pk__in=ids).update(queued_at=timezone.now() - timedelta(seconds=seconds))
 
 
 def test_a_claim_holds_what_is_sent_in_a_second_and_the_slice_goes_on_with_the_next(claimed: list[int]) -> None:
     sending_rate.observe("", 70, 10.0)
-    batch = batch_of(25)
+    batch = queue_batch(25)
     held: list[int] = []
     Watching.before = lambda: held.append(Message.objects.filter(state=State.SENDING).count())
-    run_batch(batch)
+    deliver_slice(batch)
     assert claimed == [7, 7, 7, 4, 0, 0]
     assert max(held) <= 7
     assert len(mail.outbox) == batch.messages.filter(state=State.SENT).count() == 25
 
 
 def test_the_first_claim_of_a_process_is_small_and_no_claim_exceeds_the_setting(claimed: list[int]) -> None:
-    run_batch(batch_of(15))
+    deliver_slice(queue_batch(15))
     assert claimed[0] == sending_rate.FIRST_CLAIM
     sending_rate.forget_rates()
     sending_rate.observe("", 10_000, 1.0)
     with override_settings(CONGRESSY_MAILER={"SLICE_SIZE": 4, "TIME_SLICE": timedelta(minutes=1)}):
         claimed.clear()
-        run_batch(batch_of(9))
+        deliver_slice(queue_batch(9))
     assert claimed == [4, 4, 1, 0, 0]
 
 
@@ -127,16 +115,16 @@ def test_the_rate_is_remembered_by_backend_and_follows_what_is_sent() -> None:
 
 def test_who_is_suppressed_meanwhile_gets_nothing_of_what_is_claimed_later() -> None:
     sending_rate.observe("", 5, 1.0)
-    batch = batch_of(8)
+    batch = queue_batch(8)
     Watching.before = lambda: suppress("p7@example.com") if len(mail.outbox) == 1 else None
-    run_batch(batch)
+    deliver_slice(batch)
     assert len(mail.outbox) == 7
     assert batch.messages.get(state=State.SUPPRESSED).to == ["p7@example.com"]
 
 
 def test_a_task_with_more_ids_than_it_can_send_publishes_the_rest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     sending_rate.observe("", 4, 1.0)
-    ids = single_mails(11)
+    ids = queue(11)
     parts: list[list[str]] = []
     monkeypatch.setattr(
         "congressy_mailer.broker.sending.send", lambda task, part, **options: parts.append(part) or bool(parts)
@@ -152,8 +140,8 @@ def test_a_task_with_more_ids_than_it_can_send_publishes_the_rest_first(monkeypa
 def test_a_task_goes_on_with_what_waits_in_the_queue_over_the_same_backend() -> None:
     backends = {name: {"BACKEND": MEMORY} for name in ("other",)}
     with override_settings(CONGRESSY_MAILER={"TRANSPORTS": backends, "TIME_SLICE": timedelta(minutes=1)}):
-        ids = single_mails(5)
-        other = single_mails(1, using="other")
+        ids = queue(5)
+        other = queue(1, using="other")
         have_waited(ids + other)
         result = Delivery(outbox.new_claim_token("task")).run(ids[:1], redelivered=False, takes_more=True)
     assert result.unfinished == []
@@ -163,19 +151,19 @@ def test_a_task_goes_on_with_what_waits_in_the_queue_over_the_same_backend() -> 
 
 def test_a_single_mail_asks_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "claim_waiting", lambda *arguments, **options: pytest.fail("It asked for more."))
-    (key,) = single_mails(1)
+    (key,) = queue(1)
     Delivery(outbox.new_claim_token("task")).run([key], redelivered=False, takes_more=True)
     assert Message.objects.get(pk=key).state == State.SENT
 
 
 def test_while_a_backend_is_only_tried_nothing_more_is_claimed(claimed: list[int]) -> None:
-    batch = batch_of(12)
+    batch = queue_batch(12)
     now = timezone.now()
     TransportStatus.objects.create(
         using="", sender_domain="", reason="x", unavailable_since=now, next_try_at=now - timedelta(seconds=1)
     )
     with override_settings(EMAIL_BACKEND=f"{__name__}.Refusing"), pytest.raises(TransportUnavailable):
-        run_batch(batch)
+        deliver_slice(batch)
     assert claimed == [10]
     assert batch.messages.filter(state=State.QUEUED).count() == 12
 
@@ -192,12 +180,12 @@ def test_what_was_claimed_later_goes_over_the_next_backend_when_the_first_fails(
     Watching.before = fail_after_four
     conf = {"TRANSPORTS": {"second": {"BACKEND": MEMORY}}, "FAILOVER": ["second"], "TIME_SLICE": timedelta(minutes=1)}
     with override_settings(CONGRESSY_MAILER=conf):
-        batch = batch_of(9)
-        run_batch(batch)
+        batch = queue_batch(9)
+        deliver_slice(batch)
     assert batch.messages.filter(state=State.SENT).count() == 9
     assert batch.messages.filter(route="second").count() == 5
 
 
 def test_lanes_of_a_batch_share_a_small_part_each() -> None:
-    batch = batch_of(35)
+    batch = queue_batch(35)
     assert outbox.concurrency(batch.pk, batch.generation, sending_rate.task_share) == 4

@@ -21,10 +21,10 @@ from congressy_mailer import outbox, send_mail, tasks
 from congressy_mailer.broker import host_clock, sending
 from congressy_mailer.checks.settings import check_time_zones
 from congressy_mailer.delivery import sweep
-from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.health import check_health
 from congressy_mailer.models import Message, State, clock
 from tests.conftest import wait_for
+from tests.support.mails import deliver
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
@@ -144,7 +144,7 @@ def test_a_machine_that_was_suspended_sends_nothing_that_others_have_taken_meanw
             elsewhere.extend(outbox.claim([key], "elsewhere:1"))
 
     monkeypatch.setattr(Backend, "before", staticmethod(suspend), raising=False)
-    Delivery("here:1").run(keys, redelivered=False)
+    deliver(keys)
     assert len(Backend.taken) == 1
     assert {message.pk for message in elsewhere} == set(keys)
     # What was in the server's hands before has been accepted, and is recorded all the same.

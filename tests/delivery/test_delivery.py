@@ -7,7 +7,6 @@ from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
 from typing import Any
-from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
@@ -18,18 +17,14 @@ from django.test import override_settings
 from django.utils import timezone
 
 from congressy_mailer import outbox, send_mail
-from congressy_mailer.delivery.slice import Delivery, SliceResult
+from congressy_mailer.delivery.slice import SliceResult
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing import deliver_all
+from tests.support.mails import deliver, queue, states
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a slice is under test: nothing is published, and no broker that is missing makes anything due."""
-    monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
+# Only a slice is under test: nothing is published, and no broker that is missing makes anything due.
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
 
 
 class Misbehaving(BaseEmailBackend):
@@ -50,10 +45,6 @@ class Unreachable(BaseEmailBackend):
 
     def open(self) -> None:
         raise ConnectionRefusedError(111, "Connection refused")
-
-
-def run(ids: list[UUID], token: str = "task:1") -> SliceResult:
-    return Delivery(token).run(ids, redelivered=False)
 
 
 def sent_mail() -> EmailMessage:
@@ -135,7 +126,7 @@ def test_a_model_that_is_gone_fails_its_message_alone() -> None:
 def test_a_template_that_this_worker_does_not_have_yet_is_tried_again() -> None:
     message = send_mail("x", to="ana@example.com", template="mail/hello")
     Message.objects.update(template="mail/of-the-next-release")
-    result = run([message.pk])
+    result = deliver([message])
     message.refresh_from_db()
     assert message.state == State.DEFERRED
     assert "mail/of-the-next-release" in message.reason
@@ -158,7 +149,7 @@ def test_an_attachment_that_cannot_be_read_now_is_tried_again() -> None:
     message = send_mail("x", "y", to="ana@example.com", attachments=[("a.txt", b"original")])
     (attachment,) = message.attachments.all()
     attachment.file.storage.delete(attachment.file.name)
-    run([message.pk])
+    deliver([message])
     message.refresh_from_db()
     assert message.state == State.DEFERRED
     assert "cannot be read from the storage" in message.reason
@@ -169,25 +160,25 @@ def test_an_attachment_that_cannot_be_read_now_is_tried_again() -> None:
 def test_one_unexpected_error_of_a_backend_does_not_stop_the_others() -> None:
     Misbehaving.sent.clear()
     ids = [send_mail(subject, "y", to="a@b.com").pk for subject in ("good 1", "bad", "good 2")]
-    run(ids)
+    deliver(ids)
     assert Misbehaving.sent == ["good 1", "good 2"]
-    assert [Message.objects.get(pk=key).state for key in ids] == [State.SENT, State.DEFERRED, State.SENT]
+    assert states(ids) == [State.SENT, State.DEFERRED, State.SENT]
     assert "KeyError: 'unexpected'" in Message.objects.get(pk=ids[1]).reason
 
 
 @pytest.mark.email_settings
 @override_settings(EMAIL_BACKEND=f"{__name__}.Unreachable")
 def test_an_unreachable_server_is_no_attempt_and_loses_nothing() -> None:
-    ids = [send_mail("x", "y", to="a@b.com").pk for _ in range(3)]
+    ids = queue(3)
     with pytest.raises(TransportUnavailable, match="cannot be reached: ConnectionRefusedError"):
-        run(ids)
+        deliver(ids)
     assert set(Message.objects.values_list("state", "attempts", "token")) == {(State.QUEUED, 0, "")}
 
 
 @override_settings(CONGRESSY_MAILER={"TIME_SLICE": timedelta(microseconds=1)})
 def test_what_a_time_slice_does_not_reach_is_put_back() -> None:
-    ids = [send_mail("x", "y", to="a@b.com").pk for _ in range(12)]
-    result = run(ids)
+    ids = queue(12)
+    result = deliver(ids)
     # What had been composed when the time was over is sent.
     reached = len(mail.outbox)
     assert 0 < reached < 12
@@ -200,21 +191,21 @@ def test_what_a_time_slice_does_not_reach_is_put_back() -> None:
 def test_messages_that_somebody_else_holds_are_left_alone() -> None:
     message = send_mail("x", "y", to="a@b.com")
     outbox.claim([message.pk], "other:1")
-    assert run([message.pk]) == SliceResult()
+    assert deliver([message]) == SliceResult()
     assert mail.outbox == []
 
 
 def test_a_message_is_sent_once_however_often_its_id_comes() -> None:
     message = send_mail("x", "y", to="a@b.com")
-    for turn in range(3):
-        run([message.pk, message.pk], f"task:{turn}")
+    for _ in range(3):
+        deliver([message, message])
     assert len(mail.outbox) == 1
 
 
 def test_a_message_expired_meanwhile_is_not_sent() -> None:
     message = send_mail("x", "y", to="a@b.com", expires_at=timezone.now() + timedelta(hours=1))
     Message.objects.update(expires_at=timezone.now())
-    run([message.pk])
+    deliver([message])
     message.refresh_from_db()
     assert message.state == State.EXPIRED
     assert mail.outbox == []
@@ -242,9 +233,8 @@ def test_a_result_that_cannot_be_recorded_is_not_sent_again_while_the_lease_hold
 
     monkeypatch.setattr(outbox, "record_accepted", away)
     with pytest.raises(OperationalError):
-        run([first, second])
+        deliver([first, second])
     assert [message.subject for message in mail.outbox] == ["first"]
-    assert Message.objects.get(pk=first).state == State.SENDING
-    assert Message.objects.get(pk=second).state == State.QUEUED
+    assert states([first, second]) == [State.SENDING, State.QUEUED]
     # The one that was not begun need not wait; the one that the server has must.
     assert outbox.sweep(timezone.now()) == [second]

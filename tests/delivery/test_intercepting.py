@@ -12,12 +12,12 @@ from django.db.models import Model
 
 from congressy_mailer import outbox, send_bulk, send_mail, signals
 from congressy_mailer.delivery.intercepting import InterceptedMail
-from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import Withhold
 from congressy_mailer.models import Message, State
 from congressy_mailer.outbox.recovery import recover
 from congressy_mailer.testing import deliver_all, drop_in, fail_next
 from tests.backends.test_drop_in import Signed
+from tests.support.mails import deliver_slice
 
 pytestmark = pytest.mark.django_db
 
@@ -69,7 +69,7 @@ def test_each_mail_is_seen_once_and_its_headers_may_be_changed(intercept: Callab
 def test_mail_of_batches_and_of_other_apps_is_seen_too(intercept: Callable[..., None]) -> None:
     intercept(note)
     batch = send_bulk(subject="Olá", message="Oi.", recipients=["a@example.com", "b@example.com"])
-    Delivery("test").run_batch(batch.pk, batch.generation)
+    deliver_slice(batch)
     with drop_in():
         Signed("Signed", "", "a@example.com", ["ana@example.com"]).send()
         wire = bytes(Message.objects.latest("id").mime or b"")

@@ -13,10 +13,9 @@ from django.db.models import QuerySet
 from django.test import override_settings
 
 from benchmarks.link import Link
-from congressy_mailer import outbox, send_bulk
+from congressy_mailer import outbox
 from congressy_mailer.delivery import sending_rate
 from congressy_mailer.delivery.deadlines import Deadlines
-from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.models import Batch, Message, State
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.throttling import share_connections
@@ -24,6 +23,7 @@ from congressy_mailer.transports.base import Transport
 from congressy_mailer.transports.pool import close_connections, wrapping_transports
 from congressy_mailer.transports.smtp import connections, session
 from tests.conftest import reset_throttling
+from tests.support.mails import deliver_slice, people, queue_batch
 from tests.transports.smtp.test_transport import BACKEND
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
@@ -79,16 +79,6 @@ def contents_on_their_way() -> Iterator[Callable[[], int]]:
         yield lambda: seen[-1].contents_on_their_way if seen else 0
 
 
-def batch_of(count: int) -> Batch:
-    people = [f"p{number}@example.com" for number in range(count)]
-    return send_bulk(people, subject="x", message="y", using="sparkpost")
-
-
-def run_batch(batch: Batch) -> None:
-    batch.refresh_from_db()
-    Delivery(outbox.new_claim_token("task")).run_batch(batch.pk, batch.generation)
-
-
 def of(batch: Batch, state: State) -> QuerySet[Message]:
     return batch.messages.filter(state=state)
 
@@ -100,7 +90,7 @@ def copies(server: LocalSparkPost) -> Counter[str]:
 def test_no_connection_is_idle_while_two_slices_of_work_wait(
     far_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = batch_of(MAILS)
+    batch = queue_batch(MAILS, using="sparkpost")
     #: By connection, how many mails it has begun.
     begun: Counter[session.Session] = Counter()
     #: How many messages waited when a content left without the next envelope: the connection then carries nothing for
@@ -118,7 +108,7 @@ def test_no_connection_is_idle_while_two_slices_of_work_wait(
         return send(self, sending, beginning)
 
     monkeypatch.setattr(session.Session, "send", watched)
-    run_batch(batch)
+    deliver_slice(batch)
     assert of(batch, State.SENT).count() == MAILS
     assert len(begun) == far_server.connections == CONNECTIONS
     assert max(waiting_at_a_gap) < 2 * CLAIM
@@ -130,7 +120,7 @@ def test_no_connection_is_idle_while_two_slices_of_work_wait(
 def test_what_follows_is_claimed_while_contents_are_on_their_way(
     far_server: LocalSparkPost, contents_on_their_way: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = batch_of(MAILS)
+    batch = queue_batch(MAILS, using="sparkpost")
     flying: list[int] = []
     claim = outbox.claim_from_batch
 
@@ -139,7 +129,7 @@ def test_what_follows_is_claimed_while_contents_are_on_their_way(
         return claim(*arguments)
 
     monkeypatch.setattr(outbox, "claim_from_batch", watched)
-    run_batch(batch)
+    deliver_slice(batch)
     assert of(batch, State.SENT).count() == MAILS
     # Each but the first, and those that find the batch at its end.
     assert sum(count > 0 for count in flying) >= MAILS / CLAIM - 1
@@ -148,7 +138,7 @@ def test_what_follows_is_claimed_while_contents_are_on_their_way(
 def test_a_claim_that_fails_meanwhile_repeats_and_loses_nothing(
     far_server: LocalSparkPost, contents_on_their_way: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = batch_of(MAILS)
+    batch = queue_batch(MAILS, using="sparkpost")
     failed: list[int] = []
     claim = outbox.claim_from_batch
 
@@ -169,12 +159,12 @@ def test_a_claim_that_fails_meanwhile_repeats_and_loses_nothing(
         kept.append(of(batch, State.SENDING).count())
 
     monkeypatch.setattr(outbox, "release_claim", watched)
-    run_batch(batch)
+    deliver_slice(batch)
     # Nobody else may claim what is on its way.
     assert kept[0] >= failed[0] > 0
-    run_batch(batch)
+    deliver_slice(batch)
     assert of(batch, State.SENT).count() == MAILS
-    assert copies(far_server) == {f"p{number}@example.com": 1 for number in range(MAILS)}
+    assert copies(far_server) == dict.fromkeys(people(MAILS), 1)
 
 
 def test_a_batch_that_expires_meanwhile_is_ended_once_nothing_is_on_its_way(
@@ -185,7 +175,7 @@ def test_a_batch_that_expires_meanwhile_is_ended_once_nothing_is_on_its_way(
 ) -> None:
     # Less than the way takes for all of them.
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "TIME_SLICE": timedelta(seconds=1)}
-    batch = batch_of(MAILS)
+    batch = queue_batch(MAILS, using="sparkpost")
     flying: list[int] = []
     end = outbox.batches.end_waiting_with_batch
 
@@ -208,7 +198,7 @@ def test_a_batch_that_expires_meanwhile_is_ended_once_nothing_is_on_its_way(
     monkeypatch.setattr("congressy_mailer.delivery.longer_slices.none_waited_lately", lambda: True)
     monkeypatch.setattr("congressy_mailer.delivery.longer_slices._CHECK_INTERVAL", 0.0)
     monkeypatch.setattr(Deadlines, "may_be_prolonged", True)
-    run_batch(batch)
+    deliver_slice(batch)
     assert looked
     assert not any(looked)
     assert not any(flying)

@@ -13,11 +13,12 @@ import pytest
 from django.core.mail.backends.locmem import EmailBackend as MemoryBackend
 from django.utils import timezone
 
-from congressy_mailer import outbox, pause, resume, send_bulk, send_mail
+from congressy_mailer import outbox, pause, resume
 from congressy_mailer.delivery import longer_slices, slice
 from congressy_mailer.delivery.deadlines import LONGEST_SLICE, Deadlines
-from congressy_mailer.delivery.slice import Delivery, SliceResult
+from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.models import Batch, Message, State, WebhookBatch
+from tests.support.mails import deliver_slice, queue, queue_batch
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
 
@@ -67,21 +68,12 @@ def somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(longer_slices, "some_wait", lambda: True)
 
 
-def batch_of(count: int, **options: Any) -> Batch:
-    return send_bulk([f"p{number}@example.com" for number in range(count)], subject="x", message="y", **options)
-
-
-def run_batch(batch: Batch) -> SliceResult:
-    batch.refresh_from_db()
-    return Delivery(outbox.new_claim_token("task")).run_batch(batch.pk, batch.generation)
-
-
 def sent(batch: Batch) -> int:
     return batch.messages.filter(state=State.SENT).count()
 
 
-def single_mails(count: int, **options: Any) -> list[UUID]:
-    keys = [send_mail("x", "y", to=f"p{number}@example.com", **options).pk for number in range(count)]
+def queue_waiting(count: int, **options: Any) -> list[UUID]:
+    keys = queue(count, **options)
     Message.objects.filter(pk__in=keys).update(queued_at=timezone.now() - timedelta(seconds=5))
     return keys
 
@@ -93,25 +85,25 @@ def run_single_mails(keys: list[UUID]) -> int:
 
 def test_where_it_is_not_known_a_slice_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     nobody_waits(monkeypatch, known=False)
-    batch = batch_of(10)
-    assert run_batch(batch).continue_at is not None
+    batch = queue_batch(10)
+    assert deliver_slice(batch).continue_at is not None
     assert sent(batch) == OF_A_SLICE
-    assert run_single_mails(single_mails(10)) == OF_A_SLICE
+    assert run_single_mails(queue_waiting(10)) == OF_A_SLICE
 
 
 def test_a_batch_goes_on_while_nobody_waits() -> None:
-    batch = batch_of(20)
-    assert run_batch(batch).continue_at is None
+    batch = queue_batch(20)
+    assert deliver_slice(batch).continue_at is None
     assert sent(batch) == 20
 
 
 def test_single_mails_go_on_while_nobody_waits() -> None:
-    assert run_single_mails(single_mails(20)) == 20
+    assert run_single_mails(queue_waiting(20)) == 20
 
 
 def test_a_slice_ends_after_half_a_minute_all_the_same() -> None:
-    batch = batch_of(120)
-    assert run_batch(batch).continue_at is not None
+    batch = queue_batch(120)
+    assert deliver_slice(batch).continue_at is not None
     assert LONGEST_SLICE / STEP - 2 <= sent(batch) <= LONGEST_SLICE / STEP + 2
 
 
@@ -130,20 +122,20 @@ def after(mails: int, act: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("paused", [{}, {"campaign": "carnaval"}, {"using": "default"}])
 def test_a_pause_ends_what_goes_on_of_a_batch(paused: dict[str, Any]) -> None:
-    batch = batch_of(20, campaign="carnaval")
+    batch = queue_batch(20, campaign="carnaval")
     after(6, lambda: pause(**paused))
-    assert run_batch(batch).continue_at is None
+    assert deliver_slice(batch).continue_at is None
     assert sent(batch) == 7
     batch.refresh_from_db()
     assert batch.pause_id is not None
     resume(**paused)
-    run_batch(batch)
+    deliver_slice(batch)
     assert sent(batch) == 20
 
 
 @pytest.mark.parametrize("paused", [{}, {"campaign": "carnaval"}, {"using": "default"}])
 def test_a_pause_ends_what_goes_on_of_single_mails(paused: dict[str, Any]) -> None:
-    keys = single_mails(20, campaign="carnaval")
+    keys = queue_waiting(20, campaign="carnaval")
     after(6, lambda: pause(**paused))
     assert run_single_mails(keys) == 7
     assert not Message.objects.filter(pk__in=keys, state=State.SENDING).exists()
@@ -156,21 +148,21 @@ def test_a_slice_is_short_beside_a_short_lease(settings: Any) -> None:
         **settings.CONGRESSY_MAILER, "LEASE": timedelta(seconds=20), "TIME_LIMIT": timedelta(seconds=15)
     }  # fmt: skip
     began = Slow.clock.now
-    run_batch(batch_of(60))
+    deliver_slice(queue_batch(60))
     assert Slow.clock.now - began < 5
 
 
 def other_batch() -> None:
-    batch_of(1)
+    queue_batch(1)
 
 
 def deferred_mail_that_is_due() -> None:
-    (key,) = single_mails(1)
+    (key,) = queue_waiting(1)
     Message.objects.filter(pk=key).update(state=State.DEFERRED, due_at=timezone.now() - timedelta(seconds=1))
 
 
 def mail_of_another_backend() -> None:
-    single_mails(1, using="other")
+    queue_waiting(1, using="other")
 
 
 def events_of_sparkpost() -> None:
@@ -180,9 +172,9 @@ def events_of_sparkpost() -> None:
 
 @pytest.mark.parametrize("somebody", [other_batch, deferred_mail_that_is_due, events_of_sparkpost])
 def test_a_batch_ends_its_slice_where_other_work_waits(somebody: Callable[[], None]) -> None:
-    batch = batch_of(10)
+    batch = queue_batch(10)
     somebody()
-    run_batch(batch)
+    deliver_slice(batch)
     assert sent(batch) == OF_A_SLICE
 
 
@@ -190,13 +182,13 @@ def test_a_batch_ends_its_slice_where_other_work_waits(somebody: Callable[[], No
     "somebody", [other_batch, deferred_mail_that_is_due, events_of_sparkpost, mail_of_another_backend]
 )
 def test_single_mails_end_their_slice_where_other_work_waits(somebody: Callable[[], None]) -> None:
-    keys = single_mails(10)
+    keys = queue_waiting(10)
     somebody()
     assert run_single_mails(keys) == OF_A_SLICE
 
 
 def test_a_task_that_comes_in_the_midst_waits_for_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = batch_of(30)
+    batch = queue_batch(30)
 
     def one_comes() -> None:
         if sent_now() == 9:
@@ -206,7 +198,7 @@ def test_a_task_that_comes_in_the_midst_waits_for_one_slice(monkeypatch: pytest.
         return Message.objects.exclude(state__in=(State.QUEUED, State.SENDING)).count()
 
     Slow.before = one_comes
-    run_batch(batch)
+    deliver_slice(batch)
     assert 9 < sent(batch) <= 9 + OF_A_SLICE
 
 
@@ -214,31 +206,31 @@ def test_a_task_that_comes_in_the_midst_waits_for_one_slice(monkeypatch: pytest.
 def test_a_task_that_is_known_to_wait_waits_for_no_more_than_one_slice_in_all(
     monkeypatch: pytest.MonkeyPatch, begun: int, last: int
 ) -> None:
-    batch = batch_of(30)
+    batch = queue_batch(30)
     after(begun, lambda: somebody_waits(monkeypatch))
-    assert run_batch(batch).continue_at is not None
+    assert deliver_slice(batch).continue_at is not None
     # What is composed by then is sent.
     assert sent(batch) == last
 
 
 def test_urgent_mail_goes_first_in_a_longer_slice_too() -> None:
-    batch = batch_of(20)
+    batch = queue_batch(20)
     urgent: list[UUID] = []
     order: list[UUID] = []
 
     def one_comes() -> None:
         order.extend(Message.objects.filter(state=State.SENDING).values_list("pk", flat=True))
         if len(order) == 8:
-            urgent.extend(single_mails(1))
+            urgent.extend(queue_waiting(1))
 
     Slow.before = one_comes
-    run_batch(batch)
+    deliver_slice(batch)
     assert 8 <= order.index(urgent[0]) <= 10
     assert sent(batch) == 20
 
 
 def test_a_batch_that_goes_on_says_so_and_ends_when_it_is_overtaken() -> None:
-    batch = batch_of(60)
+    batch = queue_batch(60)
     Batch.objects.filter(pk=batch.pk).update(due_at=timezone.now())
 
     def overtake() -> None:
@@ -247,7 +239,7 @@ def test_a_batch_that_goes_on_says_so_and_ends_when_it_is_overtaken() -> None:
             Batch.objects.filter(pk=batch.pk).update(begun_generation=batch.generation + 5)
 
     Slow.before = overtake
-    run_batch(batch)
+    deliver_slice(batch)
     assert 10 <= sent(batch) <= 10 + OF_A_SLICE
 
 

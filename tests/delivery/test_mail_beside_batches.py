@@ -11,12 +11,12 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.core.mail.backends.base import BaseEmailBackend
 from django.utils import timezone
 
-from congressy_mailer import outbox, send_bulk, send_mail, tasks
+from congressy_mailer import outbox, tasks
 from congressy_mailer.broker import sending
 from congressy_mailer.delivery import slice
-from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Batch, Message, Priority, State, TransportStatus
+from tests.support.mails import deliver_slice, queue, queue_batch
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
 
@@ -57,12 +57,12 @@ def backends(settings: Any, told: list[str]) -> None:
 
 def left_waiting(count: int, **options: Any) -> list[str]:
     """Mail that was published a while ago, and that no worker has taken."""
-    keys = [send_mail("code", str(number), to=f"ana{number}@example.com", **options).pk for number in range(count)]
+    keys = queue(count, **options)
     Message.objects.filter(pk__in=keys).update(queued_at=timezone.now() - timedelta(seconds=5))
     return [str(key) for key in keys]
 
 
-def run_batch(batch: Batch) -> None:
+def run_task_of(batch: Batch) -> None:
     batch.refresh_from_db()
     tasks.deliver_batch(str(batch.pk), batch.generation, False)
 
@@ -72,11 +72,11 @@ def still_queued(keys: Sequence[str]) -> set[str]:
 
 
 def test_urgent_mail_that_a_batch_puts_back_is_published_although_its_own_backend_is_down(told: list[str]) -> None:
-    batch = send_bulk(["bia@example.com"], subject="news", message="y", using="down")
+    batch = queue_batch(1, using="down")
     urgent = left_waiting(10)
     told.clear()
     with pytest.raises(TransportUnavailable):
-        run_batch(batch)
+        run_task_of(batch)
     assert set(told) == still_queued(urgent)
     assert 0 < len(told) < 10
 
@@ -85,7 +85,7 @@ def test_urgent_mail_that_a_batch_puts_back_is_published_although_its_own_backen
 def test_urgent_mail_that_a_batch_puts_back_is_published_whatever_ended_its_slice(
     told: list[str], monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    batch = send_bulk(["bia@example.com"], subject="news", message="y")
+    batch = queue_batch(1)
     urgent = left_waiting(10)
     told.clear()
 
@@ -94,7 +94,7 @@ def test_urgent_mail_that_a_batch_puts_back_is_published_whatever_ended_its_slic
 
     monkeypatch.setattr(outbox, "claim_from_batch", broken)
     with pytest.raises(type(error)):
-        run_batch(batch)
+        run_task_of(batch)
     assert set(told) == still_queued(urgent)
     assert 0 < len(told) < 10
 
@@ -115,11 +115,6 @@ def test_more_urgent_mail_that_a_single_mail_took_along_is_published_too(
     # Its own mail comes again with the task itself.
     assert told == urgent
     assert still_queued([mine, *urgent]) == {mine, *urgent}
-
-
-def work(batch: Batch) -> None:
-    batch.refresh_from_db()
-    Delivery(outbox.new_claim_token("test")).run_batch(batch.pk, batch.generation)
 
 
 def claims_that_found_something(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -150,14 +145,14 @@ def test_mail_that_cannot_be_sent_costs_batches_one_claim_and_then_none(
     )  # fmt: skip
     backlog = left_waiting(60, **({"using": "down"} if why == "backend" else {"from_email": "eva@congressy.org"}))
     claimed = claims_that_found_something(monkeypatch)
-    first = send_bulk([f"bia{number}@example.com" for number in range(100)], subject="news", message="y")
-    work(first)
+    first = queue_batch(100)
+    deliver_slice(first)
     assert first.progress().sent == 100
     assert sum(claimed) == 60
     assert not outbox.has_waiting_messages()
     claimed.clear()
-    second = send_bulk([f"bia{number}@example.com" for number in range(100)], subject="news", message="y")
-    work(second)
+    second = queue_batch(100)
+    deliver_slice(second)
     assert second.progress().sent == 100
     assert claimed == []
     # It is in no way forgotten.

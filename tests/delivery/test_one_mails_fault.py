@@ -27,11 +27,11 @@ from django.utils import timezone
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer import Recipient, exceptions, outbox, send_bulk, send_mail
-from congressy_mailer.delivery.slice import Delivery
+from congressy_mailer import Recipient, exceptions, send_bulk, send_mail
 from congressy_mailer.models import Batch, Event, Message, State
 from congressy_mailer.testing import deliver_all
 from tests.support.fuzzing import examples
+from tests.support.mails import deliver, deliver_batch, deliver_slice
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
 
@@ -189,15 +189,11 @@ TAKES_TIME = ("template", "text from HTML", "unsubscribing", "attachment", "comp
 def work(message: Message, batch: Batch | None) -> None:
     """What the tasks do that are published at once: nothing that has to be waited for."""
     if batch is not None:
-        batch.refresh_from_db()
-        while (
-            result := Delivery(outbox.new_claim_token("test")).run_batch(batch.pk, batch.generation)
-        ).continue_at is not None:
-            assert result.continue_at is not None
+        deliver_batch(batch)
         return
     ids = list(Message.objects.order_by("id").values_list("id", flat=True))
     while ids:
-        ids = Delivery(outbox.new_claim_token("test")).run(ids, redelivered=False).unfinished
+        ids = deliver(ids).unfinished
 
 
 @settings(
@@ -337,7 +333,7 @@ def test_a_value_that_is_not_what_its_column_holds_stops_nobody_else(
         cursor.execute("PRAGMA ignore_check_constraints = OFF")
     unfinished = ids
     while unfinished:
-        unfinished = Delivery(outbox.new_claim_token("test")).run(unfinished, redelivered=False).unfinished
+        unfinished = deliver(unfinished).unfinished
     assert backend.taken.count("user0@example.com") == backend.taken.count("user2@example.com") == 1
     assert not Message.objects.filter(state=State.SENDING).exists()
 
@@ -424,12 +420,12 @@ def test_an_exit_while_contexts_are_read_counts_against_each_and_does_not_repeat
     path, name, concerns = STEPS["reading a row of the context"]
     with raising((owner_of(path), name), concerns, kind):
         with pytest.raises(kind):
-            Delivery(outbox.new_claim_token("test")).run(ids, redelivered=False)
+            deliver(ids)
         # Each is tried alone from then on, and the one is set aside.
         for _ in range(2):
             for key in ids:
                 try:
-                    Delivery(outbox.new_claim_token("test")).run([key], redelivered=False)
+                    deliver([key])
                 except kind:
                     assert key == poison.pk
     assert len(backend.taken) == MAILS - 1
@@ -484,7 +480,7 @@ def test_a_priority_that_this_version_does_not_know_is_a_number_as_any_other(
     ids = [send_mail("s", "b", to=f"user{number}@example.com").pk for number in range(2)]
     Message.objects.update(queued_at=timezone.now() - timedelta(minutes=5))
     Message.objects.filter(pk=ids[0]).update(priority=7)
-    Delivery(outbox.new_claim_token("test")).run(ids, redelivered=False)
+    deliver(ids)
     assert sorted(backend.taken) == ["user0@example.com", "user1@example.com"]
 
 
@@ -505,7 +501,7 @@ def test_what_uses_up_the_time_of_each_slice_does_not_keep_a_batch_from_moving(
     path, name, concerns = STEPS["reading a row of the context"]
     with raising((owner_of(path), name), concerns, Bare):
         for _ in range(MAILS):
-            Delivery(outbox.new_claim_token("test")).run_batch(stored.pk, stored.generation)
+            deliver_slice(stored)
     assert len(backend.taken) == MAILS - 1
 
 

@@ -12,11 +12,11 @@ from django.core.exceptions import ImproperlyConfigured
 from congressy_mailer import exceptions, send_bulk, send_mail
 from congressy_mailer.backends import EmailBackend
 from congressy_mailer.conf import mailer_settings
-from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing import deliver_all
 from congressy_mailer.testing.local_sparkpost.replies import Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from tests.support.mails import deliver_slice
 
 pytestmark = pytest.mark.django_db
 
@@ -106,7 +106,7 @@ def test_who_is_allowed_gets_mail_as_it_is_but_for_the_subject(server: LocalSpar
 
 def test_each_mail_of_a_batch_is_redirected(server: LocalSparkPost) -> None:
     batch = send_bulk(subject="Olá", message="Oi.", recipients=[f"a{n}@example.com" for n in range(3)])
-    Delivery("test").run_batch(batch.pk, batch.generation)
+    deliver_slice(batch)
     assert [one.recipients for one in server.mailbox] == [(DEV,)] * 3
     assert {one.message["X-Original-To"] for one in server.mailbox} == {f"a{n}@example.com" for n in range(3)}
     assert set(Message.objects.values_list("state", flat=True)) == {State.SENT}
