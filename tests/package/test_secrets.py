@@ -9,23 +9,22 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
+from uuid import UUID
 
 import pytest
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend
 from django.db import IntegrityError, OperationalError
 
-from congressy_mailer import outbox, send_mail
 from congressy_mailer.delivery.recording import Recorder
-from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.health import check_health
 from congressy_mailer.models import Event, Message, State, TaskFailure, TransportStatus
-from congressy_mailer.outbox import publishing
 from congressy_mailer.testing.local_sparkpost.replies import Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from testbed.processes import Process
 from tests.conftest import wait_for
+from tests.support.mails import deliver, queue, states
 
 pytestmark = [pytest.mark.django_db, pytest.mark.email_settings]
 
@@ -39,8 +38,7 @@ SECRET = "kx771" + "144zq"
 
 
 @pytest.fixture(autouse=True)
-def everything_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
+def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
 
@@ -79,10 +77,6 @@ class Unmakeable(Repeating):
 
     def __init__(self, password: str = "", **options: Any) -> None:
         raise ValueError(f"no such password: {password!r}")
-
-
-def queue(**options: Any) -> Message:
-    return send_mail(**{"subject": "x", "message": "x", "to": "ana@example.com", **options})
 
 
 def chain(error: BaseException | None, seen: set[int] | None = None) -> Iterator[BaseException]:
@@ -133,9 +127,9 @@ def assert_hidden(text: str) -> None:
         assert secret.lower() not in text.lower()
 
 
-def deliver(message: Message) -> BaseException | None:
+def error_of_delivery(ids: Sequence[UUID]) -> BaseException | None:
     try:
-        Delivery(outbox.new_claim_token("task")).run([message.pk], redelivered=False)
+        deliver(ids)
     except BaseException as error:
         return error
     return None
@@ -146,7 +140,7 @@ def test_a_login_that_a_server_repeats_is_shown_nowhere(
     refusing: LocalSparkPost, settings: Any, caplog: pytest.LogCaptureFixture, backend: str
 ) -> None:
     settings.EMAIL_BACKEND = backend
-    error = deliver(queue())
+    error = error_of_delivery(queue())
     assert isinstance(error, TransportUnavailable)
     assert "refuses the login: 535 5.7.8 ********" in str(error)
     assert "********" in stored()
@@ -161,7 +155,7 @@ def test_what_a_foreign_backend_repeats_is_shown_nowhere(
 ) -> None:
     options = {"BACKEND": f"{__name__}.{backend.__name__}", "OPTIONS": {"password": PASSWORD}}
     settings.CONGRESSY_MAILER = {"TRANSPORTS": {"eu": options}}
-    error = deliver(queue(using="eu"))
+    error = error_of_delivery(queue(using="eu"))
     assert isinstance(error, TransportUnavailable)
     for text in (shown_of(error), stored(), logged(caplog)):
         assert_hidden(text)
@@ -173,7 +167,7 @@ def test_a_worker_that_logs_everything_does_not_log_it(
     refusing: LocalSparkPost, start_worker: Callable[..., Process]
 ) -> None:
     worker = start_worker("-l", "DEBUG", "-E", MAILER_TEST_SMTP_PASSWORD=PASSWORD)
-    publishing.publish([queue().pk])
+    queue()
     wait_for(TransportStatus.objects.exists, what="the refusal")
     wait_for(lambda: " retry: " in worker.output(), what="Celery's line of the task")
     assert "refuses the login: 535 5.7.8 ********" in worker.output()
@@ -237,8 +231,8 @@ def test_what_leaves_a_task_repeats_nothing_sensitive(
         Failing.made = staticmethod(made)
         # One can be composed, the template of the other fails.
         code = {"template": "confidential/link", "message": None, "context": {"code": SECRET}}
-        for message in (queue(sensitive=True, message=SECRET), queue(sensitive=True, **code)):
-            error = deliver(message)
+        for ids in (queue(sensitive=True, message=SECRET), queue(sensitive=True, **code)):
+            error = error_of_delivery(ids)
             if error is not None:
                 left += 1
                 assert SECRET not in shown_of(error), (made, error)
@@ -255,10 +249,9 @@ def test_an_error_of_other_mail_leaves_with_what_led_to_it(monkeypatch: pytest.M
     monkeypatch.setattr("congressy_mailer.outbox.is_away", lambda: True)
     monkeypatch.setattr("congressy_mailer.delivery.composing.decode_many", Failing())
     Failing.made = staticmethod(OperationalError)
-    message = queue()
-    error = deliver(message)
+    ids = queue()
+    error = error_of_delivery(ids)
     assert isinstance(error, OperationalError)
     assert SECRET in str(error)
     assert SECRET in str(error.__cause__)
-    message.refresh_from_db()
-    assert message.state == State.QUEUED
+    assert states(ids) == [State.QUEUED]

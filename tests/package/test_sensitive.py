@@ -19,10 +19,9 @@ from django.urls import reverse
 from django.utils.functional import lazy
 from django.views.debug import ExceptionReporter
 
-from congressy_mailer import MailerError, asend_mail, outbox, send_mail
+from congressy_mailer import MailerError, asend_mail, send_mail
 from congressy_mailer.content.templates import build_content
 from congressy_mailer.delivery.composing import compose
-from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import (
     AttachmentTooLarge,
     AttachmentUnreadable,
@@ -32,9 +31,9 @@ from congressy_mailer.exceptions import (
     TransportUnavailable,
 )
 from congressy_mailer.models import Attachment, Event, Message, State, TransportStatus
-from congressy_mailer.outbox import publishing
 from testbed.processes import Process
 from tests.conftest import wait_for
+from tests.support.mails import deliver
 
 pytestmark = [pytest.mark.django_db, pytest.mark.email_settings]
 
@@ -62,21 +61,21 @@ class Chatty(BaseEmailBackend):
 
 
 @pytest.fixture(autouse=True)
-def everything_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
+def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
 
-def queue(**options: Any) -> Message:
+def mail(**options: Any) -> Message:
+    """A mail in the queue, sensitive where the options do not say otherwise."""
     return send_mail(**{"to": "ana@example.com", "sensitive": True, **options})
 
 
 def with_code(template: str, **options: Any) -> Message:
-    return queue(subject="Code", template=f"confidential/{template}", context={"code": SECRET}, **options)
+    return mail(subject="Code", template=f"confidential/{template}", context={"code": SECRET}, **options)
 
 
-def deliver(message: Message) -> Message:
-    Delivery(outbox.new_claim_token("task")).run([message.pk], redelivered=False)
+def delivered(message: Message) -> Message:
+    deliver([message])
     message.refresh_from_db()
     return message
 
@@ -96,12 +95,12 @@ def said(message: Message) -> str:
 
 
 def test_the_admin_shows_who_gets_it_and_nothing_of_what_it_says(support: Client) -> None:
-    for message in (queue(**READY), with_code("code")):
+    for message in (mail(**READY), with_code("code")):
         shown = pages(support, message)
         assert SECRET not in shown
         assert "ana@example.com" in shown
     # The same, when it is no secret.
-    message = queue(**READY, sensitive=False)
+    message = mail(**READY, sensitive=False)
     for text in (f"Code {SECRET}", FILE[0]):
         assert text in pages(support, message)
     content = support.get(reverse("admin:congressy_mailer_message_content", args=[message.pk])).content.decode()
@@ -110,12 +109,12 @@ def test_the_admin_shows_who_gets_it_and_nothing_of_what_it_says(support: Client
 
 
 def test_nothing_that_is_written_with_repr_says_it() -> None:
-    message = queue(**READY)
+    message = mail(**READY)
     attachment = Attachment.objects.get()
     event = Event.objects.create(message=message, type=Event.Type.FAILED, at=message.created_at)
-    mail = compose(message, build_content(message.subject, message.text, message.html), [])
-    assert SECRET in mail.body
-    for one in (message, attachment, event, mail):
+    outgoing = compose(message, build_content(message.subject, message.text, message.html), [])
+    assert SECRET in outgoing.body
+    for one in (message, attachment, event, outgoing):
         assert SECRET not in f"{one!r} {one}"
 
 
@@ -148,7 +147,7 @@ def test_an_error_at_the_call_names_the_place_and_not_the_value(
     if "context" in options:
         options = {"subject": "Code", "template": "confidential/code", **options}
     with pytest.raises(error) as raised:
-        queue(**options)
+        mail(**options)
     # With all that Python would print of what led to it.
     chain: list[BaseException] = [raised.value]
     while (before := chain[-1].__cause__) is not None or (
@@ -163,49 +162,49 @@ def test_an_error_at_the_call_names_the_place_and_not_the_value(
 
 def test_what_is_wrong_with_other_mail_is_said_in_full() -> None:
     with pytest.raises(InvalidHeader, match=SECRET):
-        queue(subject=f"{SECRET}\n", sensitive=False)
+        mail(subject=f"{SECRET}\n", sensitive=False)
     with pytest.raises(ContextNotSerializable, match=SECRET):
         with_lazy = {"link": lazy(broken_lazily, str)()}
-        queue(subject="x", template="confidential/code", context=with_lazy, sensitive=False)
+        mail(subject="x", template="confidential/code", context=with_lazy, sensitive=False)
 
 
 def fail_in_a_template(sensitive: bool) -> Message:
-    return deliver(with_code("link", sensitive=sensitive))
+    return delivered(with_code("link", sensitive=sensitive))
 
 
 def miss_an_included_template(sensitive: bool) -> Message:
-    return deliver(with_code("part", sensitive=sensitive))
+    return delivered(with_code("part", sensitive=sensitive))
 
 
 def damage_the_context(sensitive: bool) -> Message:
     message = with_code("code", sensitive=sensitive)
     Message.objects.update(context={"code": {"$type": "date", "value": SECRET}})
-    return deliver(message)
+    return delivered(message)
 
 
 def lose_an_attachment(sensitive: bool) -> Message:
-    message = queue(**READY, sensitive=sensitive)
+    message = mail(**READY, sensitive=sensitive)
     attachment = Attachment.objects.get()
     attachment.file.storage.delete(str(attachment.file.name))
-    return deliver(message)
+    return delivered(message)
 
 
 def change_an_attachment(sensitive: bool) -> Message:
-    message = queue(**READY, sensitive=sensitive)
+    message = mail(**READY, sensitive=sensitive)
     attachment = Attachment.objects.get()
     with attachment.file.storage.open(str(attachment.file.name), "wb") as file:
         file.write(b"altered")
-    return deliver(message)
+    return delivered(message)
 
 
 def break_the_composing(sensitive: bool) -> Message:
     def broken(*arguments: Any) -> Any:
         raise RuntimeError(f"out of {SECRET}")
 
-    message = queue(**READY, sensitive=sensitive)
+    message = mail(**READY, sensitive=sensitive)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("congressy_mailer.delivery.composing.compose", broken)
-        return deliver(message)
+        return delivered(message)
 
 
 @pytest.mark.parametrize(
@@ -260,10 +259,10 @@ def test_what_a_server_says_is_kept_as_its_codes(
 ) -> None:
     settings.EMAIL_BACKEND = f"{__name__}.Chatty"
     Chatty.error = staticmethod(error)
-    assert SECRET in said(deliver(queue(**READY, sensitive=False)))
+    assert SECRET in said(delivered(mail(**READY, sensitive=False)))
     Message.objects.all().delete()
     caplog.clear()
-    message = deliver(queue(**READY))
+    message = delivered(mail(**READY))
     assert message.state == state
     assert message.reason.startswith(kept)
     for text in (said(message), caplog.text, pages(support, message)):
@@ -276,14 +275,14 @@ def test_a_server_that_refuses_the_account_is_quoted_by_its_codes(
     settings.EMAIL_BACKEND = f"{__name__}.Chatty"
     Chatty.error = staticmethod(data_error(530, "5.7.0 "))
     with pytest.raises(TransportUnavailable, match=SECRET):
-        deliver(queue(**READY, sensitive=False))
+        deliver([mail(**READY, sensitive=False)])
     assert SECRET in TransportStatus.objects.get().reason
     Message.objects.all().delete()
     TransportStatus.objects.all().delete()
     caplog.clear()
-    message = queue(**READY)
+    message = mail(**READY)
     with pytest.raises(TransportUnavailable, match=r"refuses this account: 530 5\.7\.0 \(what else") as raised:
-        deliver(message)
+        deliver([message])
     told = "".join(traceback.format_exception(raised.value))
     for text in (TransportStatus.objects.get().reason, caplog.text, told, pages(support, message)):
         assert SECRET not in text
@@ -292,7 +291,7 @@ def test_a_server_that_refuses_the_account_is_quoted_by_its_codes(
 
 
 def test_the_servers_id_of_a_mail_that_it_took_is_kept() -> None:
-    message = deliver(queue(**READY))
+    message = delivered(mail(**READY))
     assert (message.state, message.reply) == (State.SENT, "250 accepted by the mail backend")
     assert (message.subject, message.text, message.html, message.headers) == ("", "", "", {})
 
@@ -300,9 +299,9 @@ def test_the_servers_id_of_a_mail_that_it_took_is_kept() -> None:
 def test_a_mail_that_is_given_up_is_quiet_too(settings: Any) -> None:
     settings.EMAIL_BACKEND = f"{__name__}.Chatty"
     Chatty.error = staticmethod(RuntimeError)
-    message = queue(**READY)
+    message = mail(**READY)
     Message.objects.update(first_attempt_at=message.created_at.replace(year=2020))
-    deliver(message)
+    delivered(message)
     assert message.state == State.FAILED
     assert message.reason.startswith("Given up after 2 days")
     assert SECRET not in said(message)
@@ -347,7 +346,7 @@ def test_a_report_of_an_error_in_the_worker_does_not_show_it(monkeypatch: pytest
     monkeypatch.setattr("congressy_mailer.delivery.composing.compose", away)
     monkeypatch.setattr("congressy_mailer.outbox.is_away", lambda: True)
     message = with_code("code")
-    report = reported(caught(lambda: deliver(message)))
+    report = reported(caught(lambda: deliver([message])))
     assert "********************" in report
     assert SECRET not in report
 
@@ -357,8 +356,7 @@ def test_a_real_worker_that_logs_everything_does_not_log_it(
     start_worker: Callable[..., Process],
 ) -> None:
     worker = start_worker("-l", "DEBUG")
-    good, missing, wrong = queue(**READY), with_code("part"), with_code("link")
-    publishing.publish([good.pk, missing.pk, wrong.pk])
+    good, missing, _ = mail(**READY), with_code("part"), with_code("link")
     wait_for(lambda: Message.objects.filter(attempts=1).count() == 3, what="an attempt")
     wait_for(lambda: Message.objects.filter(state=State.FAILED).exists(), what="the failure")
     good.refresh_from_db()
