@@ -24,7 +24,7 @@ from congressy_mailer.transports.pool import close_connections, wrapping_transpo
 from congressy_mailer.transports.smtp import connections, session
 from tests.conftest import reset_throttling
 from tests.support.mails import deliver_slice, people, queue_batch
-from tests.transports.smtp.test_transport import BACKEND
+from tests.support.transports import SMTP
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
 
@@ -53,7 +53,7 @@ def far_server(
             "use_tls": True, "timeout": 20,
         }  # fmt: skip
         conf = {
-            "TRANSPORTS": {"sparkpost": {"BACKEND": BACKEND, "OPTIONS": options}},
+            "TRANSPORTS": {"sparkpost": {"BACKEND": SMTP, "OPTIONS": options}},
             "TIME_SLICE": timedelta(minutes=2),
             "SLICE_SIZE": CLAIM,
             "MAX_CONNECTIONS": 2 * CONNECTIONS,

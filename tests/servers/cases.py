@@ -19,7 +19,7 @@ from congressy_mailer.exceptions import NoFreeConnection, TransportUnavailable
 from congressy_mailer.mime.writer import MailContent
 from congressy_mailer.models import Message
 from congressy_mailer.transports.base import ComposedMail
-from tests.transports.smtp.test_model import transport_to
+from tests.support.transports import transport_to
 
 from .installed import RealServer
 

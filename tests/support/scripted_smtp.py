@@ -7,8 +7,11 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from celery.signals import worker_process_shutdown
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class ScriptedServer:
         self._yes = yes
         self._behind_content = behind_content
         self._pace = pace
-        self._steps = iter(steps)
+        self.follow(steps)
         self._extensions = extensions
         self._limits = iter(input_limits)
         self._data_without_recipients = data_without_recipients
@@ -92,6 +95,10 @@ class ScriptedServer:
         self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    def follow(self, steps: Sequence[Step]) -> None:
+        """Answer by another script from here on."""
+        self._steps = iter(steps)
 
     def close(self) -> None:
         """Stop, once the client is gone."""
@@ -238,3 +245,15 @@ class _Connection:
         taken = bytes(self._unread[:found])
         del self._unread[: found + len(end)]
         return taken
+
+
+@contextlib.contextmanager
+def serving(steps: Sequence[Step] = (), **options: Any) -> Iterator[ScriptedServer]:
+    """A server for as long as the block lasts."""
+    server = ScriptedServer(steps, **options)
+    try:
+        yield server
+    finally:
+        # The connection that is kept for the next task ends first.
+        worker_process_shutdown.send(None)
+        server.close()

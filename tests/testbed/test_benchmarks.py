@@ -32,7 +32,7 @@ from benchmarks.tls_front import USER, TlsFront
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.transports.pool import transport_for
 from testbed.processes import free_port
-from tests.transports.smtp.test_transport import configured, mail
+from tests.support.transports import composed, sparkpost_at
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def test_the_counter_of_round_trips(smtp_server: LocalSparkPost, monkeypatch: py
 
     def ours(number: int) -> int:
         with transport_for("sparkpost") as transport:
-            return sum(bool(outcome.accepted) for outcome in transport.deliver(mail() for _ in range(number)))
+            return sum(bool(outcome.accepted) for outcome in transport.deliver(composed() for _ in range(number)))
 
-    with Link(smtp_server.port) as link, configured(smtp_server, link.port):
+    with Link(smtp_server.port) as link, sparkpost_at(smtp_server, link.port):
         assert count(link, ours) == 1
         worker_process_shutdown.send(None)
 

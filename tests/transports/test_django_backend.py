@@ -5,24 +5,17 @@ from __future__ import annotations
 import smtplib
 from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from django.core.mail.backends.base import BaseEmailBackend
 from django.test import override_settings
-from django.utils import timezone
 
-from congressy_mailer.delivery.composing import compose
 from congressy_mailer.exceptions import TransportUnavailable
-from congressy_mailer.mime.outgoing import OutgoingMail
-from congressy_mailer.mime.writer import MailContent
-from congressy_mailer.models import Message
 from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, KEEP_AND_HANG_UP, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
-from congressy_mailer.transports.base import ComposedMail
-from congressy_mailer.transports.django_backend import DjangoTransport
 from congressy_mailer.transports.host_backends import open_backend
+from tests.support.transports import hand_over_by_django, outgoing
 
 pytestmark = pytest.mark.email_settings
 
@@ -40,24 +33,8 @@ def smtp(smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> Iterat
         yield smtp_server
 
 
-def mail(*recipients: str) -> OutgoingMail:
-    now = timezone.now()
-    message = Message(
-        from_email="mail@congressy.net", to=list(recipients), message_id=f"<{uuid4()}@x>", created_at=now, queued_at=now
-    )
-    return compose(message, MailContent("Olá", "Texto\n.\n..dois", ""), [])
-
-
-def deliver(*mails: OutgoingMail) -> list[Outcome]:
-    transport = DjangoTransport(open_backend(""))
-    try:
-        return list(transport.deliver([ComposedMail(uuid4(), one) for one in mails]))
-    finally:
-        transport.close()
-
-
 def test_accepted_with_the_servers_own_id(smtp: LocalSparkPost) -> None:
-    (outcome,) = deliver(mail("ana@example.com", "eva@example.com"))
+    (outcome,) = hand_over_by_django(outgoing("ana@example.com", "eva@example.com"))
     assert outcome.accepted == ("ana@example.com", "eva@example.com")
     (received,) = smtp.mailbox
     assert outcome.reply == Reply(250, f"2.0.0 OK {received.queue_id}")
@@ -65,7 +42,7 @@ def test_accepted_with_the_servers_own_id(smtp: LocalSparkPost) -> None:
 
 
 def test_one_connection_for_many_mails(smtp: LocalSparkPost) -> None:
-    outcomes = deliver(*(mail("ana@example.com") for _ in range(5)))
+    outcomes = hand_over_by_django(*(outgoing() for _ in range(5)))
     assert [outcome.accepted for outcome in outcomes] == [("ana@example.com",)] * 5
     assert smtp.connections == 1
 
@@ -75,7 +52,7 @@ def test_a_refused_login_says_what_to_check(smtp: LocalSparkPost) -> None:
         override_settings(EMAIL_HOST_PASSWORD="key-that-must-not-show"),
         pytest.raises(TransportUnavailable, match="refuses the login: 535 5.7.8 Sorry.*EMAIL_HOST_PASSWORD") as raised,
     ):
-        deliver(mail("ana@example.com"))
+        hand_over_by_django(outgoing())
     assert "key-that-must-not-show" not in str(raised.value)
 
 
@@ -84,7 +61,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
     with pytest.raises(TransportUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
-        deliver(mail("ana@example.com"))
+        hand_over_by_django(outgoing())
     assert len(smtp.mailbox) == 0
 
 
@@ -95,7 +72,7 @@ def test_nobody_listens() -> None:
         "EMAIL_PORT": 1,
     }
     with override_settings(**settings), pytest.raises(TransportUnavailable, match="cannot be reached"):
-        deliver(mail("ana@example.com"))
+        hand_over_by_django(outgoing())
 
 
 def test_a_silent_server_does_not_hold_a_worker_for_ever(smtp: LocalSparkPost) -> None:
@@ -127,7 +104,7 @@ class Foreign(BaseEmailBackend):
 def from_a_foreign_backend(error: Exception, *recipients: str) -> Outcome:
     backend = Foreign()
     backend.raises = error
-    (outcome,) = DjangoTransport(backend).deliver([ComposedMail(uuid4(), mail(*recipients))])
+    (outcome,) = hand_over_by_django(outgoing(*recipients), backend=backend)
     return outcome
 
 
@@ -190,6 +167,6 @@ def test_a_backend_that_fails_silently_is_not_believed(
     smtp.script = lambda exchange: said if exchange.stage is stage else None
     backend = open_backend("")
     backend.fail_silently = True
-    (outcome,) = DjangoTransport(backend).deliver([ComposedMail(uuid4(), mail("ana@example.com"))])
+    (outcome,) = hand_over_by_django(outgoing(), backend=backend)
     assert set(outcome.deferred) == {"ana@example.com"}
     assert (outcome.reply.code, outcome.in_doubt) == (code, in_doubt)

@@ -20,7 +20,6 @@ from django.test import override_settings
 from django.utils import timezone
 
 from congressy_mailer import send_mail
-from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.mime.outgoing import OutgoingMail
 from congressy_mailer.models import Message, State, TransportStatus
@@ -33,7 +32,8 @@ from congressy_mailer.transports.base import ComposedMail, Transport
 from congressy_mailer.transports.django_backend import DjangoTransport
 from congressy_mailer.transports.host_backends import open_backend
 from congressy_mailer.transports.smtp.transport import SmtpTransport
-from tests.transports.test_django_backend import deliver, mail
+from tests.support.mails import deliver
+from tests.support.transports import hand_over_by_django, outgoing
 
 pytestmark = pytest.mark.email_settings
 
@@ -312,7 +312,7 @@ def test_row(server: LocalSparkPost, row: Row) -> None:
     first = server.connections + 1
     silent = SILENCE in (row.answer, getattr(row.answer, "then", None))
     with override_settings(EMAIL_TIMEOUT=TIMEOUT if silent else None):
-        part = Slice(mail(ANA), mail(EVA))
+        part = Slice(outgoing(ANA), outgoing(EVA))
         if row.ending is Ending.UNAVAILABLE:
             with pytest.raises(TransportUnavailable) as raised:
                 part.deliver()
@@ -323,7 +323,7 @@ def test_row(server: LocalSparkPost, row: Row) -> None:
             first_try = row.step in (Step.EHLO, Step.EHLO_UNDER_TLS, Step.AUTH) and "421" in str(row.answer)
             if row.reply is not None and row.kind in REFUSALS and row.step is not Step.EHLO and not first_try:
                 assert str(row.reply) in str(raised.value)
-            assert [one.accepted for one in deliver(mail(EVA))] == [(EVA,)]
+            assert [one.accepted for one in hand_over_by_django(outgoing(EVA))] == [(EVA,)]
             return
         outcome, following = part.deliver()
     well = row.ending in (Ending.GOES_ON, Ending.ACCEPTED)
@@ -359,7 +359,7 @@ def test_row_when_pipelined(server: LocalSparkPost, row: Row) -> None:
     with override_settings(EMAIL_TIMEOUT=TIMEOUT if silent else None):
         backend = open_backend("")
         assert isinstance(backend, EmailBackend)
-        part = Slice(mail(ANA), mail(EVA), transport=SmtpTransport(backend))
+        part = Slice(outgoing(ANA), outgoing(EVA), transport=SmtpTransport(backend))
         if row.ending is Ending.UNAVAILABLE:
             with pytest.raises(TransportUnavailable):
                 part.deliver()
@@ -397,24 +397,24 @@ def test_every_step_is_asked_everything() -> None:
 def test_a_login_that_is_cut_short_behind_its_code_shows_with_the_mail(server: LocalSparkPost) -> None:
     """``smtplib`` takes it for a login, and Django's backend logs in by itself."""
     server.script = once(server, Step.AUTH, Raw(b"235 2.0.0 Aut"))
-    outcome, following = Slice(mail(ANA), mail(EVA)).deliver()
+    outcome, following = Slice(outgoing(ANA), outgoing(EVA)).deliver()
     assert ending(outcome) is Ending.DEFERRED
     assert following.accepted == (EVA,)
 
 
 def test_a_connection_lost_before_the_last_byte_is_no_doubt(server: LocalSparkPost) -> None:
     """The content is larger than all buffers on the way, and nobody reads it."""
-    large = mail(ANA)
+    large = outgoing(ANA)
     large.wire += (b"x" * 70 + b"\r\n") * 200_000
     server.script = once(server, Step.DATA, Raw(b"354 go\r\n", HANG_UP))
-    (outcome,) = deliver(large)
+    (outcome,) = hand_over_by_django(large)
     assert ending(outcome) is Ending.DEFERRED
 
 
 def test_a_connection_lost_behind_the_last_byte_is_doubt(server: LocalSparkPost) -> None:
     server.script = once(server, Step.DATA, Raw(b"354 go\r\n", SILENCE))
     with override_settings(EMAIL_TIMEOUT=TIMEOUT):
-        (outcome,) = deliver(mail(ANA))
+        (outcome,) = hand_over_by_django(outgoing(ANA))
     assert ending(outcome) is Ending.IN_DOUBT
 
 
@@ -422,7 +422,7 @@ def test_a_reset_that_goes_wrong_changes_nothing(server: LocalSparkPost) -> None
     """``smtplib`` says RSET after a refusal, and the answer to that is no answer to the mail."""
     for said in (HANG_UP, "250 2.0.0 OK", "550 no", "421 bye", "what?", Raw(b"250 2")):
         server.script = of_recipients(server, content="554 5.7.1 spam", reset=said)
-        outcome, following = Slice(mail(ANA), mail(EVA)).deliver()
+        outcome, following = Slice(outgoing(ANA), outgoing(EVA)).deliver()
         assert outcome.rejected == {ANA: Reply(554, "5.7.1 spam")}
         assert following.accepted == (EVA,)
 
@@ -430,7 +430,7 @@ def test_a_reset_that_goes_wrong_changes_nothing(server: LocalSparkPost) -> None
 def test_a_farewell_that_goes_wrong_changes_nothing(server: LocalSparkPost) -> None:
     for said in (HANG_UP, "550 no", "421 bye", "what?", "2" * 70_000, Raw(b"22")):
         server.script = of_recipients(server, quit=said)
-        assert [one.accepted for one in deliver(mail(ANA), mail(EVA))] == [(ANA,), (EVA,)]
+        assert [one.accepted for one in hand_over_by_django(outgoing(ANA), outgoing(EVA))] == [(ANA,), (EVA,)]
 
 
 def test_words_that_cannot_be_stored_are_made_readable(server: LocalSparkPost) -> None:
@@ -438,7 +438,7 @@ def test_words_that_cannot_be_stored_are_made_readable(server: LocalSparkPost) -
     server.script = once(
         server, Step.CONTENT, Raw("250 2.0.0\x00 OK\x1b[31m\x07 ação ".encode() + b"\xff" * 5000 + b"\r\n")
     )
-    (outcome,) = deliver(mail(ANA))
+    (outcome,) = hand_over_by_django(outgoing(ANA))
     assert outcome.accepted == (ANA,)
     assert outcome.reply.text.startswith("2.0.0 OK [31m ação \ufffd\ufffd")
     assert len(outcome.reply.text) == 1000
@@ -450,7 +450,7 @@ def test_words_that_cannot_be_stored_are_made_readable(server: LocalSparkPost) -
 
 def test_each_recipient_has_its_own_answer(server: LocalSparkPost) -> None:
     server.script = of_recipients(server, eva="451 4.7.1 later", rui="550 5.1.1 nobody")
-    outcome, following = Slice(mail(ANA, EVA, RUI), mail(ZOE)).deliver()
+    outcome, following = Slice(outgoing(ANA, EVA, RUI), outgoing(ZOE)).deliver()
     assert outcome.accepted == (ANA,)
     assert outcome.deferred == {EVA: Reply(451, "4.7.1 later")}
     assert outcome.rejected == {RUI: Reply(550, "5.1.1 nobody")}
@@ -462,7 +462,7 @@ def test_each_recipient_has_its_own_answer(server: LocalSparkPost) -> None:
 def test_a_recipient_taken_with_an_unusual_code_has_the_mail(server: LocalSparkPost) -> None:
     """The server took it (RFC 5321 §3.5.3), though ``smtplib`` counts it among the refused."""
     server.script = of_recipients(server, eva="252 2.1.5 cannot verify, will try")
-    (outcome,) = deliver(mail(ANA, EVA))
+    (outcome,) = hand_over_by_django(outgoing(ANA, EVA))
     assert outcome.accepted == (ANA, EVA)
     assert [one.recipients for one in server.mailbox] == [(ANA, EVA)]
 
@@ -472,7 +472,7 @@ def test_a_fault_of_the_configuration_at_one_recipient_leaves_the_others_their_m
     server: LocalSparkPost, said: str
 ) -> None:
     server.script = of_recipients(server, eva=said)
-    (outcome,) = deliver(mail(ANA, EVA))
+    (outcome,) = hand_over_by_django(outgoing(ANA, EVA))
     assert outcome.accepted == (ANA,)
     assert outcome.deferred == {EVA: Reply(int(said[:3]), said[4:])}
     assert not outcome.sender_refused
@@ -493,7 +493,7 @@ def test_all_recipients_refused(
     server: LocalSparkPost, answers: dict[str, str], deferred: dict[str, int], rejected: dict[str, int]
 ) -> None:
     server.script = of_recipients(server, **answers)
-    outcome, following = Slice(mail(ANA, EVA), mail(ZOE)).deliver()
+    outcome, following = Slice(outgoing(ANA, EVA), outgoing(ZOE)).deliver()
     assert outcome.accepted == ()
     assert {name: reply.code for name, reply in outcome.deferred.items()} == deferred
     assert {name: reply.code for name, reply in outcome.rejected.items()} == rejected
@@ -503,12 +503,12 @@ def test_all_recipients_refused(
 
 def test_the_accounts_fault_outweighs_the_senders_and_the_recipients(server: LocalSparkPost) -> None:
     server.script = of_recipients(server, ana="550 5.1.1 nobody", eva=UNCONFIGURED, rui="530 5.7.0 log in first")
-    part = Slice(mail(ANA, EVA, RUI), mail(ZOE))
+    part = Slice(outgoing(ANA, EVA, RUI), outgoing(ZOE))
     with pytest.raises(TransportUnavailable, match="530 5.7.0 log in first"):
         part.deliver()
     assert part.pulled == 1
     server.script = of_recipients(server, ana="550 5.1.1 nobody", eva=UNCONFIGURED)
-    (outcome,) = deliver(mail(ANA, EVA))
+    (outcome,) = hand_over_by_django(outgoing(ANA, EVA))
     assert outcome == Outcome(outcome.key, reply=Reply(550, UNCONFIGURED[4:]), sender_refused=True)
     assert len(server.mailbox) == 0
 
@@ -528,7 +528,7 @@ def test_an_end_in_the_midst_of_the_recipients(server: LocalSparkPost, said: Ans
     """Who was refused is; the others get the mail later, whether they had been taken, met the end, or were behind."""
     server.script = of_recipients(server, ana="550 5.1.1 nobody", rui=said)
     with override_settings(EMAIL_TIMEOUT=TIMEOUT if said is SILENCE else None):
-        outcome, following = Slice(mail(ANA, EVA, RUI, ZOE), mail(ZOE)).deliver()
+        outcome, following = Slice(outgoing(ANA, EVA, RUI, ZOE), outgoing(ZOE)).deliver()
     assert outcome.accepted == ()
     assert outcome.rejected == {ANA: Reply(550, "5.1.1 nobody")}
     assert set(outcome.deferred) == {EVA, RUI, ZOE}
@@ -544,11 +544,11 @@ def test_refused_as_a_whole_after_some_recipients_were(server: LocalSparkPost, s
     """What is said of the mail concerns those who had been taken, and nobody else."""
     refused = {"eva": "451 4.7.1 later", "rui": "550 5.1.1 nobody"}
     server.script = of_recipients(server, **refused, **{stage: "554 5.7.1 spam"})
-    (outcome,) = deliver(mail(ANA, EVA, RUI))
+    (outcome,) = hand_over_by_django(outgoing(ANA, EVA, RUI))
     assert outcome.deferred == {EVA: Reply(451, "4.7.1 later")}
     assert outcome.rejected == {ANA: Reply(554, "5.7.1 spam"), RUI: Reply(550, "5.1.1 nobody")}
     server.script = of_recipients(server, **refused, **{stage: "451 4.3.0 busy"})
-    (outcome,) = deliver(mail(ANA, EVA, RUI))
+    (outcome,) = hand_over_by_django(outgoing(ANA, EVA, RUI))
     assert outcome.deferred == {ANA: Reply(451, "4.3.0 busy"), EVA: Reply(451, "4.7.1 later")}
     assert outcome.rejected == {RUI: Reply(550, "5.1.1 nobody")}
     assert len(server.mailbox) == 0
@@ -557,7 +557,7 @@ def test_refused_as_a_whole_after_some_recipients_were(server: LocalSparkPost, s
 def test_doubt_after_some_recipients_were_refused(server: LocalSparkPost) -> None:
     """The account's fault at one of them does not wipe out that the others may have the mail."""
     server.script = of_recipients(server, eva="530 5.7.0 log in", rui="550 5.1.1 nobody", content=KEEP_AND_HANG_UP)
-    (outcome,) = deliver(mail(ANA, EVA, RUI))
+    (outcome,) = hand_over_by_django(outgoing(ANA, EVA, RUI))
     assert outcome.in_doubt
     assert set(outcome.deferred) == {ANA, EVA}
     assert set(outcome.rejected) == {RUI}
@@ -568,9 +568,8 @@ def test_doubt_after_some_recipients_were_refused(server: LocalSparkPost) -> Non
 
 
 @pytest.fixture
-def outbox_server(server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> LocalSparkPost:
+def outbox_server(server: LocalSparkPost, published: list[str]) -> LocalSparkPost:
     """A server to which no connection is open, and only a slice is under test: nothing is published."""
-    monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
     pool.close_connections()
     server.stop()
     server.start()
@@ -608,7 +607,7 @@ def test_in_the_outbox(
     outbox_server.script = once(outbox_server, step, answer)
     before = timezone.now()
     message = send_mail("x", "y", to=ANA)
-    Delivery("task:1").run([message.pk], redelivered=False)
+    deliver([message])
     message.refresh_from_db()
     assert (message.state, message.attempts, message.token) == (state, attempts, "")
     assert re.fullmatch(reason, message.reason)
@@ -652,7 +651,7 @@ def test_in_the_outbox_nothing_counts_as_an_attempt_while_the_server_is_unavaila
     before = timezone.now()
     first, second = (send_mail("x", "y", to=to).pk for to in (ANA, EVA))
     with pytest.raises(TransportUnavailable) as raised:
-        Delivery("task:1").run([first, second], redelivered=False)
+        deliver([first, second])
     assert raised.value.retry_in is not None
     assert raised.value.retry_in >= FLOOR
     assert len(outbox_server.mailbox) == 0
@@ -669,12 +668,12 @@ def test_in_the_outbox_nothing_counts_as_an_attempt_while_the_server_is_unavaila
 def test_in_the_outbox_only_who_was_deferred_is_sent_to_again(outbox_server: LocalSparkPost) -> None:
     outbox_server.script = of_recipients(outbox_server, eva="452 4.5.3 too many", rui="550 5.1.1 nobody")
     message = send_mail("x", "y", to=[ANA, EVA, RUI])
-    Delivery("task:1").run([message.pk], redelivered=False)
+    deliver([message])
     message.refresh_from_db()
     assert (message.state, message.remaining) == (State.DEFERRED, [EVA])
     outbox_server.script = None
     Message.objects.update(due_at=timezone.now())
-    Delivery("task:2").run([message.pk], redelivered=False)
+    deliver([message])
     message.refresh_from_db()
     assert (message.state, message.attempts) == (State.SENT, 2)
     assert [one.recipients for one in outbox_server.mailbox] == [(ANA,), (EVA,)]

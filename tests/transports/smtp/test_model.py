@@ -2,61 +2,22 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
-from django.test import override_settings
-from django.utils import timezone
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer.delivery.composing import compose
 from congressy_mailer.exceptions import TransportUnavailable
-from congressy_mailer.mime.writer import MailContent
-from congressy_mailer.models import Message
 from congressy_mailer.replies import Outcome
 from congressy_mailer.transports.base import ComposedMail
-from congressy_mailer.transports.host_backends import open_backend
 from congressy_mailer.transports.smtp.transport import SmtpTransport
 from tests.support.fuzzing import examples
+from tests.support.mails import people
 from tests.support.scripted_smtp import YES, ScriptedServer, Step
-
-
-@contextmanager
-def transport_to(port: int, *, buffers: int = 0) -> Iterator[SmtpTransport]:
-    """A transport to a server without TLS and login; so many bytes fit into its first connection, 0: as usual."""
-    options = {"host": "127.0.0.1", "port": port, "username": "", "password": "", "use_tls": False, "timeout": 5}
-    plain = {"BACKEND": "django.core.mail.backends.smtp.EmailBackend", "OPTIONS": options}
-    with override_settings(CONGRESSY_MAILER={"TRANSPORTS": {"plain": plain}}):
-        backend: Any = open_backend("plain")
-    transport = SmtpTransport(backend)
-    if buffers:
-        backend.open()
-        backend.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
-        backend.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
-    try:
-        yield transport
-    finally:
-        transport.close()
-
-
-def mail(recipients: int = 1, text: str = "Texto\n.\n..dois") -> ComposedMail:
-    """A mail whose ``Message-ID`` has its key."""
-    key = uuid4()
-    now = timezone.now()
-    message = Message(
-        from_email="Congressy <mail@congressy.net>",
-        to=[f"r{number}@example.com" for number in range(recipients)],
-        message_id=f"<{key}@x>",
-        created_at=now,
-        queued_at=now,
-    )
-    return ComposedMail(key, compose(message, MailContent("Olá", text, ""), []))
+from tests.support.transports import composed, transport_to
 
 
 class Stop(Exception):
@@ -70,19 +31,19 @@ class Delivered:
     error: Exception | None = None
 
 
-def deliver(
+def watch_handover(
     transport: SmtpTransport, mails: list[ComposedMail], stop_after: int | None = None, fail_after: int | None = None
 ) -> Delivered:
     result = Delivered([], [])
 
     def generate() -> Iterator[ComposedMail]:
-        for number, composed in enumerate(mails):
+        for number, mail in enumerate(mails):
             if number == fail_after:
                 raise Stop
             # Whatever happens here, all but the last is known.
             assert len(result.pulled) - len(result.outcomes) <= 1
-            result.pulled.append(composed.key)
-            yield composed
+            result.pulled.append(mail.key)
+            yield mail
 
     try:
         for outcome in transport.deliver(generate()):
@@ -143,10 +104,10 @@ def test_the_outcome_is_the_truth(
     server = ScriptedServer(
         steps, extensions=extensions, input_limits=limits, data_without_recipients=data_without_recipients
     )
-    mails = [mail(number) for number in recipients]
+    mails = [composed(*people(number)) for number in recipients]
     try:
         with transport_to(server.port) as transport:
-            result = deliver(transport, mails, stop_after, fail_after)
+            result = watch_handover(transport, mails, stop_after, fail_after)
     finally:
         server.close()
 
@@ -160,16 +121,16 @@ def test_the_outcome_is_the_truth(
     gaps = isinstance(result.error, TransportUnavailable)
     assert places == (sorted(set(places)) if gaps else list(range(len(places))))
     assert result.error is not None or len(result.outcomes) in (stop_after, len(mails))
-    for composed in mails:
-        taken = [one for one in server.received if one.key == str(composed.key) and one.recipients]
+    for mail in mails:
+        taken = [one for one in server.received if one.key == str(mail.key) and one.recipients]
         # Whatever happens, no mail goes out twice.
         assert len(taken) <= 1
-        outcome = outcomes.get(composed.key)
+        outcome = outcomes.get(mail.key)
         if outcome is None:
             assert not any(one.accepted for one in taken)
             continue
         named = [*outcome.accepted, *outcome.deferred, *outcome.rejected]
-        assert sorted(named) == ([] if outcome.sender_refused else sorted(composed.mail.envelope))
+        assert sorted(named) == ([] if outcome.sender_refused else sorted(mail.mail.envelope))
         accepted = taken[0].recipients if taken and taken[0].accepted else ()
         assert set(outcome.accepted) <= set(accepted)
         if outcome.in_doubt:
@@ -189,10 +150,10 @@ def test_recipients_behind_refused_ones_are_not_lost_to_a_server_that_closes_ove
     server = ScriptedServer([YES, YES, *closes, YES, YES, *closes[1:]], extensions=extensions)
     try:
         with transport_to(server.port) as transport:
-            (outcome,) = deliver(transport, [mail(recipients=9)]).outcomes
+            (outcome,) = watch_handover(transport, [composed(*people(9))]).outcomes
     finally:
         server.close()
     # The server was asked about nobody again over whom it would close again.
-    assert set(outcome.accepted) == {f"r{number}@example.com" for number in (0, 6, 7, 8)}
-    assert set(outcome.deferred) == {f"r{number}@example.com" for number in (1, 2, 3, 4, 5)}
+    assert set(outcome.accepted) == {f"p{number}@example.com" for number in (0, 6, 7, 8)}
+    assert set(outcome.deferred) == {f"p{number}@example.com" for number in (1, 2, 3, 4, 5)}
     assert (server.connections, len(server.received)) == (3, 1)

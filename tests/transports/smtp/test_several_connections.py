@@ -22,7 +22,7 @@ from congressy_mailer.transports.host_backends import open_backend
 from congressy_mailer.transports.smtp.connections import paying_connections
 from congressy_mailer.transports.smtp.transport import SmtpTransport
 from tests.conftest import reset_throttling, wait_for
-from tests.transports.smtp.test_transport import configured, mail
+from tests.support.transports import composed, sparkpost_at
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
 
@@ -78,7 +78,7 @@ class Mails(MailSource):
             self._ready = min(self._chunk, self._left)
         self._left -= 1
         self._ready -= 1
-        return mail(f"p{self._left}@example.com")
+        return composed(f"p{self._left}@example.com")
 
     def start_contents(self, keys: Collection[UUID]) -> Set[UUID]:
         self.started.append(len(keys))
@@ -110,7 +110,7 @@ def link(smtp_server: LocalSparkPost, broker: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def transport(smtp_server: LocalSparkPost, link: Link) -> Iterator[SmtpTransport]:
-    with configured(smtp_server, port=link.port):
+    with sparkpost_at(smtp_server, port=link.port):
         transport = SmtpTransport(backend(), "sparkpost", most=MOST, another=backend)
         yield transport
         transport.close()
@@ -120,7 +120,7 @@ def backend() -> EmailBackend:
     return cast(EmailBackend, open_backend("sparkpost"))
 
 
-def deliver(transport: SmtpTransport, mails: Mails) -> list[Outcome]:
+def outcomes_of(transport: SmtpTransport, mails: Mails) -> list[Outcome]:
     mails.transport = transport
     return list(transport.deliver(mails))
 
@@ -133,7 +133,7 @@ def test_a_long_way_is_used_by_several_connections_and_each_mail_goes_once(
     transport: SmtpTransport, smtp_server: LocalSparkPost
 ) -> None:
     mails = Mails(150)
-    outcomes = deliver(transport, mails)
+    outcomes = outcomes_of(transport, mails)
     assert len(outcomes) == 150
     assert all(outcome.accepted for outcome in outcomes)
     assert received(smtp_server) == {f"p{number}@example.com": 1 for number in range(150)}
@@ -144,7 +144,7 @@ def test_a_long_way_is_used_by_several_connections_and_each_mail_goes_once(
 
 def test_contents_that_leave_at_the_same_time_are_written_down_together(transport: SmtpTransport) -> None:
     mails = Mails(150)
-    deliver(transport, mails)
+    outcomes_of(transport, mails)
     assert sum(mails.started) == 150
     assert 1 < max(mails.started) <= MOST
     assert len(mails.started) < 150
@@ -156,7 +156,7 @@ def test_a_content_that_another_worker_has_by_now_does_not_leave_and_all_others_
 ) -> None:
     mails = Mails(150)
     mails.loses_at = at
-    outcomes = deliver(transport, mails)
+    outcomes = outcomes_of(transport, mails)
     assert len({outcome.key for outcome in outcomes}) == len(outcomes) == 149
     assert not mails.lost & {outcome.key for outcome in outcomes}
     assert list(received(smtp_server).values()) == [1] * 149
@@ -164,13 +164,13 @@ def test_a_content_that_another_worker_has_by_now_does_not_leave_and_all_others_
 
 def test_the_wait_for_a_server_far_away_can_be_used(transport: SmtpTransport) -> None:
     mails = Mails(40)
-    deliver(transport, mails)
+    outcomes_of(transport, mails)
     assert max(mails.flying_while_waiting) > 0
 
 
 def test_few_mails_open_no_further_connection(transport: SmtpTransport, smtp_server: LocalSparkPost) -> None:
-    deliver(transport, Mails(1))
-    deliver(transport, Mails(7))
+    outcomes_of(transport, Mails(1))
+    outcomes_of(transport, Mails(7))
     assert smtp_server.connections == 1
 
 
@@ -248,7 +248,7 @@ def test_extra_connections_are_asked_for_silently_and_refused_where_others_have_
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "MAX_CONNECTIONS": 2}
     other = connection_slot("sparkpost")
     assert other.acquired
-    deliver(transport, Mails(60))
+    outcomes_of(transport, Mails(60))
     assert smtp_server.connections == 1
     # Nobody gives up a connection for one that would be a second.
     assert other.may_stay_open()
@@ -268,7 +268,7 @@ def test_a_further_connection_that_cannot_be_opened_stops_nothing(
         return None
 
     smtp_server.script = script
-    outcomes = deliver(transport, Mails(60))
+    outcomes = outcomes_of(transport, Mails(60))
     assert all(outcome.accepted for outcome in outcomes)
     assert len(outcomes) == len(smtp_server.mailbox) == 60
     wait_for(lambda: len(seen) > 1, 20, "the try of another connection")

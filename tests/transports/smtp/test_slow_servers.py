@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
-from celery.signals import worker_process_shutdown
 from django.db import connection
 from django.test import override_settings
 from django.utils import timezone
@@ -23,7 +22,8 @@ from congressy_mailer.transports.smtp import connections as smtp_connections
 from congressy_mailer.transports.smtp.envelopes import EnvelopeExchange
 from congressy_mailer.transports.smtp.session import Session
 from tests.support.mails import deliver
-from tests.support.scripted_smtp import YES, ScriptedServer, Step
+from tests.support.scripted_smtp import YES, ScriptedServer, Step, serving
+from tests.support.transports import SMTP
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("published")]
 
@@ -31,26 +31,14 @@ PIPELINED_OR_NOT = pytest.mark.parametrize("extensions", [("PIPELINING", "8BITMI
 
 
 @contextmanager
-def serving(steps: Sequence[Step] = (), settings: dict[str, Any] | None = None, **options: Any) -> Iterator[Any]:
-    server = ScriptedServer(steps, **options)
-    backend = {
-        "BACKEND": "django.core.mail.backends.smtp.EmailBackend",
-        "OPTIONS": {
-            "host": "127.0.0.1",
-            "port": server.port,
-            "username": "",
-            "password": "",
-            "use_tls": False,
-            "timeout": 9,
-        },
-    }
-    try:
-        with override_settings(CONGRESSY_MAILER={"TRANSPORTS": {"plain": backend}, **(settings or {})}):
+def serving_alias(steps: Sequence[Step] = (), settings: dict[str, Any] | None = None, **options: Any) -> Iterator[Any]:
+    """A server to which the alias ``plain`` leads."""
+    with serving(steps, **options) as server:
+        login = {"username": "", "password": ""}
+        backend = {"host": "127.0.0.1", "port": server.port, "use_tls": False, "timeout": 9, **login}
+        transports = {"plain": {"BACKEND": SMTP, "OPTIONS": backend}}
+        with override_settings(CONGRESSY_MAILER={"TRANSPORTS": transports, **(settings or {})}):
             yield server
-    finally:
-        # The connection that is kept for the next task ends first.
-        worker_process_shutdown.send(None)
-        server.close()
 
 
 def queue_to(recipients: int) -> Message:
@@ -67,7 +55,7 @@ def test_a_slow_server_gets_the_recipients_in_several_transactions(
     extensions: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smtp_connections, "longest_envelope", lambda: 0.25)
-    with serving(pace=0.05, extensions=extensions) as server:
+    with serving_alias(pace=0.05, extensions=extensions) as server:
         message = queue_to(30)
         for _ in range(30):
             result = deliver([message])
@@ -88,7 +76,7 @@ def test_recipients_that_are_refused_for_now_are_not_asked_about_without_end(
     extensions: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smtp_connections, "longest_envelope", lambda: 0.1)
-    with serving([YES, *[Step("450 4.2.2 full")] * 20], pace=0.02, extensions=extensions) as server:
+    with serving_alias([YES, *[Step("450 4.2.2 full")] * 20], pace=0.02, extensions=extensions) as server:
         message = queue_to(20)
         deliver([message])
         message.refresh_from_db()
@@ -100,7 +88,7 @@ def test_recipients_that_are_refused_for_now_are_not_asked_about_without_end(
 
 
 def test_a_sender_that_is_refused_is_refused_for_all_recipients() -> None:
-    with serving([Step("550 5.1.8 no"), *[Step("503 no")] * 10]):
+    with serving_alias([Step("550 5.1.8 no"), *[Step("503 no")] * 10]):
         message = queue_to(25)
         deliver([message])
         message.refresh_from_db()
@@ -110,7 +98,7 @@ def test_a_sender_that_is_refused_is_refused_for_all_recipients() -> None:
 
 @PIPELINED_OR_NOT
 def test_a_lease_is_extended_while_the_server_is_waited_for(extensions: Sequence[str]) -> None:
-    with serving(pace=0.3, extensions=extensions, settings={"LEASE": timedelta(seconds=1.5)}) as server:
+    with serving_alias(pace=0.3, extensions=extensions, settings={"LEASE": timedelta(seconds=1.5)}) as server:
         message = queue_to(10)
         done = threading.Event()
 
@@ -138,7 +126,7 @@ def test_an_interrupted_envelope_is_deferred_and_no_crash(monkeypatch: pytest.Mo
     def interrupted(*args: Any, **options: Any) -> None:
         raise SoftTimeLimitExceeded
 
-    with serving() as server:
+    with serving_alias() as server:
         messages = queue_to(20), queue_to(1)
         with monkeypatch.context() as patched:
             patched.setattr(EnvelopeExchange, "read_replies", interrupted)
@@ -161,7 +149,7 @@ def test_a_content_does_not_leave_when_the_claim_is_gone(monkeypatch: pytest.Mon
         Message.objects.update(token="another", due_at=timezone.now() + timedelta(minutes=15))
 
     monkeypatch.setattr(Session, "read_replies", overtaken)
-    with serving() as server:
+    with serving_alias() as server:
         message = queue_to(1)
         Message.objects.update(crashes=1)
         deliver([message])
@@ -173,7 +161,7 @@ def test_a_content_does_not_leave_when_the_claim_is_gone(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("state", [State.SENDING, State.QUEUED, State.DEFERRED, State.HELD])
 @pytest.mark.parametrize("together", [True, False])
 def test_an_acceptance_is_written_down_where_the_claim_is_gone(state: State, together: bool) -> None:
-    with serving():
+    with serving_alias():
         message = queue_to(2)
         Message.objects.update(state=state, token="another" if state == State.SENDING else "")
         reply = Reply(250, "2.0.0 taken")
@@ -187,7 +175,7 @@ def test_an_acceptance_is_written_down_where_the_claim_is_gone(state: State, tog
 
 
 def test_some_recipients_of_a_lost_claim_have_it() -> None:
-    with serving():
+    with serving_alias():
         message = queue_to(2)
         Message.objects.update(state=State.SENDING, token="another")
         refused = {"r1@example.com": Reply(451, "later")}
@@ -198,7 +186,7 @@ def test_some_recipients_of_a_lost_claim_have_it() -> None:
 
 
 def test_what_is_final_stays_so() -> None:
-    with serving():
+    with serving_alias():
         message = queue_to(1)
         Message.objects.update(state=State.CANCELLED)
         outbox.record("mine", message, Outcome(message.pk, accepted=("r0@example.com",), reply=Reply(250, "taken")))
