@@ -4,7 +4,8 @@
 # make third-parties: other people's apps, and moving in from their packages, in an environment that has them
 # make django-mail: Django's own tests of mail over the queue, those of Django 5.2, 6.0 and 6.1; DJANGO=6.0 for one
 # make fuzz: the property tests with fifty times as many examples, or FUZZ=… times; not in the suite's five minutes
-# make deploying: the files of the how-to on deploying, and a project started by them. Needs PostgreSQL, pgbouncer, systemd
+# make deploying: the files of the how-to on deploying, and a project started by them. Needs PostgreSQL, pgbouncer, systemd,
+#                 and root for the image, whose Dockerfile is run without Docker
 # make browser: the admin's pages in headless Chromium, with pictures in build/browser. Needs chromium
 # make screenshots: the documentation's pictures, in docs/pictures. Needs chromium
 # make bench: how fast it is beside its peers, ten minutes at the most; ONLY="caller bulk" QUICK=1 for less of it

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urljoin
 
+from congressy_mailer.testing.local_sparkpost.mailbox import ReceivedMail
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from testbed.processes import Process, free_port
 from testbed.redis_server import find_redis_server
+from tests.conftest import wait_for
 from tests.deploying.files import FOLDER, PLACE, compose
 from tests.support.pages import ROOT, blocks
 
@@ -25,8 +29,8 @@ MAILERS = {
     "default": {
         "BACKEND": "django.core.mail.backends.smtp.EmailBackend",
         "OPTIONS": {
-            "host": "localhost", "port": int(os.environ["SMTP_PORT"]), "username": "SMTP_Injection",
-            "password": os.environ["SMTP_PASSWORD"], "use_tls": True,
+            "host": "localhost", "port": int(os.environ.get("SMTP_PORT", 25)), "username": "SMTP_Injection",
+            "password": os.environ.get("SMTP_PASSWORD"), "use_tls": True,
         },
     },
 }
@@ -125,6 +129,12 @@ class Site:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=30) as answer:
             return str(answer.read().decode())
 
+    def style_sheets(self, port: int) -> dict[str, str]:
+        """What a web server answers for each style sheet of the admin's first page, by its path."""
+        page = self.get(port, "admin/login/")
+        paths = [urljoin("/admin/login/", path) for path in re.findall(r'<link rel="stylesheet" href="([^"]+)"', page)]
+        return {path.removeprefix("/"): self.get(port, path.removeprefix("/")) for path in paths}
+
     def close(self) -> None:
         """End everything that was started."""
         for process in reversed(self._processes):
@@ -143,3 +153,18 @@ def here(command: list[str], port: int = 0) -> list[str]:
 
 def wait_for_worker(worker: Process, count: int = 1) -> None:
     worker.wait_until(lambda: worker.output().count(" ready.") >= count, START)
+
+
+def wait_for_port(process: Process, port: int) -> None:
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    process.wait_until(listens, START)
+
+
+def arrives(smtp: LocalSparkPost, subject: str, count: int = 1) -> list[ReceivedMail]:
+    def there() -> list[ReceivedMail]:
+        return [mail for mail in smtp.mailbox if mail.message["Subject"] == subject]
+
+    return wait_for(lambda: len(there()) >= count and there(), START, f"the mail {subject!r}")

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import urljoin
 
 import pytest
 
-from congressy_mailer.testing.local_sparkpost.mailbox import ReceivedMail
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
-from testbed.processes import Process, free_port
+from testbed.processes import free_port
 from testbed.servers.postgresql import PostgreSQL
 from tests.conftest import wait_for
 from tests.deploying.files import FOLDER, container, procfile, started_by
-from tests.deploying.site import START, Site, here, wait_for_worker
+from tests.deploying.site import START, Site, arrives, here, wait_for_port, wait_for_worker
 from tests.support.pages import ROOT, blocks
 
 
@@ -32,35 +28,12 @@ def site(tmp_path_factory: pytest.TempPathFactory, smtp: LocalSparkPost) -> Iter
         yield one
 
 
-def wait_for_port(process: Process, port: int) -> None:
-    def listens() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    process.wait_until(listens, START)
-
-
-def arrives(smtp: LocalSparkPost, subject: str, count: int = 1) -> list[ReceivedMail]:
-    def there() -> list[ReceivedMail]:
-        return [mail for mail in smtp.mailbox if mail.message["Subject"] == subject]
-
-    return wait_for(lambda: len(there()) >= count and there(), START, f"the mail {subject!r}")
-
-
-def style_sheets(site: Site, port: int) -> set[str]:
-    """The paths of those that the admin's first page asks for."""
-    page = site.get(port, "admin/login/")
-    return {urljoin("/", path) for path in re.findall(r'<link rel="stylesheet" href="([^"]+)"', page)}
-
-
 def test_the_admin_has_its_style_sheets(site: Site) -> None:
     port = free_port()
     web = site.start(here(started_by("web.service"), port))
     wait_for_port(web, port)
-    paths = style_sheets(site, port)
-    assert "/static/admin/css/base.css" in paths
-    for path in {*paths, "/static/congressy_mailer/admin.css"}:
-        assert "{" in site.get(port, path.removeprefix("/")), path
+    assert "static/admin/css/base.css" in site.style_sheets(port)
+    assert "{" in site.get(port, "static/congressy_mailer/admin.css")
     web.stop()
 
 
