@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import email
 import email.policy
 import inspect
 import re
-from email.generator import BytesGenerator
 from email.message import Message
-from io import BytesIO
 from typing import Any
 
 import django
 from django.core.mail import EmailMessage
 
 from ..exceptions import InvalidHeader
+from .seven_bits import flatten, in_seven_bits
 from .verification import check_as_built
 
-_SEVEN_BIT = email.policy.compat32.clone(cte_type="7bit")
 _OCTETS_LINE_BREAK = re.compile(rb"\r\n|\r|\n")
 # RFC 1847, RFC 8551 §3: writing such a part anew breaks its signature.
 _SIGNED = frozenset({"multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
@@ -39,14 +36,13 @@ def django_mail_bytes(mail: EmailMessage) -> bytes:
         # A foreign class writes itself, perhaps for the sake of a signature.
         content = message.as_bytes(linesep="\r\n") if _takes(message.as_bytes, "linesep") else message.as_bytes()
         return _with_crlf(content)
-    content = _flatten(message)
+    content = flatten(message)
     try:
         check_as_built(content, message)
     except ValueError as error:
         raise InvalidHeader(f"The mail is not sent: {error}.") from None
     if not content.isascii() and not _is_signed(message):
-        # As it was read back, since the message classes of Django before 6.0 cannot be written so.
-        content = _flatten(email.message_from_bytes(content, policy=_SEVEN_BIT))
+        content = in_seven_bits(content, message)
     return _with_crlf(content)
 
 
@@ -75,12 +71,6 @@ def _is_plain(message: Any) -> bool:
 
 def _is_signed(message: Message) -> bool:
     return any(part.get_content_type() in _SIGNED for part in message.walk())
-
-
-def _flatten(message: Message) -> bytes:
-    buffer = BytesIO()
-    BytesGenerator(buffer, mangle_from_=False).flatten(message, linesep="\r\n")
-    return buffer.getvalue()
 
 
 def _with_crlf(content: bytes) -> bytes:
