@@ -54,6 +54,7 @@ third_parties = [
 bench = [
     *demo,
     *databases,
+    "django-anymail>=15.2",
     "django-celery-email-reboot>=4.3",
     "django-mailer>=2.3",
     "django-post_office>=3.12",

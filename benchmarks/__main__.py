@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from . import bulk, caller, composing, end_to_end, events, far, latency, link_throughput, round_trips, statements
+from . import bulk, caller, composing, end_to_end, events, far, http, latency, link_throughput, round_trips, statements
 from .agent import AgentError
 from .bench import QUICK, Bench, Measurement, Sizes
 from .budget import LEAST_SHARE, Budget, Cost
@@ -33,6 +33,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "caller": Measurement(caller.measure, Cost(15, 30)),
     "link_throughput": Measurement(link_throughput.measure, Cost(25, 5, 160)),
     "far": Measurement(far.measure, Cost(25, 10, 60)),
+    "http": Measurement(http.measure, Cost(15, 12, 6)),
     "end_to_end": Measurement(end_to_end.measure, Cost(50, 140)),
     "bulk": Measurement(bulk.measure, Cost(20, 90)),
     "latency": Measurement(latency.measure, Cost(40, 30, 40)),

@@ -27,6 +27,9 @@ class Sizes:
     far_mails_of_socket: int = 30
     far_mails_of_peers: int = 40
     far_runs: int = 1
+    #: Over HTTP: mails of a batch, and of the peer, which makes a call for each.
+    http_mails: int = 10_000
+    http_mails_of_peer: int = 60
     #: Runs of the whole way; most mails of one run, which makes 10,000 in all; and how many seconds a run is to take at
     #: the most, for which slower ones are given fewer mails.
     way_runs: int = 3
@@ -41,7 +44,7 @@ class Sizes:
     #: Mails that a worker's memory is compared after.
     memory_of_worker: tuple[int, int] = (1_000, 4_000)
     #: Events of SparkPost, before a fifth of them is repeated; and posts of 1,000 to the webhook.
-    events: int = 100_000
+    events: int = 40_000
     posts: int = 20
     #: Single mails, and mails of one call, whose statements are counted.
     counted_singles: int = 20
@@ -105,6 +108,8 @@ QUICK = Sizes(
     far_mails_of_socket=4,
     far_mails_of_peers=6,
     far_runs=1,
+    http_mails=100,
+    http_mails_of_peer=4,
     way_runs=1,
     way_mails=100,
     way_seconds=0.5,

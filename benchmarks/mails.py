@@ -113,6 +113,14 @@ class Mail:
         return mail
 
 
+class MergedMail(Mail):
+    """A mail to all, in which SparkPost puts what is one recipient's alone."""
+
+    @property
+    def own_context(self) -> dict[str, Any]:
+        return {name: f"{{{{{name}}}}}" for name in super().own_context}
+
+
 @dataclass(frozen=True)
 class ReadyMail(Mail):
     """A mail whose content is rendered once and is the same for all: where only a queue is to be filled."""

@@ -23,6 +23,7 @@ from testbed.servers.mariadb import MariaDB
 from testbed.servers.postgresql import PostgreSQL
 
 from .agent import Agent
+from .api_sink import ApiSink
 from .sink import Sink
 from .systems import ALL, OURS, system
 from .systems.base import System
@@ -80,6 +81,8 @@ class Place:
     front: TlsFront | None = None
     #: How many connections to the mail server a process may have, where a system has a choice.
     connections: int = 5
+    #: Host and port of SparkPost's API, where mail goes over that, and its sink.
+    api: tuple[str, ApiSink] | None = None
 
     @property
     def vendor(self) -> str:
@@ -88,6 +91,10 @@ class Place:
     def towards(self, port: int, front: TlsFront | None = None) -> Place:
         """The same with another way to the mail server."""
         return replace(self, smtp_port=port, front=front)
+
+    def over_http(self, port: int, sink: ApiSink) -> Place:
+        """The same over SparkPost's HTTP API, which is reached at this port."""
+        return replace(self, api=(f"{sink.api.host}:{port}", sink))
 
     def environment(self, key: str | None) -> dict[str, str]:
         """What a process of a system sees; ``None``: of all of them."""
@@ -106,6 +113,9 @@ class Place:
         if self.front is not None:
             environment["BENCH_SMTP_PASSWORD"] = self.front.password
             environment["SSL_CERT_FILE"] = str(self.front.certificate.authority)
+        if self.api is not None:
+            host, sink = self.api
+            environment |= {"BENCH_API_HOST": host, "BENCH_API_KEY": sink.account.key, **sink.environment()}
         return environment
 
     def agent(self, key: str) -> Agent:

@@ -80,3 +80,5 @@ if _password := os.environ.get("BENCH_SMTP_PASSWORD"):
 
 if _system:
     globals().update(_installed[0].settings(_parts.scheme, int(os.environ.get("BENCH_CONNECTIONS", "5"))))
+    if _host := os.environ.get("BENCH_API_HOST"):
+        globals().update(_installed[0].settings_over_http(_host, os.environ["BENCH_API_KEY"]))

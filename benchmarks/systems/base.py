@@ -36,6 +36,15 @@ class System(ABC):
         """
         return {}
 
+    def settings_over_http(self, host: str, key: str) -> Mapping[str, Any]:
+        """What it is configured with besides to send over SparkPost's HTTP API, if it can.
+
+        Args:
+            host: of the API, with its port.
+            key: of the account.
+        """
+        raise NotImplementedError(f"{self.name} has not been configured for SparkPost's HTTP API")
+
     def workers(self, vendor: str, processes: int) -> list[list[str]]:
         """What is to run in the background: arguments of Python, for one or more programs."""
         return [["-m", "celery", "-A", "benchmarks.project", "worker", "-c", str(processes), "-l", "WARNING"]]

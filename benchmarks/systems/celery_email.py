@@ -28,6 +28,12 @@ class CeleryEmail(System):
             "CELERY_EMAIL_CHUNK_SIZE": 100,
         }
 
+    def settings_over_http(self, host: str, key: str) -> Mapping[str, Any]:
+        return {
+            "CELERY_EMAIL_BACKEND": "anymail.backends.sparkpost.EmailBackend",
+            "ANYMAIL": {"SPARKPOST_API_KEY": key, "SPARKPOST_API_URL": f"https://{host}/api/v1"},
+        }
+
     def send(self, mail: Mail) -> None:
         mail.django_message().send()
 

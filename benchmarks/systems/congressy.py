@@ -21,6 +21,12 @@ class Congressy(System):
             found["CONGRESSY_MAILER"] = {"MAX_CONNECTIONS": 1}
         return found
 
+    def settings_over_http(self, host: str, key: str) -> Mapping[str, Any]:
+        return {
+            "EMAIL_BACKEND": "congressy_mailer.sparkpost.backend.EmailBackend",
+            "CONGRESSY_MAILER": {"SPARKPOST_API_KEY": key, "SPARKPOST_API_HOST": host},
+        }
+
     def send(self, mail: Mail) -> None:
         from congressy_mailer import send_mail
 
