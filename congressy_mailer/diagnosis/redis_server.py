@@ -18,8 +18,16 @@ _TIMEOUT = 3.0
 _NEARLY_FULL = 0.9
 
 
+class _RefusesCommands(Exception):
+    """Redis answers no command until it can write to its disk, not even ``PING``, with which kombu begins."""
+
+
 def _information(section: str) -> dict[str, Any] | None:
-    """What ``INFO`` says; ``None`` where the broker is no Redis or does not answer."""
+    """What ``INFO`` says; ``None`` where the broker is no Redis or does not answer.
+
+    Raises:
+        _RefusesCommands: it cannot write to its disk.
+    """
     from kombu.exceptions import OperationalError
     from redis.exceptions import RedisError
 
@@ -32,7 +40,10 @@ def _information(section: str) -> dict[str, Any] | None:
             return dict(connection.default_channel.client.info(section))
         finally:
             connection.release()
-    except (ImproperlyConfigured, OSError, OperationalError, RedisError):
+    except (ImproperlyConfigured, OSError, OperationalError, RedisError) as failure:
+        # The error's code, which kombu keeps in the text alone.
+        if "MISCONF" in str(failure):
+            raise _RefusesCommands from failure
         return None
 
 
@@ -47,7 +58,11 @@ def examine_eviction() -> Iterator[Finding]:
     With any policy but ``noeviction``, a Redis that is full throws keys away: whole queues among them. No mail is lost
     by that, since it is in the database; it waits until a sweep finds it. A Redis that is full refuses new tasks.
     """
-    memory = _information("memory")
+    try:
+        memory = _information("memory")
+    except _RefusesCommands:
+        yield skipped(_("Redis answers nothing until it can write to its disk."))
+        return
     if memory is None:
         yield _not_redis()
         return
@@ -75,7 +90,11 @@ def examine_persistence() -> Iterator[Finding]:
     Without it, mail waits after a restart of Redis until the sweep publishes it again, and the last writing of a
     snapshot that failed makes Redis refuse new tasks.
     """
-    persistence = _information("persistence")
+    try:
+        persistence = _information("persistence")
+    except _RefusesCommands:
+        yield _cannot_write("MISCONF")
+        return
     if persistence is None:
         yield _not_redis()
         return
@@ -86,7 +105,11 @@ def examine_persistence() -> Iterator[Finding]:
         )
     for key in ("rdb_last_bgsave_status", "aof_last_write_status"):
         if persistence.get(key, "ok") != "ok":
-            yield error(
-                _("Redis cannot write to its disk (%(key)s).") % {"key": key},
-                _("Look at its log, and at the room on its disk: it takes no task until it can."),
-            )
+            yield _cannot_write(key)
+
+
+def _cannot_write(key: str) -> Finding:
+    return error(
+        _("Redis cannot write to its disk (%(key)s).") % {"key": key},
+        _("Look at its log, and at the room on its disk: it takes no task until it can."),
+    )

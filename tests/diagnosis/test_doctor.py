@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import resource
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -12,23 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from django.core.management import CommandError, call_command
-from django.db.migrations.recorder import MigrationRecorder
+from django.test import Client
 from django.utils import timezone
 
 import congressy_mailer
 from congressy_mailer import metrics, outbox, send_bulk, send_mail
 from congressy_mailer.diagnosis import EXAMINATIONS, Finding, Level, redis_server
-from congressy_mailer.models import CountRollup, Message, State, WebhookBatch, Worker
+from congressy_mailer.models import Message, State, WebhookBatch, Worker
 from congressy_mailer.sparkpost.webhook_api import own_target
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.testing.local_sparkpost.webhooks import Webhook
 from congressy_mailer.testing.local_sparkpost.whole import WholeSparkPost
+from congressy_mailer.tracking import inbox, processing
 from testbed.processes import Process, free_port
 from testbed.redis_server import EmbeddedRedis
 from tests.chaos.clocks import clock_environment, find_faketime
 from tests.conftest import wait_for
 from tests.support.scripted_smtp import ScriptedServer
+from tests.support.sparkpost_events import batch_body, event
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("english")]
 
@@ -80,16 +85,20 @@ class TestProject:
         assert "congressy_mailer.E001" in " ".join(finding.text for finding in found("settings"))
 
     @pytest.mark.database
-    def test_a_migration_that_has_not_run(self) -> None:
-        from django.db import connection
-
-        recorder = MigrationRecorder(connection)
-        recorder.record_unapplied("congressy_mailer", "0001_initial")
+    def test_migrations_that_have_not_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert found("database") == []
+        monkeypatch.setattr("congressy_mailer.diagnosis.queues._WORKER_TIMEOUT", 0.1)
+        monkeypatch.setattr("congressy_mailer.diagnosis.dns_records._LIFETIME", 0.1)
+        call_command("migrate", "congressy_mailer", "zero", verbosity=0)
         try:
             level, text = told("database")
+            # Without the tables, which others of them read.
+            out, _, status = doctor()
         finally:
-            recorder.record_applied("congressy_mailer", "0001_initial")
+            call_command("migrate", "congressy_mailer", verbosity=0)
         assert (level, "0001_initial" in text) == (Level.ERROR, True)
+        assert (text in out, status) == (True, 1)
+        assert all(f"[{name}]" in out for name in EXAMINATIONS)
         assert found("database") == []
 
     def test_a_storage_that_cannot_be_written(self, settings: Any, tmp_path: Path) -> None:
@@ -210,8 +219,6 @@ def older_version(directory: Path) -> Path:
 
 class TestRedis:
     def test_one_that_throws_queues_away(self, redis_server: EmbeddedRedis, broker: str) -> None:
-        import redis
-
         if not broker.startswith("redis:"):
             assert told("redis-eviction")[0] == Level.SKIPPED
             return
@@ -229,8 +236,6 @@ class TestRedis:
         client.close()
 
     def test_one_that_forgets(self, redis_server: EmbeddedRedis, broker: str) -> None:
-        import redis
-
         level, text = told("redis-persistence")
         assert (level, "appendonly is off" in text) == (Level.WARNING, True)
         client = redis.Redis(port=redis_server.port)
@@ -238,6 +243,40 @@ class TestRedis:
         wait_for(lambda: not client.info("persistence")["aof_rewrite_in_progress"], what="its file")
         client.close()
         assert found("redis-persistence") == []
+
+    def test_one_that_cannot_write_a_snapshot(self, redis_server: EmbeddedRedis, broker: str) -> None:
+        with closing(redis.Redis(port=redis_server.port)) as client:
+            # The disk is gone. Without points at which it saves by itself it goes on taking tasks.
+            shutil.rmtree(client.config_get("dir")["dir"])
+            client.bgsave()
+            wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", what="a snapshot to fail")
+            assert [(finding.level, finding.text) for finding in found("redis-persistence")] == [
+                (Level.WARNING, "Redis forgets what is in its queues when it is restarted: appendonly is off."),
+                (Level.ERROR, "Redis cannot write to its disk (rdb_last_bgsave_status)."),
+            ]
+            assert found("broker") == []
+            client.config_set("save", "1 1")
+            self.refuses_commands()
+            # It would not end before it has saved.
+            client.config_set("save", "")
+
+    def test_one_that_cannot_write_its_log(self, redis_server: EmbeddedRedis, broker: str) -> None:
+        with closing(redis.Redis(port=redis_server.port)) as client:
+            client.config_set("appendonly", "yes")
+            wait_for(lambda: not client.info("persistence")["aof_rewrite_in_progress"], what="its file")
+            # A file that may not become longer is as good as a disk that is full.
+            resource.prlimit(redis_server.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+            client.set("a", "b")
+            wait_for(lambda: client.info("persistence")["aof_last_write_status"] == "err", what="a write to fail")
+            self.refuses_commands()
+            resource.prlimit(redis_server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+
+    def refuses_commands(self) -> None:
+        assert told("redis-persistence") == (Level.ERROR, "Redis cannot write to its disk (MISCONF).")
+        assert told("redis-eviction") == (Level.SKIPPED, "Redis answers nothing until it can write to its disk.")
+        level, text = told("broker")
+        assert (level, "MISCONF" in text) == (Level.ERROR, True)
+        assert told("worker-takes-tasks") == (Level.ERROR, "The broker took no task.")
 
     def test_another_broker(self, celery_settings: Callable[..., None]) -> None:
         celery_settings(broker_url="memory://", broker_write_url="memory://")
@@ -289,11 +328,10 @@ class TestSmtp:
             level, text = told("smtp")
             assert (level, "PIPELINING" in text) == (Level.WARNING, True)
 
-    def test_a_connection_that_anybody_may_read(self, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        # A name of this machine by which nobody would know that it is this machine.
-        monkeypatch.setattr("congressy_mailer.diagnosis.mail_servers._HERE", ())
+    def test_a_connection_that_anybody_may_read(self, settings: Any) -> None:
         with closing(ScriptedServer(extensions=())) as server:
-            smtp_backend(settings, port=server.port)
+            # A way to write this machine's address by which nobody would know that it is this machine's.
+            smtp_backend(settings, host="127.1", port=server.port)
             assert "is not encrypted" in found("smtp")[0].text
 
     def test_a_port_that_nobody_listens_on_and_a_host_that_does_not_exist(self, settings: Any) -> None:
@@ -359,6 +397,7 @@ class TestSparkPost:
 
     def test_the_webhook(self, local_sparkpost: WholeSparkPost, settings: Any) -> None:
         settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "SITE_URL": "https://www.example.com"}
+        settings.CONGRESSY_MAILER["WEBHOOK_SECRETS"] = ["bearer a-token"]
         level, text = told("sparkpost-webhook")
         assert (level, text) == (Level.ERROR, f"No webhook of SparkPost posts to {own_target()}.")
         # It is not asked whether it answers: this site has no server.
@@ -372,8 +411,22 @@ class TestSparkPost:
         Message.objects.update(state=State.SENT, due_at=None, finished_at=hour_ago, sent_at=hour_ago)
         level, text = told("sparkpost-webhook")
         assert (level, "no event of SparkPost's has come" in text) == (Level.ERROR, True)
-        WebhookBatch.objects.create(key="a", received_at=timezone.now())
+        post_events(event("delivery"))
         assert found("sparkpost-webhook") == []
+
+
+def post_events(*events: dict[str, Any]) -> None:
+    """What SparkPost posts, taken in by the webhook and processed."""
+    answer = Client().post(
+        "/mailer/sparkpost/events/", batch_body(*events), content_type="application/json",
+        headers={"Authorization": "Bearer a-token"},
+    )  # fmt: skip
+    assert answer.status_code == 200
+    # As a sweep finds it that comes later.
+    WebhookBatch.objects.update(due_at=timezone.now())
+    for ticket in inbox.due_batches():
+        processing.process(ticket)
+    metrics.flush()
 
 
 class TestBulk:
@@ -392,12 +445,17 @@ class TestBulk:
         settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "SITE_URL": "https://www.example.com"}
         assert found("bulk-one-click") == []
 
-    @pytest.mark.parametrize(("complaints", "level"), [(0, None), (2, Level.WARNING), (3, Level.ERROR)])
-    def test_complaints(self, complaints: int, level: Level | None) -> None:
-        start = timezone.now().replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
-        counts = [["", "mailer", 5, metrics.DELIVERED, 1000], ["", "mailer", 5, metrics.COMPLAINED, complaints]]
-        CountRollup.objects.create(period=CountRollup.Period.HOUR, start=start, counts=counts)
-        assert [finding.level for finding in found("bulk-complaints")] == ([level] if level else [])
+    def test_complaints(self, settings: Any) -> None:
+        settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "WEBHOOK_SECRETS": ["bearer a-token"]}
+        send_bulk([f"ana{number}@example.com" for number in range(1000)], subject="x", message="y")
+        messages = list(Message.objects.all())
+        post_events(*(event("delivery", message) for message in messages))
+        assert found("bulk-complaints") == []
+        post_events(*(event("spam_complaint", message) for message in messages[:2]))
+        text = "0.20 % of the mail of the last seven days was reported as spam."
+        assert told("bulk-complaints") == (Level.WARNING, text)
+        post_events(event("spam_complaint", messages[2]))
+        assert told("bulk-complaints") == (Level.ERROR, text.replace("0.20", "0.30"))
 
     def test_too_few_to_tell(self) -> None:
         assert told("bulk-complaints")[0] == Level.SKIPPED
