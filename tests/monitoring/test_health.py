@@ -68,14 +68,21 @@ def test_a_backend_that_reaches_nobody_is_named_without_a_failure(settings: Any)
     where = "is only printed, and reaches nobody: django.core.mail.backends.console.EmailBackend"
     assert f"Mail backend default: mail {where}" in out
     assert json.loads(mailer("health", "--json")[0])["reaches_nobody"] == {"default": where}
+    # Beside the problems, of which it is none.
+    swept(hours=1)
+    out, complaint, status = mailer("health")
+    assert (out, status) == (f"Mail backend default: mail {where}\n", 1)
+    assert (complaint.startswith("No worker has swept since 20"), "nobody" in complaint) == (True, False)
+    out, complaint, status = mailer("health", "--json")
+    assert (json.loads(out)["ok"], json.loads(out)["reaches_nobody"], status) == (False, {"default": where}, 1)
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     assert "Mail backend" not in mailer("health")[0]
     assert json.loads(mailer("health", "--json")[0])["reaches_nobody"] == {}
 
 
 def test_no_worker_was_ever_there() -> None:
-    out, complaint, status = mailer("health")
-    assert (out, status) == ("", 1)
+    _, complaint, status = mailer("health")
+    assert status == 1
     assert complaint == "No worker has ever swept: start one with celery -A project worker."
 
 

@@ -21,7 +21,7 @@ from ...health import check_health, format_time
 from ...models import PauseScope
 from ...models.transactions import explaining_missing_tables
 from ...replies import error_text
-from ...transports.destinations import destinations
+from ...transports.destinations import Destination, destinations
 from .. import (
     bulk_send,
     doctor,
@@ -173,6 +173,8 @@ class Command(BaseCommand):
             for held in health.paused:
                 say(self, pauses.describe(held), self.style.WARNING)
         if not health.ok:
+            if not as_json:
+                self._reaches_nobody(unsent)
             raise CommandError("\n".join(health.problems))
         if not as_json:
             details = {"moment": format_time(health.last_sweep) if health.last_sweep else ""}
@@ -182,13 +184,16 @@ class Command(BaseCommand):
             conf = mailer_settings()
             for name, queue in ((conf.QUEUE, health.waiting), (conf.BULK_QUEUE, health.waiting_batches)):
                 self.stdout.write(_waiting(name, queue))
-            for alias, found in unsent.items():
-                text = _("Mail backend %(alias)s: mail %(where)s") % {"alias": alias, "where": found.shown}
-                self.stdout.write(self.style.WARNING(text))
+            self._reaches_nobody(unsent)
             if health.deferred.next_try is not None:
                 text = _("%(count)d deferred, tried again from %(next)s: the admin shows why.")
                 values = {"count": health.deferred.count, "next": format_time(health.deferred.next_try)}
                 self.stdout.write(text % values)
+
+    def _reaches_nobody(self, backends: Mapping[str, Destination]) -> None:
+        for alias, found in backends.items():
+            text = _("Mail backend %(alias)s: mail %(where)s") % {"alias": alias, "where": found.shown}
+            self.stdout.write(self.style.WARNING(text))
 
     def _purge(self) -> None:
         dots = 0
