@@ -11,18 +11,13 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import textwrap
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from congressy_mailer.sparkpost.events import TYPES, parse_events
-from congressy_mailer.submission import anymail_attributes
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from tests.support.environments import Environment
 from tests.support.moving_in import PAGES
 from tests.support.pages import ROOT, Block, blocks
 
@@ -95,20 +90,10 @@ LEAVES: dict[str, tuple[str, str, str, list[str]]] = {
 }
 #: What a page has its readers type that is not run here, and why.
 NOT_RUN = {
+    "pip install congressy-mailer": "it is there already; its dependencies would come from the network",
     "celery -A shop inspect": "it asks workers, of which none runs",
     "python manage.py mailer sparkpost webhook create": "SparkPost would post to the site, which is not deployed",
 }
-#: Imports fail from then on, as those of a package that is not there.
-UNINSTALLED = """
-import sys
-
-class Uninstalled:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == {module!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Uninstalled())
-"""
 #: Runs commands of manage.py one after the other in one process, as long as no file changes between them; then code.
 RUN = """
 import json, sys
@@ -130,25 +115,21 @@ if code:
 class Project:
     """A project whose maintainer does what a page says."""
 
-    def __init__(self, folder: Path, server: LocalSparkPost, package: str, module: str) -> None:
-        """Make what is there before the page begins."""
+    def __init__(self, folder: Path, server: LocalSparkPost, package: str = "") -> None:
+        """Make what is there before the page begins, with this package installed."""
         self._folder = folder / "project"
-        self._package, self._module = package, module
+        self.environment = Environment(folder, package)
         self._account = {
             "smtp.sparkpostmail.com": "localhost",
             "587": str(server.port),
             "<SparkPost API key>": server.password,
         }
-        self._uninstalled = folder / "uninstalled"
-        self._uninstalled.mkdir()
-        inherited = filter(None, [os.environ.get("PYTHONPATH")])
-        ours = ("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "BROKER_URL", "MAILER_TEST_DIRECTORY", "MAILER_TEST_MAILERS")
-        self._environment = {
+        ours = ("DATABASE_URL", "BROKER_URL", "MAILER_TEST_DIRECTORY", "MAILER_TEST_MAILERS", "PYTHONPATH")
+        self._variables = {
             **{name: value for name, value in os.environ.items() if name not in ours},
             **server.environment(),
             "DJANGO_SETTINGS_MODULE": "shop.settings",
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-            "PYTHONPATH": os.pathsep.join([*map(str, (self._uninstalled, self._folder, ROOT)), *inherited]),
+            "PATH": os.pathsep.join([str(self.environment.programs), os.environ["PATH"]]),
             # A file that is written twice in a second with one size is told by neither time nor size, and what Python
             # has compiled of the first would stand for the second.
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -180,14 +161,14 @@ class Project:
             self._do_command(command)
 
     def _do_command(self, command: str) -> None:
-        if command == "pip install congressy-mailer" or any(command.startswith(beginning) for beginning in NOT_RUN):
+        if any(command.startswith(beginning) for beginning in NOT_RUN):
             return
         if command.startswith("python manage.py "):
             self._commands.append(shlex.split(command)[1:])
             return
         self.run()
-        if command == f"pip uninstall --yes {self._package}":
-            (self._uninstalled / "sitecustomize.py").write_text(UNINSTALLED.format(module=self._module))
+        if command.startswith("pip uninstall "):
+            self._python("-m", *shlex.split(command))
             return
         program, name = command.split()
         assert program == "rm", command
@@ -202,15 +183,19 @@ class Project:
         commands, self._commands = self._commands, []
         if not commands and not code:
             return ""
-        done = subprocess.run(
-            [sys.executable, "-c", RUN, json.dumps([commands, textwrap.dedent(code)])], cwd=self._folder,
-            env=self._environment, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        done = self._python("-c", RUN, json.dumps([commands, textwrap.dedent(code)]))
         output = f"{done.stdout}{done.stderr}"
-        assert done.returncode == 0, output
         tested = sum(command[1] == "test" for command in commands)
         assert len(re.findall(r"^Ran [1-9]\d* tests? in ", output, re.MULTILINE)) == tested, output
         return done.stdout
+
+    def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [self.environment.python, *arguments], cwd=self._folder, env=self._variables,
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+        return done
 
     def _write(self, name: str, text: str) -> None:
         for theirs, ours in self._account.items():
@@ -223,14 +208,15 @@ class Project:
 #: Sends one mail more, delivers all of it, and looks for what the page has left.
 AT_THE_END = """
 import json
-from importlib.util import find_spec
+from importlib import import_module
 from congressy_mailer.testing import deliver_all
 
 def is_there(module):
     try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+        import_module(module)
+    except ModuleNotFoundError as error:
+        return error.name != module
+    return True
 
 confirm("last@example.com", "Eva")
 print(json.dumps([[message.state for message in deliver_all()], is_there({module!r})]))
@@ -243,7 +229,8 @@ def test_a_project_that_follows_a_page_ends_without_the_old_package_and_with_gre
 ) -> None:
     package, module, queue, recipients = LEAVES[Path(page).stem]
     mail_server.mailbox.clear()
-    project = Project(tmp_path, mail_server, package, module)
+    project = Project(tmp_path, mail_server, package)
+    installed = project.environment.distributions()
     steps = list(blocks(ROOT / page, PAGES[page]))
     # Templates are shown where the code is that needs them.
     first_step = max(place for place, block in enumerate(steps) if block.is_before) + 1
@@ -259,6 +246,9 @@ def test_a_project_that_follows_a_page_ends_without_the_old_package_and_with_gre
     states, is_there = json.loads(project.run(AT_THE_END.format(module=module or "no_package")).splitlines()[-1])
     assert states == ["sent"] * (len(recipients) + 1)
     assert not is_there
+    left = project.environment.distributions()
+    assert [name.partition("==")[0] for name in installed - left] == [package] * bool(package)
+    assert left <= installed
     mails = mail_server.mailbox.wait_for(len(states), 60)
     assert sorted(mail.recipients[0] for mail in mails) == sorted([*recipients, "last@example.com"])
     texts = [mail.message.get_body(("plain", "html")).get_content() for mail in mails]
@@ -274,8 +264,7 @@ def test_what_django_celery_email_has_queued_is_sent_while_both_are_there(
     mail_server: LocalSparkPost, tmp_path: Path
 ) -> None:
     mail_server.mailbox.clear()
-    package, module, _, _ = LEAVES["from-celery-email"]
-    project = Project(tmp_path, mail_server, package, module)
+    project = Project(tmp_path, mail_server, "django-celery-email-reboot")
     both = [block for block in blocks(ROOT / "docs/how-to/from-celery-email.md") if "djcelery_email" in block.text]
     project.do(both[-1])
     assert both[-1].file == "shop/settings.py"
@@ -289,86 +278,3 @@ def test_what_django_celery_email_has_queued_is_sent_while_both_are_there(
         """)
     (mail,) = mail_server.mailbox.wait_for(1, 60)
     assert (mail.message["Subject"], mail.recipients) == ("Old", ("ana@example.com",))
-
-
-def table(page: str, heading: str) -> list[list[str]]:
-    """The rows of a table of a page, which begins with this heading."""
-    text = (ROOT / page).read_text()
-    rows = text[text.index(f"| {heading} |") :].partition("\n\n")[0].splitlines()[2:]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-
-
-def codes(cell: str) -> set[str]:
-    return set(re.findall(r"`(\w+)`", cell))
-
-
-ANYMAIL = "docs/how-to/from-anymail.md"
-
-
-@pytest.fixture
-def pairs() -> list[tuple[Any, Any]]:
-    """Each kind of event as django-anymail has it, and as we have it."""
-    return list(_pairs())
-
-
-def _pairs() -> Iterator[tuple[Any, Any]]:
-    from anymail.webhooks.sparkpost import SparkPostTrackingWebhookView
-
-    view = SparkPostTrackingWebhookView()
-    for name in sorted({*TYPES, *view.event_types, "something_else"}):
-        for bounce_class in view.reject_reasons if name in ("bounce", "out_of_band") else [""]:
-            event = {
-                "type": name, "timestamp": "1790000000", "rcpt_to": "ana@example.com", "raw_rcpt_to": "ana@example.com",
-                "rcpt_meta": {"customer": "Ana"}, "campaign_id": "confirmation", "raw_reason": "550 5.1.1 unknown",
-                "target_link_url": "https://www.example.com/" if "click" in name else "",
-            }  # fmt: skip
-            if bounce_class:
-                event["bounce_class"] = bounce_class
-            theirs = view.esp_to_anymail_event("event", event, event)
-            (ours,) = parse_events([{"msys": {"event": event}}], datetime.now(UTC).replace(year=2027))
-            yield theirs, ours.event
-
-
-@pytest.mark.filterwarnings("ignore:Your Anymail webhooks are insecure")
-class TestTheTablesOfAnymail:
-    def test_types_of_events(self, pairs: list[tuple[Any, Any]]) -> None:
-        stated = {
-            (theirs, ours)
-            for their_cell, our_cell in table(ANYMAIL, "`tracking`: `event.event_type`")
-            for theirs in codes(their_cell)
-            for ours in codes(our_cell) - {"initial_open"}
-        }
-        # It does not know the first opening, which we count as one.
-        found = {(theirs.event_type, ours.type) for theirs, ours in pairs if "initial" not in ours.sparkpost_type}
-        assert stated == found
-        assert {ours.type for _, ours in pairs if ours.sparkpost_type == "initial_open"} == {"opened"}
-        assert {ours.bounce_class for _, ours in pairs if ours.type == "not_tried" and ours.bounce_class} == {25}
-
-    def test_reasons_of_bounces(self, pairs: list[tuple[Any, Any]]) -> None:
-        stated = {
-            (reason.strip("`"), category.strip("`"), int(one))
-            for reason, category, classes in table(ANYMAIL, "`event.reject_reason`")
-            for one in classes.split(", ")
-        }
-        assert stated == {
-            (theirs.reject_reason, ours.bounce_category, ours.bounce_class)
-            for theirs, ours in pairs
-            if ours.bounce_class is not None and ours.type != "other"
-        }
-
-    def test_attributes_of_events(self, pairs: list[tuple[Any, Any]]) -> None:
-        rows = {name: here for there, here in table(ANYMAIL, "Attribute of the event there") for name in codes(there)}
-        beside = {"event_type", "reject_reason", "description"}
-        assert rows.keys() == vars(pairs[0][0]).keys() - beside
-        for theirs, ours in pairs:
-            for name, cell in rows.items():
-                if name == "tags":
-                    assert theirs.tags == [ours.campaign]
-                elif name not in ("message_id", "event_id", "user_agent", "esp_event"):
-                    (our_name,) = codes(cell)
-                    assert (getattr(theirs, name) or "") == getattr(ours, our_name), (name, ours.sparkpost_type)
-
-    def test_attributes_of_mails(self) -> None:
-        rows = {name: behind for cell, _, behind in table(ANYMAIL, "Attribute") for name in codes(cell)}
-        assert rows.keys() == set(anymail_attributes.ANYMAIL_ATTRIBUTES)
-        assert {name for name, behind in rows.items() if name in codes(behind)} == anymail_attributes._MAPPED
