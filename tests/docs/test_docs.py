@@ -33,6 +33,7 @@ PAGES = [ROOT / "README.md", ROOT / "README.pt-BR.md", ROOT / "CHANGELOG.md", *s
 SETTINGS = {setting.name for setting in fields(MailerSettings)}
 
 _BLOCK = re.compile(r"^( *)```python\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 _TEST = re.compile(r"\b(tests/[\w/]+\.py)::(\w+)")
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)[^)]*\)")
 
@@ -141,6 +142,12 @@ def test_every_public_name_is_documented() -> None:
 def test_every_test_that_is_named_exists(page: Path) -> None:
     for path, test in _TEST.findall(page.read_text()):
         assert re.search(rf"^ *(async )?def {test}\(", (ROOT / path).read_text(), re.MULTILINE), f"{path}::{test}"
+
+
+@every_page
+def test_no_heading_runs_on_into_the_text_below_it(page: Path) -> None:
+    without_code = _FENCE.sub("", page.read_text())
+    assert [heading for heading in re.findall(r"^#+ .*", without_code, re.MULTILINE) if heading.endswith(".")] == []
 
 
 @every_page
