@@ -457,7 +457,7 @@ def test_the_http_backend_needs_a_key() -> None:
 QUEUE = "congressy_mailer.backends.EmailBackend"
 
 
-def queue(**options: object) -> dict[str, Any]:
+def queue_settings(**options: object) -> dict[str, Any]:
     """A queue in the place of EMAIL_BACKEND, and backends that it may name."""
     backends = {
         "smtp": {"BACKEND": SMTP, "OPTIONS": SPARKPOST},
@@ -469,7 +469,7 @@ def queue(**options: object) -> dict[str, Any]:
 def test_a_queue_with_a_backend_behind_it_is_well() -> None:
     with emails(EMAIL_BACKEND=QUEUE):
         assert found() == {}
-    with emails(**queue(using="smtp")):
+    with emails(**queue_settings(using="smtp")):
         assert found() == {}
 
 
@@ -477,7 +477,7 @@ def test_a_queue_with_a_backend_behind_it_is_well() -> None:
     ("target", "problem"), [("other", "there is no 'other'"), ("again", "'again' queues it again")]
 )
 def test_a_queue_that_no_mail_would_leave_is_an_error(target: str, problem: str) -> None:
-    with emails(**queue(using=target)):
+    with emails(**queue_settings(using=target)):
         errors = found()
     assert list(errors) == ["congressy_mailer.E023"]
     assert errors["congressy_mailer.E023"].startswith("EMAIL_BACKEND queues mail")
@@ -493,7 +493,7 @@ def test_a_queue_of_transports_names_what_is_behind_it() -> None:
 
 
 def test_a_queue_is_no_failover() -> None:
-    configured = queue(using="smtp")
+    configured = queue_settings(using="smtp")
     configured["CONGRESSY_MAILER"]["FAILOVER"] = ["again"]
     with emails(**configured):
         assert "names 'again', which queues mail" in found()["congressy_mailer.E023"]
@@ -507,7 +507,7 @@ def test_the_server_behind_a_queue_is_checked_as_ever() -> None:
 @pytest.mark.parametrize("handler", [{"email_backend": QUEUE}, {"using": "again"}])
 def test_error_mail_over_a_queue_is_a_warning(handler: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     handlers = {"mail_admins": {"class": "django.utils.log.AdminEmailHandler", **handler}, "console": {"class": "x"}}
-    with emails(**queue(using="smtp")):
+    with emails(**queue_settings(using="smtp")):
         # Not by override_settings, which would configure the logging of the tests.
         monkeypatch.setattr(settings, "LOGGING", {"version": 1, "handlers": handlers})
         warnings = found()

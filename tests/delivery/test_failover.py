@@ -91,7 +91,7 @@ def test_a_mail_that_names_it_goes_over_http(api: ScriptedHttps) -> None:
     mail = email.message_from_string(request["content"]["email_rfc822"], policy=email.policy.default)
     assert mail["Message-ID"] == message.message_id
     assert mail["Bcc"] is None
-    assert over_http(api) == ["p0@example.com", "eva@example.com"]
+    assert over_http(api) == ["ana@example.com", "eva@example.com"]
 
 
 def test_one_call_for_a_batch_and_an_end_for_each(api: ScriptedHttps) -> None:

@@ -25,13 +25,13 @@ def nothing_held() -> Iterator[None]:
     # Each test has released what it has counted, no more and no less.
     others = HeldMails()
     key = uuid4()
-    others.hold(key, mail(0))
+    others.hold(key, of_size(0))
     assert others.has_room(BUDGET)
     assert not others.has_room(BUDGET + 1)
     others.release(key)
 
 
-def mail(size: int) -> Any:
+def of_size(size: int) -> Any:
     return SimpleNamespace(wire=bytes(size), files=[])
 
 
@@ -44,7 +44,7 @@ def held() -> Iterator[HeldMails]:
 
 def hold(held: HeldMails, size: int = LARGE) -> UUID:
     key = uuid4()
-    held.hold(key, mail(size))
+    held.hold(key, of_size(size))
     return key
 
 
@@ -64,7 +64,7 @@ def test_no_further_mail_is_composed_beyond_the_budget(held: HeldMails) -> None:
 
 def test_a_mail_that_is_composed_again_counts_once_and_is_released_once(held: HeldMails) -> None:
     key = hold(held)
-    held.hold(key, mail(LARGE))
+    held.hold(key, of_size(LARGE))
     hold(held, 0)
     assert held.has_room(LARGE)
     held.release(key)

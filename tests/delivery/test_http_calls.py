@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from congressy_mailer import outbox, send_bulk, send_mail, throttling
+from congressy_mailer import outbox, send_bulk, throttling
 from congressy_mailer.broker import sending
 from congressy_mailer.delivery import call_sizes
 from congressy_mailer.delivery.slice import Delivery
@@ -24,6 +24,7 @@ from congressy_mailer.models import Batch, Message, State
 from congressy_mailer.testing.local_sparkpost import ApiRequest, WholeSparkPost
 from testbed.processes import Process, child_processes
 from tests.conftest import wait_for
+from tests.support.mails import deliver, deliver_slice, queue, queue_batch, states
 from tests.support.scripted_https import Answer, Request, ScriptedHttps
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
@@ -53,27 +54,7 @@ def five_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throttling.connections, "_tasks", 2)
 
 
-def mails(count: int) -> list[Message]:
-    return [send_mail("Olá", f"Texto {n}", to=f"{n}@example.com", using="http") for n in range(count)]
-
-
-def deliver(messages: list[Message]) -> Delivery:
-    delivery = Delivery(outbox.new_claim_token("task"))
-    delivery.run([message.id for message in messages], redelivered=False)
-    return delivery
-
-
-def people(count: int) -> Iterator[str]:
-    return (f"ana{number}@example.com" for number in range(count))
-
-
-def run_batch(batch: Batch) -> Delivery:
-    delivery = Delivery(outbox.new_claim_token("task"))
-    delivery.run_batch(batch.id, batch.generation)
-    return delivery
-
-
-def states() -> Counter[tuple[str, int]]:
+def states_and_crashes() -> Counter[tuple[str, int]]:
     return Counter(Message.objects.values_list("state", "crashes"))
 
 
@@ -112,7 +93,7 @@ def test_calls_grow_to_two_thousand_and_a_kill_in_the_midst_of_one_loses_and_rep
     local_sparkpost.api.script = count
     # Some more: on a busy machine the time of a slice may be over in the midst of a call.
     large = sum(GROWING) + 1000
-    send_bulk(people(large), subject="Olá", message="Texto", using="http")
+    queue_batch(large, using="http")
     wait_for(lambda: sum(made) >= large, 240, f"all calls (now: {made})")
     assert max(made) == GROWING[-1]
 
@@ -131,8 +112,12 @@ def test_calls_grow_to_two_thousand_and_a_kill_in_the_midst_of_one_loses_and_rep
     small = send_bulk((f"eva{number}@example.com" for number in range(150)), subject="Olá", message="x", using="http")
     wait_for(lambda: bool(killed), 60, "the kill")
     wait_for(call_was_found, 60, "a sweep that finds what the killed process held")
-    wait_for(lambda: small.messages.filter(state=State.SENT).count() == 150, 120, f"the end of all mails ({states()})")
-    assert states() == {(State.SENT, 0): large + 150 - GROWING[0], (State.SENT, 1): GROWING[0]}
+    wait_for(
+        lambda: small.messages.filter(state=State.SENT).count() == 150,
+        120,
+        f"the end of all mails ({states_and_crashes()})",
+    )
+    assert states_and_crashes() == {(State.SENT, 0): large + 150 - GROWING[0], (State.SENT, 1): GROWING[0]}
     arrived = Counter(mail.recipients[0] for mail in local_sparkpost.mailbox)
     assert set(arrived.values()) == {1}
     assert len(arrived) == large + 150
@@ -140,7 +125,7 @@ def test_calls_grow_to_two_thousand_and_a_kill_in_the_midst_of_one_loses_and_rep
 
 def test_a_batch_whose_slices_are_short_comes_to_large_calls_as_well(api: ScriptedHttps, settings: Any) -> None:
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "SLICE_SIZE": 10, "TIME_SLICE": timedelta(seconds=60)}
-    batch = send_bulk(people(150), subject="Olá", message="Texto", using="http")
+    batch = queue_batch(150, using="http")
     delivery: Delivery | None = None
 
     def script(request: Request) -> Answer:
@@ -183,8 +168,8 @@ def test_single_mails_are_called_for_at_the_same_time(api: ScriptedHttps) -> Non
         return accept(request)
 
     api.script = script
-    deliver(mails(10))
-    assert states() == {(State.SENT, 0): 10}
+    deliver(queue(10, using="http"))
+    assert states_and_crashes() == {(State.SENT, 0): 10}
     assert api.connections == 5
 
 
@@ -192,15 +177,15 @@ def test_single_mails_are_called_for_at_the_same_time(api: ScriptedHttps) -> Non
 def test_where_others_have_connections_fewer_calls_are_made_at_the_same_time(api: ScriptedHttps, settings: Any) -> None:
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "MAX_CONNECTIONS": 3}
     others = [throttling.connection_slot("http") for _ in range(2)]
-    deliver(mails(4))
-    assert states() == {(State.SENT, 0): 4}
+    deliver(queue(4, using="http"))
+    assert states_and_crashes() == {(State.SENT, 0): 4}
     assert api.connections == 1
     last = throttling.connection_slot("http")
     assert last.acquired
-    messages = mails(1)
-    deliver(messages)
+    ids = queue(1, using="http")
+    deliver(ids)
     # It is put back, and asks again.
-    assert Message.objects.get(id=messages[0].id).state == State.QUEUED
+    assert states(ids) == [State.QUEUED]
     for slot in (*others, last):
         slot.release()
 
@@ -220,9 +205,9 @@ def test_of_calls_at_the_same_time_each_has_its_own_end(api: ScriptedHttps) -> N
         return None if address == "3@example.com" else accept(request)
 
     api.script = script
-    messages = mails(7)
+    ids = [key for number in range(7) for key in queue(to=f"{number}@example.com", using="http")]
     with pytest.raises(TransportUnavailable):
-        deliver(messages)
+        deliver(ids)
     found = {message.to[0].partition("@")[0]: (message.state, message.crashes) for message in Message.objects.all()}
     assert found == {
         "0": (State.SENT, 0), "1": (State.FAILED, 0), "2": (State.QUEUED, 0), "3": (State.DEFERRED, 1),
@@ -238,11 +223,11 @@ def test_a_server_that_drips_leaves_its_mails_in_doubt_within_the_lease(api: Scr
         return Answer(body=b" " * 5000, drip=0.02)
 
     api.script = drip
-    batch = send_bulk(people(20), subject="Olá", message="Texto", using="http")
+    batch = queue_batch(20, using="http")
     delivery = Delivery(outbox.new_claim_token("task"))
     with pytest.raises(TransportUnavailable, match="cannot be reached"):
         delivery.run_batch(batch.id, batch.generation)
-    assert states() == {(State.DEFERRED, 1): 20}
+    assert states_and_crashes() == {(State.DEFERRED, 1): 20}
     # While the claim held: nobody else could have taken them.
     assert not delivery.deadlines.extension_is_due
     assert len(api.requests) == 1
@@ -277,10 +262,10 @@ def test_the_time_limit_in_the_midst_of_calls_repeats_nothing(
         return accept(request)
 
     api.script = script
-    messages = mails(3)
+    ids = queue(3, using="http")
     with pytest.raises(SoftTimeLimitExceeded):
-        deliver(messages)
-    assert states() == {(State.SENT, 0): 3}
+        deliver(ids)
+    assert states_and_crashes() == {(State.SENT, 0): 3}
     assert len(api.requests) == 3
 
 
@@ -294,8 +279,8 @@ def test_the_time_limit_in_the_midst_of_a_shared_call_repeats_nothing(
         return accept(request)
 
     api.script = script
-    batch = send_bulk(people(25), subject="Olá", message="Texto", using="http")
+    batch = queue_batch(25, using="http")
     with pytest.raises(SoftTimeLimitExceeded):
-        run_batch(batch)
-    assert states() == {(State.SENT, 0): 10, (State.QUEUED, 0): 15}
+        deliver_slice(batch)
+    assert states_and_crashes() == {(State.SENT, 0): 10, (State.QUEUED, 0): 15}
     assert sizes(api.requests) == [10]

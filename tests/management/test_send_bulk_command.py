@@ -24,12 +24,11 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 from django.utils import translation
 
-from congressy_mailer import outbox
-from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.management import bulk_progress, bulk_send
 from congressy_mailer.models import Attachment, Batch, Message, State
 from congressy_mailer.submission import batch_writer
 from tests.conftest import database_url, wait_for
+from tests.support.mails import deliver_batch
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
@@ -64,7 +63,7 @@ def people(tmp_path: Path) -> Path:
     return path
 
 
-def send(path: Path, *options: str, template: str = "mail/reminder") -> Done:
+def send_bulk(path: Path, *options: str, template: str = "mail/reminder") -> Done:
     out, warnings = StringIO(), StringIO()
     try:
         call_command("mailer", "send-bulk", template, str(path), *options, stdout=out, stderr=warnings)
@@ -75,21 +74,15 @@ def send(path: Path, *options: str, template: str = "mail/reminder") -> Done:
     return Done(out.getvalue(), warnings.getvalue(), "", 0)
 
 
-def stored() -> list[str]:
+def addresses() -> list[str]:
     return sorted(to[0] for to in Message.objects.values_list("to", flat=True))
-
-
-def deliver() -> None:
-    batch = Batch.objects.get()
-    while Delivery(outbox.new_claim_token("test")).run_batch(batch.pk, batch.generation).continue_at is not None:
-        pass
 
 
 @pytest.mark.email_settings
 @LOCMEM
 def test_each_row_becomes_a_mail_with_its_columns_in_it(people: Path, tmp_path: Path) -> None:
     (tmp_path / "mapa.pdf").write_bytes(b"%PDF map")
-    done = send(
+    done = send_bulk(
         people, "--name-column", "nome", "--context", "evento=Feira = feira", "--language", "pt-br", "--from",
         "Feira <feira@example.com>", "--reply-to", "a@example.com", "--reply-to", "b@example.com", "--transactional",
         "--attach", str(tmp_path / "mapa.pdf"),
@@ -105,7 +98,7 @@ def test_each_row_becomes_a_mail_with_its_columns_in_it(people: Path, tmp_path: 
     assert lines[3:] == [f"Key: {batch.key}"]
     assert (batch.transactional, batch.language, batch.stored_at is not None) == (True, "pt-br", True)
     assert Attachment.objects.get().batch_id == batch.pk
-    deliver()
+    deliver_batch(Batch.objects.get())
     sent = {one.to[0]: one for one in mail.outbox}
     assert set(sent) == {f"{name} <{name.lower()}@example.com>" for name in ("Ana", "Bia", "Caio")}
     bia = sent["Bia <bia@example.com>"]
@@ -115,14 +108,14 @@ def test_each_row_becomes_a_mail_with_its_columns_in_it(people: Path, tmp_path: 
 
 
 def test_a_second_run_repeats_nothing_and_says_how_to_send_again(people: Path) -> None:
-    send(people, "--context", "a=1", "--context", "b=2")
+    send_bulk(people, "--context", "a=1", "--context", "b=2")
     first = Batch.objects.get()
     # In another order, and marketing or not: it says the same.
-    done = send(people, "--context", "b=2", "--context", "a=1", "--transactional", "--email-column", "e-mail")
-    assert (done.status, Batch.objects.get().pk, len(stored())) == (0, first.pk, 3)
+    done = send_bulk(people, "--context", "b=2", "--context", "a=1", "--transactional", "--email-column", "e-mail")
+    assert (done.status, Batch.objects.get().pk, len(addresses())) == (0, first.pk, 3)
     assert re.search(r"This was stored on \S+ .*, 3 mails\. Nothing is sent again; for that, add --key ", done.out)
-    assert send(people, "--context", "a=1", "--context", "b=2", "--key", "again").status == 0
-    assert len(stored()) == 6
+    assert send_bulk(people, "--context", "a=1", "--context", "b=2", "--key", "again").status == 0
+    assert len(addresses()) == 6
 
 
 @pytest.mark.parametrize(
@@ -134,17 +127,17 @@ def test_a_second_run_repeats_nothing_and_says_how_to_send_again(people: Path) -
     ids=lambda options: options[0],
 )  # fmt: skip
 def test_what_says_something_else_is_another_sending(options: list[str], people: Path) -> None:
-    send(people)
-    assert send(people, *options).status == 0
-    assert (Batch.objects.count(), len(stored())) == (2, 6)
+    send_bulk(people)
+    assert send_bulk(people, *options).status == 0
+    assert (Batch.objects.count(), len(addresses())) == (2, 6)
 
 
 def test_another_file_or_template_is_another_sending(people: Path) -> None:
-    send(people)
-    send(people, "--subject", "x", template="mail/hello")
+    send_bulk(people)
+    send_bulk(people, "--subject", "x", template="mail/hello")
     people.write_text(PEOPLE + "Davi;davi@example.com;Recife\n")
-    send(people)
-    assert (Batch.objects.count(), len(stored())) == (3, 10)
+    send_bulk(people)
+    assert (Batch.objects.count(), len(addresses())) == (3, 10)
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
@@ -168,25 +161,25 @@ def test_the_same_command_goes_on_after_an_interruption(people: Path, monkeypatc
     monkeypatch.setattr(batch_writer, "_CHUNK", 4)
     with monkeypatch.context() as context:
         interrupt(context, 0)
-        done = send(people)
+        done = send_bulk(people)
         assert (done.warnings, done.status) == ("Interrupted. Nothing was stored.\n", 130)
         interrupt(context, 6)
-        done = send(people)
+        done = send_bulk(people)
     assert done.warnings == (
         "Interrupted. 4 of 9 mails are stored, and will be sent. The same command goes on with the rest.\n"
     )
-    assert (done.status, len(stored())) == (130, 4)
-    done = send(people)
+    assert (done.status, len(addresses())) == (130, 4)
+    done = send_bulk(people)
     assert (done.status, done.warnings) == (0, "")
     assert "An earlier run was interrupted after 4 mails. This goes on with the rest." in done.out
     assert "9 mails are on their way." in done.out
-    assert stored() == [f"ana{number}@example.com" for number in range(9)]
+    assert addresses() == [f"ana{number}@example.com" for number in range(9)]
     assert Batch.objects.get().stored_at is not None
 
 
 def test_a_dry_run_shows_the_first_mail_and_stores_nothing(people: Path) -> None:
     people.write_text("Nome,E-mail,1ª vez\nZé,ze@,sim\nAna & Bia,ana@example.com,não\n")
-    done = send(people, "--dry-run", "--context", "cidade=Natal")
+    done = send_bulk(people, "--dry-run", "--context", "cidade=Natal")
     assert (done.complaint, done.status) == ("", 0)
     assert done.out == (
         "people.csv: 2 rows, 1 of them wrong, UTF-8, separated by commas.\n"
@@ -208,7 +201,7 @@ def test_a_dry_run_shows_the_first_mail_and_stores_nothing(people: Path) -> None
 
 def test_rows_that_are_wrong_are_left_out_and_listed(people: Path) -> None:
     people.write_text(PEOPLE + WRONG)
-    done = send(people)
+    done = send_bulk(people)
     assert (done.complaint, done.status) == ("", 0)
     assert done.warnings == (
         "2 rows are left out:\n"
@@ -217,33 +210,33 @@ def test_rows_that_are_wrong_are_left_out_and_listed(people: Path) -> None:
         "Send them in a file of their own, once they are right: another file goes to all who are in it.\n"
     )
     assert done.out.startswith("people.csv: 6 rows, 2 of them wrong, UTF-8, separated by semicolons.\n")
-    assert stored() == [f"{name}@example.com" for name in ("ana", "bia", "caio", "eva")]
+    assert addresses() == [f"{name}@example.com" for name in ("ana", "bia", "caio", "eva")]
 
 
 def test_the_first_twenty_are_listed_and_the_rest_counted(people: Path) -> None:
     people.write_text(PEOPLE + "x;y;z\n" * 1234)
-    lines = send(people).warnings.splitlines()
+    lines = send_bulk(people).warnings.splitlines()
     assert (lines[0], lines[21], len(lines)) == ("1,234 rows are left out:", "  and 1,214 more", 23)
 
 
 def test_nobody_gets_two_mails_and_rows_that_repeat_an_address_are_listed(people: Path) -> None:
     more = "Joana;joana@example.com;x\nANA;ANA@example.com;y\nOutra;Ana <ana@example.com>;z\nBia;bia@example.com;w\n"
     people.write_text(PEOPLE + more)
-    done = send(people, "--name-column", "Nome")
+    done = send_bulk(people, "--name-column", "Nome")
     assert done.status == 0
     assert done.warnings == (
         "3 rows have an address that another row has, and are left out:\n"
         "  row 6, ana@example.com\n  row 7, ana@example.com\n  row 8, bia@example.com\n"
     )
-    assert len(stored()) == 4
+    assert len(addresses()) == 4
 
 
 def test_where_nothing_can_be_sent_the_exit_status_says_so(people: Path) -> None:
     people.write_text("E-mail\n")
-    assert send(people)[2:] == ("No mail can be sent: there is no row with an address.", 1)
+    assert send_bulk(people)[2:] == ("No mail can be sent: there is no row with an address.", 1)
     people.write_text("E-mail\nana@\n")
     for options in ([], ["--dry-run"]):
-        done = send(people, *options)
+        done = send_bulk(people, *options)
         assert done[2:] == ("No mail can be sent: every row is left out.", 1)
         assert "row 2, column" in done.warnings
     assert not Batch.objects.exists()
@@ -266,7 +259,7 @@ def test_where_nothing_can_be_sent_the_exit_status_says_so(people: Path) -> None
 def test_what_is_wrong_is_told_before_anything_is_stored(
     options: list[str], template: str, complaint: str, people: Path
 ) -> None:
-    done = send(people, *options, template=template)
+    done = send_bulk(people, *options, template=template)
     assert done.complaint.startswith(complaint)
     assert done.status == 1
     assert not Batch.objects.exists()
@@ -274,23 +267,23 @@ def test_what_is_wrong_is_told_before_anything_is_stored(
 
 def test_a_file_that_is_broken_at_its_end_sends_nothing(people: Path) -> None:
     people.write_text(PEOPLE + '"Davi;davi@example.com;x\n')
-    assert send(people).complaint.startswith("people.csv, row 5: a quotation mark")
+    assert send_bulk(people).complaint.startswith("people.csv, row 5: a quotation mark")
     assert not Batch.objects.exists()
 
 
 def test_a_project_that_cannot_send_is_told_so(people: Path) -> None:
     with override_settings(CONGRESSY_EMAIL_SENDER="nobody"):
-        assert "congressy_mailer.E004" in send(people).complaint
+        assert "congressy_mailer.E004" in send_bulk(people).complaint
 
 
 def test_a_template_that_fails_is_told_with_its_row(people: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.txt").write_text("{{ nome|add:none }}")
     (tmp_path / "broken_subject.txt").write_text("x")
     with override_settings(TEMPLATES=[{**settings.TEMPLATES[0], "DIRS": [tmp_path]}]):
-        done = send(people, "--dry-run", template="broken")
+        done = send_bulk(people, "--dry-run", template="broken")
         assert done[2:] == ("Row 2: broken.txt, line 1: VariableDoesNotExist: no variable 'none'", 1)
         (tmp_path / "unfinished.txt").write_text("{% if nome %}")
-        done = send(people, "--subject", "x", template="unfinished")
+        done = send_bulk(people, "--subject", "x", template="unfinished")
     # Django 6.1 names the file as well.
     assert done[2].endswith("Unclosed tag on line 1: 'if'. Looking for one of: elif, else, endif.")
     assert done[3] == 1
@@ -302,17 +295,17 @@ def test_ctrl_c_while_the_file_is_read_ends_in_silence(people: Path, monkeypatch
         raise KeyboardInterrupt
 
     monkeypatch.setattr(bulk_send, "summarise", press)
-    assert send(people) == Done("", "", "", 130)
+    assert send_bulk(people) == Done("", "", "", 130)
 
 
 def test_what_was_cancelled_or_is_another_s_is_not_continued(people: Path) -> None:
-    send(people, "--key", "k")
-    done = send(people, "--key", "k", "--subject", "x", template="mail/hello")
+    send_bulk(people, "--key", "k")
+    done = send_bulk(people, "--key", "k", "--subject", "x", template="mail/hello")
     assert done[2:] == (
         'The key "k" was used with the template "mail/reminder". Give another one, with --key.', 1,
     )  # fmt: skip
     Batch.objects.get().cancel()
-    done = send(people, "--key", "k")
+    done = send_bulk(people, "--key", "k")
     assert done.status == 1
     assert re.fullmatch(r"This was cancelled on .*\. To send it all the same, give it a new key, with --key\.", done[2])
 
@@ -329,28 +322,28 @@ def test_on_a_terminal_it_asks_first(answer: Any, count: int, people: Path, monk
 
     monkeypatch.setattr("builtins.input", ask)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    done = send(people)
+    done = send_bulk(people)
     assert asked == ["Send 'mail/reminder' to 3 recipients? [y/N] "]
-    assert (len(stored()), done.status, "Nothing was sent." in done.out) == (count, 0, count == 0)
+    assert (len(addresses()), done.status, "Nothing was sent." in done.out) == (count, 0, count == 0)
     asked.clear()
-    assert send(people, "--no-input").status == 0
-    assert (len(stored()), asked) == (3, [])
+    assert send_bulk(people, "--no-input").status == 0
+    assert (len(addresses()), asked) == (3, [])
 
 
 @pytest.mark.email_settings
 @LOCMEM
 def test_it_waits_until_the_mails_are_sent(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk_progress.time, "sleep", lambda _: deliver())
-    done = send(people, "--wait")
+    monkeypatch.setattr(bulk_progress.time, "sleep", lambda _: deliver_batch(Batch.objects.get()))
+    done = send_bulk(people, "--wait")
     assert (done.status, done.out.splitlines()[-1]) == (0, "sent: 3")
     # That no worker runs would otherwise show in nothing but a bar that stands still.
     assert done.warnings == "No worker has ever swept: start one with celery -A project worker.\n"
-    done = send(people, "--wait")
+    done = send_bulk(people, "--wait")
     assert (done.status, done.warnings, done.out.splitlines()[-1]) == (0, "", "sent: 3")
     Message.objects.filter(to=["ana@example.com"]).update(state=State.FAILED)
-    assert send(people, "--wait").warnings == "sent: 2, failed: 1\n"
+    assert send_bulk(people, "--wait").warnings == "sent: 2, failed: 1\n"
     Message.objects.update(state=State.FAILED)
-    assert send(people, "--wait")[2:] == ("failed: 3", 1)
+    assert send_bulk(people, "--wait")[2:] == ("failed: 3", 1)
 
 
 def test_ctrl_c_ends_the_watching_and_nothing_else(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,7 +351,7 @@ def test_ctrl_c_ends_the_watching_and_nothing_else(people: Path, monkeypatch: py
         raise KeyboardInterrupt
 
     monkeypatch.setattr(bulk_progress.time, "sleep", press)
-    done = send(people, "--wait")
+    done = send_bulk(people, "--wait")
     assert (done.status, done.out.splitlines()[-1]) == (
         0, "The mails go on being sent. The same command with --wait shows them again.",
     )  # fmt: skip
@@ -433,17 +426,17 @@ def test_on_a_terminal_there_are_a_question_and_bars_in_portuguese(columns: int,
     bars = [re.sub("[█░]+", "#", line) for line in lines if re.match("(Gravando|Enviando) ", line)]
     assert (bars[0], bars[-1]) == ("Gravando # 0/3", "Enviando # 0/3")
     assert "Gravando # 3/3" in bars
-    assert len(stored()) == 3
+    assert len(addresses()) == 3
 
 
 @override_settings(CONGRESSY_MAILER={"LISTS": {"news": "News"}, "SITE_URL": "https://example.com"})
 def test_a_list_and_a_campaign_go_with_the_mails(people: Path) -> None:
-    assert send(people, "--list", "news", "--campaign", "Edição de maio").complaint == ""
+    assert send_bulk(people, "--list", "news", "--campaign", "Edição de maio").complaint == ""
     batch = Batch.objects.get()
     assert (batch.list_id, batch.campaign) == ("news", "Edição de maio")
 
 
 def test_a_list_that_is_not_there_is_told_before_anything_is_stored(people: Path) -> None:
-    done = send(people, "--list", "news")
+    done = send_bulk(people, "--list", "news")
     assert "list_id" in done.complaint
     assert not Batch.objects.exists()

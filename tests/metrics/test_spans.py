@@ -57,7 +57,7 @@ def the_span(name: str) -> ReadableSpan:
     return span
 
 
-def deliver(**options: Any) -> None:
+def deliver_outside_the_request(**options: Any) -> None:
     """As a worker would, which knows of no request."""
     token = context.attach(context.Context())
     try:
@@ -80,7 +80,7 @@ def test_an_attempt_is_in_the_trace_of_the_request_that_stored_its_mail(request_
     assert stored.attributes["messaging.message.id"] == str(message.pk)
     ids = f"{stored.context.trace_id:032x}-{stored.context.span_id:016x}"
     assert of_row(message) == f"00-{ids}-{stored.context.trace_flags:02x}"
-    deliver()
+    deliver_outside_the_request()
     attempt = the_span("deliver mailer")
     assert attempt.kind == trace.SpanKind.CONSUMER
     assert attempt.context.trace_id == request_span.get_span_context().trace_id
@@ -108,9 +108,9 @@ def test_an_attempt_is_in_the_trace_of_the_request_that_stored_its_mail(request_
 def test_each_attempt_has_a_span_with_the_servers_code_and_no_address() -> None:
     send_mail("x", "y", to="ana@example.com")
     fail_next("452 4.2.2 <ana@example.com>: mailbox full")
-    deliver()
+    deliver_outside_the_request()
     fail_next("550 5.1.1 no ana@example.com here")
-    deliver(within=timedelta(hours=1))
+    deliver_outside_the_request(within=timedelta(hours=1))
     first, second = spans("deliver mailer")
     for span, expected in ((first, (1, "deferred", 452, "452")), (second, (2, "failed", 550, "550"))):
         attributes = dict(span.attributes or {})
@@ -126,7 +126,7 @@ def test_each_attempt_has_a_span_with_the_servers_code_and_no_address() -> None:
 def test_addresses_are_in_it_where_a_setting_allows_it(settings: Any) -> None:
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "LOG_ADDRESSES": True}
     send_mail("x", "y", to="ana@example.com")
-    deliver()
+    deliver_outside_the_request()
     attributes = the_span("deliver mailer").attributes
     assert attributes is not None
     assert attributes["congressy_mailer.recipients"] == ("ana@example.com",)
@@ -136,7 +136,7 @@ def test_addresses_are_in_it_where_a_setting_allows_it(settings: Any) -> None:
 def test_what_is_said_of_a_sensitive_mail_is_not_in_it() -> None:
     send_mail("x", "y", to="ana@example.com", sensitive=True)
     fail_next("550 5.7.1 code 991122 looks like spam")
-    deliver()
+    deliver_outside_the_request()
     assert "991122" not in the_span("deliver mailer").to_json()
 
 
@@ -147,7 +147,7 @@ def test_the_mails_of_a_batch_have_traces_of_their_own_that_link_to_one_span() -
     stored = the_span("send mailer.bulk")
     assert (stored.attributes or {})["congressy_mailer.batch.id"] == str(batch.pk)
     assert set(Message.objects.values_list("traceparent", flat=True)) == {""}
-    deliver()
+    deliver_outside_the_request()
     attempts = spans("deliver mailer.bulk")
     assert len({span.context.trace_id for span in attempts}) == 3
     for span in attempts:
@@ -170,7 +170,7 @@ def test_mail_of_other_apps_is_joined_as_well() -> None:
     assert EmailBackend().send_messages(mails) == 2
     stored = the_span("send mailer")
     assert (stored.attributes or {})["messaging.batch.message_count"] == 2
-    deliver()
+    deliver_outside_the_request()
     assert {span.parent.span_id for span in spans("deliver mailer") if span.parent} == {stored.context.span_id}
 
 
@@ -186,9 +186,9 @@ def test_what_is_tried_again_stays_with_its_first_request() -> None:
     message = send_mail("x", "y", to="ana@example.com")
     before = of_row(message)
     fail_next("550 5.1.1 no such user")
-    deliver()
+    deliver_outside_the_request()
     retry(message)
-    deliver()
+    deliver_outside_the_request()
     assert of_row(message) == before
     assert len(spans("deliver mailer")) == 2
 
@@ -196,7 +196,7 @@ def test_what_is_tried_again_stays_with_its_first_request() -> None:
 def test_a_call_outside_of_a_span_is_not_traced() -> None:
     message = send_mail("x", "y", to="ana@example.com")
     batch = send_bulk(["bia@example.com"], subject="x", message="y")
-    deliver()
+    deliver_outside_the_request()
     assert (of_row(message), batch.traceparent) == ("", "")
     assert _exporter.get_finished_spans() == ()
 
@@ -230,7 +230,7 @@ def test_a_tracer_that_raises_stops_no_mail(monkeypatch: pytest.MonkeyPatch) -> 
     send_mail("x", "y", to="ana@example.com")
     monkeypatch.setattr(trace, "get_tracer", raises)
     send_mail("x", "y", to="bia@example.com")
-    deliver()
+    deliver_outside_the_request()
     assert set(Message.objects.values_list("state", flat=True)) == {"sent"}
 
 
@@ -239,7 +239,7 @@ def test_a_tracer_that_raises_stops_no_mail(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_context_that_is_none_stops_no_mail(traceparent: str) -> None:
     message = send_mail("x", "y", to="ana@example.com")
     Message.objects.update(traceparent=traceparent)
-    deliver()
+    deliver_outside_the_request()
     message.refresh_from_db()
     assert message.state == "sent"
 

@@ -53,11 +53,14 @@ def send_many() -> None:
     send_bulk(["ana@example.com"], subject="x", message="y")
 
 
-def deliver() -> None:
-    tasks.deliver([str(UUID(int=1))])
-
-
-CALLS = [send_one, send_many, deliver, lambda: tasks.sweep(0), tasks.purge, check_health]
+CALLS = [
+    send_one,
+    send_many,
+    lambda: tasks.deliver([str(UUID(int=1))]),
+    lambda: tasks.sweep(0),
+    tasks.purge,
+    check_health,
+]
 
 
 @pytest.mark.parametrize("call", CALLS)

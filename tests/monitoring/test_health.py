@@ -22,12 +22,12 @@ from django.utils import timezone, translation
 
 from congressy_mailer import Priority, outbox, periodic, send_bulk, send_mail, tasks
 from congressy_mailer.broker.sending import publish_sweep
-from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.health import check_health
 from congressy_mailer.management.commands.mailer import Command
 from congressy_mailer.models import Batch, Message, PeriodicTask, State, TaskFailure, TransportStatus
 from tests.conftest import database_url, run_concurrently
 from tests.support.commands import mailer
+from tests.support.mails import deliver
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -320,7 +320,7 @@ def test_a_task_that_fails_each_time_is_noticed(monkeypatch: pytest.MonkeyPatch)
 def test_failures_between_deliveries_are_no_task_that_fails_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     swept()
     fail_a_task(monkeypatch, 2)
-    Delivery(outbox.new_claim_token("test")).run([store().pk], redelivered=False)
+    deliver([store().pk])
     fail_a_task(monkeypatch, 1)
     assert TaskFailure.objects.get().failures == 3
     assert check_health().problems == []

@@ -16,13 +16,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from congressy_mailer import Priority, outbox, send_bulk
+from congressy_mailer import Priority, outbox
 from congressy_mailer.models import Batch, Message, State
 from congressy_mailer.outbox import cursors
 from congressy_mailer.outbox.cursors import BatchCursors
 from congressy_mailer.replies import Outcome, Reply
 from tests.outbox.test_locks import held_by_a_host
 from tests.support.fuzzing import examples
+from tests.support.mails import queue_batch
 from tests.support.plans import explain, tables
 
 pytestmark = [pytest.mark.database, pytest.mark.usefixtures("published")]
@@ -31,11 +32,7 @@ ACCEPTED = Reply(250, "2.0.0 OK")
 REFUSED = Reply(451, "4.7.1 later")
 
 
-def newsletter(size: int) -> Batch:
-    return send_bulk((f"p{number}@example.com" for number in range(size)), subject="s", message="b")
-
-
-def send(batch: Batch, mails: int, own: BatchCursors, at_once: int = 50) -> None:
+def send_from(batch: Batch, mails: int, own: BatchCursors, at_once: int = 50) -> None:
     for _ in range(0, mails, at_once):
         held = outbox.claim_from_batch(batch, "t", at_once, own)
         outbox.record_accepted("t", [(message, ACCEPTED) for message in held])
@@ -43,7 +40,7 @@ def send(batch: Batch, mails: int, own: BatchCursors, at_once: int = 50) -> None
 
 @pytest.mark.django_db(transaction=True)
 def test_a_claim_reads_nothing_of_what_was_sent_while_a_transaction_of_the_host_is_open() -> None:
-    batch = newsletter(1000)
+    batch = queue_batch(1000)
     own = BatchCursors()
 
     def entries_read() -> int:
@@ -59,9 +56,9 @@ def test_a_claim_reads_nothing_of_what_was_sent_while_a_transaction_of_the_host_
     if connection.vendor == "sqlite":
         # Its only lock would be the host's; what it deletes from an index is gone at once.
         return
-    with held_by_a_host(lambda: newsletter(1)):
+    with held_by_a_host(lambda: queue_batch(1)):
         first = entries_read()
-        send(batch, 600, own)
+        send_from(batch, 600, own)
         assert entries_read() <= first
 
 
@@ -75,8 +72,8 @@ def entries_read_so_far() -> int:
 
 @pytest.mark.django_db
 def test_a_claim_behind_a_cursor_is_a_range_of_the_batchs_index() -> None:
-    batch = newsletter(20)
-    send(batch, 10, own := BatchCursors(), at_once=5)
+    batch = queue_batch(20)
+    send_from(batch, 10, own := BatchCursors(), at_once=5)
     with CaptureQueriesContext(connection) as captured:
         assert len(outbox.claim_from_batch(batch, "t", 5, own)) == 5
     # After the one that looks for what is tried again.
@@ -96,7 +93,7 @@ def test_a_claim_behind_a_cursor_is_a_range_of_the_batchs_index() -> None:
 @pytest.mark.django_db
 def test_a_cursor_ends_after_its_lifetime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cursors, "LIFETIME", -1.0)
-    batch = newsletter(6)
+    batch = queue_batch(6)
     own = BatchCursors()
     first, _ = outbox.claim_from_batch(batch, "t", 2, own)
     Message.objects.filter(pk=first.pk).update(state=State.QUEUED, due_at=None, token="")
@@ -106,7 +103,7 @@ def test_a_cursor_ends_after_its_lifetime(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.django_db
 def test_what_this_process_puts_back_is_next() -> None:
-    batch = newsletter(6)
+    batch = queue_batch(6)
     held = outbox.claim_from_batch(batch, "t", 4)
     outbox.release("t", held[1:])
     assert [message.pk for message in outbox.claim_from_batch(batch, "t", 3)] == [message.pk for message in held[1:]]

@@ -40,7 +40,7 @@ def values_by_kind(key: UUID) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def row(key: UUID) -> dict[str, Any]:
+def stored_row(key: UUID) -> dict[str, Any]:
     (found,) = Message.objects.filter(pk=key).values()
     return {name: value for name, value in found.items() if name not in ("id", "idempotency_key", "created_at")}
 
@@ -62,7 +62,7 @@ def test_a_row_is_what_django_would_have_stored(complete: bool) -> None:
             setattr(theirs, name, getattr(ours, name))
     theirs.save(force_insert=True)
     insert_messages([ours])
-    assert row(keys[0]) == row(keys[1])
+    assert stored_row(keys[0]) == stored_row(keys[1])
     assert not ours._state.adding
     # What the database derives is read when it is asked for, and the instance can be saved as any other.
     assert ours.open_batch == Message.objects.get(pk=keys[1]).open_batch

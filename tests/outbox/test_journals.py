@@ -19,12 +19,13 @@ from django.db import OperationalError
 from django.test import override_settings
 from django.utils import timezone
 
-from congressy_mailer import outbox, send_mail, signals
+from congressy_mailer import outbox, signals
 from congressy_mailer.conf import mailer_settings
 from congressy_mailer.delivery.noting import Notes, noting
 from congressy_mailer.models import Event, Message, State
 from congressy_mailer.outbox import journals
 from congressy_mailer.replies import Outcome, Reply
+from tests.support.mails import queue
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
@@ -51,10 +52,6 @@ def gone(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         monkeypatch.setattr("congressy_mailer.outbox.recovery.owner_is_gone", lambda token: True)
 
     return leave
-
-
-def queue(*to: str, **options: Any) -> UUID:
-    return send_mail("x", "y", to=list(to or ("ana@example.com",)), **options).pk
 
 
 def claim(notes_for: Callable[[str], Notes], *ids: UUID) -> tuple[Notes, list[Message]]:
@@ -84,7 +81,7 @@ def test_what_was_accepted_is_recorded_and_only_the_rest_is_sent_again(
     notes_for: Callable[[str], Notes], gone: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "congressy_mailer.outbox")
-    notes, (taken, other) = claim(notes_for, *sorted([queue(), queue()]))
+    notes, (taken, other) = claim(notes_for, *sorted(queue(2)))
     before = timezone.now()
     notes.note(taken, accepted(taken))
     told: list[tuple[UUID, str]] = []
@@ -114,7 +111,7 @@ def test_what_was_accepted_is_recorded_and_only_the_rest_is_sent_again(
 def test_no_letter_of_a_reply_keeps_a_database_from_recording_it(
     notes_for: Callable[[str], Notes], gone: Callable[[], None]
 ) -> None:
-    notes, (taken, other) = claim(notes_for, *sorted([queue(), queue()]))
+    notes, (taken, other) = claim(notes_for, *sorted(queue(2)))
     notes.note(taken, Outcome(taken.id, tuple(taken.envelope), reply=Reply(250, "recebido, coração \u2713")))
     gone()
     assert sweep() == [other.id]
@@ -125,7 +122,7 @@ def test_no_letter_of_a_reply_keeps_a_database_from_recording_it(
 def test_it_is_read_before_a_task_that_was_given_out_again_claims(
     notes_for: Callable[[str], Notes], gone: Callable[[], None]
 ) -> None:
-    key = queue()
+    (key,) = queue()
     notes, (taken,) = claim(notes_for, key)
     notes.note(taken, accepted(taken))
     gone()
@@ -135,7 +132,7 @@ def test_it_is_read_before_a_task_that_was_given_out_again_claims(
 
 
 def test_it_is_read_of_a_process_that_is_alive_where_its_lease_is_over(notes_for: Callable[[str], Notes]) -> None:
-    notes, (taken,) = claim(notes_for, queue())
+    notes, (taken,) = claim(notes_for, *queue())
     notes.note(taken, accepted(taken))
     Message.objects.update(due_at=timezone.now())
     assert sweep() == []
@@ -150,7 +147,7 @@ def test_it_is_read_of_a_process_that_is_alive_where_its_lease_is_over(notes_for
 def test_of_several_recipients_those_who_have_it_are_left_out(
     notes_for: Callable[[str], Notes], gone: Callable[[], None]
 ) -> None:
-    key = queue("ana@example.com", "eva@example.com", "rui@example.com")
+    (key,) = queue(to=["ana@example.com", "eva@example.com", "rui@example.com"])
     notes, (taken,) = claim(notes_for, key)
     later = {"eva@example.com": Reply(451, "4.7.1 later")}
     notes.note(taken, accepted(taken, "ana@example.com", "rui@example.com", deferred=later))
@@ -168,7 +165,7 @@ def test_where_a_crash_leaves_it_to_a_person_what_was_accepted_is_no_question(
     tmp_path: Path, gone: Callable[[], None]
 ) -> None:
     with override_settings(CONGRESSY_MAILER={"ON_CRASH": "hold", "JOURNAL_DIRECTORY": tmp_path}), ExitStack() as stack:
-        notes, messages = claim(lambda token: stack.enter_context(noting(token)), queue(), queue())
+        notes, messages = claim(lambda token: stack.enter_context(noting(token)), *queue(2))
         outbox.start_handover(messages[0].token, [message.id for message in messages])
         notes.note(messages[0], accepted(messages[0]))
         gone()
@@ -179,7 +176,7 @@ def test_where_a_crash_leaves_it_to_a_person_what_was_accepted_is_no_question(
 def test_the_content_of_a_sensitive_mail_goes_as_it_does_otherwise(
     notes_for: Callable[[str], Notes], gone: Callable[[], None]
 ) -> None:
-    notes, (taken,) = claim(notes_for, queue(sensitive=True))
+    notes, (taken,) = claim(notes_for, *queue(sensitive=True))
     notes.note(taken, accepted(taken))
     gone()
     sweep()
@@ -188,7 +185,7 @@ def test_the_content_of_a_sensitive_mail_goes_as_it_does_otherwise(
 
 
 def test_what_is_recorded_is_said_no_more(notes_for: Callable[[str], Notes], directory: Path) -> None:
-    notes, (one, two) = claim(notes_for, queue(), queue())
+    notes, (one, two) = claim(notes_for, *queue(2))
     notes.note(one, accepted(one))
     notes.note(two, accepted(two))
     notes.note(two, accepted(two))
@@ -205,7 +202,7 @@ def test_what_is_recorded_is_said_no_more(notes_for: Callable[[str], Notes], dir
 
 
 def test_a_refusal_is_not_noted(notes_for: Callable[[str], Notes]) -> None:
-    notes, (message,) = claim(notes_for, queue())
+    notes, (message,) = claim(notes_for, *queue())
     later = {"ana@example.com": Reply(451, "4.7.1 later")}
     notes.note(message, Outcome(message.id, deferred=later, in_doubt=True))
     assert journals.acceptances_of({message.id: message.token}) == {}
@@ -214,7 +211,7 @@ def test_a_refusal_is_not_noted(notes_for: Callable[[str], Notes]) -> None:
 def test_another_claim_of_the_same_message_is_another_matter(
     notes_for: Callable[[str], Notes], gone: Callable[[], None]
 ) -> None:
-    key = queue()
+    (key,) = queue()
     notes, (taken,) = claim(notes_for, key)
     notes.note(taken, accepted(taken))
     # By another host, after the lease.
@@ -258,7 +255,7 @@ def test_a_journal_that_somebody_has_removed_is_made_again(directory: Path, note
     with noting(GONE):
         (name,) = files(directory)
         (directory / name).unlink()
-    notes, (message,) = claim(notes_for, queue())
+    notes, (message,) = claim(notes_for, *queue())
     notes.note(message, accepted(message))
     assert journals.acceptances_of({message.id: message.token}).keys() == {message.id}
 
@@ -281,7 +278,7 @@ def test_a_child_leaves_its_parents_journal_alone(directory: Path) -> None:
 
 def test_what_could_not_be_recorded_is_recorded_by_the_next_task() -> None:
     token = outbox.new_claim_token("task")
-    (taken,) = outbox.claim([queue()], token)
+    (taken,) = outbox.claim(queue(), token)
     with noting(token) as notes:
         notes.note(taken, accepted(taken))
         # The database is away here, until the lease ends.
@@ -293,7 +290,7 @@ def test_what_could_not_be_recorded_is_recorded_by_the_next_task() -> None:
 
 def test_it_is_kept_while_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     token = outbox.new_claim_token("task")
-    (taken,) = outbox.claim([queue()], token)
+    (taken,) = outbox.claim(queue(), token)
     with noting(token) as notes:
         notes.note(taken, accepted(taken))
 
@@ -321,7 +318,7 @@ def leave(directory: Path, *messages: tuple[UUID, str], name: str = "01234567-1-
 
 
 def test_what_is_recorded_or_says_nothing_is_removed(directory: Path) -> None:
-    key = queue()
+    (key,) = queue()
     leave(directory, name="01234567-1-1.00")
     leave(directory, (key, GONE), name="01234567-1-1.01")
     with noting(GONE):
@@ -333,7 +330,7 @@ def test_what_is_recorded_or_says_nothing_is_removed(directory: Path) -> None:
 
 
 def test_what_is_not_recorded_yet_stays(directory: Path) -> None:
-    key = queue()
+    (key,) = queue()
     outbox.claim([key], GONE)
     leave(directory, (key, GONE))
     outbox.remove_ended_journals()
@@ -355,7 +352,7 @@ def test_what_is_of_nobody_known_here_stays_for_a_week(directory: Path) -> None:
 
 
 def test_what_is_no_journal_is_neither_read_nor_removed(directory: Path, tmp_path: Path) -> None:
-    key = queue()
+    (key,) = queue()
     outbox.claim([key], GONE)
     path = leave(directory, (key, GONE))
     elsewhere = path.rename(tmp_path / "elsewhere")
@@ -375,7 +372,7 @@ def test_what_is_no_journal_is_neither_read_nor_removed(directory: Path, tmp_pat
 
 @pytest.mark.parametrize("content", [b"", b"mailer\x00\x01", b"\xff" * 5000])
 def test_a_damaged_journal_leaves_the_mail_as_it_would_be_without(directory: Path, content: bytes) -> None:
-    key = queue()
+    (key,) = queue()
     outbox.claim([key], GONE)
     leave(directory, (key, GONE)).write_bytes(content)
     Message.objects.update(due_at=timezone.now())
@@ -384,7 +381,7 @@ def test_a_damaged_journal_leaves_the_mail_as_it_would_be_without(directory: Pat
 
 @pytest.mark.parametrize("at", [-1e300, 1e300, 0.0])
 def test_a_time_that_cannot_be_is_none_that_stops_anything(directory: Path, at: float) -> None:
-    key = queue()
+    (key,) = queue()
     outbox.claim([key], GONE)
     path = leave(directory)
     with path.open("rb+") as file:
@@ -404,7 +401,7 @@ def test_a_time_that_cannot_be_is_none_that_stops_anything(directory: Path, at: 
 def test_without_a_directory_all_is_as_it_was(gone: Callable[[], None], tmp_path: Path) -> None:
     with override_settings(CONGRESSY_MAILER={"JOURNAL_DIRECTORY": None}), ExitStack() as stack:
         assert journals.directory() == ""
-        notes, (message,) = claim(lambda token: stack.enter_context(noting(token)), queue())
+        notes, (message,) = claim(lambda token: stack.enter_context(noting(token)), *queue())
         notes.note(message, accepted(message))
         notes.forget([message.id])
         gone()
@@ -450,7 +447,7 @@ def test_an_unusable_directory_is_told_once_and_stops_no_mail(
     spoil(directory)
     for _ in range(3):
         with noting(token := outbox.new_claim_token("task")) as notes:
-            (message,) = outbox.claim([queue()], token)
+            (message,) = outbox.claim(queue(), token)
             notes.note(message, accepted(message))
             outbox.record_accepted(token, [(message, REPLY)])
             notes.forget([message.id])
@@ -477,7 +474,7 @@ def test_a_directory_of_another_user_is_not_used(directory: Path, monkeypatch: p
 def test_a_full_disk_stops_no_mail(
     number: int, notes_for: Callable[[str], Notes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    notes, messages = claim(notes_for, *(queue() for _ in range(4)))
+    notes, messages = claim(notes_for, *queue(4))
     notes.note(messages[0], accepted(messages[0]))
 
     def full(*arguments: object) -> int:
@@ -510,7 +507,7 @@ def test_only_an_absolute_path_is_one(value: object) -> None:
 def test_events_tell_only_of_those_that_were_not_accepted(
     notes_for: Callable[[str], Notes], gone: Callable[[], None]
 ) -> None:
-    notes, (taken, other) = claim(notes_for, *sorted([queue(), queue()]))
+    notes, (taken, other) = claim(notes_for, *sorted(queue(2)))
     notes.note(taken, accepted(taken))
     gone()
     sweep()

@@ -23,15 +23,10 @@ from congressy_mailer.exceptions import InvalidTransition
 from congressy_mailer.models import Event, Message, State
 from congressy_mailer.replies import Outcome, Reply
 from tests.conftest import run_concurrently
-from tests.support.mails import queue
+from tests.support.mails import queue, state, states
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
-
-
-@pytest.fixture(autouse=True)
-def unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the database is under test: nothing is published, and no broker that is missing makes anything due."""
-    monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
+# Only the database is under test: nothing is published, and no broker that is missing makes anything due.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("published")]
 
 
 def sweep() -> list[UUID]:
@@ -41,10 +36,6 @@ def sweep() -> list[UUID]:
 
 def update(key: UUID, **values: Any) -> None:
     Message.objects.filter(pk=key).update(**values)
-
-
-def state_of(key: UUID) -> str:
-    return Message.objects.get(pk=key).state
 
 
 def claim_one(key: UUID, token: str = "task:1") -> Message:
@@ -85,7 +76,7 @@ def test_no_other_state_can_be_claimed(state: State) -> None:
     (key,) = queue()
     update(key, state=state, due_at=timezone.now() + timedelta(hours=1))
     assert outbox.claim([key], "t:1") == []
-    assert state_of(key) == state
+    assert states([key]) == [state]
 
 
 def test_a_deferred_message_is_claimed_when_due() -> None:
@@ -128,7 +119,7 @@ def test_a_refusal_whose_claim_was_lost_changes_nothing(outcome: Callable[[UUID]
     message = claim_one(key)
     update(key, token="other:1")
     assert outbox.record("task:1", message, outcome(key)) is None
-    assert (state_of(key), Event.objects.count()) == (State.SENDING, 0)
+    assert (state(key), Event.objects.count()) == (State.SENDING, 0)
 
 
 def test_refused_for_a_while_is_deferred_with_its_reason() -> None:
@@ -146,7 +137,7 @@ def test_refused_for_a_while_is_deferred_with_its_reason() -> None:
 def test_given_up_after_retry_for_not_after_a_count() -> None:
     (key,) = queue()
     update(key, attempts=1000)
-    assert outbox.record("task:1", claim_one(key), deferred(key)) is None or state_of(key) == State.DEFERRED
+    assert outbox.record("task:1", claim_one(key), deferred(key)) is None or state(key) == State.DEFERRED
     update(key, state=State.QUEUED, first_attempt_at=timezone.now() - timedelta(hours=48))
     assert outbox.record("task:2", claim_one(key, "task:2"), deferred(key)) is None
     message = Message.objects.get(pk=key)
@@ -228,10 +219,10 @@ def test_released_messages_are_queued_and_no_attempt_is_counted() -> None:
     ids = queue(3)
     claimed = outbox.claim(ids, "task:1")
     outbox.release("task:1", claimed[:2])
-    assert [state_of(key) for key in ids] == [State.QUEUED, State.QUEUED, State.SENDING]
+    assert states(ids) == [State.QUEUED, State.QUEUED, State.SENDING]
     assert set(Message.objects.values_list("attempts", flat=True)) == {0}
     outbox.release("other:1", claimed)
-    assert state_of(ids[2]) == State.SENDING
+    assert state(ids[2]) == State.SENDING
 
 
 def test_composing_that_can_never_work_fails_and_what_may_work_later_waits() -> None:
@@ -240,9 +231,9 @@ def test_composing_that_can_never_work_fails_and_what_may_work_later_waits() -> 
     outbox.fail("task:1", hopeless, "events.Order pk=3 no longer exists")
     assert outbox.postpone("task:1", claimed[later], "no such template") is not None
     assert Message.objects.get(pk=hopeless).reason == "events.Order pk=3 no longer exists"
-    assert [state_of(hopeless), state_of(later)] == [State.FAILED, State.DEFERRED]
+    assert states([hopeless, later]) == [State.FAILED, State.DEFERRED]
     outbox.fail("task:1", later, "x")
-    assert state_of(later) == State.DEFERRED
+    assert state(later) == State.DEFERRED
 
 
 def test_sweep_publishes_what_is_due_and_nothing_else() -> None:
@@ -255,7 +246,7 @@ def test_sweep_publishes_what_is_due_and_nothing_else() -> None:
     update(final, state=State.SENT, due_at=None)
     (later,) = queue(send_at=ahead)
     assert set(sweep()) == {lost, scheduled, retried}
-    assert [state_of(key) for key in (lost, waiting, scheduled, retried, final, later)] == [
+    assert states([lost, waiting, scheduled, retried, final, later]) == [
         State.QUEUED, State.QUEUED, State.QUEUED, State.QUEUED, State.SENT, State.SCHEDULED,
     ]  # fmt: skip
     assert Message.objects.get(pk=scheduled).queued_at is not None
@@ -305,7 +296,7 @@ def test_a_lease_that_is_over_holds_the_message_where_told() -> None:
     assert (message.state, message.due_at) == (State.HELD, None)
     assert "whether the mail server took it is not known" in message.reason
     outbox.retry(key)
-    assert state_of(key) == State.QUEUED
+    assert state(key) == State.QUEUED
 
 
 @override_settings(CONGRESSY_MAILER={"ON_CRASH": "hold"})
@@ -314,7 +305,7 @@ def test_what_was_never_begun_is_not_held() -> None:
     claim_one(key)
     update(key, due_at=timezone.now())
     assert sweep() == [key]
-    assert state_of(key) == State.QUEUED
+    assert state(key) == State.QUEUED
     assert outbox.start_handover("task:1", [key]) == set()
 
 
@@ -347,7 +338,7 @@ def test_a_sweep_on_the_same_host_does_not_wait_for_the_lease_of_a_dead_process(
     outbox.claim([alive], outbox.new_claim_token("task-b"))
     outbox.claim([elsewhere], token.replace(host_id(), "00000000"))
     assert sweep() == [dead]
-    assert [state_of(key) for key in (dead, alive, elsewhere)] == [State.QUEUED, State.SENDING, State.SENDING]
+    assert states([dead, alive, elsewhere]) == [State.QUEUED, State.SENDING, State.SENDING]
 
 
 def test_a_task_given_out_again_takes_nothing_from_a_process_that_is_alive() -> None:
@@ -355,7 +346,7 @@ def test_a_task_given_out_again_takes_nothing_from_a_process_that_is_alive() -> 
     (message,) = outbox.claim([key], token := outbox.new_claim_token("task-a"))
     assert outbox.claim([key], outbox.new_claim_token("task-a"), redelivered=True) == []
     outbox.record(token, message, accepted(key))
-    assert (state_of(key), Message.objects.get(pk=key).crashes) == (State.SENT, 0)
+    assert (state(key), Message.objects.get(pk=key).crashes) == (State.SENT, 0)
 
 
 @pytest.mark.parametrize(("token", "gone"), [("", False), ("task:1", False), ("sweep:x-1-1:00000000", False)])
@@ -390,7 +381,7 @@ def test_retrying_keeps_to_the_times_that_are_ahead() -> None:
     message = Message.objects.get(pk=scheduled)
     assert (message.state, message.due_at, message.queued_at) == (State.SCHEDULED, message.send_at, None)
     assert message.expires_at is not None
-    assert (state_of(expired), Message.objects.get(pk=expired).expires_at) == (State.QUEUED, None)
+    assert (state(expired), Message.objects.get(pk=expired).expires_at) == (State.QUEUED, None)
 
 
 def test_a_message_whose_worker_dies_again_and_again_is_set_aside() -> None:
@@ -420,14 +411,14 @@ def test_expired_messages_are_not_sent() -> None:
     assert outbox.claim([claimed], "t:1") == []
     update(swept, expires_at=timezone.now(), due_at=timezone.now())
     assert sweep() == []
-    assert [state_of(claimed), state_of(swept)] == [State.EXPIRED, State.EXPIRED]
+    assert states([claimed, swept]) == [State.EXPIRED, State.EXPIRED]
 
 
 def test_cancelling_while_it_is_sent_is_too_late() -> None:
     (key,) = queue()
     claim_one(key)
     assert not outbox.cancel(key)
-    assert state_of(key) == State.SENDING
+    assert state(key) == State.SENDING
 
 
 def test_retry_keeps_to_those_without_a_copy_and_resend_does_not() -> None:

@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone, translation
 
-from congressy_mailer import outbox, periodic, send_bulk, send_mail, tasks
+from congressy_mailer import outbox, periodic, send_bulk, tasks
 from congressy_mailer.broker import sending
 from congressy_mailer.delivery import upkeep
 from congressy_mailer.health import check_health
@@ -23,6 +23,8 @@ from congressy_mailer.models import Batch, Event, Message, PeriodicTask, Recipie
 from congressy_mailer.outbox import retention
 from tests.conftest import run_concurrently
 from tests.outbox.test_locks import held_by_a_host
+from tests.support.mails import queue
+from tests.support.purging import finish
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
@@ -37,16 +39,15 @@ def english() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch, published: list[str]) -> None:
-    """Each task ends after one chunk of one message."""
+    """Each task ends after one chunk of one message; published is what concerns the purge alone."""
     monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
     monkeypatch.setattr(retention, "_CHUNK", 1)
     monkeypatch.setattr(upkeep, "_PURGE_TIME", 0.0)
 
 
 def old(count: int = 3, **ago: float) -> list[UUID]:
-    ids = [send_mail("Boleto", "Pague já", to="ana@example.com").pk for _ in range(count)]
-    finished_at = timezone.now() - timedelta(**(ago or {"days": 31}))
-    Message.objects.filter(pk__in=ids).update(state=State.SENT, due_at=None, finished_at=finished_at)
+    ids = queue(count)
+    finish(ids, **ago)
     return ids
 
 

@@ -21,6 +21,8 @@ from congressy_mailer.models import Attachment, Batch, Event, Message, Recipient
 from congressy_mailer.outbox import retention
 from congressy_mailer.replies import Outcome, Reply
 from tests.conftest import run_concurrently
+from tests.support.mails import queue
+from tests.support.purging import finish, purge
 from tests.support.storages import Stubborn, stored_paths, use_stubborn_storage
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
@@ -29,9 +31,8 @@ MOVING = (State.SCHEDULED, State.QUEUED, State.SENDING, State.DEFERRED)
 
 
 @pytest.fixture(autouse=True)
-def files(settings: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> type[Stubborn]:
+def files(settings: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, published: list[str]) -> type[Stubborn]:
     """A storage of the test's own; nothing is published."""
-    monkeypatch.setattr("congressy_mailer.mail.publish_on_commit", lambda ids: None)
     return use_stubborn_storage(settings, monkeypatch, str(tmp_path))
 
 
@@ -41,23 +42,6 @@ def keep(settings: Any) -> Callable[..., None]:
         settings.CONGRESSY_MAILER = values
 
     return change
-
-
-def queue(count: int = 1, **options: Any) -> list[UUID]:
-    return [send_mail("Boleto", "Pague já", **{"to": "ana@example.com", **options}).pk for _ in range(count)]
-
-
-def finish(ids: list[UUID], state: State = State.SENT, **ago: float) -> None:
-    finished_at = timezone.now() - timedelta(**ago)
-    Message.objects.filter(pk__in=ids).update(state=state, due_at=None, token="", finished_at=finished_at)
-
-
-def purge() -> int:
-    """Purge as a worker does; returns the number of chunks."""
-    chunks = 1
-    while upkeep.purge_some():
-        chunks += 1
-    return chunks
 
 
 def has_content(key: UUID) -> bool:
@@ -434,7 +418,7 @@ def test_sensitive_content_waits_for_a_person_as_long_as_it_would_have_been_trie
 
 def test_sensitive_content_is_not_kept_for_ever_where_other_content_is(keep: Callable[..., None]) -> None:
     (sent,), (failed,) = queue(sensitive=True), queue(sensitive=True)
-    finish([sent])
+    finish([sent], days=0)
     finish([failed], State.FAILED, hours=3)
     keep(KEEP_CONTENT=None, KEEP_MESSAGES=None, RETRY_FOR=timedelta(hours=2))
     purge()
@@ -454,6 +438,7 @@ def test_sensitive_content_that_is_moving_stays() -> None:
 
 def test_the_workers_purge_drops_everything_that_is_due(published: list[str]) -> None:
     finish(queue(3, attachments=[("a", b"1")]), days=366)
+    published.clear()
     tasks.sweep(time.time())
     assert published == ["purge"]
     tasks.purge()

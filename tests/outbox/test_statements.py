@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from congressy_mailer import outbox, send_bulk, send_mail, tasks
+from congressy_mailer import outbox, send_mail, tasks
 from congressy_mailer.delivery import slice as delivery_slice
 from congressy_mailer.delivery.slice import Delivery
 from congressy_mailer.models import Message, State, Suppression, TransportStatus, clock
@@ -24,6 +24,7 @@ from congressy_mailer.outbox.claim_statement import choice
 from congressy_mailer.outbox.cursors import BatchCursors
 from congressy_mailer.replies import Reply
 from congressy_mailer.suppressions import suppress
+from tests.support.mails import queue, queue_batch
 from tests.support.plans import explain, tables
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
@@ -60,7 +61,7 @@ def kinds(captured: CaptureQueriesContext) -> list[str]:
     return [query["sql"].split()[0] for query in captured.captured_queries]
 
 
-def deliver(message: Message) -> tuple[list[str], int]:
+def statements_of_delivery(message: Message) -> tuple[list[str], int]:
     """Deliver a message; returns its statements, and how many of them there were before the server had it."""
     queries.clear()
     outbox.forget_pauses()
@@ -73,13 +74,13 @@ def deliver(message: Message) -> tuple[list[str], int]:
 
 def warmed_up() -> None:
     """The clocks have been compared, templates loaded, and the sweep looked after."""
-    deliver(send_mail("x", "y", to="first@example.com"))
+    statements_of_delivery(send_mail("x", "y", to="first@example.com"))
 
 
 def test_a_mail_is_claimed_read_and_looked_up_at_once_and_costs_two_commits() -> None:
     warmed_up()
     message = send_mail("x", "y", to="ana@example.com")
-    statements, before = deliver(message)
+    statements, before = statements_of_delivery(message)
     assert message.state == State.SENT
     assert statements[:before] == CLAIM
     # A worker writes its counts once a second at the most.
@@ -87,7 +88,7 @@ def test_a_mail_is_claimed_read_and_looked_up_at_once_and_costs_two_commits() ->
 
 
 def test_of_several_mails_one_looks_after_the_sweep() -> None:
-    keys = [str(send_mail("x", "y", to="ana@example.com").pk) for _ in range(3)]
+    keys = [str(key) for key in queue(3)]
     with CaptureQueriesContext(connection) as captured:
         for key in keys:
             tasks.deliver([key])
@@ -97,7 +98,7 @@ def test_of_several_mails_one_looks_after_the_sweep() -> None:
 
 def test_a_slice_of_a_batch_costs_a_claim_and_a_record() -> None:
     warmed_up()
-    batch = send_bulk([f"p{number}@example.com" for number in range(40)], subject="s", message="b")
+    batch = queue_batch(40)
     cursors = BatchCursors()
     claimed = []
     for _ in range(2):
@@ -112,7 +113,7 @@ def test_a_slice_of_a_batch_costs_a_claim_and_a_record() -> None:
 
 def test_the_task_of_a_batch_asks_for_everything_once() -> None:
     warmed_up()
-    batch = send_bulk([f"p{number}@example.com" for number in range(5)], subject="s", message="b")
+    batch = queue_batch(5)
     delivery = Delivery("t")
     outbox.active_pauses()
     with CaptureQueriesContext(connection) as captured:
@@ -134,7 +135,7 @@ def test_mail_that_waits_is_claimed_at_once() -> None:
 
 def test_what_comes_with_a_mail_is_read_where_there_is_some() -> None:
     message = send_mail("x", "y", to="ana@example.com", attachments=[("a.txt", b"a")])
-    deliver(message)
+    statements_of_delivery(message)
     assert message.state == State.SENT
     assert mail.outbox[-1].attachments
 
@@ -143,8 +144,8 @@ def test_who_was_suppressed_a_moment_ago_gets_nothing() -> None:
     alone = send_mail("x", "y", to="Ana <Ana@example.com>")
     beside = send_mail("x", "y", to=["bia@example.com", "ana@example.com"])
     suppress("ana@example.com")
-    deliver(alone)
-    deliver(beside)
+    statements_of_delivery(alone)
+    statements_of_delivery(beside)
     assert alone.state == State.SUPPRESSED
     assert [one.recipients() for one in mail.outbox] == [["bia@example.com"]]
 
@@ -154,8 +155,8 @@ def test_who_was_erased_a_moment_ago_gets_nothing() -> None:
     other = send_mail("x", "y", to="bia@example.com")
     suppress("ana@example.com")
     Suppression.objects.update(address=hashed("ana@example.com"))
-    deliver(message)
-    deliver(other)
+    statements_of_delivery(message)
+    statements_of_delivery(other)
     assert (message.state, other.state) == (State.SUPPRESSED, State.SENT)
 
 
@@ -165,7 +166,7 @@ def test_a_backend_that_became_unavailable_a_moment_ago_is_not_used() -> None:
     TransportStatus.objects.create(
         using="", sender_domain="", unavailable_since=now, next_try_at=now + timedelta(minutes=1)
     )
-    deliver(message)
+    statements_of_delivery(message)
     assert message.state == State.QUEUED
     assert not mail.outbox
 

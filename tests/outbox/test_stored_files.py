@@ -18,12 +18,13 @@ from django.utils import timezone
 
 from congressy_mailer import Attachment as File
 from congressy_mailer import Recipient, outbox, send_bulk, send_mail
-from congressy_mailer.delivery import upkeep
-from congressy_mailer.models import Attachment, Batch, Installation, Message, State, StoredFile, attachment_storage
+from congressy_mailer.models import Attachment, Batch, Installation, Message, StoredFile, attachment_storage
 from congressy_mailer.outbox import files as outbox_files
 from congressy_mailer.outbox import retention
 from congressy_mailer.submission import storing_once
 from tests.conftest import database_url, run_concurrently
+from tests.support.mails import queue
+from tests.support.purging import finish, purge
 from tests.support.storages import (
     Deadly,
     Forgetful,
@@ -49,19 +50,8 @@ def storage(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> t
     return use_stubborn_storage(settings, monkeypatch, str(tmp_path))
 
 
-def queue(count: int = 1, **options: Any) -> list[UUID]:
-    values = {"to": "ana@example.com", "attachments": [FILE], **options}
-    return [send_mail("Boleto", "Pague já", **values).pk for _ in range(count)]
-
-
-def finish(ids: list[UUID], **ago: float) -> None:
-    finished_at = timezone.now() - timedelta(**(ago or {"days": 31}))
-    Message.objects.filter(pk__in=ids).update(state=State.SENT, due_at=None, token="", finished_at=finished_at)
-
-
-def purge() -> None:
-    while upkeep.purge_some():
-        pass
+def queue_with_file(count: int = 1, **options: Any) -> list[UUID]:
+    return queue(count, **{"attachments": [FILE], **options})
 
 
 def paths(ids: list[UUID]) -> list[str]:
@@ -86,7 +76,7 @@ def purge_for_days(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_has_a_row_from_its_upload_to_its_end() -> None:
-    (key,) = queue()
+    (key,) = queue_with_file()
     (row,) = StoredFile.objects.all()
     assert (row.uses, row.delete_at) == (1, None)
     assert stored_paths() == paths([key]) == [outbox.current_installation().path(row.pk)]
@@ -98,7 +88,7 @@ def test_a_file_has_a_row_from_its_upload_to_its_end() -> None:
 
 
 def test_the_time_of_deletion_is_written_with_what_drops_the_content(monkeypatch: pytest.MonkeyPatch) -> None:
-    (key,) = queue()
+    (key,) = queue_with_file()
     finish([key])
     original = retention.release_files
 
@@ -110,7 +100,7 @@ def test_the_time_of_deletion_is_written_with_what_drops_the_content(monkeypatch
     with pytest.raises(KeyboardInterrupt):
         outbox.purge()
     # All of it or nothing.
-    assert Message.objects.get().text == "Pague já"
+    assert Message.objects.get().text == "y"
     assert StoredFile.objects.get().delete_at is None
     monkeypatch.setattr(retention, "release_files", original)
     outbox.purge()
@@ -125,7 +115,7 @@ def test_the_time_of_deletion_is_written_with_what_drops_the_content(monkeypatch
 def test_what_a_storage_refuses_is_tried_again_later_and_later_and_keeps_nothing_else(
     storage: type[Stubborn], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stuck, easy = queue(2)
+    stuck, easy = queue_with_file(2)
     (name,) = paths([stuck])
     storage.refusing = staticmethod(lambda asked: asked == name)
     finish([stuck, easy], days=366)
@@ -160,10 +150,10 @@ def test_files_that_are_stuck_never_stand_before_the_others(
 ) -> None:
     monkeypatch.setattr(outbox_files, "_CHUNK", 4)
     monkeypatch.setattr(outbox_files, "_MOST_FAILURES", 100)
-    stuck = queue(9)
+    stuck = queue_with_file(9)
     names = paths(stuck)
     storage.refusing = staticmethod(lambda asked: asked in names)
-    easy = queue(9)
+    easy = queue_with_file(9)
     finish(stuck, days=40)
     finish(easy, days=35)
     purge()
@@ -172,7 +162,7 @@ def test_files_that_are_stuck_never_stand_before_the_others(
 
 
 def test_files_go_in_the_order_in_which_they_became_due(storage: type[Stubborn]) -> None:
-    ids = queue(4)
+    ids = queue_with_file(4)
     names = [paths([key])[0] for key in ids]
     for days, place in enumerate((2, 0, 3, 1)):
         finish([ids[place]], days=60 - days)
@@ -184,7 +174,7 @@ def test_files_go_in_the_order_in_which_they_became_due(storage: type[Stubborn])
 def test_a_storage_that_is_away_is_not_asked_about_each_file(
     storage: type[Stubborn], caplog: pytest.LogCaptureFixture
 ) -> None:
-    finish(queue(30))
+    finish(queue_with_file(30))
     storage.refusing = staticmethod(lambda asked: True)
     purge()
     assert len(storage.asked) == outbox_files._MOST_FAILURES
@@ -193,7 +183,7 @@ def test_a_storage_that_is_away_is_not_asked_about_each_file(
 
 def test_a_file_that_is_gone_already_is_no_trouble(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     store_in(Forgetful, settings, monkeypatch)
-    (key,) = queue()
+    (key,) = queue_with_file()
     finish([key])
     purge()
     assert not StoredFile.objects.exists()
@@ -202,7 +192,7 @@ def test_a_file_that_is_gone_already_is_no_trouble(settings: Any, monkeypatch: p
 def test_purges_at_the_same_time_share_the_files(storage: type[Stubborn], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_CHUNK", 5)
     monkeypatch.setattr(outbox_files, "_CHUNK", 5)
-    finish(queue(30))
+    finish(queue_with_file(30))
     run_concurrently(lambda worker: purge(), 3)
     purge()
     assert stored_paths() == []
@@ -257,7 +247,7 @@ def test_what_has_begun_to_be_deleted_is_shared_by_nobody(storage: type[Stubborn
 
 
 def test_the_database_keeps_the_row_of_a_file_that_is_in_use() -> None:
-    queue()
+    queue_with_file()
     with pytest.raises(IntegrityError), transaction.atomic():
         StoredFile.objects.all()._raw_delete("default")  # type: ignore[attr-defined]
 
@@ -280,14 +270,14 @@ def test_the_loser_of_a_race_gets_the_first_message_whatever_its_storage_says(
 
 
 def test_the_files_of_a_caller_that_rolled_back_go_some_days_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    (before,) = queue()
+    (before,) = queue_with_file()
     for _ in range(2):
         with pytest.raises(RuntimeError), transaction.atomic():
-            queue(3)
+            queue_with_file(3)
             raise RuntimeError
-    (between,) = queue()
+    (between,) = queue_with_file()
     with pytest.raises(RuntimeError), transaction.atomic():
-        queue(2)
+        queue_with_file(2)
         raise RuntimeError
     assert len(stored_paths()) > 2
     purge_for_days(monkeypatch)
@@ -298,9 +288,9 @@ def test_the_files_of_a_caller_that_rolled_back_go_some_days_later(monkeypatch: 
 
 def test_a_savepoint_that_is_rolled_back_takes_its_file_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with transaction.atomic():
-        (kept,) = queue()
+        (kept,) = queue_with_file()
         with pytest.raises(RuntimeError), transaction.atomic():
-            queue()
+            queue_with_file()
             raise RuntimeError
     purge_for_days(monkeypatch)
     assert stored_paths() == paths([kept])
@@ -312,7 +302,7 @@ def test_a_caller_that_is_still_storing_keeps_his_files(monkeypatch: pytest.Monk
         # Whoever stores holds the whole database: the purge waits for him.
         return
     with transaction.atomic():
-        (key,) = queue()
+        (key,) = queue_with_file()
 
         def workers(worker: int) -> None:
             for _ in range(3):
@@ -353,7 +343,7 @@ def kill_a_caller(tmp_path: Path, statements: str, storage: str = "Stubborn") ->
 def test_the_file_of_a_caller_that_was_killed_before_its_commit_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (kept,) = queue()
+    (kept,) = queue_with_file()
     kill_a_caller(
         tmp_path,
         """
@@ -387,7 +377,7 @@ def test_numbers_are_looked_at_some_at_a_time_and_once(
     monkeypatch.setattr(outbox_files, "_NUMBERS", 3)
     for turn in range(7):
         with transaction.atomic():
-            queue()
+            queue_with_file()
             transaction.set_rollback(turn % 2 == 0)
     kept = paths(list(Message.objects.values_list("id", flat=True)))
     purge_for_days(monkeypatch)
@@ -405,13 +395,13 @@ def test_nothing_is_written_over_a_file_that_is_there(
 ) -> None:
     """As a database has it that was restored from a backup, or copied: it gives the same numbers out again."""
     store_in(backend, settings, monkeypatch, location=str(tmp_path))
-    (first,) = queue()
+    (first,) = queue_with_file()
     number = Attachment.objects.get().stored_id
     installation = outbox.current_installation()
     theirs = [installation.path(number + ahead) for ahead in range(1, 3)]
     for name in theirs:
         attachment_storage().save(name, ContentFile(b"another mail's"))
-    (second,) = queue()
+    (second,) = queue_with_file()
     for name in theirs:
         with attachment_storage().open(name) as file:
             assert file.read() == b"another mail's"
@@ -421,7 +411,7 @@ def test_nothing_is_written_over_a_file_that_is_there(
 
 
 def test_the_path_says_nothing_and_cannot_be_guessed() -> None:
-    (key,) = queue()
+    (key,) = queue_with_file()
     (path,) = paths([key])
     folder, installation, part, name = path.split("/")
     assert (folder, UUID(installation), part) == ("congressy_mailer", outbox.current_installation().key, part)

@@ -17,7 +17,7 @@ KEY = "another-key-of-sparkpost"
 ACCEPTED = {"results": {"id": "1", "total_accepted_recipients": 1, "total_rejected_recipients": 0}}
 
 
-def mail() -> EmailMultiAlternatives:
+def djangos_mail() -> EmailMultiAlternatives:
     return EmailMultiAlternatives(
         "Olá", "Texto {{x}} çã", "mail@congressy.net", ["ana@example.com"], bcc=["eva@example.com"]
     )
@@ -25,7 +25,7 @@ def mail() -> EmailMultiAlternatives:
 
 def test_mails_of_django_are_sent(sparkpost_api: ScriptedHttps) -> None:
     sparkpost_api.script = lambda request: Answer(body=ACCEPTED)
-    assert EmailBackend(api_key=KEY).send_messages([mail(), mail()]) == 2
+    assert EmailBackend(api_key=KEY).send_messages([djangos_mail(), djangos_mail()]) == 2
     request = sparkpost_api.requests[0]
     assert request.headers["Authorization"] == KEY
     first, copy = (recipient["address"] for recipient in request.json["recipients"])
@@ -38,8 +38,8 @@ def test_mails_of_django_are_sent(sparkpost_api: ScriptedHttps) -> None:
 def test_what_is_refused_is_raised_unless_it_is_to_fail_silently(sparkpost_api: ScriptedHttps) -> None:
     sparkpost_api.script = lambda request: Answer(422, {"errors": [{"code": "1300", "message": "invalid data"}]})
     with pytest.raises(SparkPostError, match="invalid data"):
-        EmailBackend().send_messages([mail()])
-    assert EmailBackend(fail_silently=True).send_messages([mail()]) == 0
+        EmailBackend().send_messages([djangos_mail()])
+    assert EmailBackend(fail_silently=True).send_messages([djangos_mail()]) == 0
 
 
 def test_the_worker_knows_it(sparkpost_api: ScriptedHttps, settings: Any) -> None:

@@ -13,14 +13,14 @@ from django.test import override_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer import MailerError, outbox, send_bulk, send_mail
-from congressy_mailer.delivery.slice import Delivery
+from congressy_mailer import MailerError, send_bulk, send_mail
 from congressy_mailer.exceptions import InvalidAddress
 from congressy_mailer.mime.addresses import bare_address, listed_addresses
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing import deliver_all
 from congressy_mailer.transports import pool
 from tests.support.fuzzing import examples
+from tests.support.mails import deliver_batch
 from tests.support.scripted_smtp import ScriptedServer
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
@@ -46,8 +46,7 @@ def test_what_an_older_version_has_stored_ends_alone() -> None:
     Message.objects.filter(pk=old.pk).update(to=["user@\u2474.com"])
     single = send_mail("Oi", "b", to="ana@example.com")
     Message.objects.filter(pk=single.pk).update(to=["Bob <u@x.com＞，v＠w.com>"])
-    while Delivery(outbox.new_claim_token("test")).run_batch(batch.pk, batch.generation).continue_at:
-        pass
+    deliver_batch(batch)
     deliver_all()
     assert batch.progress().states == {State.SENT: 8, State.FAILED: 1}
     old.refresh_from_db()

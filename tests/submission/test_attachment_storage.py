@@ -12,11 +12,11 @@ from django.core import mail as django_mail
 from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.storage import InMemoryStorage
 
-from congressy_mailer import Recipient, outbox, send_bulk, send_mail
-from congressy_mailer.delivery.slice import Delivery
+from congressy_mailer import Recipient, send_bulk, send_mail
 from congressy_mailer.exceptions import AttachmentNotStored, MailerError
 from congressy_mailer.models import Attachment, Batch, Message, State
 from congressy_mailer.submission import storing_once
+from tests.support.mails import deliver
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -130,7 +130,7 @@ def test_a_storage_that_hangs_sets_no_mail_aside(fail: Callable[..., None]) -> N
         Message.objects.filter(state=State.DEFERRED).update(due_at=slow.created_at)
         # As Celery does at the end of TIME_LIMIT, once.
         fail("open", SoftTimeLimitExceeded())
-        result = Delivery(outbox.new_claim_token("task")).run([slow.pk, other.pk], redelivered=False)
+        result = deliver([slow.pk, other.pk])
         # What hangs a second time would end the process.
         assert result.unfinished == [other.pk]
     slow.refresh_from_db()
@@ -138,5 +138,5 @@ def test_a_storage_that_hangs_sets_no_mail_aside(fail: Callable[..., None]) -> N
     assert "TIME_LIMIT" in slow.reason
     fail("never", OSError())
     Message.objects.filter(pk=slow.pk).update(due_at=slow.created_at)
-    Delivery(outbox.new_claim_token("task")).run([slow.pk, other.pk], redelivered=False)
+    deliver([slow.pk, other.pk])
     assert sorted(one.subject for one in django_mail.outbox) == ["other", "slow"]

@@ -18,11 +18,9 @@ def people(count: int) -> list[str]:
 
 
 def queue(count: int = 1, **options: Any) -> list[UUID]:
-    """Queue so many mails, each to somebody else where the options name nobody; returns their ids."""
-    return [
-        send_mail(**{"subject": f"mail {number}", "message": "y", "to": to, **options}).pk
-        for number, to in enumerate(people(count))
-    ]
+    """Queue so many mails, to Ana where the options name nobody; returns their ids."""
+    values = {"message": "y", "to": "ana@example.com", **options}
+    return [send_mail(**{"subject": f"mail {number}", **values}).pk for number in range(count)]
 
 
 def queue_batch(count: int, **options: Any) -> Batch:

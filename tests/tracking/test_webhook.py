@@ -482,9 +482,9 @@ def test_a_body_in_chunks_is_stored_or_refused_with_advice(server: WebServer, tm
     try:
         wait_for(lambda: answers(port), 60, "the web server")
         told = batch_body(event("delivery", message), *(event("open", message, at) for at in range(2000)))
-        assert send(port, told, chunked=False) == 200
+        assert post_over_http(port, told, chunked=False) == 200
         # A batch of its own.
-        assert send(port, told + b" ", chunked=True) == (200 if server.takes_chunks else 411)
+        assert post_over_http(port, told + b" ", chunked=True) == (200 if server.takes_chunks else 411)
         assert WebhookBatch.objects.count() == 1 + server.takes_chunks
         assert {batch.events for batch in WebhookBatch.objects.all()} == {2001}
         if not server.takes_chunks:
@@ -493,7 +493,7 @@ def test_a_body_in_chunks_is_stored_or_refused_with_advice(server: WebServer, tm
         process.stop()
 
 
-def send(port: int, body: bytes, *, chunked: bool) -> int:
+def post_over_http(port: int, body: bytes, *, chunked: bool) -> int:
     connection = HTTPConnection("127.0.0.1", port, timeout=120)
     connection.putrequest("POST", URL)
     connection.putheader("Authorization", "Bearer a-token")

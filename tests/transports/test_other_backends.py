@@ -339,7 +339,7 @@ def test_each_recipient_has_the_result_that_was_reported(reporting: type[Reporti
 
 def test_a_report_counts_more_than_an_error_that_came_later(reporting: type[Reporting]) -> None:
     reporting.statuses, reporting.error = {ANA: "queued"}, KeyError("a receiver of post_send")
-    (key,) = queue(using="reporting", to=ANA)
+    (key,) = queue(using="reporting")
     attempt([key])
     assert stored([key])[0].state == State.SENT
 
@@ -349,7 +349,7 @@ def test_recipients_who_are_all_refused_have_failed(reporting: type[Reporting], 
     from anymail.exceptions import AnymailRecipientsRefused
 
     reporting.statuses, reporting.error = {ANA: status}, AnymailRecipientsRefused()
-    (key,) = queue(using="reporting", to=ANA)
+    (key,) = queue(using="reporting")
     attempt([key])
     assert stored([key])[0].state == State.FAILED
     assert status in stored([key])[0].reason

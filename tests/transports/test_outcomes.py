@@ -32,7 +32,7 @@ from congressy_mailer.transports.base import ComposedMail, Transport
 from congressy_mailer.transports.django_backend import DjangoTransport
 from congressy_mailer.transports.host_backends import open_backend
 from congressy_mailer.transports.smtp.transport import SmtpTransport
-from tests.support.mails import deliver
+from tests.support.mails import deliver, queue
 from tests.support.transports import hand_over_by_django, outgoing
 
 pytestmark = pytest.mark.email_settings
@@ -649,7 +649,7 @@ def test_in_the_outbox_nothing_counts_as_an_attempt_while_the_server_is_unavaila
 ) -> None:
     outbox_server.script = once(outbox_server, step, answer)
     before = timezone.now()
-    first, second = (send_mail("x", "y", to=to).pk for to in (ANA, EVA))
+    first, second = (key for to in (ANA, EVA) for key in queue(to=to))
     with pytest.raises(TransportUnavailable) as raised:
         deliver([first, second])
     assert raised.value.retry_in is not None
