@@ -1,4 +1,4 @@
-"""The facade for many mails at once: the content is stored once, the recipients as they come."""
+"""The functions that a host calls for batches: the content is stored once, then the recipients one after the other."""
 
 from __future__ import annotations
 
@@ -66,51 +66,53 @@ def send_bulk(
 ) -> Batch:
     """Store one mail for each of many recipients, and have them sent by the workers.
 
-    The content is stored once, and with each recipient only what is different. A generator of a million recipients
-    needs no more memory than one of a hundred.
+    The content is stored once, and for each recipient only the difference. A generator of a million recipients needs no
+    more memory than one of a hundred.
 
     Args:
         recipients: any iterable of addresses, of ``(address, context)``, or of :class:`~congressy_mailer.Recipient`.
         template: as for :func:`congressy_mailer.send_mail`.
-        context: what all mails have in common; a recipient's own context is added to it, and is stronger.
+        context: variables of all mails; a recipient's own context is merged into it and takes precedence.
         subject: as for ``send_mail()``.
         message: as for ``send_mail()``.
         html_message: as for ``send_mail()``.
-        alternatives: as for ``send_mail()``; a recipient's own are added to them.
+        alternatives: as for ``send_mail()``; a recipient's own alternatives are added.
         from_email: as for ``send_mail()``.
         reply_to: as for ``send_mail()``.
-        headers: as for ``send_mail()``, but a ``Message-ID``, which each mail has of its own.
-        attachments: of all mails; stored once.
+        headers: as for ``send_mail()``, except ``Message-ID``: each mail has its own.
+        attachments: attachments of all mails; stored once.
         language: as for ``send_mail()``; a recipient may have another.
         timezone: as for ``send_mail()``; a recipient may have another.
-        transactional: as for ``send_mail()``. Many mails are marketing unless you say otherwise.
+        transactional: as for ``send_mail()``, but ``False`` by default.
         send_at: as for ``send_mail()``.
         expires_at: as for ``send_mail()``.
-        priority: which of the messages of the batch that are due leaves first. What is in no batch goes before them.
-        key: at most 200 characters. Calling again with the same key, after the caller was interrupted, goes on where
-            it stopped: whoever has a mail of the batch gets no second one. What the first call said stays. Nobody
-            gets two mails of such a batch, unless :attr:`Recipient.key <congressy_mailer.Recipient>` tells them apart.
-        on_invalid: what becomes of a recipient that is not one. ``"raise"``: everything is stored in one transaction,
-            and nothing where one is wrong. ``"skip"``: recipients are stored in chunks, each in a transaction of its
-            own, unless the caller has opened one; those that are wrong are left out, counted in ``skipped``, and the
-            first 100 of them explained in ``problems``.
-        sensitive: as for ``send_mail()``; the content of the batch itself is dropped when all its mails are sent.
+        priority: order among the messages of batches. Mail outside batches goes first.
+        key: at most 200 characters. After an interruption, a call with the same key continues the batch: recipients who
+            have a mail of it get no second one, and the content of the first call stays. Nobody gets two mails of such
+            a batch, unless :attr:`Recipient.key <congressy_mailer.Recipient>` distinguishes them.
+        on_invalid: what happens to invalid recipients. ``"raise"``: all recipients are stored in one transaction, or
+            none if one is invalid. ``"skip"``: recipients are stored in chunks, each in a separate transaction unless
+            the caller has opened one; invalid recipients are skipped, counted in ``skipped``, and the first 100 are
+            explained in ``problems``.
+        sensitive: as for ``send_mail()``; the content of the batch is dropped when all its mails are sent.
         using: as for ``send_mail()``.
         list_id: as for ``send_mail()``.
         campaign: as for ``send_mail()``.
         tags: as for ``send_mail()``.
-        metadata: as for ``send_mail()``; a recipient's own is added to it.
+        metadata: as for ``send_mail()``; a recipient's own metadata is merged into it.
         track_opens: as for ``send_mail()``.
         track_clicks: as for ``send_mail()``.
         sparkpost: as for ``send_mail()``.
-        about: the host's object that the whole batch is about; what one mail is about, its recipient says.
+        about: the object of the host's that the whole batch is about; that of a single mail is given in its
+            ``Recipient``.
 
     Returns:
-        The batch. ``batch.progress()`` tells how far it is, ``batch.cancel()`` takes back what has not been sent.
+        The batch. ``batch.progress()`` counts its messages by state, ``batch.cancel()`` cancels those that have not
+        been sent.
 
     Raises:
-        MailerError: whatever ``send_mail()`` raises for the same argument; the error begins with
-            ``recipients[7]:`` where it is about one of them.
+        MailerError: the same errors as ``send_mail()`` for the same arguments; an error about a recipient begins with
+            its index, as in ``recipients[7]:``.
         IdempotencyConflict: another transaction is storing a batch with the same key.
     """
     if on_invalid not in ("raise", "skip"):
@@ -156,17 +158,17 @@ async def asend_bulk(*args: Any, **options: Any) -> Batch:
 
 
 def progress(batch: Batch) -> Progress:
-    """How far a batch is: one query over its messages."""
+    """Count the messages of a batch by state, with one query."""
     batch.refresh_from_db(using=outbox.database(), fields=["stored_at", "cancelled_at", "skipped"])
     stored = batch.stored_at is not None or batch.cancelled_at is not None
     return Progress(outbox.state_counts(batch.pk), batch.skipped, stored)
 
 
 def cancel(batch: Batch) -> int:
-    """Take back every message of a batch that has not begun to be sent, and store no further ones.
+    """Cancel all messages of a batch that are not being sent yet, and store no further ones.
 
     Returns:
-        How many were taken back.
+        How many were cancelled.
     """
     cancelled = outbox.cancel_batch(batch.pk)
     batch.refresh_from_db(using=outbox.database())

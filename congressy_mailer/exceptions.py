@@ -1,4 +1,4 @@
-"""Every error of this package: each a :class:`MailerError` and the built-in or Django error a caller would expect."""
+"""The exceptions of this package. Each is a :class:`MailerError`, and a built-in or Django exception where one fits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
 
 
 class MailerError(Exception):
-    """Base of every error raised by ``congressy_mailer``."""
+    """Base class of all exceptions of ``congressy_mailer``."""
 
 
 # Raised at the call, before anything is stored.
@@ -30,11 +30,11 @@ class NoRecipient(MailerError, ValueError):
 
 
 class InvalidAddress(MailerError, ValueError):
-    """A sender, recipient or reply-to is not one address as RFC 5321 and RFC 5322 know it."""
+    """A sender, recipient or reply-to is not a single valid address (RFC 5321, RFC 5322)."""
 
 
 class InvalidHeader(MailerError, BadHeaderError):
-    """A subject or header is not one line of text that a mail can carry, or its name is not one a caller may set."""
+    """A subject or header is not a single line of valid text, or a header of that name may not be set."""
 
 
 class TemplateNotFound(MailerError, TemplateDoesNotExist):
@@ -42,34 +42,34 @@ class TemplateNotFound(MailerError, TemplateDoesNotExist):
 
 
 class TemplateUnreadable(MailerError, ValueError):
-    """A template's file exists, but is not in the encoding that templates are read in (UTF-8)."""
+    """A template's file exists, but is not UTF-8."""
 
 
 class ContextNotSerializable(MailerError, TypeError):
-    """A value of the context cannot be stored; the message names the path to it."""
+    """A value of the context cannot be stored; the error names the path to it."""
 
 
 class AttachmentUnreadable(MailerError, OSError):
-    """An attachment could not be read, or is not in one of the accepted shapes."""
+    """An attachment cannot be read, or has an unsupported form."""
 
 
 class AttachmentTooLarge(MailerError, ValueError):
-    """The attachments of one message are together larger than ``MAX_ATTACHMENT_BYTES``."""
+    """The attachments of one message together are larger than ``MAX_ATTACHMENT_BYTES``."""
 
 
 class AttachmentNotStored(MailerError, OSError):
-    """The storage of attachments did not take one, or could not be asked: nothing was stored, the call may be repeated.
+    """The storage of attachments failed or was unreachable. Nothing was stored, and the call may be repeated.
 
-    Its cause is the storage's own error.
+    The ``__cause__`` is the storage's own error.
     """
 
 
 class InvalidOption(MailerError, ValueError):
-    """An argument, or a combination of arguments, has no meaning."""
+    """An argument, or a combination of arguments, is invalid."""
 
 
 class IdempotencyConflict(MailerError, IntegrityError):
-    """Another transaction has just used the same ``idempotency_key``, and this one does not see its message yet.
+    """Another transaction has just used the same ``idempotency_key``, and this one cannot see its message.
 
     This happens under the isolation level ``REPEATABLE READ``. Nothing was stored. The same call
     in a new transaction returns that message.
@@ -77,31 +77,31 @@ class IdempotencyConflict(MailerError, IntegrityError):
 
 
 class NotMigrated(MailerError, OperationalError):
-    """The database lacks a table or column of this version: ``python manage.py migrate`` makes it."""
+    """The database lacks a table or column of this version: run ``python manage.py migrate``."""
 
 
-# Raised when the state of a message does not allow what is asked.
+# Raised when the state of a message does not allow a change.
 
 
 class InvalidTransition(MailerError, ValueError):
-    """The message is in a state that the asked change cannot start from."""
+    """The state of the message does not allow this change."""
 
 
 # Raised in the worker, while a message is composed.
 
 
 class ContentError(MailerError):
-    """This message can never be composed: it fails with this as its reason."""
+    """The message cannot be composed, now or later: it fails with this error as its reason."""
 
 
 class ContentNotReady(MailerError):
-    """This worker lacks something the message needs, which a newer deployment may have: try again for a while."""
+    """This worker lacks something that a newer deployment may have, such as a template: the message is tried again."""
 
 
 class Withhold(MailerError):
-    """Raised by one of ``INTERCEPTORS``: this mail is set aside (``held``), with the words of this as its reason.
+    """Raised by one of ``INTERCEPTORS``: the mail is set aside (``held``), with this text as its reason.
 
-    A person releases it by ``retry()``; after that, the interceptors that withheld it are not asked again.
+    A person releases it by ``retry()``; the interceptor that withheld it is not called again for it.
     """
 
 
@@ -109,7 +109,7 @@ class Withhold(MailerError):
 
 
 class SparkPostError(MailerError):
-    """SparkPost's HTTP API said no, or could not be asked."""
+    """SparkPost's HTTP API refused a request, or was unreachable."""
 
     def __init__(
         self,
@@ -121,13 +121,13 @@ class SparkPostError(MailerError):
         in_doubt: bool = False,
     ) -> None:
         super().__init__(message)
-        #: Status of the HTTP answer; ``None`` where there was none.
+        #: Status of the HTTP answer; ``None``: there was no answer.
         self.status = status
-        #: SparkPost's own codes of what is wrong, such as ``"1902"``.
+        #: SparkPost's error codes, such as ``"1902"``.
         self.codes = codes
-        #: Seconds after which it wants to be asked again, where it says so.
+        #: Seconds of its ``Retry-After``, if any.
         self.retry_after = retry_after
-        #: It may have done what it was asked to: no answer came.
+        #: Whether it may have carried out the request, since no answer came.
         self.in_doubt = in_doubt
 
 
@@ -135,12 +135,12 @@ class SparkPostError(MailerError):
 
 
 class TransportUnavailable(MailerError):
-    """The server cannot be used now, through no fault of any message: nothing was sent, everything stays queued."""
+    """The server is unavailable, through no fault of a message: nothing was sent, and everything stays queued."""
 
-    #: How long until it should be tried again; ``None`` while that is not decided.
+    #: How long to wait before it is tried again; ``None``: not decided yet.
     retry_in: timedelta | None = None
 
-    #: The server's reply to a mail, if that showed it; the reply may quote the mail's content.
+    #: The server's reply to a mail, if it was the cause; it may quote the mail's content.
     reply: Reply | None = None
 
 
@@ -149,7 +149,7 @@ class NoFreeConnection(MailerError):
 
     def __init__(self, using: str, retry_in: timedelta) -> None:
         super().__init__(f"All connections to the mail backend {using or 'default'!r} are in use.")
-        #: When it makes sense to ask again.
+        #: How long to wait before the next attempt.
         self.retry_in = retry_in
 
 

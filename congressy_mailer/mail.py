@@ -1,4 +1,4 @@
-"""The facade: what a host calls. It checks, stores and has published; it never renders and never waits for a server."""
+"""The functions that a host calls. They check, store and publish, and never wait for a mail server."""
 
 from __future__ import annotations
 
@@ -75,76 +75,77 @@ def send_mail(
     the mail's ``language``.
 
     Args:
-        subject: one line of text. With a template it may be left out where ``<template>_subject.txt`` exists. Without
-            one it may be empty, as with Django, which is logged as a warning.
-        message: plain text; made from ``html_message`` where it is empty.
-        from_email: sender; ``CONGRESSY_EMAIL_SENDER``, then ``DEFAULT_FROM_EMAIL``, where it is ``None`` or empty.
-        recipient_list: recipients in the ``To`` header; a single text is one address.
-        html_message: ready HTML.
-        alternatives: further forms of the same for programs that know them, each its text and its media type, such as
-            ``(invitation, "text/calendar; method=REQUEST")``; at most 200,000 bytes together, beside a template too.
+        subject: one line of text. With a template it may be omitted if ``<template>_subject.txt`` exists. Without a
+            template it may be empty, as in Django; a warning is logged.
+        message: plain text; if empty, it is made from ``html_message``.
+        from_email: sender; if ``None`` or empty, ``CONGRESSY_EMAIL_SENDER``, then ``DEFAULT_FROM_EMAIL``.
+        recipient_list: recipients in the ``To`` header; a string is one address.
+        html_message: rendered HTML.
+        alternatives: other forms of the text as pairs of text and media type, such as ``(invitation, "text/calendar;
+            method=REQUEST")``, of which mail programs show the best that they support; at most 200,000 bytes together.
+            Also allowed with a template.
         to: the same as ``recipient_list``; give one of them.
         cc: recipients in the ``Cc`` header.
         bcc: recipients in no header.
-        reply_to: where answers go; ``CONGRESSY_REPLY_TO`` where it is ``None``, nowhere else where it is empty.
-        headers: further headers by name. A ``Message-ID`` given here is kept. A ``datetime`` is written as RFC 5322
-            has dates; one without a time zone is in the current one.
-        attachments: :class:`~congressy_mailer.Attachment`, paths, open files, ``(filename, content, mimetype)``
-            or MIME parts; read before this returns.
+        reply_to: address for replies. ``None``: ``CONGRESSY_REPLY_TO``; empty: no ``Reply-To`` header.
+        headers: further headers by name. A ``Message-ID`` given here is kept. A ``datetime`` is written in the format
+            of RFC 5322; a naive one is in the current time zone.
+        attachments: :class:`~congressy_mailer.Attachment`, paths, open files, ``(filename, content, mimetype)`` or MIME
+            parts. They are read during the call.
         template: name without extension: ``"subscription/paid"`` finds ``subscription/paid.html``, ``.txt`` and
             ``_subject.txt``.
-        context: what the template sees. Model instances are stored by reference and fetched again in the worker.
-        language: language to render in; the active one where it is ``None`` or empty.
-        timezone: time zone to render in, or its name (``"America/Sao_Paulo"``); the current one where it is ``None``.
-        transactional: a reaction to something that the recipient did, rather than marketing.
-        send_at: not before this time (with its time zone).
-        expires_at: not after this time (with its time zone).
-        priority: which of the messages that are due leaves first.
+        context: variables of the template. Model instances are stored by reference and fetched again in the worker.
+        language: language to render in; if ``None`` or empty, the active one.
+        timezone: time zone to render in, or its name (``"America/Sao_Paulo"``); if ``None``, the current one.
+        transactional: whether the mail answers something that the recipient did. ``False``: marketing.
+        send_at: earliest time to send it, with a time zone.
+        expires_at: latest time to send it, with a time zone.
+        priority: order among the messages that are due.
         idempotency_key: at most 200 characters; a second call with the same key returns the first message and
             sends nothing.
-        sensitive: never show the content, neither in the admin nor in logs nor in errors, and drop it as soon as it
-            is sent (password resets, codes). Where it fails or is held it waits for ``retry()`` as long as
-            ``RETRY_FOR``; where it is cancelled or expires it goes with the next purge. Recipients and the template's
-            name are no content.
+        sensitive: never show the content in the admin, logs or errors, and drop it as soon as it is sent (password
+            resets, codes). If the message fails or is held, its content is kept for ``retry()`` for ``RETRY_FOR``; if
+            it is cancelled or expires, the next purge drops it. Recipients and the template's name do not count as
+            content.
         using: alias of the mail backend in ``MAILERS`` (Django 6.1 and later) or in
             ``CONGRESSY_MAILER["TRANSPORTS"]``.
-        list_id: one of ``LISTS``, which a recipient may leave without leaving the others; only where ``transactional``
-            is ``False``.
+        list_id: one of ``LISTS``, which a recipient may leave without leaving the others. It requires
+            ``transactional=False``.
         campaign: SparkPost's ``campaign_id``, at most 64 bytes in UTF-8.
         tags: at most 10 for SparkPost's reports.
-        metadata: an object of JSON that SparkPost's events repeat, at most 1000 bytes together with the mailer's own
-            key in it, by which events find their message.
-        track_opens: have SparkPost notice when it is opened; ``None``: as the SparkPost account has it.
-        track_clicks: the same for links that are followed.
-        sparkpost: what else SparkPost's ``X-MSYS-API`` header knows: ``{"options": {"ip_pool": "news"}, "archive":
+        metadata: a JSON object that SparkPost's events repeat. At most 1000 bytes, including the mailer's own key, by
+            which events are matched to their message.
+        track_opens: whether SparkPost tracks opens; ``None``: the SparkPost account's default.
+        track_clicks: whether SparkPost tracks clicks on links; ``None``: the SparkPost account's default.
+        sparkpost: other fields of SparkPost's ``X-MSYS-API`` header: ``{"options": {"ip_pool": "news"}, "archive":
             ["archive@example.com"]}``, with the options ``skip_suppression``, ``ip_pool``, ``inline_css``, ``dkim_key``
-            and ``sandbox``, and lists of addresses ``cc``, ``bcc`` and ``archive`` that SparkPost makes further copies
-            for. None of this is sent to other mail servers.
-        about: the host's object that it is about, such as an order: an instance of a model that has been saved. By it
-            the mail is found again, from the object's own page as well; see :func:`congressy_mailer.mails_about`.
-        fail_silently: accepted for the sake of Django's signature. Trouble with the mail server never reaches
-            the caller in any case, and an argument that makes no mail is an error in any case.
+            and ``sandbox``, and lists of addresses ``cc``, ``bcc`` and ``archive`` to which SparkPost sends copies. It
+            is not sent to other mail servers.
+        about: the object of the host's that the mail is about, such as an order: a saved model instance. Its mails are
+            found by :func:`congressy_mailer.mails_about`, and on the object's own page in the admin.
+        fail_silently: accepted because Django's ``send_mail()`` has it; ignored. Failures of the mail server never
+            reach the caller, and invalid arguments always raise.
 
     Returns:
-        The stored message. Its ``state`` is ``queued``, or ``scheduled`` where ``send_at`` is ahead. Recipients that
-        are on the suppression list are left out, which its ``events`` tell; where that is all of them, it is
-        ``suppressed``, and nothing is sent.
+        The stored message. Its ``state`` is ``queued``, or ``scheduled`` if ``send_at`` is in the future. Recipients on
+        the suppression list are left out and named in its ``events``; if all of them are, its state is ``suppressed``
+        and nothing is sent.
 
     Raises:
         NoRecipient: ``to``, ``cc`` and ``bcc`` are empty.
-        InvalidAddress: an address is not one.
-        InvalidHeader: a subject or header holds a line break, is bytes, is too long to be folded into lines that a
-            server takes, is not what its field may hold, or is not one that may be set.
+        InvalidAddress: an address is invalid.
+        InvalidHeader: a subject or header has a line break, is bytes, cannot be folded into lines that servers accept,
+            is not a valid value of its field, or may not be set.
         TemplateNotFound: the template, or its subject, does not exist.
-        TemplateUnreadable: a template's file is not in the encoding that templates are read in.
+        TemplateUnreadable: a template's file is not UTF-8.
         ContextNotSerializable: the context cannot be stored; the error names the path to the value.
         AttachmentUnreadable: an attachment cannot be read.
-        AttachmentTooLarge: the attachments are larger than ``MAX_ATTACHMENT_BYTES`` together.
-        AttachmentNotStored: the storage did not take one.
-        InvalidOption: arguments that contradict each other or are of the wrong type, a time without its time zone,
-            an unknown alias, language, time zone, priority or list, or what SparkPost would refuse.
-        IdempotencyConflict: another transaction has just used the ``idempotency_key``, and its message cannot be
-            seen in this one. The same call in a new transaction returns it.
+        AttachmentTooLarge: the attachments together are larger than ``MAX_ATTACHMENT_BYTES``.
+        AttachmentNotStored: the storage did not accept an attachment.
+        InvalidOption: arguments contradict each other, have a wrong type, or would be refused by SparkPost; a time has
+            no time zone; an alias, language, time zone, priority or list is unknown.
+        IdempotencyConflict: another transaction has just used the ``idempotency_key``, and this transaction cannot see
+            its message. The same call in a new transaction returns it.
         NotMigrated: the database lacks a table or column of this version.
     """
     if recipient_list is not None and to is not None:
@@ -187,10 +188,10 @@ async def asend_mail(*args: Any, **options: Any) -> Message:
 
 
 def cancel(message: Message) -> bool:
-    """Take a message back that has not begun to be sent.
+    """Cancel a message that is not being sent yet.
 
     Returns:
-        Whether it was taken back; if not, it is being sent or its state is final already.
+        Whether it was cancelled. If not, it is being sent, or its state is final.
     """
     cancelled = outbox.cancel(message.pk)
     message.refresh_from_db(using=outbox.database())
@@ -198,12 +199,12 @@ def cancel(message: Message) -> bool:
 
 
 def retry(message: Message) -> None:
-    """Queue a message again that failed, expired, was cancelled, suppressed or held, for whoever has no copy.
+    """Queue a message again that is failed, expired, cancelled, suppressed or held, for the recipients without a copy.
 
     Recipients that are still on the suppression list are left out again.
 
     Raises:
-        InvalidTransition: it is in another state, or its content has been dropped.
+        InvalidTransition: the message is in another state, or its content has been dropped.
     """
     outbox.retry(message.pk)
     publish_on_commit([message.pk])
@@ -211,10 +212,10 @@ def retry(message: Message) -> None:
 
 
 def resend(message: Message) -> None:
-    """Queue a message again whatever became of it, for all recipients: whoever has it gets a second copy.
+    """Queue a message again from any final state, for all recipients: those who have it get a second copy.
 
     Raises:
-        InvalidTransition: it is still on its way, or its content has been dropped.
+        InvalidTransition: the message is not final yet, or its content has been dropped.
     """
     outbox.resend(message.pk)
     publish_on_commit([message.pk])
@@ -222,7 +223,7 @@ def resend(message: Message) -> None:
 
 
 def resend_to(message: Message, to: Sequence[str] | str) -> Message:
-    """Send what a message says to another address, such as a corrected one, as a message of its own.
+    """Send the content of a message to another address, such as a corrected one, as a new message.
 
     Args:
         message: in any state, as long as its content is kept.
@@ -232,11 +233,11 @@ def resend_to(message: Message, to: Sequence[str] | str) -> Message:
         The new message.
 
     Raises:
-        InvalidAddress: an address is not one.
-        NoRecipient: there is none.
+        InvalidAddress: an address is invalid.
+        NoRecipient: ``to`` is empty.
         InvalidTransition: the content has been dropped.
-        AttachmentUnreadable: an attachment is not in the storage any more.
-        AttachmentNotStored: the storage did not take it once more.
+        AttachmentUnreadable: an attachment is no longer in the storage.
+        AttachmentNotStored: the storage did not accept the copy of an attachment.
     """
     recipients = normalise_addresses(to, "to")
     if not recipients:

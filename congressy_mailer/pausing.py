@@ -1,4 +1,4 @@
-"""Stop and go: what people may ask of all workers at once."""
+"""Pausing and resuming sending in all workers."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ def pause(
     reason: str = "",
     by: str = "",
 ) -> Pause:
-    """Stop all sending, or a part of it, in all workers and until it is resumed, over restarts too.
+    """Stop all sending, or a part of it, in all workers until it is resumed, also across restarts.
 
-    Nothing is lost: ``send_mail()`` and ``send_bulk()`` go on storing, and what is paused waits in the outbox. A worker
-    notices within half a second and its time slice (``TIME_SLICE``); what the mail server has been handed by then
-    leaves. ``expires_at`` still counts. Mail that does not go through the outbox, such as that of ``mail_admins()``
-    over another backend, is not held back.
+    Nothing is lost: ``send_mail()`` and ``send_bulk()`` go on storing, and paused mail waits in the outbox. Workers
+    notice within half a second plus their time slice (``TIME_SLICE``); mail that has been handed to the mail server by
+    then is sent. ``expires_at`` still applies. Mail outside the outbox, such as that of ``mail_admins()`` over another
+    backend, is not paused.
 
     Args:
-        queue: only what tasks of this queue send: ``QUEUE`` (mail in no batch) or ``BULK_QUEUE`` (batches).
-        using: only what would go over this mail backend; ``"default"`` for the default one. Mail that names none goes
-            over those of ``FAILOVER`` meanwhile.
+        queue: only mail sent by tasks of this queue: ``QUEUE`` (mail outside batches) or ``BULK_QUEUE`` (batches).
+        using: only mail over this mail backend; ``"default"`` for the default one. Meanwhile, mail without ``using=``
+            goes over the backends in ``FAILOVER``.
         campaign: only mail of this campaign.
         batch: only this batch.
-        reason: why, for other people.
-        by: who does it.
+        reason: the reason, shown to other operators.
+        by: the person who pauses.
 
     Returns:
-        The pause. Where the same is paused already, that pause, unchanged.
+        The pause. If the same is paused already, that pause, unchanged.
 
     Raises:
-        InvalidOption: more than one thing is named, or one that is not there.
+        InvalidOption: more than one of the arguments is given, or one names something that does not exist.
         NotMigrated: the database lacks a table or column of this version.
     """
     with explaining_missing_tables():
@@ -67,15 +67,15 @@ def resume(
     batch: Batch | UUID | str | None = None,
     by: str = "",
 ) -> bool:
-    """Go on with what :func:`pause` has stopped; the arguments name the same. What was held back is due at once.
+    """End a pause, named by the same arguments as for :func:`pause`. The mail that it held back is due at once.
 
-    What a further pause holds back as well stays where it is.
+    Mail that another pause holds back as well keeps waiting.
 
     Returns:
-        Whether it was paused.
+        Whether there was such a pause.
 
     Raises:
-        InvalidOption: more than one thing is named, or one that is not there.
+        InvalidOption: more than one of the arguments is given, or one names something that does not exist.
         NotMigrated: the database lacks a table or column of this version.
     """
     with explaining_missing_tables():
@@ -91,7 +91,7 @@ def resume(
 
 
 def _release(ended: list[UUID]) -> None:
-    """Make the first of it due, and leave the rest to a sweep: there may be a million."""
+    """Make the first messages due, and leave the rest to a sweep: there may be a million."""
     outbox.release_batches(ended)
     publish(outbox.release_messages(ended))
     sending.publish_sweep()
@@ -108,7 +108,7 @@ def check_target(
     """What the arguments of :func:`pause` name, as it is stored.
 
     Raises:
-        InvalidOption: more than one thing is named, or one that is not there.
+        InvalidOption: more than one of the arguments is given, or one names something that does not exist.
     """
     given = {"queue": queue, "using": using, "campaign": campaign, "batch": batch}
     named = [name for name, value in given.items() if value is not None]

@@ -1,8 +1,8 @@
-"""The data stored about a person who is identified by an address: export and erasure.
+"""Export and erasure of the data stored about a person, who is identified by an address.
 
-What mail to other people says is theirs; of it, only the address goes. On the suppression list the address stays as a
-hash where the person has objected to mail: without it, nobody would know not to write again. LGPD art. 18 and GDPR art.
-15, 17 and 21 are what this is for.
+Mail to several people belongs to the others too, so only the address is removed from it. If the person has objected to
+mail, the suppression list keeps a hash of the address, so that no mail is sent to it again. See LGPD art. 18 and GDPR
+art. 15, 17 and 21.
 """
 
 from __future__ import annotations
@@ -45,37 +45,37 @@ _NO_OBJECTION = (Source.BOUNCE,)
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """What was erased."""
+    """Numbers of erased objects."""
 
-    #: Messages to this person alone, which are gone.
+    #: Deleted messages to this person alone.
     messages: int = 0
-    #: Messages to others as well, in which the address is no more.
+    #: Messages to others as well, from which the address was removed.
     shared_messages: int = 0
-    #: Events of mails that are none of ours, or not known any more.
+    #: Deleted events of mails that other systems sent, or that have been purged.
     events: int = 0
-    #: Batches whose ``problems`` name the address.
+    #: Batches from whose ``problems`` the address was removed.
     problems: int = 0
-    #: Batches of SparkPost's events that had been set aside.
+    #: Batches of SparkPost's events that were set aside, whose body was deleted.
     webhook_batches: int = 0
-    #: Entries of the suppression list that are gone.
+    #: Deleted entries of the suppression list.
     suppressions: int = 0
-    #: Entries that are kept as a hash.
+    #: Entries of the suppression list that are kept as a hash.
     hashed_suppressions: int = 0
-    #: Messages that were being sent at this moment, and are untouched: erase once more.
+    #: Messages that were being sent at this moment and were left unchanged; call ``erase()`` again.
     being_sent: int = 0
 
 
 @explaining_missing_tables()
 def export(address: str) -> dict[str, Any]:
-    """Everything that is stored about a person, as JSON can say it.
+    """All data stored about a person, as values that JSON can represent.
 
-    The content of sensitive mail is left out: the person who asks may not be its reader.
+    The content of sensitive mail is left out, because the person who requests the export may not be its reader.
 
     Args:
         address: with or without a name.
 
     Raises:
-        InvalidAddress: it is not one.
+        InvalidAddress: ``address`` is invalid.
     """
     wanted = suppressions.comparable(address)
     ids = sorted(_message_ids(wanted))
@@ -98,14 +98,14 @@ def export(address: str) -> dict[str, Any]:
 
 @explaining_missing_tables()
 def erase(address: str, *, progress: Callable[[int], None] = lambda more: None) -> Erasure:
-    """Erase what is stored about a person. What waits to be sent to this person alone is cancelled.
+    """Erase the data stored about a person. Mail that waits for this person alone is cancelled.
 
     Args:
         address: with or without a name.
-        progress: called with how many more messages have been looked at.
+        progress: called with the number of further messages that have been processed.
 
     Raises:
-        InvalidAddress: it is not one.
+        InvalidAddress: ``address`` is invalid.
     """
     wanted = suppressions.comparable(address)
     counts = dict.fromkeys(("messages", "shared_messages", "being_sent"), 0)

@@ -1,26 +1,26 @@
-"""Django signals for a host that wants to know. Receivers run in the worker, ``queued`` in the process that stored the
-message. What one raises is logged and no more: it stops neither the delivery nor other receivers.
+"""Django signals. Receivers run in the worker; those of ``queued`` run in the process that stored the message.
+Exceptions of a receiver are logged; they stop neither the delivery nor other receivers.
 
 .. data:: transport_unavailable
 
-   A mail backend can no longer be used; its mail stays queued. Sent once, when that begins. Arguments: ``using``
-   (alias, empty for the default one), ``sender_domain`` (empty: no mail at all is taken, else only this domain is
-   refused), ``reason`` (text for people).
+   A mail backend has become unavailable; its mail stays queued. Sent once for each outage. Arguments: ``using`` (alias,
+   empty for the default one), ``sender_domain`` (if not empty, only mail from this domain is refused), ``reason`` (text
+   for people).
 
 .. data:: transport_available
 
-   It can be used again. Arguments: ``using``, ``sender_domain``, and ``unavailable_for`` (``timedelta``).
+   A mail backend is available again. Arguments: ``using``, ``sender_domain``, and ``unavailable_for`` (``timedelta``).
 
 .. data:: queued
 
-   A message is stored and will be sent, now or at its ``send_at``. Sent once the transaction that stored it has
-   committed, in the process that did; not for the messages of a batch. Of this signal and the next four the sender is
+   A message was stored and will be sent, now or at its ``send_at``. The signal is sent after the commit, in the process
+   that stored the message, and not for messages of a batch. The sender of this signal and the next four is
    :class:`~congressy_mailer.models.Message`. Argument: ``message``.
 
 .. data:: sent
 
-   A mail server has accepted a message for at least one recipient. Argument: ``message``, whose ``state`` is set;
-   refresh it from the database for the rest.
+   A mail server has accepted a message for at least one recipient. Argument: ``message``, whose ``state`` is set; call
+   ``refresh_from_db()`` for its other fields.
 
 .. data:: deferred
 
@@ -28,24 +28,24 @@ message. What one raises is logged and no more: it stops neither the delivery no
 
 .. data:: failed
 
-   A message was refused for good, cannot be composed, or is given up. Argument: ``message``.
+   A message was refused permanently, cannot be composed, or was given up. Argument: ``message``.
 
 .. data:: held
 
-   A message is set aside for a person to decide: by an interceptor, or because workers died with it. Argument:
-   ``message``.
+   A message was set aside for a person to decide, because an interceptor withheld it, its workers died, or its outcome
+   is in doubt. Argument: ``message``.
 
 .. data:: tracked
 
    SparkPost has reported an event of a mail; sent once for each event. The sender is
-   :class:`~congressy_mailer.models.Event`. Arguments: ``event``, a :class:`TrackedEvent`.
+   :class:`~congressy_mailer.models.Event`. Argument: ``event``, a :class:`TrackedEvent`.
 
 .. data:: address_suppressed
 
-   An address has come onto the suppression list: mail to it is stopped that was not. A further reason for the same mail
-   is not told again. The sender is :class:`~congressy_mailer.models.Suppression`.
-   Arguments: ``address``, ``scope`` and ``source`` (as in :class:`~congressy_mailer.models.Suppression`), ``list_id``
-   (empty unless the scope is one list), ``reason`` (text for people).
+   An address was added to the suppression list, so that mail to it is stopped; not sent for a further reason that stops
+   the same mail. The sender is :class:`~congressy_mailer.models.Suppression`. Arguments: ``address``, ``scope`` and
+   ``source`` (as in :class:`~congressy_mailer.models.Suppression`), ``list_id`` (empty unless the scope is one list),
+   ``reason`` (text for people).
 """
 
 from __future__ import annotations
@@ -67,20 +67,20 @@ class TrackedEvent:
     type: str
     #: SparkPost's own name of it, such as ``out_of_band``.
     sparkpost_type: str
-    #: Key of the message; ``None``: it is none of ours, or none that is still known.
+    #: Key of the message; ``None``: it was sent by another system, or has been purged.
     message: UUID | None
-    #: Whom it was sent to, as SparkPost writes the address.
+    #: Address of the recipient, as SparkPost writes it.
     recipient: str
     #: When it happened.
     at: datetime
-    #: SparkPost's class of a bounce, and the category of that; ``None`` and empty for anything else.
+    #: SparkPost's class of a bounce and its category; ``None`` and empty for other events.
     bounce_class: int | None = None
     bounce_category: str = ""
-    #: The other server's words; empty where the message is sensitive.
+    #: The reply of the recipient's server; empty if the message is sensitive.
     reason: str = ""
-    #: The link that was followed; empty where the message is sensitive.
+    #: The link that was followed; empty if the message is sensitive.
     url: str = ""
-    #: As the mail was sent with.
+    #: Campaign, tags and metadata of the mail.
     campaign: str = ""
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -43,17 +43,17 @@ _CHARSET = re.compile(r"[A-Za-z0-9!#$%&'+^_`{}~:.()-]{1,40}")
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file that goes with a mail.
+    """A file that is sent with a mail.
 
     Args:
-        filename: the name that the reader sees.
+        filename: the name that the recipient sees.
         content: bytes, text (sent as UTF-8, or in the ``charset`` of the media type), or an open file.
-        mimetype: media type such as ``application/pdf``, with its parameters where it has some
-            (``text/calendar; method=REQUEST``); empty: guessed from the name.
-        content_id: makes it an image that the HTML shows as ``<img src="cid:…">`` (RFC 2392).
-        inline: have mail programs show it below the text, as far as they can, and not only list it (RFC 2183 §2.1);
-            an image with a ``content_id`` always is.
-        description: what it is, in a few words (``Content-Description``, RFC 2045 §8), at most 255 characters.
+        mimetype: media type such as ``application/pdf``, optionally with parameters (``text/calendar;
+            method=REQUEST``); if empty, it is guessed from the name.
+        content_id: id by which the HTML shows it as an image, ``<img src="cid:…">`` (RFC 2392).
+        inline: whether mail programs should show it below the text instead of only listing it (RFC 2183 §2.1); an image
+            with a ``content_id`` is always inline.
+        description: a short description (``Content-Description``, RFC 2045 §8), at most 255 characters.
     """
 
     # Logs must not have an attachment's content, nor its name, which is often personal.

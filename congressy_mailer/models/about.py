@@ -45,13 +45,13 @@ def about_fields(instance: object) -> About:
 
 
 def mails_about(instance: Model) -> QuerySet[Message]:
-    """The messages that are about an object of the host's, newest first.
+    """The messages about an object of the host's, newest first.
 
-    Mail of a batch is among them where its :class:`~congressy_mailer.Recipient` said so; what a whole batch is about is
-    the batch's own.
+    They include mail of a batch whose :class:`~congressy_mailer.Recipient` names the object, but not mail of batches
+    that are about the object as a whole.
 
     Args:
-        instance: what was given as ``about=``.
+        instance: the object that was given as ``about=``.
     """
     about = about_fields(instance)
     if about.about_id is None:

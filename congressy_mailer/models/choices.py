@@ -1,4 +1,4 @@
-"""What a message, a mail and a bounce can be: the values of the columns that have only a few."""
+"""The values of columns that have only a few: states, delivery statuses, bounce categories and others."""
 
 from __future__ import annotations
 
@@ -9,46 +9,48 @@ from django.utils.translation import gettext_lazy as _
 
 
 class State(models.TextChoices):
-    """Where a message is on its way. Only :mod:`congressy_mailer.outbox` changes it."""
+    """State of a message. Only :mod:`congressy_mailer.outbox` changes it."""
 
-    #: Its ``send_at`` is ahead.
+    #: Its ``send_at`` is in the future.
     SCHEDULED = "scheduled", _("scheduled")
-    #: Published; a task that has its id may claim it.
+    #: Waits for a task to claim it.
     QUEUED = "queued", _("queued")
     #: Claimed by a worker under a lease.
     SENDING = "sending", _("sending")
-    #: Refused temporarily; tried again at ``due_at``.
+    #: Refused temporarily, or not ready to be composed; it is tried again at ``due_at``.
     DEFERRED = "deferred", _("deferred")
-    #: Accepted by the mail server for at least one recipient, and open for none.
+    #: Accepted by the mail server for at least one recipient; no recipient is left to be tried.
     SENT = "sent", _("sent")
-    #: Refused for good by the mail server, or never to be composed.
+    #: Refused permanently by the mail server, impossible to compose, or given up after ``RETRY_FOR``.
     FAILED = "failed", _("failed")
-    #: Taken back before it was sent.
+    #: Cancelled before it was sent.
     CANCELLED = "cancelled", _("cancelled")
     #: Not sent before its ``expires_at``.
     EXPIRED = "expired", _("expired")
     #: Every recipient is on the suppression list.
     SUPPRESSED = "suppressed", _("suppressed")
-    #: Its worker died while sending it, and ``ON_CRASH`` is ``"hold"``: a person must decide.
+    #: Set aside until a person decides: it may have been sent and ``ON_CRASH`` is ``"hold"``, its workers died or its
+    #: outcome stayed in doubt ``MAX_CRASHES`` times, or an interceptor withheld it.
     HELD = "held", _("held")
 
 
 class DeliveryStatus(models.TextChoices):
-    """What SparkPost's events tell of a mail that was sent. With several recipients, what most needs attention."""
+    """Delivery status by SparkPost's events; of several recipients, the most serious one."""
 
     #: Not delivered yet; SparkPost tries again.
     DELAYED = "delayed", _("delayed")
     #: The recipient's server has taken it.
     DELIVERED = "delivered", _("delivered")
-    #: It was opened, as far as an image that was loaded tells.
+    #: It was opened: an image in it was loaded.
     OPENED = "opened", _("opened")
     #: A link in it was followed.
     CLICKED = "clicked", _("clicked")
-    #: SparkPost did not try to deliver it: its policy, its suppression list, or content that it cannot make.
+    #: SparkPost did not try to deliver it: its policy, its suppression list, a cancelled campaign, or content that it
+    #: cannot generate.
     REJECTED = "rejected", _("rejected by SparkPost")
     #: The recipient's server refused it, at once or after it had taken it.
     BOUNCED = "bounced", _("bounced")
-    #: The recipient unsubscribed by it.
+    #: The recipient unsubscribed through it.
     UNSUBSCRIBED = "unsubscribed", _("unsubscribed")
     #: The recipient reported it as spam.
     COMPLAINED = "complained", _("complained")
@@ -57,11 +59,11 @@ class DeliveryStatus(models.TextChoices):
 class BounceCategory(models.TextChoices):
     """Kind of a bounce, by its class (SparkPost, "Bounce Classification Codes")."""
 
-    #: The address does not exist, or never will take mail.
+    #: The address does not exist, or will never accept mail.
     HARD = "hard", _("hard")
-    #: Something that may pass: a full mailbox, a timeout.
+    #: A temporary cause: a full mailbox, a timeout.
     SOFT = "soft", _("soft")
-    #: The receiving side does not want it: its content, or its sender.
+    #: The receiving server rejects its content or its sender.
     BLOCK = "block", _("block")
     #: An administrator's decision.
     ADMIN = "admin", _("admin")
@@ -70,53 +72,53 @@ class BounceCategory(models.TextChoices):
 
 
 class Priority(models.IntegerChoices):
-    """Which of the messages that are due leaves first; lower numbers first."""
+    """Order among the messages that are due; lower numbers are sent first."""
 
-    #: Before everything else: password resets, codes.
+    #: Sent before all other mail, for password resets and codes.
     HIGH = 1, _("high")
     #: The default of ``send_mail()``.
     NORMAL = 5, _("normal")
-    #: After everything else.
+    #: Sent after all other mail.
     LOW = 9, _("low")
 
 
-#: States in which no worker holds a message and something is still to be done.
+#: States of messages that are still to be sent and that no worker holds.
 WAITING = (State.SCHEDULED, State.QUEUED, State.DEFERRED)
 
 #: States from which a person may send a message again.
 RETRYABLE = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED, State.HELD})
 
-#: States that nothing leaves by itself.
+#: Final states: no message leaves them automatically.
 FINAL = frozenset({State.SENT, State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED, State.HELD})
 
 
 class PauseScope(models.TextChoices):
-    """What a pause holds back."""
+    """Kind of mail that a pause holds back."""
 
     #: All mail that the workers send.
     ALL = "all", _("all sending")
-    #: What the tasks of one queue send: single mail, or batches.
+    #: Mail sent by the tasks of one queue, single mail or batches.
     QUEUE = "queue", _("queue")
-    #: What would go over one mail backend.
+    #: Mail over one mail backend.
     BACKEND = "backend", _("mail backend")
-    #: The mail of one campaign.
+    #: Mail of one campaign.
     CAMPAIGN = "campaign", _("campaign")
     #: One batch.
     BATCH = "batch", _("batch")
 
 
 class Retention(IntEnum):
-    """What is still kept of a message that is final, and so which setting says how long: the key of the purge."""
+    """What is still kept of a final message, and so which setting limits it: the key of the purge."""
 
-    #: The content is not needed any more, and is dropped at once.
+    #: Sensitive content that is dropped at once.
     SENSITIVE = 1
-    #: A person may send it once more for as long as ``RETRY_FOR``.
+    #: Sensitive content of a failed message: kept for ``RETRY_FOR``, in which a person may send it again.
     SENSITIVE_FAILED = 2
-    #: The same, set aside.
+    #: The same for a held message.
     SENSITIVE_HELD = 3
-    #: Content goes after ``KEEP_CONTENT``.
+    #: Content that is dropped after ``KEEP_CONTENT``.
     WHOLE = 4
-    #: The same, set aside.
+    #: The same for a held message.
     HELD = 5
-    #: Without content: it goes after ``KEEP_MESSAGES``.
+    #: A message without content, deleted after ``KEEP_MESSAGES``.
     DROPPED = 6

@@ -1,4 +1,4 @@
-"""How far a batch has come."""
+"""The progress of a batch."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from .choices import FINAL, State
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is."""
+    """The messages of a batch, counted."""
 
-    #: Messages by their state; states that none is in are left out.
+    #: Number of messages by state; states without messages are left out.
     states: Mapping[State, int]
-    #: Recipients that were left out.
+    #: Number of recipients that were skipped as invalid.
     skipped: int
-    #: The caller has come to the end of the recipients.
+    #: Whether all recipients have been stored, or the batch was cancelled.
     stored: bool
 
     @property
     def total(self) -> int:
-        """Messages that are stored."""
+        """Number of stored messages."""
         return sum(self.states.values())
 
     @property
     def finished(self) -> int:
-        """Messages that nothing more will happen to by itself."""
+        """Number of messages in a final state."""
         return sum(count for state, count in self.states.items() if state in FINAL)
 
     @property
     def sent(self) -> int:
-        """Messages that the mail server has accepted."""
+        """Number of messages that the mail server has accepted."""
         return self.states.get(State.SENT, 0)
 
     @property
     def done(self) -> bool:
-        """Nothing is left to be sent, and no further recipient will come."""
+        """Whether all recipients are stored and all messages are final."""
         return self.stored and self.finished == self.total

@@ -26,21 +26,21 @@ from .fields import sending_domain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipient:
-    """Who gets one of the mails of a batch, and what is different in it.
+    """A recipient of a batch, and what differs in this mail.
 
     Args:
-        to: address, or addresses, in the ``To`` header of this one mail.
-        context: added to the context of the batch, and stronger than that.
+        to: address, or addresses, in the ``To`` header of this mail.
+        context: merged into the batch's context; takes precedence.
         cc: further recipients in the ``Cc`` header.
         bcc: further recipients in no header.
-        language: language to render in; that of the batch where it is ``None`` or empty.
-        timezone: time zone to render in; that of the batch where it is ``None``.
-        attachments: in addition to those of the batch.
-        metadata: added to the metadata of the batch, and stronger than that.
-        key: what tells this mail from the others of a batch with a ``key`` of its own; where it is empty, its
-            addresses do. At most 200 characters.
-        alternatives: in addition to those of the batch, such as this person's invitation.
-        about: the host's object that this one mail is about, as for :func:`congressy_mailer.send_mail`.
+        language: language to render in; if ``None`` or empty, the batch's.
+        timezone: time zone to render in; if ``None``, the batch's.
+        attachments: attachments in addition to the batch's.
+        metadata: merged into the batch's metadata; takes precedence.
+        key: identifies this mail in a batch that has a ``key``; if empty, the addresses identify it. At most 200
+            characters.
+        alternatives: alternatives in addition to the batch's, such as this person's invitation.
+        about: the object of the host's that this mail is about, as for :func:`congressy_mailer.send_mail`.
     """
 
     to: str | Sequence[str]

@@ -1,7 +1,7 @@
-"""Addresses that are not to be written to: who is, who comes, who goes.
+"""The suppression list: addresses that get no mail.
 
-What is on the list does not depend on the order in which it was said: each source keeps its earliest reason, and what
-happened before somebody took an address off does not bring it back, however late it is heard of.
+Its content does not depend on the order in which reports arrive: each source keeps its earliest reason, and events from
+before the removal of an address do not add it again, however late they are reported.
 """
 
 from __future__ import annotations
@@ -19,23 +19,22 @@ from .rules import SOFT_BOUNCES_WITHIN, Scope, Source, scopes, scopes_of, soft_b
 def suppress(
     address: str, *, scope: Scope | str | None = None, list_id: str = "", reason: str = "", at: datetime | None = None
 ) -> bool:
-    """Put an address on the suppression list by hand: mail for it is left out from this moment on.
+    """Add an address to the suppression list by hand: it gets no mail from now on.
 
     Args:
-        address: with or without a name. Neither case nor the way an international domain is written makes a difference.
-        scope: ``"transactional"`` or ``"non_transactional"`` mail; all mail where it is ``None``.
-        list_id: only mail of this list; goes without ``scope``.
-        reason: for people.
-        at: when what speaks against it happened; now where it is ``None``. What happened before somebody last took
-            the address off does not bring it back.
+        address: with or without a name. Case, and the spelling of an international domain, do not matter.
+        scope: ``"transactional"`` or ``"non_transactional"`` mail; ``None``: all mail.
+        list_id: only mail of this list; not together with ``scope``.
+        reason: text for people.
+        at: when the reason arose; ``None``: now. A reason from before the last removal of the address has no effect.
 
     Returns:
-        Whether mail is stopped now that was not. Otherwise the reason is kept beside those that stop it already.
+        Whether mail is stopped that was not stopped before. If not, the reason is kept beside the earlier ones.
 
     Raises:
-        InvalidAddress: it is not one address.
-        InvalidOption: ``scope`` is none, or stands beside a ``list_id``; the list is not in ``LISTS``; ``at`` has no
-            time zone.
+        InvalidAddress: ``address`` is not a single address.
+        InvalidOption: ``scope`` is unknown, or given together with ``list_id``; the list is not in ``LISTS``; ``at``
+            has no time zone.
     """
     list_id = check_list_id(list_id, transactional=False)
     if at is not None and timezone.is_naive(at):
@@ -50,23 +49,22 @@ def suppress(
 
 
 def unsuppress(address: str, *, scope: Scope | str | None = None, list_id: str = "") -> int:
-    """Take an address off the suppression list, for every reason that is there: it gets mail again.
+    """Remove an address from the suppression list, with all reasons: it gets mail again.
 
-    SparkPost's list, where it has the address too, is told when the two are next brought together. A bounce or a
-    complaint from before this moment that is heard of later counts no more. What SparkPost's compliance team put there
-    stays.
+    The next synchronisation removes it from SparkPost's list too. A bounce or complaint from before this moment that is
+    reported later has no effect. Entries of SparkPost's compliance team stay.
 
     Args:
         address: as for :func:`suppress`.
-        scope: mail that it gets again; all of it, that of lists as well, where it is ``None``.
-        list_id: only mail of this list; goes without ``scope``.
+        scope: kind of mail that it gets again; ``None``: all mail, that of lists as well.
+        list_id: only mail of this list; not together with ``scope``.
 
     Returns:
-        How many reasons there were: one for each scope, list and source.
+        The number of removed reasons, one for each scope, list and source.
 
     Raises:
-        InvalidAddress: it is not one address.
-        InvalidOption: ``scope`` is none, or stands beside a ``list_id``.
+        InvalidAddress: ``address`` is not a single address.
+        InvalidOption: ``scope`` is unknown, or given together with ``list_id``.
     """
     compared = comparable(address)
     if scope is None and not list_id:
@@ -75,15 +73,15 @@ def unsuppress(address: str, *, scope: Scope | str | None = None, list_id: str =
 
 
 def is_suppressed(address: str, *, transactional: bool = True, list_id: str = "") -> bool:
-    """Whether an address would be left out of a mail.
+    """Whether a mail to an address would be suppressed.
 
     Args:
         address: as for :func:`suppress`.
-        transactional: whether the mail is, as for ``send_mail()``.
-        list_id: the list that it belongs to, if any.
+        transactional: whether the mail is transactional, as for ``send_mail()``.
+        list_id: the list that the mail belongs to, if any.
 
     Raises:
-        InvalidAddress: it is not one address.
+        InvalidAddress: ``address`` is not a single address.
     """
     compared = comparable(address)
     from .lookup import suppressed_among
