@@ -8,6 +8,7 @@ from base64 import b64decode
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import kombu
 import pytest
@@ -18,10 +19,11 @@ from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from congressy_mailer import outbox, send_mail, worker
+from congressy_mailer import outbox, worker
 from congressy_mailer.broker import celery_app, publisher, sending
 from congressy_mailer.models import Message, State
 from testbed.redis_server import EmbeddedRedis
+from tests.support.mails import queue
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -36,107 +38,103 @@ class Queue:
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.server.port)
 
-    def published(self) -> list[list[str]]:
+    def published(self) -> list[list[UUID]]:
         """The ids in each published task, oldest first."""
         tasks = [json.loads(raw) for raw in reversed(self.client.lrange("mailer", 0, -1))]
         assert all(task["headers"]["task"] == "congressy_mailer.deliver" for task in tasks)
-        return [json.loads(b64decode(task["body"]))[0][0] for task in tasks]
+        return [[UUID(key) for key in json.loads(b64decode(task["body"]))[0][0]] for task in tasks]
 
 
 @pytest.fixture
-def queue(broker: str, redis_server: EmbeddedRedis) -> Queue:
+def redis_queue(broker: str, redis_server: EmbeddedRedis) -> Queue:
     """The queue of the test's own Redis."""
     return Queue(redis_server)
 
 
-def send(**options: Any) -> str:
-    return str(send_mail("Assunto secreto", "Texto secreto", to="ana@example.com", **options).pk)
-
-
-def test_one_publish_for_all_messages_of_a_transaction(queue: Queue) -> None:
+def test_one_publish_for_all_messages_of_a_transaction(redis_queue: Queue) -> None:
     with transaction.atomic():
-        ids = [send() for _ in range(5)]
+        ids = queue(5)
         with transaction.atomic():
-            ids.append(send())
+            ids += queue()
         with transaction.atomic():
-            ids.append(send())
-        assert queue.published() == []
-    assert queue.published() == [ids]
+            ids += queue()
+        assert redis_queue.published() == []
+    assert redis_queue.published() == [ids]
 
 
-def test_a_transaction_rolled_back_publishes_nothing(queue: Queue) -> None:
+def test_a_transaction_rolled_back_publishes_nothing(redis_queue: Queue) -> None:
     with pytest.raises(RuntimeError, match="no"), transaction.atomic():
-        send()
+        queue()
         raise RuntimeError("no")
-    assert queue.published() == []
+    assert redis_queue.published() == []
     assert not Message.objects.exists()
 
 
-def test_a_host_that_commits_by_hand_has_its_mail_published_by_the_next_sweep(queue: Queue) -> None:
+def test_a_host_that_commits_by_hand_has_its_mail_published_by_the_next_sweep(redis_queue: Queue) -> None:
     transaction.set_autocommit(False)
     try:
-        key = send()
+        (key,) = queue()
         transaction.commit()
     finally:
         transaction.set_autocommit(True)
-    assert queue.published() == []
-    assert [str(found) for found in outbox.sweep(timezone.now())] == [key]
+    assert redis_queue.published() == []
+    assert outbox.sweep(timezone.now()) == [key]
 
 
-def test_a_savepoint_rolled_back_takes_only_its_own(queue: Queue) -> None:
+def test_a_savepoint_rolled_back_takes_only_its_own(redis_queue: Queue) -> None:
     with transaction.atomic():
         with pytest.raises(RuntimeError, match="no"), transaction.atomic():
-            gone = send()
+            (gone,) = queue()
             raise RuntimeError("no")
-        stays = send()
-    (published,) = queue.published()
+        (stays,) = queue()
+    (published,) = redis_queue.published()
     assert stays in published
     assert gone not in published
     assert Message.objects.count() == 1
 
 
-def test_a_savepoint_rolled_back_after_another_message(queue: Queue) -> None:
+def test_a_savepoint_rolled_back_after_another_message(redis_queue: Queue) -> None:
     with transaction.atomic():
-        stays = send()
+        (stays,) = queue()
         with pytest.raises(RuntimeError, match="no"), transaction.atomic():
-            send()
+            queue()
             raise RuntimeError("no")
-    assert [stays] == [key for key in queue.published()[0] if Message.objects.filter(pk=key).exists()]
-    assert len(queue.published()) == 1
+    assert [stays] == [key for key in redis_queue.published()[0] if Message.objects.filter(pk=key).exists()]
+    assert len(redis_queue.published()) == 1
 
 
-def test_each_part_of_a_test_can_run_its_own_hooks(queue: Queue) -> None:
+def test_each_part_of_a_test_can_run_its_own_hooks(redis_queue: Queue) -> None:
     # As captureOnCommitCallbacks(execute=True) does it, for what was stored since it began.
     with transaction.atomic():
         hooks = transaction.get_connection().run_on_commit
-        stored_before = send()
+        (stored_before,) = queue()
         seen = len(hooks)
-        stored_now = send()
+        (stored_now,) = queue()
         for _, hook, _ in hooks[seen:]:
             hook()
-        assert queue.published() == [[stored_before, stored_now]]
-        later = send()
-    assert queue.published() == [[stored_before, stored_now], [later]]
+        assert redis_queue.published() == [[stored_before, stored_now]]
+        (later,) = queue()
+    assert redis_queue.published() == [[stored_before, stored_now], [later]]
 
 
-def test_two_transactions_are_two_publishes(queue: Queue) -> None:
+def test_two_transactions_are_two_publishes(redis_queue: Queue) -> None:
     with transaction.atomic():
-        first = send()
+        (first,) = queue()
     with transaction.atomic():
-        second = send()
-    assert queue.published() == [[first], [second]]
+        (second,) = queue()
+    assert redis_queue.published() == [[first], [second]]
 
 
 @override_settings(CONGRESSY_MAILER={"SLICE_SIZE": 10})
-def test_many_messages_are_shared_out_in_slices(queue: Queue) -> None:
+def test_many_messages_are_shared_out_in_slices(redis_queue: Queue) -> None:
     with transaction.atomic():
-        ids = [send() for _ in range(25)]
-    assert queue.published() == [ids[:10], ids[10:20], ids[20:]]
+        ids = queue(25)
+    assert redis_queue.published() == [ids[:10], ids[10:20], ids[20:]]
 
 
-def test_only_ids_are_in_the_broker(queue: Queue) -> None:
-    send(headers={"X-Secret": "cabecalho-secreto"})
-    (raw,) = queue.client.lrange("mailer", 0, -1)
+def test_only_ids_are_in_the_broker(redis_queue: Queue) -> None:
+    queue(subject="Assunto secreto", message="Texto secreto", headers={"X-Secret": "cabecalho-secreto"})
+    (raw,) = redis_queue.client.lrange("mailer", 0, -1)
     body = b64decode(json.loads(raw)["body"])
     for secret in (b"secreto", b"Assunto", b"ana@example.com"):
         assert secret not in raw
@@ -157,13 +155,13 @@ def test_only_ids_are_in_the_broker(queue: Queue) -> None:
     ],
 )
 def test_what_the_host_says_of_its_own_tasks_is_not_about_mail(
-    queue: Queue, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    redis_queue: Queue, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = Celery("host", set_as_current=False)
-    host.conf.update(broker_url=queue.server.url, **values)
+    host.conf.update(broker_url=redis_queue.server.url, **values)
     monkeypatch.setattr(sending, "find_celery_app", lambda: host)
-    keys = [send(), send()]
-    assert queue.published() == [[key] for key in keys]
+    keys = queue(2)
+    assert redis_queue.published() == [[key] for key in keys]
 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
@@ -190,37 +188,37 @@ def test_a_queue_is_declared_alike_by_workers_and_by_callers(named: str, creates
 
 
 def test_a_fault_of_the_configuration_is_not_told_as_the_brokers(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    redis_queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     host = Celery("host", set_as_current=False)
-    host.conf.update(broker_url=queue.server.url)
+    host.conf.update(broker_url=redis_queue.server.url)
 
     def broken(*arguments: Any, **options: Any) -> None:
         raise KeyError("celery")
 
     monkeypatch.setattr(host, "send_task", broken)
     monkeypatch.setattr(sending, "find_celery_app", lambda: host)
-    send()
+    queue()
     assert "cannot publish as it is configured (KeyError: 'celery')" in caplog.text
 
 
-def test_a_connection_that_the_broker_dropped_is_replaced(queue: Queue) -> None:
-    first = send()
-    queue.client.client_kill_filter(_type="normal", skipme=True)
-    second = send()
-    assert queue.published() == [[first], [second]]
+def test_a_connection_that_the_broker_dropped_is_replaced(redis_queue: Queue) -> None:
+    (first,) = queue()
+    redis_queue.client.client_kill_filter(_type="normal", skipme=True)
+    (second,) = queue()
+    assert redis_queue.published() == [[first], [second]]
 
 
-def test_a_child_process_makes_its_own_connection(queue: Queue) -> None:
-    send()
+def test_a_child_process_makes_its_own_connection(redis_queue: Queue) -> None:
+    queue()
     ours = publisher._publisher
     assert ours._idle
     child = os.fork()
     if child == 0:  # pragma: no cover
         os._exit(0 if not ours._idle and ours._inherited else 1)
     assert os.waitpid(child, 0)[1] == 0
-    send()
-    assert len(queue.published()) == 2
+    queue()
+    assert len(redis_queue.published()) == 2
 
 
 @pytest.mark.parametrize("path", ["no.such:app", "tests.project.celery:nothing"])
@@ -228,12 +226,12 @@ def test_no_celery_app_is_logged_and_loses_nothing(path: str, caplog: pytest.Log
     with override_settings(CONGRESSY_MAILER={"CELERY_APP": path}):
         with pytest.raises(ImproperlyConfigured, match="cannot be imported"):
             celery_app.find_celery_app()
-        key = send()
+        (key,) = queue()
     assert "Mail is stored but not published" in caplog.text
-    assert [str(found) for found in outbox.sweep(timezone.now())] == [key]
+    assert outbox.sweep(timezone.now()) == [key]
 
 
 def test_eager_mode_delivers_at_the_commit(celery_settings: Callable[..., None]) -> None:
     celery_settings(task_always_eager=True)
-    key = send()
+    (key,) = queue()
     assert Message.objects.get(pk=key).state == State.SENT

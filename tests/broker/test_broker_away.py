@@ -15,6 +15,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 import redis
@@ -24,7 +25,7 @@ from django.test import override_settings
 from django.utils import timezone
 from kombu import Producer
 
-from congressy_mailer import outbox, periodic, send_mail
+from congressy_mailer import outbox, periodic
 from congressy_mailer.broker import publisher, sending
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
@@ -34,6 +35,7 @@ from testbed.redis_server import EmbeddedRedis
 from testbed.servers.rabbitmq import RabbitMQ
 from testbed.servers.sentinel import RedisUnderSentinel
 from tests.conftest import run_concurrently, wait_for
+from tests.support.mails import queue
 from tests.support.own_time import least_own_seconds, own_seconds
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -101,13 +103,9 @@ def out_of_memory(server: EmbeddedRedis) -> Iterator[None]:
         client.config_set("maxmemory", 0)
 
 
-def send() -> str:
-    return str(send_mail("Assunto", "Texto", to="ana@example.com").pk)
-
-
 def cost() -> float:
     """Seconds that one call takes."""
-    return own_seconds(send)
+    return own_seconds(queue)
 
 
 @pytest.fixture
@@ -154,7 +152,7 @@ def calls_to_the_broker() -> Iterator[list[str]]:
         before_task_publish.disconnect(list_task)
 
 
-def assert_calls_nobody(work: Callable[[], object] = send) -> None:
+def assert_calls_nobody(work: Callable[[], object] = queue) -> None:
     """Whoever calls while the broker is known to be away does not turn to it, and so has nothing to wait for."""
     with calls_to_the_broker() as calls:
         for _ in range(5):
@@ -168,11 +166,11 @@ def end_the_break() -> None:
     publisher._publisher.breaker.open_until = time.monotonic()
 
 
-def published(port: int) -> set[str]:
+def published(port: int) -> set[UUID]:
     """Ids of messages in the queue of a Redis."""
     with redis.Redis(port=port) as client:
         tasks = [json.loads(raw) for raw in client.lrange("mailer", 0, -1)]
-    return {key for task in tasks for key in json.loads(b64decode(task["body"]))[0][0]}
+    return {UUID(key) for task in tasks for key in json.loads(b64decode(task["body"]))[0][0]}
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
@@ -233,9 +231,9 @@ def test_the_caller_waits_a_second_at_most_once_and_not_at_all_after_that(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def wait() -> float:
-        send()
+        queue()
         with calls_to_the_broker() as calls:
-            send()
+            queue()
         assert calls == ["publishes congressy_mailer.deliver"]
         stored = set(Message.objects.values_list("pk", flat=True))
         with away(redis_server):
@@ -245,7 +243,7 @@ def test_the_caller_waits_a_second_at_most_once_and_not_at_all_after_that(
         assert set(meanwhile.values_list("state", flat=True)) == {State.QUEUED}
         assert set(outbox.sweep(timezone.now())) == set(meanwhile.values_list("pk", flat=True))
         end_the_break()
-        assert send() in published(redis_server.port)
+        assert set(queue()) <= published(redis_server.port)
         assert said(caplog) == [AWAY, BACK]
         return first
 
@@ -259,13 +257,13 @@ def test_the_caller_waits_a_second_at_most_for_sentinel_and_its_master(
     def wait() -> float:
         with RedisUnderSentinel() as group:
             publish_to(group.url, **group.transport_options)
-            send()
+            queue()
             with stopped(group.master.pid):
                 first = cost()
                 assert_calls_nobody()
                 wait_for(lambda: group.current_master() == group.replica.port, what="the failover")
                 end_the_break()
-                assert send() in published(group.replica.port)
+                assert set(queue()) <= published(group.replica.port)
         assert said(caplog) == [AWAY, BACK]
         return first
 
@@ -312,7 +310,7 @@ def test_options_of_the_host_do_not_make_the_caller_wait_longer(
     publish_to(redis_server.url, **patient, health_check_interval=0.001)
 
     def wait() -> float:
-        send()
+        queue()
         with hung(redis_server):
             return cost()
 
@@ -336,8 +334,8 @@ def test_the_next_address_of_a_list_is_used(
     publish_to(f"redis://127.0.0.1:{port}/0;{redis_server.url}")
 
     def wait() -> float:
-        keys: set[str] = set()
-        waited = own_seconds(lambda: keys.update((send(), send())))
+        keys: set[UUID] = set()
+        waited = own_seconds(lambda: keys.update(queue(2)))
         assert published(redis_server.port) >= keys
         return waited
 
@@ -353,8 +351,8 @@ def test_the_next_sentinel_of_a_list_is_used(
     publish_to(f"sentinel://127.0.0.1:{silent()}/0;{under_sentinel.url}", **under_sentinel.transport_options)
 
     def wait() -> float:
-        keys: set[str] = set()
-        waited = own_seconds(lambda: keys.update((send(), send())))
+        keys: set[UUID] = set()
+        waited = own_seconds(lambda: keys.update(queue(2)))
         assert published(under_sentinel.master.port) >= keys
         return waited
 
@@ -380,13 +378,13 @@ def test_callers_at_the_same_time_do_not_wait_for_each_other_and_later_only_one_
         return connect(app, timeout)
 
     def send_while_one_tries() -> None:
-        send()
+        queue()
         if threading.get_ident() not in tries:
             others_are_done.wait(30)
 
     with hung(redis_server):
         monkeypatch.setattr(publisher, "_connect", connect_together)
-        run_concurrently(lambda worker: send(), 5)
+        run_concurrently(lambda worker: queue(), 5)
         assert len(tries) == 5
         # All of them failed for one reason, and the break is no longer for it.
         assert publisher._publisher.breaker.open_until <= time.monotonic() + 30
@@ -401,7 +399,7 @@ def test_callers_at_the_same_time_do_not_wait_for_each_other_and_later_only_one_
 def test_a_child_process_finds_out_for_itself(broker: str, redis_server: EmbeddedRedis) -> None:
     breaker = publisher._publisher.breaker
     with refused(redis_server):
-        send()
+        queue()
         assert not breaker.allows_call()
     # Another thread may hold the lock at that moment, and there is no such thread in the child.
     with breaker.lock:
@@ -422,7 +420,7 @@ def test_a_hung_rabbitmq_costs_a_second_at_most(
         publish_to(server.url)
 
         def wait_on_an_open_connection() -> float:
-            send()
+            queue()
             return wait_on_a_new_connection()
 
         def wait_on_a_new_connection() -> float:
@@ -477,15 +475,14 @@ def test_mail_sent_before_during_and_after_an_outage_arrives_once(
     away: Way, start_worker: StartWorker, smtp_server: LocalSparkPost, redis_server: EmbeddedRedis
 ) -> None:
     worker = start_worker(**OFTEN)
-    send()
+    queue()
     wait_until_sent(1)
     wait_until_idle(worker, redis_server.port)
     with away(redis_server):
-        send()
-        send()
+        queue(2)
         assert Message.objects.filter(state=State.QUEUED).count() == 2
         wait_until_sweeps_are_missing()
-    send()
+    queue()
     wait_until_sent(4)
     assert_each_arrived_once(smtp_server)
     assert worker.running
@@ -496,7 +493,7 @@ def test_a_redis_that_refuses_commands_is_one_line_in_the_log_of_a_worker(
     away: Way, start_worker: StartWorker, redis_server: EmbeddedRedis
 ) -> None:
     worker = start_worker(**OFTEN)
-    send()
+    queue()
     wait_until_sent(1)
     wait_until_idle(worker, redis_server.port)
     before = len(worker.output())
@@ -515,7 +512,7 @@ def test_a_redis_that_refuses_commands_is_one_line_in_the_log_of_a_worker(
     # The other is the publisher's: the sweep is published by the worker, too.
     assert len(lines) <= 2, said
     assert "Traceback" not in said
-    send()
+    queue()
     wait_until_sent(2)
 
 
@@ -528,7 +525,7 @@ def test_mail_in_the_queue_of_a_redis_that_comes_back_empty_arrives_once(
     with redis.Redis(port=redis_server.port) as client, stopped(worker.pid):
         # What it has asked for already it would be given.
         wait_for(lambda: not client.info("clients")["blocked_clients"], what="the end of the worker's last request")
-        keys = {send(), send()}
+        keys = set(queue(2))
         assert keys <= published(redis_server.port)
         redis_server.kill()
         redis_server.start()
@@ -547,7 +544,7 @@ def test_a_message_that_a_worker_cannot_take_from_a_full_redis_arrives_once(
     with ExitStack() as outage:
         with redis.Redis(port=redis_server.port) as client, stopped(worker.pid):
             wait_for(lambda: not client.info("clients")["blocked_clients"], what="the end of the worker's last request")
-            send()
+            queue()
             outage.enter_context(out_of_memory(redis_server))
         wait_for(lambda: not published(redis_server.port), what="the message in the worker's hands")
         wait_until_sweeps_are_missing()
@@ -564,14 +561,14 @@ def test_mail_sent_before_during_and_after_a_failover_by_sentinel_arrives_once(
         BROKER_TRANSPORT_OPTIONS=json.dumps(under_sentinel.transport_options),
         **OFTEN,
     )
-    send()
+    queue()
     wait_until_sent(1)
     wait_until_idle(worker, under_sentinel.master.port)
     under_sentinel.master.kill()
-    send()
+    queue()
     assert Message.objects.filter(state=State.QUEUED).exists()
     wait_for(lambda: under_sentinel.current_master() == under_sentinel.replica.port, what="the failover")
-    send()
+    queue()
     wait_until_sent(3)
     assert_each_arrived_once(smtp_server)
     assert worker.running
@@ -590,9 +587,9 @@ def test_mail_in_the_hands_of_a_worker_whose_redis_dies_arrives_once(
 
     smtp_server.script = hold
     worker = start_worker(**OFTEN)
-    send()
+    queue()
     assert handing_over.wait(30)
-    send()
+    queue()
     redis_server.kill()
     dead.set()
     redis_server.start()
@@ -625,7 +622,7 @@ def test_mail_sent_before_any_worker_or_redis_runs_is_found_by_the_first_sweep(
     start_worker: StartWorker, smtp_server: LocalSparkPost, redis_server: EmbeddedRedis
 ) -> None:
     redis_server.kill()
-    send()
+    queue()
     redis_server.start()
     start_worker()
     wait_until_sent(1)

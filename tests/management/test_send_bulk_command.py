@@ -22,7 +22,6 @@ from django.conf import settings
 from django.core import mail
 from django.core.management import CommandError, call_command
 from django.test import override_settings
-from django.utils import translation
 
 from congressy_mailer.management import bulk_progress, bulk_send
 from congressy_mailer.models import Attachment, Batch, Message, State
@@ -30,7 +29,9 @@ from congressy_mailer.submission import batch_writer
 from tests.conftest import database_url, wait_for
 from tests.support.mails import deliver_batch
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+pytestmark = [
+    pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("english", "published"),
+]  # fmt: skip
 
 LOCMEM = override_settings(EMAIL_BACKEND="django.core.mail.backends.locmem.EmailBackend")
 
@@ -46,14 +47,6 @@ class Done(NamedTuple):
     warnings: str
     complaint: str
     status: int
-
-
-@pytest.fixture(autouse=True)
-def english(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The tests' own project speaks Portuguese."""
-    request.getfixturevalue("published")
-    with translation.override("en"):
-        yield
 
 
 @pytest.fixture

@@ -4,79 +4,60 @@ from __future__ import annotations
 
 import csv
 import stat
-from collections.abc import Iterator
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command
-from django.utils import timezone, translation
+from django.utils import timezone
 
 from congressy_mailer import suppressions, tasks
 from congressy_mailer.models import Suppression, SuppressionRemoval
 from congressy_mailer.suppressions import is_suppressed, suppress, unsuppress
 from congressy_mailer.suppressions.entries import Entry
 from congressy_mailer.suppressions.rules import Scope, Source
+from tests.support.commands import mailer
 from tests.support.scripted_https import Answer, ScriptedHttps
 from tests.support.scripted_suppression_list import SparkPostList
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("published")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("english", "published")]
 
 ANA, BIA = "ana@example.com", "bia@example.com"
 
 
-class Done(NamedTuple):
-    """What a run has written, what it warned of, and what it ended with."""
-
-    out: str
-    warnings: str = ""
-    complaint: str = ""
-    status: int = 0
-
-
 @pytest.fixture(autouse=True)
-def english(settings: Any) -> Iterator[None]:
-    """The tests' own project speaks Portuguese."""
+def a_list(settings: Any) -> None:
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "LISTS": {"news": "News"}}
-    with translation.override("en"):
-        yield
-
-
-def run(*arguments: str) -> Done:
-    out, warnings = StringIO(), StringIO()
-    try:
-        call_command("mailer", "suppressions", *arguments, stdout=out, stderr=warnings)
-    except CommandError as error:
-        return Done(out.getvalue(), warnings.getvalue(), str(error), error.returncode)
-    return Done(out.getvalue(), warnings.getvalue())
 
 
 def test_an_address_is_added_shown_and_removed() -> None:
-    assert "on the suppression list now" in run("add", "Ana@Example.com", "--reason", "asked by phone").out
-    assert "already" in run("add", ANA).out
-    shown = run("list", ANA).out
+    assert (
+        "on the suppression list now"
+        in mailer("suppressions", "add", "Ana@Example.com", "--reason", "asked by phone").out
+    )
+    assert "already" in mailer("suppressions", "add", ANA).out
+    shown = mailer("suppressions", "list", ANA).out
     assert shown.count(ANA) == 2
     assert "asked by phone" in shown
     assert "2 entries." in shown
-    assert "0 entries." in run("list", BIA).out
-    assert run("list", "--limit", "1").out.count(ANA) == 1
-    assert "again" in run("remove", ANA, "--scope", "transactional").out
+    assert "0 entries." in mailer("suppressions", "list", BIA).out
+    assert mailer("suppressions", "list", "--limit", "1").out.count(ANA) == 1
+    assert "again" in mailer("suppressions", "remove", ANA, "--scope", "transactional").out
     assert not is_suppressed(ANA)
     assert is_suppressed(ANA, transactional=False)
-    run("remove", ANA)
-    gone = run("remove", ANA)
+    mailer("suppressions", "remove", ANA)
+    gone = mailer("suppressions", "remove", ANA)
     assert "was not on the suppression list" in gone.complaint
     assert gone.status == 1
 
 
 def test_what_makes_no_sense_is_told() -> None:
-    assert "not a mail address" in run("add", "ana@").complaint
-    assert "LISTS" in run("add", ANA, "--list", "nwes").complaint
-    assert "not both" in run("add", ANA, "--list", "news", "--scope", "transactional").complaint
+    assert "not a mail address" in mailer("suppressions", "add", "ana@").complaint
+    assert "LISTS" in mailer("suppressions", "add", ANA, "--list", "nwes").complaint
+    assert "not both" in mailer("suppressions", "add", ANA, "--list", "news", "--scope", "transactional").complaint
     suppressions.add([Entry(at=timezone.now(), source=Source.COMPLIANCE, address=ANA, scope=Scope.TRANSACTIONAL)])
-    assert "compliance" in run("remove", ANA).complaint
+    assert "compliance" in mailer("suppressions", "remove", ANA).complaint
 
 
 def test_a_file_is_imported_and_what_is_wrong_told_row_by_row(tmp_path: Path) -> None:
@@ -86,17 +67,17 @@ def test_a_file_is_imported_and_what_is_wrong_told_row_by_row(tmp_path: Path) ->
         "davi@;;;\neva@example.com;all;;\nfé@example.com;;;\ngil@example.com;;nwes;\nhugo@example.com;;;\n",
         encoding="cp1252",
     )
-    done = run("import", str(path), "--scope", "non_transactional", "--reason", "old system")
+    done = mailer("suppressions", "import", str(path), "--scope", "non_transactional", "--reason", "old system")
     assert "7 rows read. 3 entries are new." in done.out
     assert "4 rows are left out." in done.complaint
     for number in (4, 5, 6, 7):
-        assert f"row {number}," in done.warnings
+        assert f"row {number}," in done.complaint
     assert set(suppressions.active().values_list("address", "scope", "list_id", "reason", "source")) == {
         (ANA, "transactional", "", "telefone", "import"),
         (BIA, "list", "news", "old system", "import"),
         ("hugo@example.com", "non_transactional", "", "old system", "import"),
     }
-    assert "cannot be read" in run("import", str(tmp_path / "none.csv")).complaint
+    assert "cannot be read" in mailer("suppressions", "import", str(tmp_path / "none.csv")).complaint
 
 
 def test_what_is_exported_can_be_imported(tmp_path: Path) -> None:
@@ -108,17 +89,17 @@ def test_what_is_exported_can_be_imported(tmp_path: Path) -> None:
     suppress("'=cmd@example.com", scope="transactional", reason="'quoted'")
     before = set(suppressions.active().values_list("address", "scope", "list_id", "reason"))
     path = tmp_path / "list.csv"
-    assert "6 entries written." in run("export", str(path)).out
+    assert "6 entries written." in mailer("suppressions", "export", str(path)).out
     cells = [cell for row in csv.reader(StringIO(path.read_text("utf-8-sig"))) for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "＝"))]
     assert {"'=1+1", "'＝1", "'-", "'+tag@example.com", "''=cmd@example.com", "'quoted'"} <= set(cells)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert run("export", "-").out.count("\n") == 7
+    assert mailer("suppressions", "export", "-").out.count("\n") == 7
     Suppression.objects.all().delete()
-    assert run("import", str(path)).complaint == ""
+    assert mailer("suppressions", "import", str(path)).complaint == ""
     assert set(suppressions.active().values_list("address", "scope", "list_id", "reason")) == before
     assert suppressions.active().get(address=BIA).reason == 'said "no"; twice'
-    assert "cannot be written" in run("export", str(tmp_path / "no" / "list.csv")).complaint
+    assert "cannot be written" in mailer("suppressions", "export", str(tmp_path / "no" / "list.csv")).complaint
 
 
 def test_it_is_brought_together_with_sparkposts(
@@ -129,15 +110,15 @@ def test_it_is_brought_together_with_sparkposts(
         theirs.add(f"p{number}@example.com")
     suppress(ANA)
     monkeypatch.setattr("congressy_mailer.management.suppression_list._PART_SECONDS", 0.0)
-    done = run("sync")
+    done = mailer("suppressions", "sync")
     assert "5 read, 5 added here, 0 removed here. To SparkPost: 2 added" in done.out
     assert "are the same now" in done.out
     theirs.interruptions = [Answer(429, {}, {"Retry-After": "3"})]
-    assert "429" in run("sync", "--full").complaint
+    assert "429" in mailer("suppressions", "sync", "--full").complaint
 
 
 def test_without_a_key_it_says_which_setting_is_missing() -> None:
-    assert "SPARKPOST_API_KEY" in run("sync").complaint
+    assert "SPARKPOST_API_KEY" in mailer("suppressions", "sync").complaint
 
 
 def test_what_was_taken_off_is_forgotten_a_day_later_and_once_sparkpost_knows(settings: Any) -> None:
@@ -162,9 +143,9 @@ def test_an_export_keeps_what_each_reason_came_from(tmp_path: Path) -> None:
         for source in Source
     )
     path = tmp_path / "list.csv"
-    assert "8 entries written." in run("export", str(path)).out
+    assert "8 entries written." in mailer("suppressions", "export", str(path)).out
     Suppression.objects.all().delete()
-    assert "1 entry is new." in run("import", str(path)).out
+    assert "1 entry is new." in mailer("suppressions", "import", str(path)).out
     # What SparkPost's list had is its own business; who left there has left.
     assert set(suppressions.active().values_list("source", flat=True)) == {
         *{Source.BOUNCE, Source.COMPLAINT, Source.UNSUBSCRIBE, Source.MANUAL, Source.IMPORT}
@@ -174,5 +155,5 @@ def test_an_export_keeps_what_each_reason_came_from(tmp_path: Path) -> None:
 def test_a_column_of_sources_that_are_not_ours_makes_an_import(tmp_path: Path) -> None:
     path = tmp_path / "gone.csv"
     path.write_text("email,source\nana@example.com,website\nbia@example.com,Unsubscribe\n")
-    run("import", str(path), "--scope", "non_transactional")
+    mailer("suppressions", "import", str(path), "--scope", "non_transactional")
     assert set(suppressions.active().values_list("address", "source")) == {(ANA, "import"), (BIA, "unsubscribe")}

@@ -25,11 +25,10 @@ from django.utils.functional import lazystr
 from django.utils.translation import gettext_lazy
 
 from congressy_mailer import exceptions, send_mail
-from congressy_mailer.delivery.composing import Composer
 from congressy_mailer.mime.outgoing import OutgoingMail
-from congressy_mailer.models import Message
 from congressy_mailer.transports.base import ComposedMail
 from congressy_mailer.transports.envelope import envelope_for
+from tests.support.mails import composed_as_stored
 from tests.support.raw_mail import read_raw
 
 pytestmark = pytest.mark.django_db
@@ -38,18 +37,12 @@ SENDER = "Congressy <mail@congressy.net>"
 ANA, EVA, ZE = "ana@example.com", "eva@example.com", "ze@example.com"
 
 
-def outgoing(message: Message) -> OutgoingMail:
-    composer = Composer()
-    composer.prepare([message])
-    return composer.compose(message)
-
-
 def sent(subject: Any = "Programa", message: Any = "Texto", *arguments: Any, **options: Any) -> OutgoingMail:
     """What a worker would hand over for this call."""
     if not arguments:
         options = {"from_email": SENDER, **options}
         options.setdefault("to", [ANA])
-    return outgoing(send_mail(subject, message, *arguments, **options))
+    return composed_as_stored(send_mail(subject, message, *arguments, **options))
 
 
 def read(mail: OutgoingMail) -> Any:

@@ -27,7 +27,7 @@ from congressy_mailer.management.commands.mailer import Command
 from congressy_mailer.models import Batch, Message, PeriodicTask, State, TaskFailure, TransportStatus
 from tests.conftest import database_url, run_concurrently
 from tests.support.commands import mailer
-from tests.support.mails import deliver
+from tests.support.mails import deliver, queue_message
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -203,7 +203,7 @@ def test_problems_are_told_in_portuguese() -> None:
 
 def store(**values: Any) -> Message:
     """A message in no batch that a worker could take."""
-    message = send_mail("s", "b", to="ana@example.com")
+    message = queue_message()
     Message.objects.filter(pk=message.pk).update(**values)
     return message
 

@@ -33,7 +33,7 @@ from congressy_mailer.exceptions import (
 from congressy_mailer.models import Attachment, Event, Message, State, TransportStatus
 from testbed.processes import Process
 from tests.conftest import wait_for
-from tests.support.mails import deliver
+from tests.support.mails import deliver, queue_message
 
 pytestmark = [pytest.mark.django_db, pytest.mark.email_settings]
 
@@ -67,7 +67,7 @@ def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 def mail(**options: Any) -> Message:
     """A mail in the queue, sensitive where the options do not say otherwise."""
-    return send_mail(**{"to": "ana@example.com", "sensitive": True, **options})
+    return queue_message(**{"sensitive": True, **options})
 
 
 def with_code(template: str, **options: Any) -> Message:

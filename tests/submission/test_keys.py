@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer import send_bulk, send_mail
+from congressy_mailer import send_bulk
 from congressy_mailer.models import Batch, Message
+from tests.support.mails import queue_message
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
@@ -17,14 +18,10 @@ ALIKE = [
 ]  # fmt: skip
 
 
-def store(key: str) -> Message:
-    return send_mail("Ingresso", "Olá", to="ana@example.com", idempotency_key=key)
-
-
 def test_keys_that_look_alike_make_a_message_each() -> None:
-    made = [store(key).pk for key in ALIKE]
+    made = [queue_message(idempotency_key=key).pk for key in ALIKE]
     assert len(set(made)) == len(ALIKE)
-    assert [store(key).pk for key in ALIKE] == made
+    assert [queue_message(idempotency_key=key).pk for key in ALIKE] == made
     assert list(Message.objects.order_by("id").values_list("idempotency_key", flat=True)) == ALIKE
 
 
@@ -41,4 +38,4 @@ def test_keys_that_look_alike_make_a_batch_each() -> None:
 @settings(max_examples=25, deadline=None)
 def test_different_texts_are_different_keys(keys: list[str]) -> None:
     Message.objects.all().delete()
-    assert len({store(key).pk for key in keys}) == len(keys)
+    assert len({queue_message(idempotency_key=key).pk for key in keys}) == len(keys)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from io import StringIO
+from typing import NamedTuple
 
 from django.core.management import CommandError, call_command
 
 
-def mailer(*arguments: str) -> tuple[str, str, int]:
-    """What it writes, what it complains about, and its exit status."""
+class Done(NamedTuple):
+    """What a command has written, what it has complained about, and its exit status."""
+
+    out: str
+    complaint: str
+    status: int
+
+
+def mailer(*arguments: str) -> Done:
+    """Run it."""
     out, complaints = StringIO(), StringIO()
     status = 0
     try:
@@ -16,4 +25,4 @@ def mailer(*arguments: str) -> tuple[str, str, int]:
     except CommandError as error:
         complaints.write(str(error))
         status = error.returncode
-    return out.getvalue(), complaints.getvalue(), status
+    return Done(out.getvalue(), complaints.getvalue(), status)

@@ -7,8 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from congressy_mailer import outbox, send_bulk, send_mail
+from congressy_mailer.delivery.composing import Composer
 from congressy_mailer.delivery.slice import Delivery, SliceResult
 from congressy_mailer.exceptions import TransportUnavailable
+from congressy_mailer.mime.outgoing import OutgoingMail
 from congressy_mailer.models import Batch, Message
 
 
@@ -17,15 +19,21 @@ def people(count: int) -> list[str]:
     return [f"p{number}@example.com" for number in range(count)]
 
 
+def queue_message(**options: Any) -> Message:
+    """Queue one mail, to Ana where the options name nobody."""
+    text = {} if "template" in options else {"message": "y"}
+    return send_mail(**{"subject": "x", "to": "ana@example.com", **text, **options})
+
+
 def queue(count: int = 1, **options: Any) -> list[UUID]:
     """Queue so many mails, to Ana where the options name nobody; returns their ids."""
-    values = {"message": "y", "to": "ana@example.com", **options}
-    return [send_mail(**{"subject": f"mail {number}", **values}).pk for number in range(count)]
+    return [queue_message(**{"subject": f"mail {number}", **options}).pk for number in range(count)]
 
 
 def queue_batch(count: int, **options: Any) -> Batch:
     """Queue so many mails of one batch, each to somebody else."""
-    return send_bulk(people(count), **{"subject": "x", "message": "y", **options})
+    text = {} if "template" in options else {"message": "y"}
+    return send_bulk(people(count), **{"subject": "x", **text, **options})
 
 
 def deliver(mails: Sequence[Message | UUID], token: str = "") -> SliceResult:
@@ -52,6 +60,13 @@ def deliver_batch(batch: Batch) -> None:
     """Have one task after the other deliver a batch, until none of its mails waits."""
     while deliver_slice(batch).continue_at is not None:
         pass
+
+
+def composed_as_stored(message: Message) -> OutgoingMail:
+    """A mail as a worker composes it."""
+    composer = Composer()
+    composer.prepare([message])
+    return composer.compose(message)
 
 
 def stored(mails: Sequence[Message | UUID]) -> list[Message]:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer import outbox, send_bulk, send_mail, suppressions
+from congressy_mailer import outbox, send_bulk, suppressions
 from congressy_mailer.exceptions import InvalidAddress, InvalidOption, InvalidTransition
 from congressy_mailer.models import Attachment, Event, Message, State, Suppression, SuppressionRemoval
 from congressy_mailer.replies import Outcome, Reply
@@ -27,7 +27,7 @@ from congressy_mailer.suppressions.rules import Scope, Source
 from congressy_mailer.testing import deliver_all
 from tests.conftest import run_concurrently
 from tests.support.fuzzing import examples
-from tests.support.mails import deliver, deliver_batch
+from tests.support.mails import deliver, deliver_batch, queue_message
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("published")]
 
@@ -41,10 +41,6 @@ def lists() -> Any:
         yield
 
 
-def send_to(*to: str, **options: Any) -> Message:
-    return send_mail("Oi", "Olá", to=list(to), **options)
-
-
 def got() -> list[list[str]]:
     return [message.recipients() for message in mail.outbox]
 
@@ -56,7 +52,7 @@ def told(message: Message) -> list[tuple[str, str]]:
 def test_whoever_is_on_the_list_is_left_out_at_the_call_and_the_headers_stay() -> None:
     suppress(BIA, reason="asked by phone")
     suppress(CAIO)
-    message = send_to(f"Ana <{ANA}>", cc=[BIA], bcc=[CAIO])
+    message = queue_message(to=f"Ana <{ANA}>", cc=[BIA], bcc=[CAIO])
     assert message.state == State.QUEUED
     assert message.remaining == [ANA]
     assert sorted(told(message)) == [(BIA, "manual: asked by phone"), (CAIO, "manual")]
@@ -69,14 +65,14 @@ def test_whoever_is_on_the_list_is_left_out_at_the_call_and_the_headers_stay() -
 
 def test_a_mail_with_nobody_left_is_suppressed_and_not_published(published: list[str]) -> None:
     suppress(ANA)
-    message = send_to(ANA, attachments=[("a.txt", b"a")], idempotency_key="once")
+    message = queue_message(to=ANA, attachments=[("a.txt", b"a")], idempotency_key="once")
     message.refresh_from_db()
     assert (message.state, message.due_at, message.queued_at) == (State.SUPPRESSED, None, None)
     assert message.finished_at is not None
     assert ANA in message.reason
     assert published == []
     assert outbox.sweep(timezone.now() + timedelta(days=1)) == []
-    assert send_to(ANA, idempotency_key="once").pk == message.pk
+    assert queue_message(to=ANA, idempotency_key="once").pk == message.pk
     assert Attachment.objects.count() == 1
     deliver_all()
     assert got() == []
@@ -84,11 +80,11 @@ def test_a_mail_with_nobody_left_is_suppressed_and_not_published(published: list
 
 def test_a_scheduled_mail_with_nobody_left_is_suppressed_too() -> None:
     suppress(ANA)
-    assert send_to(ANA, send_at=timezone.now() + timedelta(days=1)).state == State.SUPPRESSED
+    assert queue_message(to=ANA, send_at=timezone.now() + timedelta(days=1)).state == State.SUPPRESSED
 
 
 def test_an_address_that_comes_onto_the_list_after_the_call_gets_nothing() -> None:
-    both, alone = send_to(ANA, BIA), send_to(BIA)
+    both, alone = queue_message(to=[ANA, BIA]), queue_message(to=BIA)
     suppress(BIA)
     deliver_all()
     assert got() == [[ANA]]
@@ -132,10 +128,10 @@ def test_a_batch_of_nothing_but_suppressed_ends() -> None:
 def test_which_mail_is_stopped(scope: str | None, list_id: str, stopped: set[str]) -> None:
     suppress(ANA, scope=scope, list_id=list_id)
     mails = {
-        "transactional": send_to(ANA),
-        "marketing": send_to(ANA, transactional=False),
-        "news": send_to(ANA, transactional=False, list_id="news"),
-        "partners": send_to(ANA, transactional=False, list_id="partners"),
+        "transactional": queue_message(to=ANA),
+        "marketing": queue_message(to=ANA, transactional=False),
+        "news": queue_message(to=ANA, transactional=False, list_id="news"),
+        "partners": queue_message(to=ANA, transactional=False, list_id="partners"),
     }
     assert {name for name, message in mails.items() if message.state == State.SUPPRESSED} == stopped
     assert is_suppressed(ANA) == ("transactional" in stopped)
@@ -147,7 +143,7 @@ def test_neither_case_nor_the_way_a_domain_is_written_makes_a_difference() -> No
     suppress("Ana Maria <ANA@BÜCHER.example>")
     for written in ("ana@xn--bcher-kva.example", "ana@bücher.example", "Ana@XN--BCHER-KVA.EXAMPLE"):
         assert is_suppressed(written)
-        assert send_to(written).state == State.SUPPRESSED
+        assert queue_message(to=written).state == State.SUPPRESSED
     assert not is_suppressed("ana@bucher.example")
     assert unsuppress("ana@Bücher.example") == 2
     assert not is_suppressed("ana@xn--bcher-kva.example")
@@ -158,16 +154,16 @@ def test_domains_that_older_rules_mixed_up_are_told_apart() -> None:
     assert not is_suppressed("ana@faß.example")
     suppress("Ana <ana@FAß.example>")
     assert is_suppressed("ana@xn--fa-hia.example")
-    assert [send_to(f"ana@{domain}").state for domain in ("faß.example", "FAß.example", "xn--FA-hia.example")] == [
-        State.SUPPRESSED
-    ] * 3
+    assert [
+        queue_message(to=f"ana@{domain}").state for domain in ("faß.example", "FAß.example", "xn--FA-hia.example")
+    ] == [State.SUPPRESSED] * 3
     assert unsuppress("ana@fass.example") == 2
     assert is_suppressed("ana@faß.example")
 
 
 def test_retry_and_resend_after_the_address_was_taken_off() -> None:
     suppress(ANA)
-    first, second = send_to(ANA), send_to(ANA)
+    first, second = queue_message(to=ANA), queue_message(to=ANA)
     first.retry()
     deliver_all()
     first.refresh_from_db()
@@ -186,7 +182,7 @@ def test_retry_and_resend_after_the_address_was_taken_off() -> None:
 
 def test_resend_is_for_all_but_those_on_the_list_now() -> None:
     suppress(BIA)
-    message = send_to(ANA, BIA, CAIO)
+    message = queue_message(to=[ANA, BIA, CAIO])
     deliver_all()
     unsuppress(BIA)
     suppress(CAIO)
@@ -196,7 +192,7 @@ def test_resend_is_for_all_but_those_on_the_list_now() -> None:
 
 
 def deferred_for(recipient: str, *, accepted: tuple[str, ...] = ()) -> Message:
-    message = send_to(ANA, BIA)
+    message = queue_message(to=[ANA, BIA])
     (claimed,) = outbox.claim([message.pk], "t")
     outbox.record("t", claimed, Outcome(claimed.id, accepted=accepted, deferred={recipient: Reply(451, "later")}))
     Message.objects.update(due_at=timezone.now())
@@ -215,7 +211,7 @@ def test_whoever_has_a_copy_is_not_looked_at_and_keeps_the_mail_sent() -> None:
 
 
 def test_a_claim_that_is_lost_changes_nothing() -> None:
-    message = send_to(ANA)
+    message = queue_message(to=ANA)
     (claimed,) = outbox.claim([message.pk], "old")
     Message.objects.update(token="new")
     assert outbox.remove_suppressed("old", [(claimed, {ANA: "manual"})]) == set()
@@ -225,7 +221,7 @@ def test_a_claim_that_is_lost_changes_nothing() -> None:
 
 
 def test_it_is_told_once_although_the_worker_dies_after_it() -> None:
-    message = send_to(ANA, BIA)
+    message = queue_message(to=[ANA, BIA])
     (claimed,) = outbox.claim([message.pk], "dead")
     suppress(BIA)
     assert outbox.remove_suppressed("dead", [(claimed, suppressed_recipients([claimed])[claimed.id])]) == {message.pk}
@@ -245,7 +241,7 @@ def test_a_sensitive_mail_that_somebody_has_is_forgotten() -> None:
 
 
 def test_a_slice_asks_once_whatever_the_mails() -> None:
-    messages = [send_to(f"p{number}@example.com", transactional=number % 2 == 0) for number in range(40)]
+    messages = [queue_message(to=f"p{number}@example.com", transactional=number % 2 == 0) for number in range(40)]
     with CaptureQueriesContext(
         connection,
     ) as queries:
@@ -306,7 +302,7 @@ def test_each_source_keeps_a_reason_of_its_own_and_one_lookup_finds_them() -> No
     assert set(suppressions.active().values_list("source", "reason")) == {
         ("bounce", "at 2"), ("complaint", "at 1"), ("manual", "asked by phone"),
     }  # fmt: skip
-    assert told(send_to(ANA)) == [(ANA, "complaint: at 1")]
+    assert told(queue_message(to=ANA)) == [(ANA, "complaint: at 1")]
     assert suppressions.remove(ANA, scope=Scope.TRANSACTIONAL, source=Source.COMPLAINT) == 1
     assert is_suppressed(ANA)
     assert unsuppress(ANA) == 2

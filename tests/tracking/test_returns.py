@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from congressy_mailer import send_mail, suppressions
+from congressy_mailer import suppressions
 from congressy_mailer.models import Message
 from congressy_mailer.sparkpost.events import parse_events
 from congressy_mailer.tracking.recording import track
 from congressy_mailer.unsubscribe import preferences
+from tests.support.mails import queue_message
 from tests.support.sparkpost_events import event
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
@@ -25,9 +26,7 @@ ANA = "ana@example.com"
 @pytest.fixture
 def message(settings: Any) -> Message:
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "LISTS": {"a": "A", "b": "B"}}
-    made = send_mail("x", "y", to=ANA, transactional=False, list_id="a")
-    assert isinstance(made, Message)
-    return made
+    return queue_message(transactional=False, list_id="a")
 
 
 def happened(type: str, message: Message, seconds: float) -> dict[str, Any]:

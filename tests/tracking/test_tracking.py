@@ -16,7 +16,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer import outbox, send_bulk, send_mail, suppressions
+from congressy_mailer import outbox, send_bulk, suppressions
 from congressy_mailer.models import Event, Message, RecipientStatus, Suppression, SuppressionRemoval
 from congressy_mailer.signals import TrackedEvent, tracked
 from congressy_mailer.sparkpost.events import parse_events
@@ -26,19 +26,13 @@ from congressy_mailer.suppressions.rules import Scope, Source
 from congressy_mailer.tracking.recording import track
 from tests.conftest import run_concurrently
 from tests.support.fuzzing import examples
+from tests.support.mails import queue_message
 from tests.support.sparkpost_events import START, end_state, event, forget, history, moment, shuffled
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
 
 NOW = datetime.fromtimestamp(START, UTC) + timedelta(days=90)
 ANA = "ana@example.com"
-
-
-def mail(to: Sequence[str] = (ANA,), **options: Any) -> Message:
-    values = {"subject": "Inscrição", "message": "Oi", **options}
-    message = send_mail(to=list(to), **values)
-    assert isinstance(message, Message)
-    return message
 
 
 def tell(*events: dict[str, Any]) -> int:
@@ -92,7 +86,7 @@ def heard() -> Iterator[list[TrackedEvent]]:
     ],
 )
 def test_what_a_mail_comes_to(told: list[str | tuple[str, Any]], expected: str) -> None:
-    message = mail()
+    message = queue_message()
     events = []
     for at, one in enumerate(told):
         fields = {} if isinstance(one, str) else {"bounce_class": one[1]}
@@ -103,7 +97,7 @@ def test_what_a_mail_comes_to(told: list[str | tuple[str, Any]], expected: str) 
 
 
 def test_a_bounce_with_everything_that_is_told_of_it() -> None:
-    message = mail()
+    message = queue_message()
     tell(event("bounce", message, 60, bounce_class="10", raw_reason="550 5.1.1\0 no such\nuser"))
     found = status(message)
     assert (found.arrival, found.arrival_at) == ("bounced", moment(60))
@@ -115,7 +109,7 @@ def test_a_bounce_with_everything_that_is_told_of_it() -> None:
 
 
 def test_each_recipient_has_a_status_of_its_own_and_the_message_what_most_needs_attention() -> None:
-    message = mail([ANA, "bia@example.com", "Céu <ceu@example.com>"])
+    message = queue_message(to=[ANA, "bia@example.com", "Céu <ceu@example.com>"])
     tell(event("delivery", message, 1), event("open", message, 2))
     tell(event("delay", message, 1, "bia@example.com"), event("delivery", message, 1, "ceu@example.com"))
     assert delivery(message) == "delayed"
@@ -130,7 +124,7 @@ def test_each_recipient_has_a_status_of_its_own_and_the_message_what_most_needs_
 
 def test_of_the_same_second_the_later_step_counts() -> None:
     for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
-        message = mail()
+        message = queue_message()
         # Keys that would decide otherwise.
         told = [
             event("delay", message, 1, event_id=f"{message.id.hex}-c"),
@@ -144,21 +138,21 @@ def test_of_the_same_second_the_later_step_counts() -> None:
 
 @pytest.mark.parametrize("bounce_class", [60, 80, 100])
 def test_an_answer_to_a_mail_is_no_bounce(bounce_class: int) -> None:
-    message = mail()
+    message = queue_message()
     tell(event("delivery", message, 1), event("out_of_band", message, 2, bounce_class=bounce_class))
     assert delivery(message) == "delivered"
     assert message.events.get(bounce_class=bounce_class).type == Event.Type.OTHER
 
 
 def test_who_takes_a_mail_out_of_the_spam_folder_does_not_complain() -> None:
-    message = mail(transactional=False)
+    message = queue_message(transactional=False)
     tell(event("spam_complaint", message, 1, fbtype="not-spam"))
     assert delivery(message) == ""
     assert not Suppression.objects.exists()
 
 
 def test_the_same_event_is_told_once(heard: list[TrackedEvent], django_capture_on_commit_callbacks: Any) -> None:
-    message = mail(campaign="abertura", tags=["vip"])
+    message = queue_message(campaign="abertura", tags=["vip"])
     one = event("click", message, 5, target_link_url="https://x.example/", campaign_id="abertura", rcpt_tags=["vip"])
     with django_capture_on_commit_callbacks(execute=True):
         assert tell(one, one) == 1
@@ -175,7 +169,7 @@ def test_a_receiver_that_fails_hurts_nobody(heard: list[TrackedEvent], django_ca
     def fail(sender: object, **kwargs: object) -> None:
         raise RuntimeError("the host's")
 
-    message = mail()
+    message = queue_message()
     tracked.connect(fail)
     try:
         with django_capture_on_commit_callbacks(execute=True):
@@ -197,8 +191,8 @@ def test_an_event_of_a_mail_that_is_none_of_ours_is_kept_without_a_message() -> 
 def test_of_a_sensitive_mail_no_words_are_kept(
     heard: list[TrackedEvent], django_capture_on_commit_callbacks: Any
 ) -> None:
-    message = mail(sensitive=True)
-    gone = mail()
+    message = queue_message(sensitive=True)
+    gone = queue_message()
     told = [
         event("bounce", message, 1, bounce_class="10", raw_reason="550 the code XK-4711"),
         event("click", message, 2, target_link_url="https://x.example/XK-4711"),
@@ -240,7 +234,7 @@ def test_of_a_sensitive_mail_no_words_are_kept(
 def test_what_suppresses_an_address(
     type: str, fields: dict[str, str], transactional: bool, other: bool, source: str
 ) -> None:
-    tell(event(type, mail(["Ana <Ana@example.com>"]), 7, **{"recipient": "ANA@example.com", **fields}))
+    tell(event(type, queue_message(to=["Ana <Ana@example.com>"]), 7, **{"recipient": "ANA@example.com", **fields}))
     assert bool(suppressed_among([ANA], transactional=True)) == transactional
     assert bool(suppressed_among([ANA], transactional=False)) == other
     assert {(one.source, one.created_at) for one in Suppression.objects.all()} == (
@@ -250,7 +244,7 @@ def test_what_suppresses_an_address(
 
 @override_settings(CONGRESSY_MAILER={"LISTS": {"novidades": "Novidades"}})
 def test_who_unsubscribes_from_a_list_gets_the_others() -> None:
-    tell(event("list_unsubscribe", mail(transactional=False, list_id="novidades")))
+    tell(event("list_unsubscribe", queue_message(transactional=False, list_id="novidades")))
     assert suppressed_among([ANA], transactional=False, list_id="novidades")
     assert not suppressed_among([ANA], transactional=False)
 
@@ -265,7 +259,7 @@ def test_who_unsubscribes_from_a_list_by_a_mail_of_a_batch_does_too() -> None:
 
 @override_settings(CONGRESSY_MAILER={"LISTS": {"novidades": "Novidades"}})
 def test_who_unsubscribes_from_a_list_by_an_answer_gets_the_others() -> None:
-    tell(event("out_of_band", mail(transactional=False, list_id="novidades"), bounce_class="90"))
+    tell(event("out_of_band", queue_message(transactional=False, list_id="novidades"), bounce_class="90"))
     assert suppressed_among([ANA], transactional=False, list_id="novidades")
     assert not suppressed_among([ANA], transactional=False)
 
@@ -281,8 +275,8 @@ CANCELLED = "554 5.7.1 [internal] Campaign cancelled"
 )
 def test_that_sparkpost_did_not_try_says_nothing_of_the_address(reason: str, admin: str | None) -> None:
     with override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"admin": admin}}):
-        tell(event("list_unsubscribe", mail(transactional=False), 1))
-        message = mail(["bia@example.com"])
+        tell(event("list_unsubscribe", queue_message(transactional=False), 1))
+        message = queue_message(to=["bia@example.com"])
         for at, recipient in enumerate([ANA, "bia@example.com"], start=2):
             tell(event("bounce", message, at, recipient, bounce_class="25", raw_reason=reason))
     assert not suppressed_among([ANA, "bia@example.com"], transactional=True)
@@ -293,7 +287,7 @@ def test_that_sparkpost_did_not_try_says_nothing_of_the_address(reason: str, adm
 
 @override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"admin": "transactional"}})
 def test_a_host_may_have_other_policies_suppress() -> None:
-    tell(event("bounce", mail(), bounce_class="25", raw_reason="550 5.7.1 refused by the administrator"))
+    tell(event("bounce", queue_message(), bounce_class="25", raw_reason="550 5.7.1 refused by the administrator"))
     assert [one.scope for one in Suppression.objects.all()] == [Scope.TRANSACTIONAL]
 
 
@@ -301,17 +295,17 @@ def test_a_host_may_have_other_policies_suppress() -> None:
     (False, "146", False), (False, 0, True), (False, "", True), (True, "146", True),
 ])  # fmt: skip
 def test_mail_of_a_subaccount_suppresses_only_where_it_is_ours(own: bool, subaccount: Any, suppressed: bool) -> None:
-    tell(event("bounce", mail() if own else None, recipient=ANA, bounce_class="10", subaccount_id=subaccount))
+    tell(event("bounce", queue_message() if own else None, recipient=ANA, bounce_class="10", subaccount_id=subaccount))
     assert bool(suppressed_among([ANA], transactional=True)) == suppressed
 
 
 @override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"complaint": "all", "unsubscribe": None, "hard": "transactional"}})
 def test_the_rules_are_the_hosts() -> None:
-    tell(event("link_unsubscribe", mail(transactional=False)))
+    tell(event("link_unsubscribe", queue_message(transactional=False)))
     assert not Suppression.objects.exists()
-    tell(event("bounce", mail(), bounce_class="30"))
+    tell(event("bounce", queue_message(), bounce_class="30"))
     assert [one.scope for one in Suppression.objects.all()] == [Scope.TRANSACTIONAL]
-    tell(event("spam_complaint", mail(["bia@example.com"])))
+    tell(event("spam_complaint", queue_message(to=["bia@example.com"])))
     assert suppressed_among(["bia@example.com"], transactional=True)
     assert suppressed_among(["bia@example.com"], transactional=False)
 
@@ -319,10 +313,10 @@ def test_the_rules_are_the_hosts() -> None:
 @override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": 3}})
 def test_too_many_soft_bounces_within_thirty_days_count_as_a_hard_one_in_any_order() -> None:
     day = 86_400
-    bounces = [event("bounce", mail(), at * day, bounce_class="22") for at in (0, 20, 31, 45, 48)]
+    bounces = [event("bounce", queue_message(), at * day, bounce_class="22") for at in (0, 20, 31, 45, 48)]
     bounces += [
-        event("bounce", mail(), 21 * day, bounce_class="60"),
-        event("bounce", mail(), 22 * day, bounce_class="51"),
+        event("bounce", queue_message(), 21 * day, bounce_class="60"),
+        event("bounce", queue_message(), 22 * day, bounce_class="51"),
     ]
     tell(*bounces[:2], bounces[5], bounces[6])
     assert not Suppression.objects.exists()
@@ -344,10 +338,10 @@ def test_what_happened_before_somebody_took_an_address_off_the_list_does_not_bri
     if listed:
         add([Entry(at=moment(0), source=Source.MANUAL, address=ANA, scope=Scope.TRANSACTIONAL)])
     assert remove(ANA) == listed
-    tell(event("bounce", mail(), 5, bounce_class="10"))
+    tell(event("bounce", queue_message(), 5, bounce_class="10"))
     assert not suppressed_among([ANA], transactional=True)
     later = timezone.now() + timedelta(minutes=1)
-    track(parse_events([event("bounce", mail(), timestamp=later.isoformat(), bounce_class="10")], later))
+    track(parse_events([event("bounce", queue_message(), timestamp=later.isoformat(), bounce_class="10")], later))
     assert suppressed_among([ANA], transactional=True)
 
 
@@ -358,7 +352,9 @@ def test_what_happened_before_somebody_took_an_address_off_the_list_does_not_bri
 @pytest.mark.parametrize("seed", range(3))
 def test_any_order_with_repeats_leads_to_the_same_end(seed: int) -> None:
     draw = random.Random(seed)
-    messages = [mail([f"r{number}-{one}@example.com" for one in range(1 + number % 3)]) for number in range(60)]
+    messages = [
+        queue_message(to=[f"r{number}-{one}@example.com" for one in range(1 + number % 3)]) for number in range(60)
+    ]
     told = history(messages, draw)
     tell(*told)
     expected = end_state()
@@ -376,7 +372,7 @@ def test_any_order_with_repeats_leads_to_the_same_end(seed: int) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_several_workers_at_once_lead_to_the_same_end() -> None:
     draw = random.Random(7)
-    messages = [mail([f"r{number % 10}@example.com", f"c{number}@example.com"]) for number in range(40)]
+    messages = [queue_message(to=[f"r{number % 10}@example.com", f"c{number}@example.com"]) for number in range(40)]
     told = history(messages, draw)
     # Of others, with the same addresses: what two workers may be storing at once without a lock between them.
     told += [event("bounce", None, at, f"r{at % 10}@example.com", bounce_class="10") for at in range(40)]
@@ -395,7 +391,7 @@ def test_several_workers_at_once_lead_to_the_same_end() -> None:
 
 @pytest.mark.database
 def test_words_that_a_database_would_not_take_are_kept_as_far_as_it_does() -> None:
-    message = mail()
+    message = queue_message()
     for number, text in enumerate(["\0", "\ud800", "a\udfffb", "😀" * 3000, "x" * 100_000, "á" * 400 + "@é.example"]):
         told = event("bounce", message, 1, text, raw_reason=text, bounce_class=text, target_link_url=text)
         told["msys"]["message_event"] |= {"event_id": f"{text}{number}", "campaign_id": text, "rcpt_tags": [text]}
@@ -404,7 +400,7 @@ def test_words_that_a_database_would_not_take_are_kept_as_far_as_it_does() -> No
 
 @pytest.mark.database
 def test_ids_and_addresses_that_a_database_takes_for_the_same_are_told_apart() -> None:
-    message = mail()
+    message = queue_message()
     ids = ["abc", "ABC", "äbc", "abc ", "abc\t"]
     assert tell(*(event("open", message, 1, event_id=key, recipient=f"{key.strip()}@example.com") for key in ids)) == 5
     assert tell(*(event("open", message, 1, event_id=key, recipient=f"{key.strip()}@example.com") for key in ids)) == 0
@@ -432,7 +428,7 @@ def orphaned_story(message: Message) -> list[dict[str, Any]]:
 @pytest.mark.database
 @pytest.mark.parametrize("order", list(permutations(range(4))))
 def test_a_bounce_without_metadata_finds_its_message_in_any_order(order: Sequence[int]) -> None:
-    message = mail()
+    message = queue_message()
     story = orphaned_story(message)
     tell(*story)
     expected = end_state()
@@ -450,7 +446,7 @@ def test_a_bounce_without_metadata_finds_its_message_in_any_order(order: Sequenc
 @pytest.mark.django_db(transaction=True)
 def test_a_bounce_finds_its_message_when_two_workers_store_them_at_the_same_moment() -> None:
     for number in range(5):
-        message = mail([f"r{number}@example.com"])
+        message = queue_message(to=[f"r{number}@example.com"])
         story = orphaned_story(message)
         for one in story:
             next(iter(one["msys"].values()))["event_id"] += f"-{number}"
@@ -460,7 +456,7 @@ def test_a_bounce_finds_its_message_when_two_workers_store_them_at_the_same_mome
 
 
 def test_a_bounce_of_a_sensitive_mail_that_finds_it_late_keeps_no_words() -> None:
-    message = mail(sensitive=True)
+    message = queue_message(sensitive=True)
     tell(without_metadata("out_of_band", message, 3, bounce_class="10", raw_reason="about her"))
     tell(event("delivery", message, 1))
     assert delivery(message) == "bounced"
@@ -469,11 +465,11 @@ def test_a_bounce_of_a_sensitive_mail_that_finds_it_late_keeps_no_words() -> Non
 
 
 def test_an_id_of_two_messages_or_of_another_address_decides_nothing() -> None:
-    first, second = mail(), mail()
+    first, second = queue_message(), queue_message()
     tell(*(event("delivery", one, 1, message_id="shared") for one in (first, second)))
     tell(without_metadata("out_of_band", first, 2, message_id="shared", bounce_class="10"))
     assert {delivery(first), delivery(second)} == {"delivered"}
-    third = mail()
+    third = queue_message()
     tell(event("delivery", third, 1, message_id="mine"))
     tell(without_metadata("out_of_band", third, 2, message_id="mine", recipient="bia@example.com", bounce_class="10"))
     assert delivery(third) == "delivered"
@@ -482,7 +478,7 @@ def test_an_id_of_two_messages_or_of_another_address_decides_nothing() -> None:
 
 def test_who_leaves_a_list_by_an_event_without_metadata_leaves_that_list(settings: Any) -> None:
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "LISTS": {"news": "Novidades"}}
-    message = mail(list_id="news", transactional=False)
+    message = queue_message(list_id="news", transactional=False)
     tell(event("delivery", message, 1))
     tell(without_metadata("list_unsubscribe", message, 2))
     assert delivery(message) == "unsubscribed"
@@ -493,7 +489,7 @@ def test_who_leaves_a_list_by_an_event_without_metadata_leaves_that_list(setting
 
 
 def test_an_event_for_an_address_that_the_message_never_had_changes_no_status() -> None:
-    message = mail([ANA, "Bia <BIA@example.com>"])
+    message = queue_message(to=[ANA, "Bia <BIA@example.com>"])
     tell(event("delivery", message, 1), event("bounce", message, 2, "somebody@example.net", bounce_class="10"))
     tell(event("open", message, 3, "bia@EXAMPLE.com"), event("spam_complaint", message, 4, "x@example.net"))
     assert delivery(message) == "opened"
@@ -503,7 +499,7 @@ def test_an_event_for_an_address_that_the_message_never_had_changes_no_status() 
 
 def test_copies_that_sparkpost_makes_have_a_status() -> None:
     copies = {"cc": ["Céu <ceu@example.com>"], "archive": [{"email": "ARQUIVO@example.com"}]}
-    message = mail(sparkpost=copies)
+    message = queue_message(sparkpost=copies)
     tell(event("delivery", message, 1, "ceu@example.com"), event("delivery", message, 1, "arquivo@example.com"))
     assert {one.recipient for one in message.statuses.all()} == {"ceu@example.com", "arquivo@example.com"}
     # Once the options are gone with the content, SparkPost's word has to do.
@@ -524,7 +520,7 @@ DAY = 24 * 60 * 60
 @given(data=st.data(), limit=st.integers(1, 5))
 def test_soft_bounces_are_counted_as_if_all_of_them_were_read(data: st.DataObject, limit: int) -> None:
     forget()
-    message = mail()
+    message = queue_message()
     days = data.draw(st.lists(st.integers(0, 85), max_size=25))
     with override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": limit}}):
         for start in range(0, len(days), 7):
@@ -537,7 +533,7 @@ def test_soft_bounces_are_counted_as_if_all_of_them_were_read(data: st.DataObjec
 
 @override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": 3}})
 def test_of_very_many_soft_bounces_of_an_address_few_are_read() -> None:
-    message = mail()
+    message = queue_message()
     Event.objects.bulk_create(
         Event(message=message, type="bounced", at=moment(at), recipient=ANA, key=f"old{at}", bounce_class=22,
               bounce_category="soft")
@@ -560,7 +556,7 @@ def test_of_very_many_soft_bounces_of_an_address_few_are_read() -> None:
 
 @override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": 3}})
 def test_soft_bounces_before_somebody_took_an_address_off_are_not_counted_with_those_after() -> None:
-    message = mail()
+    message = queue_message()
     tell(*(soft_bounce(message, day * DAY) for day in range(3)))
     assert suppressed_among([ANA], transactional=True) == {ANA}
     remove(ANA)
@@ -595,7 +591,7 @@ def test_two_workers_that_each_store_a_soft_bounce_count_both(monkeypatch: pytes
         return add(found)
 
     monkeypatch.setattr(suppressions, "add", add_together)
-    messages = [mail(), mail()]
+    messages = [queue_message(), queue_message()]
     run_concurrently(lambda worker: tell(soft_bounce(messages[worker], 0)), workers=2)
     assert suppressed_among([ANA], transactional=True) == {ANA}
 
@@ -603,7 +599,7 @@ def test_two_workers_that_each_store_a_soft_bounce_count_both(monkeypatch: pytes
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.database
 def test_an_event_that_comes_while_its_message_is_purged_stops_nobody() -> None:
-    message = mail()
+    message = queue_message()
     long_ago = timezone.now() - timedelta(days=400)
     Message.objects.update(state="sent", finished_at=long_ago, content_dropped_at=long_ago)
     failed: list[Exception] = []

@@ -22,7 +22,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer import outbox, send_mail, tasks
+from congressy_mailer import outbox, tasks
 from congressy_mailer.health import check_health
 from congressy_mailer.models import Event, Message, Suppression, WebhookBatch
 from congressy_mailer.sparkpost.event_batches import read_items
@@ -30,6 +30,7 @@ from congressy_mailer.tracking import inbox, processing, webhook
 from testbed.processes import Process, free_port
 from tests.conftest import database_url, run_concurrently, wait_for
 from tests.support.fuzzing import examples
+from tests.support.mails import queue_message
 from tests.support.sparkpost_events import batch_body, event
 
 pytestmark = [pytest.mark.django_db]
@@ -53,12 +54,6 @@ def post(body: bytes, headers: dict[str, str] = BEARER, url: str = URL, **more: 
 
 def basic(login: str) -> dict[str, str]:
     return {"HTTP_AUTHORIZATION": f"Basic {base64.b64encode(login.encode()).decode()}"}
-
-
-def mail() -> Message:
-    message = send_mail("Inscrição", "Oi", to=["ana@example.com"])
-    assert isinstance(message, Message)
-    return message
 
 
 def process_all() -> None:
@@ -185,7 +180,7 @@ def test_the_same_batch_twice_at_the_same_moment_is_stored_once(published: list[
 
 @pytest.mark.database
 def test_from_the_post_to_the_status(published: list[str]) -> None:
-    message = mail()
+    message = queue_message()
     assert post(batch_body(event("delivery", message, 1), event("open", message, 2))) == 200
     (stored,) = WebhookBatch.objects.all()
     assert json.loads(inbox.body_of(stored))[0]["msys"]["message_event"]["type"] == "delivery"
@@ -201,7 +196,7 @@ def test_from_the_post_to_the_status(published: list[str]) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_real_worker_processes_it(start_worker: Callable[..., Any]) -> None:
     start_worker()
-    message = mail()
+    message = queue_message()
     assert post(batch_body(event("bounce", message, 1, bounce_class="10"))) == 200
     wait_for(lambda: Message.objects.get(pk=message.pk).delivery == "bounced")
     wait_for(lambda: WebhookBatch.objects.get().due_at is None)
@@ -212,7 +207,7 @@ def test_a_real_worker_processes_it(start_worker: Callable[..., Any]) -> None:
 def test_with_the_broker_down_it_is_stored_and_the_sweep_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[Any, ...]] = []
     monkeypatch.setattr("congressy_mailer.broker.sending.send", lambda *arguments, **options: False)
-    message = mail()
+    message = queue_message()
     assert post(batch_body(event("delivery", message))) == 200
     assert WebhookBatch.objects.get().due_at <= timezone.now()
 
@@ -248,7 +243,7 @@ def test_of_several_tasks_for_a_batch_one_takes_it(published: list[str]) -> None
 def test_an_event_that_cannot_be_written_down_leaves_the_others_alone(
     published: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    message = mail()
+    message = queue_message()
     track = processing.track
 
     def poisonous(events: Any) -> int:
@@ -290,7 +285,7 @@ def test_a_batch_that_kills_its_workers_is_set_aside_seen_and_processed_again_on
 
 
 def test_a_batch_goes_on_where_its_last_worker_has_died(published: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    message = mail()
+    message = queue_message()
     monkeypatch.setattr(processing, "_CHUNK", 10)
     post(batch_body(*(event("open", message, at) for at in range(95))))
     track = processing.track
@@ -319,7 +314,7 @@ def test_a_batch_goes_on_where_its_last_worker_has_died(published: list[str], mo
 def test_events_that_the_database_refuses_each_time_are_set_aside_without_the_others(
     published: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message = mail()
+    message = queue_message()
     track = processing.track
 
     def refused(events: Any) -> int:
@@ -375,7 +370,7 @@ def test_with_the_database_away_it_waits(published: list[str], monkeypatch: pyte
 
 
 def test_a_large_batch_is_written_down_in_pieces_that_others_see(published: list[str]) -> None:
-    message = mail()
+    message = queue_message()
     post(batch_body(*(event("open", message, at) for at in range(1203))))
     process_all()
     assert message.events.filter(type="opened").count() == 1203
@@ -427,7 +422,7 @@ def test_inbound_mail_at_the_address_of_events_is_refused_and_names_the_address(
 
 
 def test_inbound_mail_among_events_loses_no_event(published: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    message = mail()
+    message = queue_message()
     assert post(batch_body(RELAYED, event("delivery", message))) == 200
     process_all()
     message.refresh_from_db()
@@ -436,7 +431,7 @@ def test_inbound_mail_among_events_loses_no_event(published: list[str], caplog: 
 
 
 def test_an_item_that_cannot_be_read_leaves_the_others_alone(published: list[str]) -> None:
-    message = mail()
+    message = queue_message()
     deep = '{"msys": {"message_event": {"type": "open", "deep": ' + "[" * 200_000 + "]" * 200_000 + "}}}"
     long = json.dumps(event("open", message, 1)).replace('"type"', '"long": ' + "7" * 5_000 + ', "type"')
     body = f"[{json.dumps(event('delivery', message))}, {deep}, {long}]"
@@ -464,7 +459,7 @@ WEB_SERVERS = [
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("server", WEB_SERVERS, ids=lambda server: server.command.split()[0])
 def test_a_body_in_chunks_is_stored_or_refused_with_advice(server: WebServer, tmp_path: Path) -> None:
-    message = mail()
+    message = queue_message()
     port = free_port()
     process = Process(
         "Web server",

@@ -14,7 +14,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
-from congressy_mailer import send_mail, suppressions
+from congressy_mailer import suppressions
 from congressy_mailer.delivery.composing import Composer
 from congressy_mailer.models import Message, SuppressionRemoval
 from congressy_mailer.sparkpost.events import parse_events
@@ -23,6 +23,7 @@ from congressy_mailer.suppressions.sync import sync
 from congressy_mailer.testing import deliver_all
 from congressy_mailer.tracking.recording import track
 from congressy_mailer.unsubscribe.received import read_offer
+from tests.support.mails import composed_as_stored, queue_message
 from tests.support.scripted_https import ScriptedHttps
 from tests.support.scripted_suppression_list import SparkPostList
 from tests.support.sparkpost_events import event
@@ -48,17 +49,11 @@ def theirs(sparkpost_api: ScriptedHttps, settings: Any, lists: None) -> SparkPos
 
 
 def newsletter(list_id: str = "news", **options: Any) -> Message:
-    message = send_mail(
-        **{"subject": "Oi", "message": "Oi", "to": [ANA], "transactional": False, "list_id": list_id, **options}
-    )
-    assert isinstance(message, Message)
-    return message
+    return queue_message(**{"transactional": False, "list_id": list_id, **options})
 
 
 def options_for_sparkpost(message: Message) -> dict[str, Any]:
-    composer = Composer()
-    composer.prepare([message])
-    options: dict[str, Any] = composer.compose(message).sparkpost.get("options", {})
+    options: dict[str, Any] = composed_as_stored(message).sparkpost.get("options", {})
     return options
 
 

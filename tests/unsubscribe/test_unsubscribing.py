@@ -17,16 +17,15 @@ from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer import send_bulk, send_mail, suppressions
-from congressy_mailer.delivery.composing import Composer
+from congressy_mailer import send_bulk, suppressions
 from congressy_mailer.exceptions import ContentError, ContentNotReady
-from congressy_mailer.mime.outgoing import OutgoingMail
 from congressy_mailer.models import Message, Suppression
 from congressy_mailer.suppressions.entries import Entry
 from congressy_mailer.suppressions.lookup import suppressed_among
 from congressy_mailer.suppressions.rules import Scope, Source
 from congressy_mailer.unsubscribe import preferences
 from congressy_mailer.unsubscribe.links import BadLink, Link, make_token, parse_token
+from tests.support.mails import composed_as_stored, queue_message
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published", "site")]
 
@@ -42,20 +41,11 @@ def site() -> Iterator[None]:
 
 
 def news(**options: Any) -> Message:
-    values = {"subject": "Novidades", "message": "Oi", "to": [ANA], "transactional": False, **options}
-    message = send_mail(**values)
-    assert isinstance(message, Message)
-    return message
-
-
-def composed(message: Message) -> OutgoingMail:
-    composer = Composer()
-    composer.prepare([message])
-    return composer.compose(message)
+    return queue_message(**{"transactional": False, **options})
 
 
 def header(message: Message, name: str) -> str | None:
-    value = composed(message).extra_headers.get(name)
+    value = composed_as_stored(message).extra_headers.get(name)
     return None if value is None else str(value)
 
 
@@ -76,7 +66,7 @@ def test_mail_that_is_not_transactional_offers_to_leave_in_one_click() -> None:
 
 
 def test_the_headers_come_through_what_a_backend_asks_for() -> None:
-    mail = composed(news())
+    mail = composed_as_stored(news())
     text = mail.message().as_bytes().decode()
     unfolded = re.sub(r"\r?\n[ \t]+", " ", text)
     assert f"List-Unsubscribe: {mail.extra_headers['List-Unsubscribe']}" in unfolded.replace(":  ", ": ")
@@ -118,7 +108,7 @@ def test_mail_waits_where_the_hosts_urls_cannot_be_loaded() -> None:
     with override_settings(ROOT_URLCONF="tests.no_such_module"):
         clear_url_caches()
         with pytest.raises(ContentNotReady, match="no_such_module"):
-            composed(news())
+            composed_as_stored(news())
     clear_url_caches()
 
 
@@ -375,7 +365,7 @@ def test_templates_can_name_the_link() -> None:
     message = news(
         subject="Oi", message="", template="mailer/unsubscribe", context={"nome": "Ana"}, list_id="novidades"
     )
-    mail = composed(message)
+    mail = composed_as_stored(message)
     link = (header(message, "List-Unsubscribe") or "")[1:-1]
     assert link.startswith(SITE)
     assert link in mail.body
@@ -384,19 +374,19 @@ def test_templates_can_name_the_link() -> None:
 
 def test_transactional_mail_may_name_it_too() -> None:
     message = news(message="", template="mailer/unsubscribe", transactional=True)
-    assert f"{SITE}/mailer/unsubscribe/" in str(composed(message).body)
+    assert f"{SITE}/mailer/unsubscribe/" in str(composed_as_stored(message).body)
 
 
 def test_a_link_for_several_recipients_would_be_anothers() -> None:
     message = news(message="", template="mailer/unsubscribe", to=[ANA, "bia@example.com"])
     with pytest.raises(ContentError, match="several recipients"):
-        composed(message)
+        composed_as_stored(message)
 
 
 @override_settings(CONGRESSY_MAILER={})
 def test_a_template_that_needs_the_link_waits_for_the_site() -> None:
     with pytest.raises(ContentNotReady, match="SITE_URL"):
-        composed(news(message="", template="mailer/unsubscribe"))
+        composed_as_stored(news(message="", template="mailer/unsubscribe"))
 
 
 def test_a_preview_shows_no_link() -> None:
