@@ -19,7 +19,6 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import Batch
 from .content import hide_sensitive, render_batch_subjects, shown_title
-from .left_out import shown_problem
 from .lists import FastList, PeriodFilter, ReadOnly, short_time
 from .viewing import log, may_view_content
 
@@ -95,6 +94,9 @@ class BatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg
         """The page of a batch."""
         if request.method != "GET":
             raise PermissionDenied
+        # Its patterns take time to compile, and every process of the host has the admin's classes.
+        from .left_out import shown_problem
+
         batch = self._batch(request, object_id)
         progress = batch.progress()
         render_batch_subjects([batch])

@@ -1,53 +1,44 @@
 """Why a batch has left a recipient out, in the reader's language: the call's errors are stored in English.
 
-Support reads them, and not the author of the call: the argument that an error names first is left out.
+Support reads them, and not the author of the call. Long ones are stored without their end.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-from django.utils.translation import gettext, gettext_noop
+from django.utils.formats import number_format
+from django.utils.translation import gettext
 
-_ERRORS = (
-    gettext_noop("The address is empty: give one such as ana@example.com."),
-    gettext_noop(
-        "It is not a mail address: %(text)s. A name that holds one of < > [ ] : ; @ \\ , must stand in quotation marks."
-    ),
-    gettext_noop("It is not a mail address: %(text)s: %(why)s."),
-    gettext_noop("It is not a mail address: %(text)s."),
-    gettext_noop("The part before the @ of %(text)s must be ASCII."),
-    gettext_noop("%(text)s is longer than %(most)s characters (RFC 5321)."),
-    gettext_noop("The name before %(text)s is longer than %(most)s characters."),
-    gettext_noop("It is longer than %(most)s characters: %(text)s."),
-    gettext_noop("It holds a line break or control character: %(text)s."),
-    gettext_noop("It has a quotation mark or parenthesis that is not closed: %(text)s."),
-    gettext_noop("It is among the recipients twice, with nothing to tell the two apart."),
-)
-#: What stands in the stored error in place of the beginning here.
-_STORED = {
-    "The address is empty: give one such as": r"to(?:\[\d+\])? is empty: give an address such as",
-    "The part": r"to(?:\[\d+\])?: the part",
-    "The name": r"to(?:\[\d+\])?: the name",
-    "%(text)s is longer than": r"to(?:\[\d+\])?: (?P<text>.*) is longer than",
-    "It is among": "It is among",
-    "It ": r"to(?:\[\d+\])? ",
-}
-_CAUSES = (
-    gettext_noop("the domain has no ASCII form (IDNA 2008)"),
-    gettext_noop("the domain must be labels of letters, digits and hyphens"),
-    gettext_noop("the domain is no address literal such as [192.0.2.1] or [IPv6:2001:db8::1]"),
-    gettext_noop("no domain ends in %(end)s, and an IP address stands in brackets: [192.0.2.1]"),
-    gettext_noop("no domain ends in %(end)s"),
-    gettext_noop(
-        "the domain has no dot. Name %(domain)s in CONGRESSY_MAILER['INTRANET_HOSTS'] if it is a host of your own "
-        "network"
-    ),
-    gettext_noop("the part before the @ is longer than %(most)s characters (RFC 5321)"),
-    gettext_noop("the part before the @ looks like an encoded word (RFC 2047)"),
-    gettext_noop("the part before the @ is not one that an address can have"),
-)
-_PLACE = re.compile(r"%\\\((\w+)\\\)s")
+from ..models.batches import CUT
+from .left_out_texts import CAUSES, ERRORS, PLACES, REWORDED
+
+_VALUE = re.compile(r"%\((\w+)\)s")
+_GROUPED_NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+")
+# Characters of ours by which a text is known without its end.
+_ENOUGH = 8
+
+
+class _Text(NamedTuple):
+    """A text of ours with places for values, as it is stored and as it is shown."""
+
+    shown: str
+    #: Characters of ours in it: of two that match, the one with more of them is meant.
+    length: int
+    whole: re.Pattern[str]
+    #: Patterns for its beginning, up to the end of a value: each with its characters of ours, and with what of ours
+    #: follows, the beginning of which may be there as well.
+    beginnings: tuple[tuple[re.Pattern[str], int, str], ...]
+    names: tuple[str, ...]
+
+
+class _Found(NamedTuple):
+    """A text that was recognised: by how many characters of ours, and as it is shown."""
+
+    length: int
+    shown: str
 
 
 def shown_problem(reason: str) -> str:
@@ -56,33 +47,105 @@ def shown_problem(reason: str) -> str:
     Args:
         reason: as :func:`congressy_mailer.send_bulk` has stored it.
     """
-    for text, pattern in _PATTERNS:
-        if (match := pattern.fullmatch(reason)) is not None:
-            values = match.groupdict()
-            if "why" in values:
-                values["why"] = _shown_cause(values["why"])
-            return gettext(text) % values
-    return reason
+    found = _find(reason, _ERRORS)
+    if found is None and reason.endswith(CUT):
+        found = _find_by_beginning(reason, _ERRORS)
+    return reason if found is None else found.shown
 
 
-def _shown_cause(cause: str) -> str:
-    for text, pattern in _CAUSE_PATTERNS:
-        if (match := pattern.fullmatch(cause)) is not None:
-            return gettext(text) % match.groupdict()
-    return cause
+def _find(stored: str, texts: Iterable[_Text]) -> _Found | None:
+    """The text that is meant; ``None`` where it is none of these."""
+    found: _Found | None = None
+    for text in texts:
+        match = text.whole.fullmatch(stored)
+        if match is None:
+            continue
+        length, values = text.length, match.groupdict()
+        if "why" in values:
+            why = _find(values["why"], _CAUSES)
+            if why is None:
+                continue
+            length, values["why"] = length + why.length, why.shown
+        if found is None or length > found.length:
+            found = _Found(length, gettext(text.shown) % _shown_values(values))
+    return found
 
 
-def _pattern(text: str) -> re.Pattern[str]:
-    """What an error of this kind looks like where it is stored."""
-    for beginning, stored in _STORED.items():
-        if text.startswith(beginning):
-            return re.compile(stored + _any_values(text.removeprefix(beginning)), re.DOTALL)
-    return re.compile(_any_values(text), re.DOTALL)
+def _find_by_beginning(stored: str, texts: Iterable[_Text]) -> _Found | None:
+    """The same for a text whose end is missing; ``None`` also where it may be one or another of these."""
+    body = stored.removesuffix(CUT)
+    found: _Found | None = None
+    is_certain = False
+    for text in texts:
+        one = _match_beginning(body, text)
+        if one is None:
+            continue
+        if found is None or one.length > found.length:
+            found, is_certain = one, True
+        elif one.length == found.length:
+            is_certain = False
+    return found if is_certain else None
 
 
-def _any_values(text: str) -> str:
-    return _PLACE.sub(r"(?P<\1>.*?)", re.escape(text))
+def _match_beginning(body: str, text: _Text) -> _Found | None:
+    for pattern, length, following in reversed(text.beginnings):
+        match = pattern.fullmatch(body)
+        if match is None:
+            continue
+        values = match.groupdict()
+        last = text.names[len(values) - 1]
+        begun = _common_end(values[last], following)
+        length += begun
+        values[last] = values[last][: len(values[last]) - begun] + CUT
+        if "why" in values:
+            why = _find_begun_cause(values["why"])
+            if why is None:
+                continue
+            length, values["why"] = length + why.length, why.shown
+        if length >= _ENOUGH:
+            missing = dict.fromkeys(text.names, CUT)
+            return _Found(length, gettext(text.shown) % (missing | _shown_values(values)))
+    return None
 
 
-_PATTERNS = tuple((text, _pattern(text)) for text in _ERRORS)
-_CAUSE_PATTERNS = tuple((text, _pattern(text)) for text in _CAUSES)
+def _find_begun_cause(stored: str) -> _Found | None:
+    begun = _find_by_beginning(stored, _CAUSES)
+    if begun is None and (whole := _find(stored.removesuffix(CUT), _CAUSES)) is not None:
+        return _Found(whole.length, whole.shown + CUT)
+    return begun
+
+
+def _common_end(value: str, following: str) -> int:
+    """How many characters of what follows a value are at its end."""
+    return next((length for length in range(len(following), 0, -1) if value.endswith(following[:length])), 0)
+
+
+def _shown_values(values: Mapping[str, str]) -> dict[str, str]:
+    return {name: _shown_value(name, value) for name, value in values.items()}
+
+
+def _shown_value(name: str, value: str) -> str:
+    if name == "where" and (place := _find(value, _PLACES)) is not None:
+        return place.shown
+    if _GROUPED_NUMBER.fullmatch(value):
+        return str(number_format(int(value.replace(",", "")), force_grouping=True))
+    return value
+
+
+def _text(stored: str, shown: str) -> _Text:
+    ours = _VALUE.split(stored)[::2]
+    names = tuple(_VALUE.findall(stored))
+    pattern = re.escape(ours[0])
+    length = len(ours[0])
+    beginnings = []
+    for name, following in zip(names, ours[1:], strict=True):
+        if length:
+            beginnings.append((re.compile(f"{pattern}(?P<{name}>.+)", re.DOTALL), length, following))
+        pattern += f"(?P<{name}>.+?){re.escape(following)}"
+        length += len(following)
+    return _Text(shown, length, re.compile(pattern, re.DOTALL), tuple(beginnings), names)
+
+
+_ERRORS = (*(_text(stored, shown) for stored, shown in REWORDED.items()), *(_text(text, text) for text in ERRORS))
+_CAUSES = tuple(_text(text, text) for text in CAUSES)
+_PLACES = tuple(_text(text, text) for text in PLACES)

@@ -12,6 +12,9 @@ from .mail import Mail
 from .operations import Pause
 from .progress import Progress
 
+#: Ends a text of :attr:`Batch.problems` that was longer.
+CUT = "…"
+
 
 class Batch(Mail):
     """Many messages that were sent together: their content is here, once, and what differs is in each.

@@ -16,6 +16,7 @@ from ..conf import mailer_settings
 from ..exceptions import AttachmentNotStored, IdempotencyConflict, MailerError
 from ..mime.attachments import read_attachments
 from ..models import Attachment, Batch, Message
+from ..models.batches import CUT
 from ..outbox import BatchMessage
 from ..outbox.publishing import publish_batch_on_commit
 from ..redaction import hiding_content
@@ -27,6 +28,8 @@ _CHUNK = 1000
 
 #: Recipients that were left out of which a batch keeps where they stood and what was wrong.
 MAX_PROBLEMS = 100
+# Characters of what is kept.
+_MAX_RECIPIENT, _MAX_REASON = 200, 500
 
 # Seconds between two rounds of tasks for a batch that is being stored: those before may have found nothing more.
 _PUBLISH_INTERVAL = 1.0
@@ -165,7 +168,9 @@ class BatchWriter:
         batch = self._batch
         batch.skipped += 1
         if len(batch.problems) < MAX_PROBLEMS:
-            batch.problems.append({"position": position, "recipient": _label(recipient), "reason": reason[:500]})
+            label = _shortened(_label(recipient), _MAX_RECIPIENT)
+            reason = _shortened(reason, _MAX_REASON)
+            batch.problems.append({"position": position, "recipient": label, "reason": reason})
 
     def _prepare_attachments(self, message: BatchMessage, attachments: Sequence[Any]) -> None:
         owner = Message(id=message.id)
@@ -185,4 +190,8 @@ class BatchWriter:
 
 def _label(recipient: Any) -> str:
     to = getattr(recipient, "to", recipient[0] if isinstance(recipient, tuple) and recipient else recipient)
-    return ascii(to)[:200] if not isinstance(to, str) else to.encode(errors="replace").decode()[:200].replace("\0", "")
+    return to.encode(errors="replace").decode().replace("\0", "") if isinstance(to, str) else ascii(to)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - len(CUT)]}{CUT}"
