@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
+from django.core import mail
 from django.core.mail.backends.base import BaseEmailBackend
 from django.utils import timezone
 
@@ -16,7 +17,7 @@ from congressy_mailer.broker import sending
 from congressy_mailer.delivery import slice
 from congressy_mailer.exceptions import TransportUnavailable
 from congressy_mailer.models import Batch, Message, Priority, State, TransportStatus
-from tests.support.mails import deliver_slice, queue, queue_batch
+from tests.support.mails import deliver, deliver_batch, deliver_slice, queue, queue_batch, state
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.email_settings]
 
@@ -79,6 +80,23 @@ def test_urgent_mail_that_a_batch_puts_back_is_published_although_its_own_backen
         run_task_of(batch)
     assert set(told) == still_queued(urgent)
     assert 0 < len(told) < 10
+
+
+def test_mail_that_waits_beside_a_batch_goes_first() -> None:
+    batch = queue_batch(20)
+    left_waiting(1, to="bia@example.com")
+    deliver_batch(batch)
+    assert [one.to[0] for one in mail.outbox][0] == "bia@example.com"
+    assert len(mail.outbox) == 21
+
+
+def test_more_urgent_mail_goes_before_what_has_queued() -> None:
+    first = queue(3)
+    (urgent,) = queue(to="bia@example.com", priority=Priority.HIGH)
+    Message.objects.update(queued_at=timezone.now() - timedelta(seconds=5))
+    deliver(first)
+    assert [one.to[0] for one in mail.outbox][0] == "bia@example.com"
+    assert state(urgent) == State.SENT
 
 
 @pytest.mark.parametrize("error", [SoftTimeLimitExceeded(), SystemExit(1)], ids=lambda error: type(error).__name__)
