@@ -20,7 +20,7 @@ from django.utils.functional import lazystr
 from congressy_mailer.backends import EmailBackend
 from congressy_mailer.models import Message
 from congressy_mailer.testing import deliver_all
-from tests.backends.test_drop_in import WORLDS, open_default, put_in_force
+from tests.support.drop_in import WORLDS, open_default, put_in_force
 
 pytestmark = [pytest.mark.django_db, pytest.mark.email_settings]
 

@@ -16,7 +16,7 @@ from congressy_mailer.exceptions import Withhold
 from congressy_mailer.models import Message, State
 from congressy_mailer.outbox.recovery import recover
 from congressy_mailer.testing import deliver_all, drop_in, fail_next
-from tests.backends.test_drop_in import Signed
+from tests.support.drop_in import Signed
 from tests.support.mails import deliver_slice
 
 pytestmark = pytest.mark.django_db

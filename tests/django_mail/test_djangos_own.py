@@ -37,7 +37,7 @@ SENT_USING = "asserts the alias that the caller has named; here it is the one th
 OPENED = "what it is about is the connection to a server, which is the worker's"
 ATTRIBUTE = "asserts an attribute of Django's SMTP backend, which stands behind the queue with its own options"
 DEFAULT_IS_LOCMEM = "asserts that the default backend is locmem"
-SMTPLIB = "reads what smtplib sends; the worker speaks to the socket itself, and test_drop_in compares the bytes"
+SMTPLIB = "reads what smtplib sends; the worker speaks to the socket itself: test_drop_in_arriving compares the bytes"
 
 #: By class of Django's: its tests that are left out.
 LEFT_OUT: dict[str, dict[str, str]] = {

@@ -19,8 +19,8 @@ from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.transports import pool
 from testbed.processes import Process
 from testbed.redis_server import EmbeddedRedis
-from tests.backends.test_drop_in import SMTP, WORLDS, put_in_force
 from tests.conftest import database_url, reset_throttling, wait_for
+from tests.support.drop_in import SMTP, WORLDS, put_in_force
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from congressy_mailer.testing.local_sparkpost.mailbox import ReceivedMail
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
-from tests.backends.test_drop_in import WORLDS
+from tests.support.drop_in import WORLDS
 
 ADMINS = ["root@example.com"] if django.VERSION >= (6, 0) else [("Root", "root@example.com")]
 

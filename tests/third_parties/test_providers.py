@@ -14,7 +14,7 @@ from congressy_mailer.models import Message, State
 from congressy_mailer.testing import deliver_all
 from congressy_mailer.testing.local_sparkpost.certificate import Certificate
 from congressy_mailer.testing.local_sparkpost.whole import WholeSparkPost
-from tests.backends.test_drop_in import WORLDS, put_in_force
+from tests.support.drop_in import WORLDS, put_in_force
 from tests.support.scripted_https import Answer, Request, ScriptedHttps
 
 pytestmark = pytest.mark.django_db

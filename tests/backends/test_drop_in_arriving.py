@@ -1,0 +1,190 @@
+"""Mail of Django over the queue: what a server gets, and what a backend is given that looks into mails."""
+
+from __future__ import annotations
+
+import email.policy
+from typing import Any
+
+import django
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.forms import PasswordResetForm
+from django.core.mail import EmailMessage
+
+from congressy_mailer import exceptions
+from congressy_mailer.backends import EmailBackend
+from congressy_mailer.models import Message, State
+from congressy_mailer.testing import deliver_all
+from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from tests.support.drop_in import WORLDS, Collecting, Signed, put_in_force, rich_mail
+from tests.support.scripted_https import ScriptedHttps
+
+pytestmark = [pytest.mark.django_db, pytest.mark.email_settings]
+
+
+def decoded(content: bytes) -> list[tuple[str, Any]]:
+    """What a reader sees of a mail, part by part."""
+    root = email.message_from_bytes(content.replace(b"\r\n", b"\n"), policy=email.policy.default)
+    heads = [(name, str(value)) for name, value in root.items() if name != "Content-Type"]
+    leaves = [part for part in root.walk() if not part.is_multipart()]
+    contents = [part.get_content() for part in leaves]
+    # Base64 keeps line breaks as they were written.
+    texts = [one.replace("\r\n", "\n") if isinstance(one, str) else one for one in contents]
+    return [*heads, *zip((part.get_content_type() for part in leaves), texts, strict=True)]
+
+
+@pytest.mark.urls("django.contrib.auth.urls")
+def test_a_password_reset_is_stored_and_arrives(server: LocalSparkPost) -> None:
+    user = get_user_model().objects.create_user("ana", "ana@example.com", "secret")
+    form = PasswordResetForm({"email": user.email})
+    assert form.is_valid()
+    form.save(domain_override="example.com", from_email="site@example.com")
+    row = Message.objects.get()
+    assert (row.state, row.to, row.sensitive, row.using) == (State.QUEUED, ["ana@example.com"], True, "")
+    assert len(server.mailbox) == 0
+    (delivered,) = deliver_all()
+    assert delivered.state == State.SENT, delivered.reason
+    (received,) = server.mailbox
+    assert (received.sender, received.recipients) == ("site@example.com", ("ana@example.com",))
+    assert received.message["Message-ID"] == row.message_id
+    assert "/reset/" in received.message.get_content()
+    # The link is nobody's any more.
+    delivered.refresh_from_db()
+    assert (delivered.mime, delivered.subject) == (None, "")
+
+
+@pytest.mark.database
+def test_what_arrives_is_what_django_writes(server: LocalSparkPost) -> None:
+    rich = rich_mail()
+    rich.extra_headers |= {"Message-ID": "<own@example.com>", "Date": "Mon, 02 Jan 2006 15:04:05 +0000"}
+    expected = decoded(rich.message().as_bytes())
+    assert rich.send() == 1
+    stored = bytes(Message.objects.get().mime or b"")
+    assert stored.isascii()
+    deliver_all()
+    (received,) = server.mailbox
+    assert received.content == stored
+    assert decoded(received.content) == expected
+    assert received.sender == "evento@example.com"
+    assert received.recipients == ("ana@example.com", "eva@example.com", "rui@example.com")
+    assert b"rui@" not in received.content
+
+
+def test_a_signed_mail_is_not_written_anew(server: LocalSparkPost) -> None:
+    Signed("Signed", "", "a@example.com", ["ana@example.com"]).send()
+    deliver_all()
+    (received,) = server.mailbox
+    # Eight bits and a line that begins with From, as they were signed.
+    assert "Olá ção\r\nFrom here on\r\n".encode() in received.content
+
+
+def test_what_json_cannot_carry_is_refused_before_sparkpost_is_asked(
+    sparkpost_api: ScriptedHttps, settings: Any, published: list[str]
+) -> None:
+    put_in_force(settings, WORLDS[-1], "congressy_mailer.sparkpost.backend.EmailBackend", {})
+
+    class Latin(Signed):
+        charset = "latin-1"
+
+    Latin("Signed", "", "a@example.com", ["ana@example.com"]).send()
+    (message,) = deliver_all()
+    assert message.state == State.FAILED
+    assert sparkpost_api.requests == []
+
+
+class Elsewhere(EmailMessage):
+    """Goes to others than it names."""
+
+    def recipients(self) -> list[str]:
+        return ["real@example.com"]
+
+
+def test_the_envelope_is_what_recipients_says(server: LocalSparkPost) -> None:
+    Elsewhere("x", "y", "bounce@example.com", ["list@example.com"], headers={"From": "Me <me@example.com>"}).send()
+    row = Message.objects.get()
+    assert row.recipients == ["real@example.com"]
+    deliver_all()
+    (received,) = server.mailbox
+    assert (received.sender, received.recipients) == ("bounce@example.com", ("real@example.com",))
+    assert received.message["To"] == "list@example.com"
+    assert received.message["From"] == "Me <me@example.com>"
+
+
+def test_a_resent_mail_is_the_same(server: LocalSparkPost) -> None:
+    backend = EmailBackend(sensitive=False, using="behind")
+    backend.send_messages([rich_mail()])
+    (delivered,) = deliver_all()
+    delivered.resend()
+    deliver_all()
+    first, second = server.mailbox
+    assert first.content == second.content
+    assert first.recipients == second.recipients
+
+
+def test_a_header_for_sparkpost_is_one_with_our_own(server: LocalSparkPost, settings: Any) -> None:
+    settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "SPARKPOST_HEADER": "always"}
+    header = '{"campaign_id": "spring", "metadata": {"order": "7"}, "options": {"open_tracking": true}}'
+    EmailMessage("x", "y", "a@example.com", ["ana@example.com"], headers={"X-MSYS-API": header}).send()
+    (delivered,) = deliver_all()
+    (received,) = server.mailbox
+    (value,) = received.message.get_all("X-MSYS-API")
+    assert '"campaign_id": "spring"' in value
+    assert '"order": "7"' in value
+    assert delivered.id.hex in value
+    assert '"open_tracking": true' in value
+
+
+# What a backend that looks into mails is given
+
+
+def test_another_backend_is_given_all_parts(collected: list[Any]) -> None:
+    rich_mail().send()
+    wire = bytes(Message.objects.get().mime or b"")
+    deliver_all()
+    (given,) = collected
+    assert (given.subject, given.body, given.content_subtype) == ("Inscrição", "Olá, Ana.", "plain")
+    assert [tuple(one) for one in given.alternatives] == [("<p>Olá, <b>Ana</b>.</p>", "text/html")]
+    assert [part.get_filename() for part in given.attachments] == ["nota.txt", "boleto.pdf"]
+    assert given.attachments[1].get_payload(decode=True) == b"%PDF-1"
+    assert (given.to, given.cc, given.bcc) == (["Ana <ana@example.com>"], ["eva@example.com"], ["rui@example.com"])
+    assert (given.reply_to, given.from_email) == (["resposta@example.com"], "Evento <evento@example.com>")
+    # Only what its author has set: some providers refuse a Message-ID.
+    assert given.extra_headers == {"X-Order": "7"}
+    line_break = {"linesep": "\r\n"} if django.VERSION < (6, 0) else {"policy": email.policy.SMTP}
+    assert given.message().as_bytes(**line_break) == wire
+
+
+def test_a_text_that_another_backend_reads_has_line_breaks_as_pythons_messages_have_them(collected: list[Any]) -> None:
+    EmailMessage("x", "one\ntwo\n", "a@example.com", ["ana@example.com"]).send()
+    deliver_all()
+    assert collected[0].message().get_content() == "one\ntwo\n"
+
+
+def test_another_backend_is_given_mail_that_is_html_alone(collected: list[Any]) -> None:
+    html = EmailMessage("x", "<p>Olá</p>", "a@example.com", ["ana@example.com"])
+    html.content_subtype = "html"
+    html.send()
+    deliver_all()
+    (given,) = collected
+    assert (given.body, given.content_subtype, given.alternatives) == ("<p>Olá</p>", "html", [])
+
+
+def test_a_header_that_a_backend_adds_leaves_the_other_bytes(collected: list[Any]) -> None:
+    rich_mail().send()
+    wire = bytes(Message.objects.get().mime or b"")
+    deliver_all()
+    (given,) = collected
+    given.extra_headers["X-Tag"] = "welcome"
+    line_break = {"linesep": "\r\n"} if django.VERSION < (6, 0) else {"policy": email.policy.SMTP}
+    assert given.message().as_bytes(**line_break) == b"X-Tag: welcome\r\n" + wire
+
+
+def test_further_attributes_are_named_by_an_option(collected: list[Any], settings: Any) -> None:
+    put_in_force(settings, WORLDS[-1], f"{Collecting.__module__}.Collecting", {}, attributes=["account"])
+    one = EmailMessage("x", "y", "a@example.com", ["ana@example.com"])
+    one.account = "north"  # type: ignore[attr-defined]
+    one.send()
+    deliver_all()
+    assert collected[0].account == "north"
+    with pytest.raises(exceptions.InvalidOption, match="attributes must be a list of names"):
+        EmailBackend(attributes=["wire"])
