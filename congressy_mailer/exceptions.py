@@ -121,7 +121,7 @@ class SparkPostError(MailerError):
         in_doubt: bool = False,
     ) -> None:
         super().__init__(message)
-        #: Status of the HTTP answer; ``None``: there was no answer.
+        #: Status of the HTTP answer; ``None`` if there was none.
         self.status = status
         #: SparkPost's error codes, such as ``"1902"``.
         self.codes = codes
@@ -137,7 +137,7 @@ class SparkPostError(MailerError):
 class TransportUnavailable(MailerError):
     """The server is unavailable, through no fault of a message: nothing was sent, and everything stays queued."""
 
-    #: How long to wait before it is tried again; ``None``: not decided yet.
+    #: How long to wait before it is tried again; ``None`` if that is not decided yet.
     retry_in: timedelta | None = None
 
     #: The server's reply to a mail, if it was the cause; it may quote the mail's content.

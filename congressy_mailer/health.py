@@ -1,4 +1,4 @@
-"""Whether mail is moving: what an operator's monitoring asks."""
+"""Whether mail is moving, for an operator's monitoring."""
 
 from __future__ import annotations
 
@@ -39,59 +39,58 @@ class HeldBack:
 
     #: A value of :class:`congressy_mailer.models.PauseScope`.
     scope: str
-    #: Which queue, mail backend, campaign or batch; empty: all sending.
+    #: Name of the queue, mail backend, campaign or batch; empty if all sending is paused.
     name: str
-    #: What is paused, in the language in force.
+    #: Description of what is paused, in the active language.
     label: str
-    #: Why.
+    #: Reason of the pause.
     reason: str
-    #: Who did it.
+    #: Person who paused.
     by: str
-    #: Since when.
+    #: Time at which the pause began.
     since: datetime
-    #: Messages in no batch that workers have put back for it, counted as those of :attr:`Health.waiting` are.
+    #: Messages outside batches that workers have put back because of it, counted as in :attr:`Health.waiting`.
     messages: int
-    #: Batches that have stopped for it.
+    #: Batches that have stopped because of it.
     batches: int
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the mailer is."""
+    """State of the mailer."""
 
-    #: When a worker last swept. A worker process that exists proves nothing; one that takes its own sweep from the
-    #: broker and finishes it does.
+    #: When a worker last finished a sweep that it took from the broker. This proves more than a running worker process.
     last_sweep: datetime | None
-    #: Messages that should have been looked at several sweeps ago.
+    #: Messages that have been due for several sweep intervals.
     overdue: int
-    #: Batches with something left to send that no task has worked at for as long.
+    #: Batches with mail left to send on which no task has worked for as long.
     overdue_batches: int
-    #: Mail backends that cannot be used now and that mail waits for.
+    #: Unavailable mail backends for which mail waits.
     unavailable: list[TransportStatus]
-    #: Messages in no batch that wait for a worker: how many, and since when the oldest does.
+    #: Number of messages outside batches that wait for a worker, and the time since which the oldest waits.
     waiting: Queue
-    #: Messages that were refused temporarily or cannot be composed yet: how many, and when the first is tried again.
+    #: Number of messages that were refused temporarily or cannot be composed yet, and the time of the next attempt.
     deferred: Deferred
-    #: Batches with something left that may be sent now: how many, and since when the oldest could.
+    #: Number of batches with mail that may be sent now, and the time since which the oldest may.
     waiting_batches: Queue
-    #: Batches of which nothing was sent for ``LONGEST_WAIT`` although something waits.
+    #: Batches with waiting mail of which nothing was sent for ``LONGEST_WAIT``.
     stuck_batches: list[UUID]
-    #: Messages that were set aside, and wait for a person.
+    #: Messages that were set aside and wait for a person.
     held: int
-    #: Delivery tasks that end in an error again and again.
+    #: Delivery tasks that fail repeatedly.
     failing_tasks: list[TaskFailure]
-    #: Batches of SparkPost's events of which some could not be recorded.
+    #: Batches of SparkPost's events with events that could not be recorded.
     webhook_batches_set_aside: int
-    #: When the oldest of what should have been dropped by now, or deleted from the storage, should have been; ``None``:
-    #: nothing should have been.
+    #: When the purge should have dropped the oldest data or file that is overdue; ``None`` if nothing is overdue.
     purge_overdue_since: datetime | None
-    #: Attachment files that the storage does not delete: how many, and since when.
+    #: Number of attachment files that the storage fails to delete, and the time since which it fails.
     undeleted_files: Queue
-    #: Since when no attachment file is deleted, because another database uses the same folder; ``None``: none does.
+    #: Time since which no attachment file is deleted because another database uses the same folder; ``None`` if none
+    #: does.
     installation_contested_since: datetime | None
-    #: The pauses in force. A pause is not a problem: a person has decided it.
+    #: Pauses in force. A pause is not a problem, because a person has decided it.
     paused: list[HeldBack]
-    #: What is wrong, one sentence each, in the language in force; empty: nothing.
+    #: Problems, one sentence each, in the active language; empty if there are none.
     problems: list[str]
 
     @property
@@ -102,10 +101,10 @@ class Health:
 
 @explaining_missing_tables()
 def check_health() -> Health:
-    """Look at the database for what the workers have left there.
+    """Read the state of the mailer from the database.
 
     Raises:
-        django.db.OperationalError: the database is away.
+        django.db.OperationalError: the database is unreachable.
     """
     conf = mailer_settings()
     tolerance = conf.SWEEP_INTERVAL * _MISSED_SWEEPS

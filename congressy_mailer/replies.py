@@ -1,4 +1,4 @@
-"""Pure rules: what an SMTP reply means for a mail, and how long to wait before the next attempt."""
+"""Rules for the meaning of SMTP replies, and for the wait before the next attempt."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LONGEST_TEXT = 1000
 
 
 class Stage(Enum):
-    """Where in the SMTP exchange something was said (RFC 5321 §3)."""
+    """Step of the SMTP exchange at which a reply was given (RFC 5321 §3)."""
 
-    #: Before any mail: connecting, EHLO, STARTTLS.
+    #: Connecting, EHLO and STARTTLS, before any mail.
     CONNECT = "connect"
     #: Logging in (RFC 4954).
     AUTH = "auth"
@@ -37,17 +37,17 @@ class Stage(Enum):
 
 
 class Verdict(Enum):
-    """What a reply means."""
+    """Meaning of a reply."""
 
-    #: Taken.
+    #: Accepted.
     ACCEPTED = "accepted"
-    #: Try again later.
+    #: To be tried again later.
     DEFERRED = "deferred"
-    #: Never try again.
+    #: Never to be tried again.
     REJECTED = "rejected"
-    #: The account may not send for the domain in ``From``: stop mail of that sender, keep it, alert an operator.
+    #: The account may not send for the domain in ``From``. Mail of that domain waits, and operators are alerted.
     SENDER_REFUSED = "sender refused"
-    #: The server or its configuration is at fault, no mail: stop, keep everything, alert an operator.
+    #: The server or the configuration is at fault, and no mail. All mail waits, and operators are alerted.
     UNAVAILABLE = "unavailable"
 
 

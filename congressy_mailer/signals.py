@@ -63,11 +63,11 @@ from django.dispatch import Signal
 class TrackedEvent:
     """An event of a mail that SparkPost has reported."""
 
-    #: What happened: a value of :class:`congressy_mailer.models.Event.Type`.
+    #: A value of :class:`congressy_mailer.models.Event.Type`.
     type: str
     #: SparkPost's own name of it, such as ``out_of_band``.
     sparkpost_type: str
-    #: Key of the message; ``None``: it was sent by another system, or has been purged.
+    #: Key of the message; ``None`` if it was sent by another system, or has been purged.
     message: UUID | None
     #: Address of the recipient, as SparkPost writes it.
     recipient: str

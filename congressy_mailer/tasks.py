@@ -58,7 +58,7 @@ _DELIVERY_OPTIONS: dict[str, Any] = {
 
 @shared_task(name=sending.DELIVER, **_DELIVERY_OPTIONS)
 def deliver(self: DeliveryTask, ids: Sequence[str]) -> None:
-    """Deliver these messages, as far as they are still to be delivered and one time slice reaches."""
+    """Deliver these messages, if they are still to be delivered, for at most one time slice."""
     from .delivery import runs
 
     runs.deliver(self.request, ids)
@@ -66,12 +66,12 @@ def deliver(self: DeliveryTask, ids: Sequence[str]) -> None:
 
 @shared_task(name=sending.DELIVER_BATCH, **_DELIVERY_OPTIONS)
 def deliver_batch(self: DeliveryTask, key: str, generation: int, starts_others: bool) -> None:
-    """Deliver what comes next of a batch, as far as one time slice reaches, and ask for the next such task.
+    """Deliver the next messages of a batch for one time slice, and publish the next such task.
 
     Args:
         key: of the batch.
-        generation: of the tasks for it; where a newer one has begun since, this task is not needed any more.
-        starts_others: publish as many further tasks of this generation as the batch needs.
+        generation: of the batch's tasks; if a newer one has begun, this task ends.
+        starts_others: whether to publish as many further tasks of this generation as the batch needs.
     """
     from .delivery import runs
 
@@ -80,11 +80,11 @@ def deliver_batch(self: DeliveryTask, key: str, generation: int, starts_others: 
 
 @shared_task(name=sending.SWEEP, ignore_result=True, throws=DATABASE_AWAY)
 def sweep(published_at: float, behind: float | None = None) -> None:
-    """Publish all mail that is due and not moving, and now and then a purge.
+    """Publish all mail that is due and not moving, and the other periodic tasks.
 
     Args:
         published_at: when this task was published, in seconds since the epoch.
-        behind: seconds by which that clock is behind the database's; ``None``: as the clock of this host is.
+        behind: seconds by which the publisher's clock is behind the database's; ``None``: as this host's clock.
     """
     from .delivery import sweep
 
@@ -93,7 +93,7 @@ def sweep(published_at: float, behind: float | None = None) -> None:
 
 @shared_task(name=sending.REPORT, ignore_result=True, throws=DATABASE_AWAY)
 def report() -> None:
-    """Write down that the worker is alive which has published this, and which publishes no sweep."""
+    """Record that the worker which published this task is alive. Workers that publish sweeps do not need it."""
     from .delivery import sweep
 
     sweep.report()
@@ -107,11 +107,11 @@ def report() -> None:
     throws=DATABASE_AWAY,
 )
 def process_webhooks(key: str, due_at: str) -> None:
-    """Process a batch of SparkPost's events. What the database does not take now comes with a later sweep.
+    """Process a batch of SparkPost's events. If the database is unreachable, a later sweep publishes it again.
 
     Args:
         key: of the batch.
-        due_at: which it has, unless another task is to process it or has done so.
+        due_at: the batch's due time; if it has changed, another task processes the batch.
     """
     from .delivery import runs
 
@@ -120,9 +120,9 @@ def process_webhooks(key: str, due_at: str) -> None:
 
 @shared_task(name=sending.PURGE, ignore_result=True, throws=DATABASE_AWAY)
 def purge() -> None:
-    """Drop what is older than ``KEEP_CONTENT`` and ``KEEP_MESSAGES``, and delete files that nothing uses any more.
+    """Drop content and messages older than ``KEEP_CONTENT`` and ``KEEP_MESSAGES``, and delete unused files.
 
-    One such task works at a time. It publishes the next one where ten seconds have not been enough.
+    One such task works at a time. After ten seconds it publishes the next one for the rest.
     """
     from .delivery import upkeep
 
@@ -131,10 +131,9 @@ def purge() -> None:
 
 @shared_task(name=sending.SYNC_SUPPRESSIONS, ignore_result=True, throws=DATABASE_AWAY)
 def sync_suppressions() -> None:
-    """Bring the suppression list together with SparkPost's, for at most 20 seconds at a time.
+    """Synchronise the suppression list with SparkPost's, for at most 20 seconds at a time.
 
-    Where SparkPost says no or cannot be asked, it goes on after ``SUPPRESSION_SYNC``, or when SparkPost's
-    ``Retry-After`` says.
+    If SparkPost refuses or is unreachable, it continues after ``SUPPRESSION_SYNC`` or SparkPost's ``Retry-After``.
     """
     from .delivery import upkeep
 

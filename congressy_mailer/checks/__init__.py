@@ -1,4 +1,4 @@
-"""System checks: faults of the configuration that would otherwise be found by mail that does not leave.
+"""System checks: mistakes in the configuration that would otherwise show only by mail that is not sent.
 
 Every process of the host imports these modules, and few run the checks: what only they need is imported within them.
 """

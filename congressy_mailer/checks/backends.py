@@ -33,7 +33,7 @@ _HTTP_BACKEND = "congressy_mailer.sparkpost.backend.EmailBackend"
 
 @register("congressy_mailer")
 def check_backends(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E014``: a mail backend cannot be made as it is configured.
+    """``congressy_mailer.E014``: a mail backend cannot be imported, or its options are invalid.
 
     ``congressy_mailer.E015``: ``MAILERS`` has no ``"default"``.
     """
@@ -83,7 +83,10 @@ def check_backends(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register("congressy_mailer")
 def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E006``: TLS and SSL. ``congressy_mailer.E007``/``E008``: SparkPost without key, or TLS."""
+    """``congressy_mailer.E006``: TLS and SSL are both set. ``congressy_mailer.E007``: SparkPost's login is incomplete.
+
+    ``congressy_mailer.E008``: SparkPost is used without STARTTLS.
+    """
     from ..sparkpost import headers
 
     errors: list[CheckMessage] = []
@@ -124,7 +127,7 @@ def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register("congressy_mailer")
 def check_failover(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E017``: ``FAILOVER`` names a mail backend that there is not."""
+    """``congressy_mailer.E017``: ``FAILOVER`` names a mail backend that does not exist."""
     conf = settings_if_valid()
     if conf is None:
         return []
@@ -146,7 +149,7 @@ def check_failover(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register("congressy_mailer")
 def check_interceptors(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E024``: one of ``INTERCEPTORS`` cannot be imported, or called: all mail would wait."""
+    """``congressy_mailer.E024``: one of ``INTERCEPTORS`` cannot be imported or is not callable: all mail would wait."""
     conf = settings_if_valid()
     errors: list[CheckMessage] = []
     for path in conf.INTERCEPTORS if conf is not None else ():
@@ -167,7 +170,7 @@ def check_interceptors(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register("congressy_mailer")
 def check_api_key(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E018``: a mail backend over SparkPost's HTTP API has no API key."""
+    """``congressy_mailer.E018``: a mail backend for SparkPost's HTTP API has no API key."""
     conf = settings_if_valid()
     if conf is None or conf.SPARKPOST_API_KEY is not None:
         return []
@@ -184,7 +187,7 @@ def check_api_key(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register("congressy_mailer")
 def check_lease(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E012``: a message could be given to another worker while the first is still sending it."""
+    """``congressy_mailer.E012``: ``LEASE`` is so short that another worker could take a message that is being sent."""
     conf = settings_if_valid()
     if conf is None:
         return []

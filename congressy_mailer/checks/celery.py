@@ -16,9 +16,9 @@ from .settings import Apps
 
 @register("congressy_mailer")
 def check_broker(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E002``: no Celery app. ``congressy_mailer.E003``: no broker URL.
+    """``congressy_mailer.E002``: there is no Celery app. ``congressy_mailer.E003``: it has no broker URL.
 
-    ``congressy_mailer.E016``: workers would refuse JSON, which our tasks are published as.
+    ``congressy_mailer.E016``: ``CELERY_ACCEPT_CONTENT`` lacks JSON, in which the mailer's tasks are published.
     """
     if settings_if_valid() is None:
         return []
@@ -53,7 +53,7 @@ def check_broker(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register("congressy_mailer", deploy=True)
 def check_eager(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E010`` (``check --deploy``): tasks run in the web process, and each request waits for SMTP."""
+    """``congressy_mailer.E010`` (``check --deploy``): ``CELERY_TASK_ALWAYS_EAGER``: requests would wait for SMTP."""
     try:
         eager = find_celery_app().conf.task_always_eager
     except ImproperlyConfigured:

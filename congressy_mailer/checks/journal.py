@@ -22,7 +22,7 @@ _OF_NETWORKS = {
 
 @register("congressy_mailer")
 def check_journal_directory(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.W015``: ``JOURNAL_DIRECTORY`` cannot be used, or is not of this host and user alone."""
+    """``congressy_mailer.W015``: ``JOURNAL_DIRECTORY`` is unusable, or shared with other hosts or users."""
     from ..outbox import journals
 
     conf = settings_if_valid()

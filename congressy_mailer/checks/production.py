@@ -49,7 +49,7 @@ _DIGITS = "0123456789" * 2
 
 @register("congressy_mailer", deploy=True)
 def check_backends_send(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E020`` (``check --deploy``): a mail backend prints mail, keeps it, or throws it away."""
+    """``congressy_mailer.E020`` (``check --deploy``): a mail backend prints, stores or drops mail, and sends none."""
     from ..transports.destinations import fate_of_mail
 
     errors: list[CheckMessage] = []
@@ -79,7 +79,7 @@ def _translated(fate: str) -> str:
 
 @register("congressy_mailer", deploy=True)
 def check_redirect(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.W011`` (``check --deploy``): ``REDIRECT`` keeps mail from those it is for."""
+    """``congressy_mailer.W011`` (``check --deploy``): ``REDIRECT`` is set: recipients do not get their mail."""
     conf = settings_if_valid()
     if conf is None or conf.REDIRECT is None:
         return []
@@ -94,7 +94,7 @@ def check_redirect(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register("congressy_mailer", deploy=True)
 def check_sample_secrets(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E021`` (``check --deploy``): a password or API key is empty, or still a sample."""
+    """``congressy_mailer.E021`` (``check --deploy``): a password or API key is empty or a placeholder."""
     return [
         Error(
             _("%(name)s is empty.") % {"name": name}
@@ -154,7 +154,7 @@ def _made_of_words(letters: str) -> bool:
 
 @register("congressy_mailer", deploy=True)
 def check_real_sender(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E022`` (``check --deploy``): the sender or the reply-to is at localhost or a sample domain."""
+    """``congressy_mailer.E022`` (``check --deploy``): the sender or reply-to is at localhost or an example domain."""
     from ..mime.addresses import domain_of
 
     own = getattr(settings, "CONGRESSY_EMAIL_SENDER", None)

@@ -18,7 +18,7 @@ _HANDLER = "django.utils.log.AdminEmailHandler"
 
 @register("congressy_mailer")
 def check_queue(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E023``: behind the backend that queues mail there is none, or another that queues it."""
+    """``congressy_mailer.E023``: the backend that queues mail has no backend behind it, or another queueing one."""
     from ..transports.aliases import is_queue, mailers, target_of
 
     conf = settings_if_valid()
@@ -73,7 +73,7 @@ def _shown(alias: str) -> str:
 
 @register("congressy_mailer")
 def check_error_mail(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.W009``: a handler of ``LOGGING`` for error mail names a backend that queues mail."""
+    """``congressy_mailer.W009``: a ``LOGGING`` handler for error mail names a backend that queues mail."""
     return [
         Warning(
             _(
@@ -106,7 +106,7 @@ def _handlers_that_queue() -> Iterator[str]:
 
 @register("congressy_mailer")
 def check_tenants(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.W010``: with django-tenants, the app is in each tenant's schema, where no worker looks."""
+    """``congressy_mailer.W010``: with django-tenants, the app is in the tenants' schemas, which no worker reads."""
     shared = getattr(settings, "SHARED_APPS", None)
     tenants = getattr(settings, "TENANT_APPS", None)
     if shared is None or tenants is None:

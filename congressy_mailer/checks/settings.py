@@ -1,4 +1,4 @@
-"""System checks: faults of the configuration that would otherwise be found by mail that does not leave."""
+"""Checks of ``CONGRESSY_MAILER``, of the sender and reply-to, and of time zones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LIKE_AN_ADDRESS = re.compile(r"[^\s:/@]+@[^\s:/@]*")
 
 @register("congressy_mailer")
 def check_settings(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E001``: ``CONGRESSY_MAILER`` has an unknown key or a wrong value."""
+    """``congressy_mailer.E001``: ``CONGRESSY_MAILER`` has an unknown key or an invalid value."""
     try:
         mailer_settings()
     except ImproperlyConfigured as error:
@@ -35,7 +35,7 @@ def check_settings(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 
 @register("congressy_mailer")
 def check_addresses(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E004``: the sender is not an address. ``congressy_mailer.E005``: the reply-to is not."""
+    """``congressy_mailer.E004``: the sender is no address. ``congressy_mailer.E005``: the reply-to is no address."""
     from ..mime.addresses import normalise_address
 
     errors: list[CheckMessage] = []
@@ -79,7 +79,7 @@ def _address_problem(setting: str, value: object, error: InvalidAddress) -> str:
 
 @register("congressy_mailer")
 def check_time_zones(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E013``: ``USE_TZ`` is ``False``, or the database stores times with daylight saving."""
+    """``congressy_mailer.E013``: ``USE_TZ`` is ``False``, or the database's time zone has daylight saving time."""
     if settings.USE_TZ:
         return _check_zone_of_database()
     return [

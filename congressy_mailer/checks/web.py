@@ -17,7 +17,10 @@ _MIN_SECRET_LENGTH = 16
 
 @register("congressy_mailer")
 def check_unsubscribe_links(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.W002``: ``SITE_URL`` without our URLs. ``congressy_mailer.W003``: ``LISTS`` without it."""
+    """``congressy_mailer.W002``: ``SITE_URL`` is set, but ``congressy_mailer.urls`` are not included.
+
+    ``congressy_mailer.W003``: ``LISTS`` are set, but ``SITE_URL`` is not.
+    """
     conf = settings_if_valid()
     if conf is None:
         return []
@@ -49,7 +52,7 @@ def check_unsubscribe_links(app_configs: Apps, **kwargs: Any) -> list[CheckMessa
 
 @register("congressy_mailer", deploy=True)
 def check_site_is_secure(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.W004`` (``check --deploy``): ``SITE_URL`` is not https, as RFC 8058 §3.1 asks of the link."""
+    """``congressy_mailer.W004`` (``check --deploy``): ``SITE_URL`` is not https, which RFC 8058 §3.1 requires."""
     conf = settings_if_valid()
     if conf is None or conf.SITE_URL is None or conf.SITE_URL.startswith("https:"):
         return []
@@ -64,9 +67,9 @@ def check_site_is_secure(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]
 
 @register("congressy_mailer")
 def check_webhook(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
-    """``congressy_mailer.E019``: ``WEBHOOK_SECRETS`` without our URLs.
+    """``congressy_mailer.E019``: ``WEBHOOK_SECRETS`` are set, but ``congressy_mailer.urls`` are not included.
 
-    ``congressy_mailer.W006``: our URLs and an API key without ``WEBHOOK_SECRETS``.
+    ``congressy_mailer.W006``: the URLs and an API key are set, but ``WEBHOOK_SECRETS`` are not.
     """
     conf = settings_if_valid()
     if conf is None:

@@ -15,12 +15,12 @@ LONGEST_COUNTDOWN = timedelta(minutes=10)
 
 
 def delay(attempt: int, first: timedelta, longest: timedelta) -> timedelta:
-    """How long to wait after an attempt that was refused temporarily: exponential, with jitter and a floor.
+    """The wait after a temporarily refused attempt, exponential, with jitter and a minimum.
 
     Args:
-        attempt: how many attempts there have been, from 1.
+        attempt: number of attempts so far, from 1.
         first: first step of the backoff.
-        longest: the most that is waited.
+        longest: longest wait.
     """
     # The exponent is bounded because Celery computes the power before it compares with the maximum.
     seconds = get_exponential_backoff_interval(

@@ -19,19 +19,19 @@ CLASSES_PAGE = f"{_SUPPORT}/deliverability/bounce-classification-codes"
 
 
 class Effect(StrEnum):
-    """What follows from a bounce of a class."""
+    """Consequence of a bounce of a class."""
 
-    #: The mail has bounced, and the address takes no mail: the rule ``"hard"`` of ``SUPPRESSION``.
+    #: The mail has bounced, and the address accepts no mail: rule ``"hard"`` of ``SUPPRESSION``.
     HARD = "hard"
-    #: The mail has bounced; bounces of this kind are counted by the rule ``"soft"``.
+    #: The mail has bounced; such bounces are counted by rule ``"soft"``.
     SOFT = "soft"
-    #: The mail has bounced. It says nothing of the address.
+    #: The mail has bounced, for a cause other than the address.
     BLOCK = "block"
-    #: SparkPost has not tried to deliver the mail: the rule ``"admin"``, which suppresses no address by default.
+    #: SparkPost has not tried to deliver the mail: rule ``"admin"``, which suppresses no address by default.
     POLICY = "policy"
-    #: The recipient unsubscribes: the rule ``"unsubscribe"``, of the mail's list where it is on one.
+    #: The recipient unsubscribes: rule ``"unsubscribe"``, for the mail's list only if it has one.
     UNSUBSCRIBE = "unsubscribe"
-    #: The mail has arrived, and something answers it. Nothing changes.
+    #: The mail has arrived and was answered; nothing changes.
     ANSWER = "answer"
 
 
@@ -45,7 +45,7 @@ class BounceClass:
     name: str
     #: SparkPost's category of it.
     category: BounceCategory
-    #: What follows from it.
+    #: Consequence.
     effect: Effect
     #: SparkPost's page behind the effect.
     page: str = CLASSES_PAGE

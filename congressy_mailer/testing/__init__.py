@@ -1,6 +1,6 @@
-"""For a host's tests: what was sent, and delivery in this process, without broker or worker.
+"""Helpers for a host's tests: the mail that was sent, and delivery in the test's process, without broker or worker.
 
-``transaction.on_commit`` does not run inside Django's ``TestCase``, so there mail stays queued until the test says::
+``transaction.on_commit`` does not run inside Django's ``TestCase``, so mail stays queued until the test delivers it::
 
     from congressy_mailer.testing import assert_mail, deliver_all
 
@@ -9,7 +9,7 @@
         assert_mail(to="ana@example.com", subject="Inscrição confirmada", contains="boleto")
         deliver_all()
 
-The names below are loaded on first use: the local SparkPost lies in this package, and is started without Django.
+The names are loaded on first use, because the local SparkPost is in this package and is started without Django.
 """
 
 from __future__ import annotations

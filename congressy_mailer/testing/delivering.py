@@ -1,4 +1,4 @@
-"""Delivery in a test's own process: of what is queued, of what waits for its time, and with failures on demand."""
+"""Delivery in a test's own process: of queued mail, of mail that becomes due later, and with failures on demand."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ _REPLY = re.compile(r"([245]\d\d)(?: (.*))?", re.DOTALL)
 
 
 def deliver_all(*, within: timedelta | None = None) -> list[Message]:
-    """Deliver every message that is queued or due by now, through the mail backend in force.
+    """Deliver every message that is queued or due now, through the configured mail backend.
 
-    What *now* is, a test may set with freezegun or time-machine. Without them, ``within`` lets time pass: the clock of
-    Django and of the outbox (``timezone.now()``) moves on to each moment at which something is due, so that what is
-    recorded, the waits between attempts and ``expires_at`` are as they would be. Afterwards it is back where it was.
+    A test may set the time with freezegun or time-machine. Without them, ``within`` lets time pass: the clock of Django
+    and of the outbox (``timezone.now()``) moves forward to each moment at which a message is due, so that recorded
+    times, the waits between attempts and ``expires_at`` are those of production. Afterwards the clock is reset.
 
     Args:
-        within: how much time passes: messages whose ``send_at`` comes in it are delivered, and those that are refused
-            temporarily are tried again, as often as their waits allow. ``None``: none passes.
+        within: the time that passes. Messages whose ``send_at`` is reached are delivered, and temporarily refused ones
+            are tried again, as often as their waits allow. ``None``: no time passes.
 
     Returns:
-        The messages that were delivered, tried or found to be expired, as they are afterwards, oldest first.
+        The messages that were delivered, tried or expired, in their new state, oldest first.
 
     Raises:
-        TransportUnavailable: the mail backend cannot be used.
+        TransportUnavailable: the mail backend is unavailable.
     """
     messages = Message.objects.using(outbox.database())
     touched: set[UUID] = set()
@@ -128,9 +128,9 @@ def fail_next(reply: str, *, times: int = 1) -> None:
     """Have a mail server refuse the next mail that :func:`deliver_all` hands over in this test.
 
     Args:
-        reply: the server's, such as ``"550 5.1.1 No such user"`` (refused for good) or ``"451 4.7.1 Try later"`` (to be
-            tried again).
-        times: how many mails are answered so.
+        reply: the server's reply, such as ``"550 5.1.1 No such user"`` (permanent) or ``"451 4.7.1 Try later"``
+            (temporary).
+        times: number of mails that get this reply.
 
     Raises:
         ValueError: it is no reply of a server.
@@ -163,13 +163,13 @@ class _Failing:
 
 @contextmanager
 def drop_in(**options: Any) -> Iterator[None]:
-    """Queue what Django sends, as :class:`congressy_mailer.backends.EmailBackend` does in production.
+    """Queue the mail that Django sends, as :class:`congressy_mailer.backends.EmailBackend` does in production.
 
-    A test runner puts its own backend in the place of all others. Within this block mail of Django's and of other apps
-    is stored again, and ``deliver_all()`` brings it to ``mail.outbox``.
+    A test runner replaces all mail backends by its own. Within this block, mail of Django and of other apps is stored
+    instead, and ``deliver_all()`` delivers it to ``mail.outbox``.
 
     Args:
-        options: of the backend, but for ``using``.
+        options: options of the backend, except ``using``.
     """
     knows_mailers = django.VERSION >= (6, 1) and hasattr(settings, "MAILERS")
     if knows_mailers:

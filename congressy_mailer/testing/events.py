@@ -1,4 +1,4 @@
-"""What SparkPost tells of a mail after it was sent, as a test wants it: processed as if it had come to the webhook."""
+"""SparkPost's events of a mail, simulated in a test and processed as if they had come to the webhook."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _EVENTS: dict[str, tuple[str, str, dict[str, str]]] = {
 
 
 def simulate(event: str, mail: OutboxMail | Message, recipient: str | None = None, **fields: Any) -> None:
-    """Have SparkPost tell of something that happened to a mail.
+    """Process an event of SparkPost for a mail, as if it had come to the webhook.
 
     Signals are sent when the transaction commits; in Django's ``TestCase``, within ``captureOnCommitCallbacks``.
 
     Args:
         event: ``"delivery"``, ``"delay"``, ``"bounce"``, ``"soft bounce"``, ``"out of band"``, ``"complaint"``,
             ``"open"``, ``"click"`` or ``"unsubscribe"``.
-        mail: that went through the queue.
-        recipient: to whom it happened; ``None``: to the first.
-        fields: of SparkPost's event, such as ``bounce_class="30"``, in the place of usual ones.
+        mail: a mail that went through the queue.
+        recipient: the recipient concerned; ``None``: the first one.
+        fields: fields of SparkPost's event that override the defaults, such as ``bounce_class="30"``.
 
     Raises:
-        ValueError: there is no such event, or the mail did not go through the queue.
+        ValueError: the event is unknown, or the mail did not go through the queue.
     """
     message = mail.message if isinstance(mail, OutboxMail) else mail
     if event not in _EVENTS or message is None:

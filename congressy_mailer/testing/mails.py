@@ -1,4 +1,4 @@
-"""What a test has sent: ours and other apps', queued or collected, as one type that can be looked into."""
+"""The mail that a test has sent, queued or collected by Django, as one type."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _URL = re.compile(r"https?://[^\s<>\"']+")
 
 
 class AttachedFile(NamedTuple):
-    """A file that goes with a mail."""
+    """An attachment of a mail."""
 
     filename: str
     content: bytes
@@ -35,14 +35,14 @@ class AttachedFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxMail:
-    """A mail that was asked for, as its reader would see it."""
+    """A mail that the test has sent, as its recipient would see it."""
 
-    #: Its state, as ``Message.state`` has it; ``collected`` where it did not go through the queue.
+    #: Its ``Message.state``, or ``collected`` if it did not go through the queue.
     state: str
     subject: str
-    #: Plain text; empty where there is none.
+    #: Plain text; empty if there is none.
     text: str
-    #: HTML; empty where there is none.
+    #: HTML; empty if there is none.
     html: str
     #: Sender, with its name.
     from_email: str
@@ -52,23 +52,23 @@ class OutboxMail:
     #: Header fields by name, decoded.
     headers: Mapping[str, str] = field(default_factory=dict)
     attachments: list[AttachedFile] = field(default_factory=list)
-    #: The stored message; ``None`` where it did not go through the queue.
+    #: The stored message; ``None`` if it did not go through the queue.
     message: Message | None = None
-    #: Name of the template; empty: none.
+    #: Name of the template; empty if there is none.
     template: str = ""
-    #: What the template sees.
+    #: Variables of the template.
     context: Mapping[str, Any] = field(default_factory=dict)
-    #: Why it cannot be composed; empty: it can.
+    #: Why it cannot be composed; empty if it can.
     problem: str = ""
 
     @property
     def recipients(self) -> list[str]:
-        """All of them, bare."""
+        """All recipients, without names."""
         return [bare_address(address) for address in (*self.to, *self.cc, *self.bcc)]
 
     @property
     def links(self) -> list[str]:
-        """Addresses of its links, those of the HTML first, each once."""
+        """URLs of its links, those of the HTML first, each once."""
         found = [html_entities.unescape(one) for one in _HREF.findall(self.html)]
         found += [one.rstrip(".,;:!?)]") for one in _URL.findall(self.text)]
         return list(dict.fromkeys(found))
@@ -80,10 +80,10 @@ class OutboxMail:
 
 
 def outbox() -> list[OutboxMail]:
-    """Everything that was asked for in this test.
+    """All mail of this test.
 
-    First what went through the queue, rendered, whether delivered or not, the oldest first; then what Django's test
-    backend has collected of other apps.
+    First the mail that went through the queue, rendered, delivered or not, oldest first; then the mail of other apps
+    that Django's test backend has collected.
     """
     collected = list(getattr(mail, "outbox", ()))
     ours = {field_value(one.wire, "Message-ID"): one for one in collected if isinstance(one, OutgoingMail)}
@@ -101,21 +101,21 @@ def assert_mail(
     context: Mapping[str, Any] | None = None,
     count: int = 1,
 ) -> OutboxMail:
-    """Make sure that so many mails were asked for of which all of this is true.
+    """Assert that ``count`` mails were sent that match all given arguments.
 
     Args:
-        to: recipients that it has, in ``To``, ``Cc`` or ``Bcc``; one or several.
-        subject: the whole subject, or a pattern that is found in it.
-        contains: texts that its text or HTML has; one or several.
-        template: name of its template.
-        context: variables that its template sees, among others.
-        count: how many there are.
+        to: one or several recipients that it has in ``To``, ``Cc`` or ``Bcc``.
+        subject: the whole subject, or a regular expression that is found in it.
+        contains: one or several strings that its text or HTML contains.
+        template: its template's name.
+        context: variables that its context includes.
+        count: number of matching mails.
 
     Returns:
-        The first of them.
+        The first matching mail.
 
     Raises:
-        AssertionError: there are more or fewer. It lists what there is, and what is not as it should be.
+        AssertionError: there are more or fewer. The error lists all mails, and the arguments that each does not match.
     """
     wanted = _Wanted(to, subject, contains, template, context)
     mails = outbox()
@@ -133,17 +133,17 @@ def assert_no_mail(
     template: str | None = None,
     context: Mapping[str, Any] | None = None,
 ) -> None:
-    """Make sure that no mail was asked for of which all of this is true; without arguments: none at all.
+    """Assert that no mail was sent that matches all given arguments; without arguments, none at all.
 
     Args:
-        to: as for :func:`assert_mail`, like the others.
-        subject: likewise.
-        contains: likewise.
-        template: likewise.
-        context: likewise.
+        to: as for :func:`assert_mail`.
+        subject: as for :func:`assert_mail`.
+        contains: as for :func:`assert_mail`.
+        template: as for :func:`assert_mail`.
+        context: as for :func:`assert_mail`.
 
     Raises:
-        AssertionError: there is one.
+        AssertionError: there is such a mail.
     """
     wanted = _Wanted(to, subject, contains, template, context)
     matching = [one for one in outbox() if not wanted.missing_in(one)]

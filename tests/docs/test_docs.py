@@ -179,6 +179,14 @@ def test_code_compiles_imports_what_there_is_and_calls_it_as_it_is(page: Path) -
                 assert {keyword.arg for keyword in node.keywords} <= set(parameters)
 
 
+def test_no_comment_with_a_colon_is_taken_for_a_type(built: Path) -> None:
+    """Sphinx's napoleon reads ``#: None: nothing is paused`` as a type and its description, and shows them so."""
+    entry = re.compile(r'<dl class="py (?:attribute|property)">(.*?)</dl>', re.DOTALL)
+    pages = {page.name: entry.findall(page.read_text()) for page in built.rglob("*.html")}
+    assert sum(map(len, pages.values())) > 50
+    assert [re.sub("<[^>]+>", "", one) for found in pages.values() for one in found if ">Type<" in one] == []
+
+
 def test_both_quickstarts_and_both_readmes_are_there_and_have_code() -> None:
     for name in ("README.md", "README.pt-BR.md", "docs/quickstart.md", "docs/quickstart.pt-BR.md"):
         assert sum(1 for _ in python_blocks(ROOT / name)) >= 2, name

@@ -8,19 +8,20 @@ from typing import Literal
 
 @dataclass(kw_only=True)
 class AccountRules:
-    """What the account does; may be changed at any time."""
+    """Rules of the local account. They may be changed at any time."""
 
-    #: What comes of a mail to an address on the suppression list. ``"asynchronous"``: an injection, then a bounce of
-    #: class 25 (article "Preparing For Asynchronous Suppressions"). ``"inline"``: over HTTP, to one recipient alone, an
-    #: answer of 400 and no event (article "Using Suppression Lists", "Suppression List Events and Error Messages").
+    #: What happens to a mail to an address on the suppression list. With ``"asynchronous"`` it is injected, and then
+    #: bounces with class 25 (article "Preparing For Asynchronous Suppressions"). With ``"inline"`` a call over HTTP to
+    #: that recipient alone is answered with 400, and there is no event (article "Using Suppression Lists", "Suppression
+    #: List Events and Error Messages").
     suppression: Literal["asynchronous", "inline"] = "asynchronous"
-    #: Bounces of which categories come onto the suppression list: hard ones alone (article "Using Suppression Lists"),
-    #: or those of class 25 and 80, too, which the article "Bounce Classification Codes" calls suppression-level events.
+    #: Whether only hard bounces are added to the suppression list (article "Using Suppression Lists"), or also those of
+    #: classes 25 and 80, which the article "Bounce Classification Codes" calls suppression-level events.
     listed_categories: Literal["hard", "hard and admin"] = "hard"
-    #: What SparkPost's own ``List-Unsubscribe`` offers. Its pages speak of a "1-click option" (article
-    #: "List-unsubscribe Functionality") and of a mail that comes back (article "Setting up Unsubscribe Links":
-    #: the event's ``mailfrom``).
+    #: What SparkPost's own ``List-Unsubscribe`` offers. Its pages mention a "1-click option" (article "List-unsubscribe
+    #: Functionality") and an unsubscription by mail (the event's ``mailfrom`` in the article "Setting up Unsubscribe
+    #: Links").
     list_unsubscribe: Literal["one-click", "mailto"] = "one-click"
-    #: Whether it is put over transactional mail, too: the account's option ``transactional_unsub`` (API reference,
-    #: "Account"). By default it is not (article "Remove List-Unsubscribe Header").
+    #: Whether transactional mail gets that header, too, as by the account's option ``transactional_unsub`` (API
+    #: reference, "Account"). By default it does not (article "Remove List-Unsubscribe Header").
     transactional_unsub: bool = False
