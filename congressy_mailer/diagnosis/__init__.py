@@ -1,6 +1,6 @@
-"""``mailer doctor``: the whole way of a mail, tried for real, and what to do where it does not hold.
+"""``mailer doctor``: examinations of each part of a mail's way, with advice. No mail is sent.
 
-:mod:`.findings` is what an examination is; the others are one for each part of the way. No mail is sent.
+:mod:`.findings` defines examinations; each other module has those of one part.
 """
 
 from . import project, queues, redis_server, mail_servers, sparkpost_account, dns_records, bulk_rules  # noqa: F401, I001

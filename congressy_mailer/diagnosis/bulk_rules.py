@@ -27,9 +27,9 @@ _COMPLAINTS_OF = timedelta(days=7)
 
 @examination("bulk-one-click", gettext_lazy("Rules for bulk mail: one click to unsubscribe"))
 def examine_one_click() -> Iterator[Finding]:
-    """Looks whether the newest mail that is not transactional can be unsubscribed from in one click (RFC 8058).
+    """Checks that the newest mail that is not transactional has one-click unsubscription (RFC 8058).
 
-    That takes ``SITE_URL`` with ``https``, and the mailer's URLs in the host's.
+    It requires ``SITE_URL`` with ``https``, and ``congressy_mailer.urls`` in the URLs of the site.
     """
     newest = Message.objects.using(outbox.database()).order_by("-id").values_list("transactional", flat=True)
     batches = Batch.objects.using(outbox.database()).order_by("-id").values_list("transactional", flat=True)
@@ -49,9 +49,9 @@ def examine_one_click() -> Iterator[Finding]:
 
 @examination("bulk-complaints", gettext_lazy("Rules for bulk mail: complaints"))
 def examine_complaints() -> Iterator[Finding]:
-    """Compares the complaints of the last seven days with the mails that arrived.
+    """Compares the complaints of the last seven days with the delivered mail.
 
-    Gmail asks to stay below 0.1 % and never to reach 0.3 %. From there on it refuses mail.
+    Gmail asks senders to stay below 0.1 % and never to reach 0.3 %, from which on it refuses mail.
     """
     now = clock.now().replace(minute=0, second=0, microsecond=0)
     counted: Counter[str] = Counter()

@@ -77,7 +77,7 @@ def _for_each_domain(look: Any) -> Iterator[Finding]:
 def examine_spf() -> Iterator[Finding]:
     """Looks up the SPF record (RFC 7208) of each sender's domain.
 
-    It says which servers may send for the domain. Two records, or more than ten look-ups, count as none.
+    The record names the servers that may send for the domain. Two records, or more than ten look-ups, are invalid.
     """
     yield from _for_each_domain(_examine_spf)
 
@@ -109,9 +109,9 @@ def _examine_spf(domain: str) -> Iterator[Finding]:
 
 @examination("dns-dkim", gettext_lazy("DNS: DKIM"))
 def examine_dkim() -> Iterator[Finding]:
-    """Looks up the DKIM key (RFC 6376) of each sender's domain, by the selector that SparkPost tells.
+    """Looks up the DKIM key (RFC 6376) of each sender's domain, by the selector from SparkPost's API.
 
-    Without ``SPARKPOST_API_KEY`` the selector is not known, and nothing is looked up.
+    Without ``SPARKPOST_API_KEY`` the selector is unknown, and nothing is looked up.
     """
     yield from _for_each_domain(_examine_dkim)
 
@@ -142,9 +142,9 @@ def _examine_dkim(domain: str) -> Iterator[Finding]:
 
 @examination("dns-dmarc", gettext_lazy("DNS: DMARC"))
 def examine_dmarc() -> Iterator[Finding]:
-    """Looks up the DMARC record (RFC 7489) of each sender's domain, and of the domain above it.
+    """Looks up the DMARC record (RFC 7489) of each sender's domain, or of its parent domain.
 
-    Gmail and Yahoo ask for one of those who send to many, if only with ``p=none``.
+    Gmail and Yahoo require one of bulk senders; ``p=none`` is enough.
     """
     yield from _for_each_domain(_examine_dmarc)
 
@@ -174,9 +174,9 @@ def _examine_dmarc(domain: str) -> Iterator[Finding]:
 
 @examination("dns-mx", gettext_lazy("DNS: MX"))
 def examine_mx() -> Iterator[Finding]:
-    """Looks whether the domain of each sender takes mail: an MX record, or an address of its own (RFC 5321 §5.1).
+    """Checks that the domain of each sender accepts mail, by an MX record or an address record (RFC 5321 §5.1).
 
-    Receivers refuse mail from a domain that no answer can be sent to.
+    Receivers refuse mail from a domain to which no reply can be sent.
     """
     yield from _for_each_domain(_examine_mx)
 

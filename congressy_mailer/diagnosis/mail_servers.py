@@ -37,10 +37,10 @@ def _servers() -> Iterator[tuple[str, Any]]:
 
 @examination("smtp-timeout", gettext_lazy("SMTP: time limit"))
 def examine_timeout() -> Iterator[Finding]:
-    """Looks at ``EMAIL_TIMEOUT``, or ``timeout`` in the options of a mail backend.
+    """Checks ``EMAIL_TIMEOUT``, or ``timeout`` in the options of a mail backend.
 
-    A server may look at a mail for a while before it says that it has it. Whoever hangs up before does not know whether
-    it was taken, and sends it a second time. The mailer's own is 60 s where none is set.
+    A server may take a while before it replies that it has accepted a mail. A client that hangs up before does not know
+    whether the mail was accepted, and sends it again. If no timeout is set, the mailer uses 60 s.
     """
     for alias, backend in _servers():
         if backend.timeout < _LEAST_TIMEOUT:
@@ -55,8 +55,8 @@ def examine_timeout() -> Iterator[Finding]:
 def examine_connection() -> Iterator[Finding]:
     """Opens a connection to each SMTP server as a worker does, with TLS and login, and closes it without a mail.
 
-    A server without ``PIPELINING`` (RFC 2920) is sent one command at a time, which over a long way takes several times
-    as long.
+    A server without ``PIPELINING`` (RFC 2920) gets one command at a time, which takes several times as long over a long
+    line.
     """
     servers = list(_servers())
     if not servers:

@@ -27,10 +27,9 @@ _LOOKED_AT = 5_000
 
 @examination("settings", gettext_lazy("Settings"))
 def examine_settings() -> Iterator[Finding]:
-    """Runs the system checks of the mailer, those for deployment too: ``manage.py check --deploy --tag
-    congressy_mailer``.
+    """Runs the mailer's system checks, those for deployment too (``manage.py check --deploy --tag congressy_mailer``).
 
-    Each finding begins with the id of its check, which the reference of system checks explains.
+    Each finding begins with the id of its check: :doc:`checks`.
     """
     for message in checks.run_checks(tags=["congressy_mailer"], include_deployment_checks=True):
         if message.is_silenced():
@@ -41,9 +40,9 @@ def examine_settings() -> Iterator[Finding]:
 
 @examination("database", gettext_lazy("Database and migrations"))
 def examine_database() -> Iterator[Finding]:
-    """Asks the database of the outbox, and compares its migrations with those of the code.
+    """Connects to the database of the outbox, and compares its migrations with those of the code.
 
-    After an update, ``manage.py migrate`` has to run before workers of the new version start.
+    After an update, run ``manage.py migrate`` before starting workers of the new version.
     """
     alias = outbox.database()
     try:
@@ -66,11 +65,11 @@ def examine_database() -> Iterator[Finding]:
 
 @examination("attachment-storage", gettext_lazy("Storage of attachments"))
 def examine_storage() -> Iterator[Finding]:
-    """Writes a file to ``ATTACHMENT_STORAGE``, reads it and deletes it; and where that is a folder of this host, looks
-    whether workers on other hosts are at work.
+    """Writes a file to ``ATTACHMENT_STORAGE``, reads it and deletes it. If that is a folder of this host, it also looks
+    for workers on other hosts.
 
-    Web processes write attachments, and workers read them. A folder has to be the same for all of them, such as a
-    network file system; object storage such as S3 is the same everywhere.
+    Web processes write attachments, and workers read them. All of them must share a folder, for example on a network
+    file system; object storage such as S3 is always shared.
     """
     storage = attachment_storage()
     name = ""
@@ -103,8 +102,8 @@ def examine_storage() -> Iterator[Finding]:
 def examine_templates() -> Iterator[Finding]:
     """Looks for the templates of the newest mails, in the languages of these mails.
 
-    A template that is not there keeps its mail from being sent. Where it is there in some languages, and not in one
-    that mail is sent in, its readers get the one without a language.
+    Mail with a missing template is not sent. If a template exists in other languages, but not in the mail's, the
+    recipient gets the general one.
     """
     # Nothing is left out by the database: looking for what is rare among the newest, it would read all rows.
     messages = Message.objects.using(outbox.database()).order_by("-id")

@@ -30,9 +30,9 @@ _CLOCKS_APART = timedelta(seconds=2)
 
 @examination("broker", gettext_lazy("Broker"))
 def examine_broker() -> Iterator[Finding]:
-    """Connects to the broker of the host's Celery app, and asks how many tasks wait in the mailer's queues.
+    """Connects to the broker of the host's Celery app, and counts the tasks in the mailer's queues.
 
-    While the broker is away, mail is stored and waits.
+    While the broker is unreachable, mail is stored and waits.
     """
     conf = mailer_settings()
     try:
@@ -48,10 +48,10 @@ def examine_broker() -> Iterator[Finding]:
 
 @examination("worker-takes-tasks", gettext_lazy("A task goes through the broker to a worker"))
 def examine_round_trip() -> Iterator[Finding]:
-    """Publishes a sweep, which every worker does by itself each quarter of a minute, and waits up to ten seconds until
-    a worker has run one.
+    """Publishes a sweep, as every worker does each ``SWEEP_INTERVAL``, and waits up to ten seconds until a worker has
+    run one.
 
-    Where none does: no worker runs, none serves the queue of single mail, all are busy, or they reach another broker.
+    If none does, no worker runs, none serves ``QUEUE``, all are busy, or they use another broker.
     """
     before = periodic.last_run(periodic.SWEEP)
     if not sending.publish_sweep():
@@ -76,9 +76,9 @@ def _alive() -> list[Worker]:
 
 @examination("worker-queues", gettext_lazy("Workers and their queues"))
 def examine_queues() -> Iterator[Finding]:
-    """Looks which workers were heard of lately, and whether each of the mailer's queues is served by one.
+    """Lists the workers that have reported lately, and checks that each of the mailer's queues is served.
 
-    A worker that is started with ``-Q`` serves the queues that are named there, and no others.
+    A worker that is started with ``-Q`` serves the named queues only.
     """
     alive = _alive()
     if not alive:
@@ -96,7 +96,7 @@ def examine_queues() -> Iterator[Finding]:
 
 @examination("worker-versions", gettext_lazy("Version of the workers"))
 def examine_versions() -> Iterator[Finding]:
-    """Compares the version of ``congressy_mailer`` that each worker runs with the one here."""
+    """Compares each worker's version of ``congressy_mailer`` with that of this process."""
     alive = _alive()
     if not alive:
         yield skipped(_("No worker was heard of lately."))
@@ -113,8 +113,8 @@ def examine_versions() -> Iterator[Finding]:
 def examine_clocks() -> Iterator[Finding]:
     """Compares the clocks of this host and of each worker with the clock of the database.
 
-    Workers go by the database's clock. The times that callers store, such as ``send_at``, and the dates in mails are
-    those of the hosts.
+    Workers use the database's clock. Times that callers store, such as ``queued_at``, and the dates in mails are those
+    of the hosts.
     """
     difference = clock.difference()
     advice = _("Have the hosts synchronise their clocks (NTP, chrony).")
@@ -137,10 +137,10 @@ def examine_clocks() -> Iterator[Finding]:
 
 @examination("concurrency", gettext_lazy("Tasks at a time and connections"))
 def examine_concurrency() -> Iterator[Finding]:
-    """Compares how many tasks the workers run at the same time with ``MAX_CONNECTIONS``.
+    """Compares the number of tasks that the workers run at a time with ``MAX_CONNECTIONS``.
 
-    A task that finds no free connection puts its mail back and comes again: more processes than connections send no
-    faster, and keep nothing else from being done.
+    A task without a free connection puts its mail back and is published again. More processes than connections send no
+    faster, but do no harm.
     """
     alive = _alive()
     most = mailer_settings().MAX_CONNECTIONS

@@ -53,10 +53,10 @@ def _not_redis() -> Finding:
 
 @examination("redis-eviction", gettext_lazy("Redis: eviction and memory"))
 def examine_eviction() -> Iterator[Finding]:
-    """Asks Redis for ``maxmemory`` and ``maxmemory-policy``.
+    """Reads ``maxmemory`` and ``maxmemory-policy`` from Redis.
 
-    With any policy but ``noeviction``, a Redis that is full throws keys away: whole queues among them. No mail is lost
-    by that, since it is in the database; it waits until a sweep finds it. A Redis that is full refuses new tasks.
+    With any policy other than ``noeviction``, a full Redis evicts keys, possibly whole queues. Their mail is in the
+    database, so it is not lost, but waits for a sweep. With ``noeviction``, a full Redis refuses new tasks.
     """
     try:
         memory = _information("memory")
@@ -85,10 +85,10 @@ def examine_eviction() -> Iterator[Finding]:
 
 @examination("redis-persistence", gettext_lazy("Redis: persistence"))
 def examine_persistence() -> Iterator[Finding]:
-    """Asks Redis whether it keeps its tasks over a restart: ``appendonly yes``.
+    """Checks that Redis keeps its tasks across a restart: ``appendonly yes``.
 
-    Without it, mail waits after a restart of Redis until the sweep publishes it again, and the last writing of a
-    snapshot that failed makes Redis refuse new tasks.
+    Without it, mail waits after a restart of Redis until the sweep publishes it again. After a failed snapshot, Redis
+    refuses new tasks.
     """
     try:
         persistence = _information("persistence")

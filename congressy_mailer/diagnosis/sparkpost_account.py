@@ -30,12 +30,11 @@ def _no_key() -> Finding | None:
 
 @examination("sparkpost-key", gettext_lazy("SparkPost: API key and its permissions"))
 def examine_key() -> Iterator[Finding]:
-    """Asks SparkPost's API with ``SPARKPOST_API_KEY`` for what the mailer asks for: the suppression list, the webhooks
-    and the sending domains.
+    """Requests the suppression list, the webhooks and the sending domains from SparkPost's API with
+    ``SPARKPOST_API_KEY``.
 
-    A key that lacks a permission leaves that part out: without *Suppression Lists: Read/Write* the lists are not
-    brought together, without *Event Webhooks: Read/Write* the webhook cannot be registered from here. What a key may do
-    is chosen when it is made.
+    Without the permission *Suppression Lists: Read/Write* the lists are not synchronised, and without *Event Webhooks:
+    Read/Write* the commands cannot register the webhook. Permissions are chosen when the key is created.
     """
     if no_key := _no_key():
         yield no_key
@@ -65,11 +64,10 @@ def examine_key() -> Iterator[Finding]:
 
 @examination("sparkpost-domain", gettext_lazy("SparkPost: sending domains"))
 def examine_domains() -> Iterator[Finding]:
-    """Asks SparkPost whether it knows the domain of each sender, whether the account has proved that it is its own, and
-    whether its DKIM key is in the DNS.
+    """Asks SparkPost whether the domain of each sender is known, its ownership verified, and its DKIM key in the DNS.
 
-    SparkPost refuses mail from a domain that it does not know. DKIM of the sender's own domain is what makes mail
-    aligned for DMARC, which Gmail and Yahoo ask of those who send to many.
+    SparkPost refuses mail from an unknown domain. DKIM of the sender's own domain aligns mail for DMARC, which Gmail
+    and Yahoo require of bulk senders.
     """
     if no_key := _no_key():
         yield no_key
@@ -110,9 +108,9 @@ def examine_domains() -> Iterator[Finding]:
 
 @examination("sparkpost-webhook", gettext_lazy("SparkPost: webhook, and whether it arrives"))
 def examine_webhook() -> Iterator[Finding]:
-    """Asks SparkPost whether a webhook posts to this site, and looks whether events came for the mail of the last day.
+    """Asks SparkPost whether a webhook posts to this site, and checks that events arrived for the mail of the last day.
 
-    Without events nobody learns of bounces and complaints, and the suppression list does not grow by itself.
+    Without events, bounces and complaints are not recorded, and add no address to the suppression list.
     """
     if no_key := _no_key():
         yield no_key

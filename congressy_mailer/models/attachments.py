@@ -1,4 +1,4 @@
-"""The files that go with a message, or with all messages of a batch."""
+"""The attachments of a message, or of all messages of a batch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from .messages import Message
 
 
 class Attachment(models.Model):
-    """A file that goes with a message, or all messages of a batch, kept in ``ATTACHMENT_STORAGE`` until it is purged.
+    """An attachment of a message, or of all messages of a batch; its file is in ``ATTACHMENT_STORAGE`` until the purge.
 
-    Messages of one batch that carry the same content share one file.
+    Messages of one batch with the same content share one file.
     """
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    #: The message; empty: it belongs to a batch.
     message = models.ForeignKey(
         Message,
         on_delete=models.CASCADE,
@@ -27,26 +28,27 @@ class Attachment(models.Model):
         related_name="attachments",
         verbose_name=_("message"),
     )
+    #: The batch; empty: it belongs to one message.
     batch = models.ForeignKey(
         Batch, on_delete=models.CASCADE, null=True, blank=True, related_name="attachments", verbose_name=_("batch")
     )
-    #: Name that the reader sees.
+    #: Name that the recipient sees.
     filename = models.CharField(_("file name"), max_length=255, blank=True, default="")
     #: Media type, such as ``application/pdf``.
     mimetype = models.CharField(_("media type"), max_length=255)
     #: ``Content-ID`` of an image that the HTML shows as ``cid:…``; empty for an ordinary attachment.
     content_id = models.CharField(_("content id"), max_length=255, blank=True, default="")
-    #: Shown below the text by mail programs that can, and not only listed.
+    #: Whether mail programs should show it below the text instead of only listing it.
     inline = models.BooleanField(_("inline"), default=False)
-    #: What it is, in a few words.
+    #: A short description.
     description = models.CharField(_("description"), max_length=255, blank=True, default="")
     #: Size in bytes.
     size = models.PositiveBigIntegerField(_("size"))
-    #: SHA-256 of the content, compared before it is sent.
+    #: SHA-256 of the content, verified before it is sent.
     sha256 = models.CharField(_("SHA-256"), max_length=64)
-    #: Where it is stored.
+    #: Its path in the storage.
     file = models.FileField(_("file"), storage=attachment_storage, max_length=255)
-    #: The file as the retention knows it. The constraint keeps the row of a file that is in use.
+    #: The file's row; its constraint keeps the row while the file is in use.
     stored = models.ForeignKey(
         StoredFile, on_delete=models.PROTECT, related_name="attachments", verbose_name=_("stored file")
     )

@@ -17,37 +17,37 @@ CUT = "…"
 
 
 class Batch(Mail):
-    """Many messages that were sent together: their content is here, once, and what differs is in each.
+    """Messages that are sent together. The batch has their common content, and each message what differs.
 
-    Its messages wait in the table and not in the broker, which carries a few tasks for the batch as a whole. Where its
-    messages stand is in their own states; :mod:`congressy_mailer.outbox.batches` gives them out.
+    Its messages wait in the table and not in the broker, which carries a few tasks for the batch. Each message has its
+    own state; :mod:`congressy_mailer.outbox.batches` hands them to tasks.
     """
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
-    #: Given by the caller: the same key continues the same batch.
-    # Empty is not once: many batches have none.
+    # Null and not empty: many batches have none.
+    #: Key of the caller; a second call with it continues this batch.
     key = KeyField(_("key"), max_length=200, null=True, blank=True)
-    #: When its last recipient was stored; empty: the caller has not come to the end, or broke off before it.
+    #: When all recipients had been stored; empty: the caller is still storing, or was interrupted.
     stored_at = models.DateTimeField(_("stored at"), null=True, blank=True)
-    #: When it was taken back.
+    #: When it was cancelled.
     cancelled_at = models.DateTimeField(_("cancelled at"), null=True, blank=True)
-    #: Recipients that were left out, since no mail could be made of what was given.
+    #: Number of recipients that were skipped as invalid.
     skipped = models.PositiveIntegerField(_("skipped recipients"), default=0)
-    #: Which and why, for the first of them.
+    #: The first skipped recipients, each with the reason.
     problems = models.JSONField(_("problems"), default=list, blank=True)
-    #: When a task should look for its waiting messages; empty: none waits.
+    #: When the sweep takes it up if nothing else happens; empty: nothing is left to send.
     due_at = models.DateTimeField(_("due at"), null=True, blank=True)
-    #: Generation of the tasks that were published for it last.
+    #: Generation of the tasks that were last published for it.
     generation = models.PositiveIntegerField(_("generation"), default=0)
-    #: The latest generation of which a task has begun: a task of an older one has been overtaken, and ends.
+    #: The latest generation of which a task has begun; tasks of older ones end.
     begun_generation = models.PositiveIntegerField(_("begun generation"), default=0)
     #: When a caller last stored recipients of it.
     last_stored_at = models.DateTimeField(_("last stored at"), null=True, blank=True)
-    #: Until when the caller that stores recipients holds it; empty: no caller does.
+    #: End of the lease of the caller that stores recipients; empty: none does.
     storing_until = models.DateTimeField(_("storing until"), null=True, blank=True)
     #: Token of that caller.
     storing_token = models.CharField(_("storing token"), max_length=32, blank=True, default="")
-    #: By which pause a worker has found it held back; empty: by none.
+    #: The pause that a worker has found to hold it back; empty: none.
     pause = models.ForeignKey(
         Pause,
         on_delete=models.DO_NOTHING,
@@ -75,9 +75,9 @@ class Batch(Mail):
         return str(self.id)
 
     def progress(self) -> Progress:
-        """How far it is; see :func:`congressy_mailer.bulk.progress`."""
+        """Count its messages by state; see :func:`congressy_mailer.bulk.progress`."""
         return actions.get_actions().progress(self)
 
     def cancel(self) -> int:
-        """Take back what has not begun to be sent; see :func:`congressy_mailer.bulk.cancel`."""
+        """Cancel its messages that are not being sent yet; see :func:`congressy_mailer.bulk.cancel`."""
         return actions.get_actions().cancel_batch(self)

@@ -1,4 +1,4 @@
-"""What happened to a message that its own row cannot tell."""
+"""Events of messages."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .messages import Message
 
 
 class Event(models.Model):
-    """Something that happened to a message which its own row cannot tell."""
+    """An event of a message that its own row does not record."""
 
     class Type(models.TextChoices):
-        """What happened."""
+        """Type of an event."""
 
         #: Accepted for this recipient while others were not.
         ACCEPTED = "accepted", _("accepted")
         #: Refused temporarily.
         DEFERRED = "deferred", _("deferred")
-        #: Refused for good.
+        #: Refused permanently.
         REJECTED = "rejected", _("rejected")
         #: Could not be composed, or was given up.
         FAILED = "failed", _("failed")
@@ -30,12 +30,12 @@ class Event(models.Model):
         WITHHELD = "withheld", _("withheld")
         #: Sent again on request.
         RETRIED = "retried", _("retried")
-        #: Left out, since the address is on the suppression list.
+        #: A recipient was left out, because the address is on the suppression list.
         SUPPRESSED = "suppressed", _("suppressed")
 
-        # From here on, what SparkPost tells.
+        # From here on, events of SparkPost.
 
-        #: SparkPost has taken it.
+        #: SparkPost has accepted it.
         INJECTED = "injected", _("taken by SparkPost")
         #: Not delivered yet; SparkPost tries again.
         DELAYED = "delayed", _("delayed")
@@ -53,33 +53,33 @@ class Event(models.Model):
         CLICKED = "clicked", _("clicked")
         #: The recipient unsubscribed.
         UNSUBSCRIBED = "unsubscribed", _("unsubscribed")
-        #: The recipient has taken back by our own page that they unsubscribed by it.
+        #: The recipient has revoked the unsubscription on the mailer's page.
         RESUBSCRIBED = "resubscribed", _("resubscribed")
-        #: Something that this version does not know.
+        #: A type that this version does not know.
         OTHER = "other", _("other")
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
-    #: The message; empty: none of ours, or none that is still known.
+    #: The message; empty: it was sent by another system, or has been purged.
     message = models.ForeignKey(
         Message, on_delete=models.CASCADE, related_name="events", verbose_name=_("message"), null=True, blank=True
     )
-    #: What happened.
+    #: Its type.
     type = models.CharField(_("type"), max_length=20, choices=Type.choices)
     #: When it happened.
     at = models.DateTimeField(_("at"))
-    #: To whom it happened; empty: to the whole message.
+    #: The recipient concerned; empty: the whole message.
     recipient = models.CharField(_("recipient"), max_length=400, blank=True, default="")
-    #: The mail server's words, or the error.
+    #: The mail server's reply, or the error.
     detail = models.TextField(_("detail"), blank=True, default="")
-    #: SparkPost's id of it; empty: it is one of ours.
-    # Empty is not once: many events have none.
+    # Null and not empty: many events have none.
+    #: SparkPost's id of the event; null: the mailer recorded it.
     key = models.CharField(_("key"), max_length=64, null=True, blank=True)  # noqa: DJ001
-    #: SparkPost's id of the mail to this recipient (``message_id``); empty: it is not known.
-    # Null and not empty, so that a search for a missing one matches none of our own events.
+    # Null and not empty, so that a search for a missing one matches none of the mailer's own events.
+    #: SparkPost's id of the mail to this recipient (``message_id``); null: unknown.
     sparkpost_id = models.CharField(_("SparkPost's id"), max_length=64, null=True, blank=True)  # noqa: DJ001
     #: SparkPost's class of a bounce.
     bounce_class = models.PositiveSmallIntegerField(_("bounce class"), null=True, blank=True)
-    #: The category of that class.
+    #: Category of that class.
     bounce_category = models.CharField(
         _("bounce category"), max_length=20, choices=BounceCategory.choices, blank=True, default=""
     )

@@ -31,33 +31,33 @@ def new_secret() -> str:
 
 
 class Installation(models.Model):
-    """Which installation this database belongs to: one row. Kept by :mod:`congressy_mailer.outbox.installation`.
+    """The installation that this database belongs to; one row, kept by :mod:`congressy_mailer.outbox.installation`.
 
-    Several may share a storage: production and a test stage, or tenants in schemas. Each deletes only files in the
-    folder of its own ``key``. A copied database has the same key until a person marks it as a copy; until then the
-    ``token`` tells that two databases use one folder.
+    Several installations may share a storage, such as production and staging, or tenants in schemas. Each deletes only
+    files in the folder of its own ``key``. A copied database has the same key until a person marks it as a copy; the
+    ``token`` reveals that two databases use one folder.
     """
 
-    #: Only ``mailer``: there is one.
+    #: Always ``mailer``, since there is one row.
     name = models.CharField(_("name"), max_length=100, primary_key=True, default="mailer")
-    #: Its id, which the paths of its files begin with.
+    #: Id of the installation, the first part of its files' paths.
     key = models.UUIDField(_("key"), default=uuid.uuid4)
-    #: What its file names are derived from.
+    #: Secret that file names are derived from.
     secret = models.CharField(_("secret"), max_length=64, default=new_secret)
-    #: What its workers last wrote into the owner's file of its folder; empty: nothing.
+    #: Token that its workers last wrote into the file ``owner`` of its folder; empty: none.
     token = models.CharField(_("token"), max_length=64, blank=True, default="")
-    #: What is being written there at this moment.
+    #: Token that is being written there at this moment.
     next_token = models.CharField(_("next token"), max_length=64, blank=True, default="")
-    #: When it was written.
+    #: When the token was written.
     token_at = models.DateTimeField(_("token written at"), null=True, blank=True)
-    #: Since when something else was found there: no file is deleted until a person has decided; empty: all is well.
+    #: When a foreign token was first found there; no file is deleted until a person has decided; empty: none was found.
     contested_at = models.DateTimeField(_("contested at"), null=True, blank=True)
-    #: Numbers of files up to this one are accounted for: each has a row, or its file was deleted.
+    #: Up to this number, each file has a row or was deleted.
     checked_number = models.BigIntegerField(_("checked up to number"), default=0)
-    #: The highest number that had been given out at :attr:`marked_at`.
+    #: The highest number in use at :attr:`marked_at`.
     marked_number = models.BigIntegerField(_("marked number"), default=0)
-    #: When the numbers were last looked at; those up to :attr:`marked_number` are checked when no caller can be storing
-    #: a file with one of them any more.
+    #: When :attr:`marked_number` was noted; numbers up to it are checked once no caller can still be storing a file
+    #: with one of them.
     marked_at = models.DateTimeField(_("marked at"), null=True, blank=True)
 
     class Meta:
@@ -82,29 +82,29 @@ class StoredFile(models.Model):
     """A file in the storage, from before it is uploaded until after it is deleted. Kept by
     :mod:`congressy_mailer.outbox.files`.
 
-    Its number is given out before the upload. Where the caller's transaction is rolled back the number is lost and with
-    it the row; the file is found by the gap, since its path is derived from the number.
+    Its number is taken before the upload. If the caller's transaction is rolled back, the row is lost; the file is
+    found by the gap in the numbers, since its path is derived from its number.
     """
 
-    #: Its number, which is not given out a second time.
+    #: Its number.
     id = models.BigAutoField(_("number"), primary_key=True)
-    #: Key of the installation that has stored it.
+    #: Key of the installation that stored it.
     installation = models.UUIDField(_("installation"))
-    #: Its path, where that is not the one which its number gives.
+    #: Its path, if that is not derived from its number.
     name = models.CharField(_("name"), max_length=255, blank=True, default="")
-    #: The batch whose messages may share it, and further ones to come; empty: none may.
+    #: The batch whose messages may share it; empty: it is not shared.
     shared_by = models.UUIDField(_("shared by"), null=True, blank=True)
-    #: SHA-256 of the content, where it may be shared.
+    #: SHA-256 of the content, if it may be shared.
     sha256 = models.CharField(_("SHA-256"), max_length=64, blank=True, default="")
-    #: How many attachments have it for their content.
+    #: Number of attachments that use it.
     uses = models.PositiveIntegerField(_("uses"), default=0)
-    #: When it is to be deleted, or this is tried again; empty: it is in use.
+    #: When it is to be deleted, or the deletion is tried again; empty: it is in use.
     delete_at = models.DateTimeField(_("delete at"), null=True, blank=True)
-    #: How often the storage did not delete it.
+    #: Number of failed deletions.
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
-    #: Since when the storage has not deleted it.
+    #: When the storage first failed to delete it.
     failed_since = models.DateTimeField(_("failed since"), null=True, blank=True)
-    #: Why, for people.
+    #: Error of the last failed deletion.
     error = models.TextField(_("error"), blank=True, default="")
 
     class Meta:

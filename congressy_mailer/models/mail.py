@@ -1,4 +1,4 @@
-"""What messages and batches have in common: what a mail says, and how it is to be sent."""
+"""The columns that messages and batches have in common: content and options of sending."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .identity import KeyField
 
 
 class _WrittenManager(models.Manager["Mail"]):
-    """Where nobody says which database, the one that is written to: by this manager Django follows relations.
+    """The manager by which Django follows relations. By default it reads the database that is written.
 
-    A replica may lag behind, and not have the batch yet that a message belongs to.
+    A replica may lag behind, and lack the batch that a message belongs to.
     """
 
     def get_queryset(self) -> QuerySet[Mail]:
@@ -23,18 +23,18 @@ class _WrittenManager(models.Manager["Mail"]):
 
 
 class Mail(models.Model):
-    """What a mail says and how it is to be sent: of one message, or of all messages of a batch.
+    """Content and options of one message, or of all messages of a batch.
 
-    Its content is a ``template`` with its ``context``, or a ``subject`` with ready ``text`` and ``html``.
+    The content is a ``template`` with its ``context``, or a ``subject`` with ready ``text`` and ``html``.
     """
 
     #: When it was stored.
     created_at = models.DateTimeField(_("created at"))
-    #: Not before this time.
+    #: Earliest time to send it; empty: at once.
     send_at = models.DateTimeField(_("send at"), null=True, blank=True)
-    #: Not after this time.
+    #: Latest time to send it; empty: no limit.
     expires_at = models.DateTimeField(_("expires at"), null=True, blank=True)
-    #: Which of the messages that are due leaves first.
+    #: Order among the messages that are due; lower numbers are sent first.
     priority = models.PositiveSmallIntegerField(_("priority"), choices=Priority.choices, default=Priority.NORMAL)
 
     #: Sender, as in the ``From`` header.
@@ -52,33 +52,33 @@ class Mail(models.Model):
     language = models.CharField(_("language"), max_length=20, blank=True, default="")
     #: Time zone that the template is rendered in.
     timezone = models.CharField(_("time zone"), max_length=64, blank=True, default="")
-    #: Subject, unless the template has one.
+    #: Subject; empty: the template has one.
     subject = models.TextField(_("subject"), blank=True, default="")
     #: Ready plain text.
     text = models.TextField(_("text"), blank=True, default="")
     #: Ready HTML.
     html = models.TextField(_("HTML"), blank=True, default="")
-    #: Further alternatives of the content, each with its text and its media type.
+    #: Further alternatives, each with text and media type.
     alternatives = models.JSONField(_("alternatives"), default=list, blank=True)
 
-    #: A reaction to something the recipient did, rather than marketing.
+    #: Whether it answers something that the recipient did, and is no marketing.
     transactional = models.BooleanField(_("transactional"), default=True)
-    #: Content is never shown, and dropped as soon as it is sent.
+    #: Whether its content is never shown, and dropped as soon as it is sent.
     sensitive = models.BooleanField(_("sensitive"), default=False)
-    #: When its content was dropped: as soon as it was sent where it is sensitive, else after ``KEEP_CONTENT``.
+    #: When its content was dropped: after ``KEEP_CONTENT``, or at once if it is sensitive.
     content_dropped_at = models.DateTimeField(_("content dropped at"), null=True, blank=True)
     #: Alias of the mail backend; empty: the default one.
     using = models.CharField(_("using"), max_length=100, blank=True, default="")
 
-    #: Model of the host's object that it is about, such as ``shop.order``; null: none.
+    #: Model of the object that was given as ``about=``, such as ``shop.order``; null: none was given.
     about_model = KeyField(_("model it is about"), max_length=200, null=True, blank=True)
     #: Primary key of that object.
     about_id = KeyField(_("key of what it is about"), max_length=200, null=True, blank=True)
-    #: What that object was called then.
+    #: Name of that object when the mail was stored.
     about_name = models.CharField(_("about"), max_length=200, blank=True, default="")
 
-    #: Context of OpenTelemetry's span in which it was stored, as W3C's ``traceparent``; empty: none was recorded, or
-    #: its batch has it.
+    #: W3C ``traceparent`` of the OpenTelemetry span in which it was stored; empty: no span was recorded, or the batch
+    #: has it.
     traceparent = models.CharField(_("trace context"), max_length=55, blank=True, default="")
 
     #: The list that it belongs to, which a recipient may leave; empty: none.
@@ -87,7 +87,7 @@ class Mail(models.Model):
     campaign = models.CharField(_("campaign"), max_length=64, blank=True, default="")
     #: SparkPost's ``tags``.
     tags = models.JSONField(_("tags"), default=list, blank=True)
-    #: SparkPost's ``metadata``, without what the mailer adds.
+    #: SparkPost's ``metadata``, without the mailer's own key.
     metadata = models.JSONField(_("metadata"), default=dict, blank=True)
     #: Further options for SparkPost, in the form of its ``X-MSYS-API`` header.
     sparkpost = models.JSONField(_("SparkPost options"), default=dict, blank=True)

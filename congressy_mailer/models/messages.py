@@ -1,4 +1,4 @@
-"""Messages, from the call to their end."""
+"""Messages, from the call to their final state."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _HAS_OWN_TASKS = Q(batch__isnull=True) | Q(crashes__gt=0) | Q(detached=True)
 
 
 class Message(Mail):
-    """One mail with its recipients, from the call to its end.
+    """One mail with its recipients, from the call to its final state.
 
-    Its content is its own, or a complete MIME message in ``mime``, or its batch's; then its own ``context`` is added to
-    that of the batch.
+    Its content is in its own columns, or a complete MIME message in ``mime``, or in its batch. In a batch, its own
+    ``context`` is merged into the batch's.
     """
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
@@ -59,7 +59,7 @@ class Message(Mail):
 
     # Envelope and headers
 
-    #: Its ``Message-ID`` header, the same for life.
+    #: Its ``Message-ID`` header, which never changes.
     message_id = models.CharField(_("Message-ID"), max_length=320)
     #: Recipients in the ``To`` header.
     to = models.JSONField(_("to"), default=list)
@@ -67,45 +67,47 @@ class Message(Mail):
     cc = models.JSONField(_("cc"), default=list, blank=True)
     #: Recipients in no header.
     bcc = models.JSONField(_("bcc"), default=list, blank=True)
-    #: The first of the recipients in the form in which addresses are compared; of the others: :class:`.SearchKey`.
+    #: Address of the first recipient, in the form for comparison; the others are in :class:`.SearchKey`.
     address = ByteOrderField(_("address"), max_length=320, blank=True, default="")
 
     # Content
 
-    #: A complete MIME message, sent as it is; empty where it is too large for the row, and is its only attachment.
+    #: A complete MIME message of another app, sent unchanged; empty: it is stored as the only attachment, because it is
+    #: too large for the row; null: there is none.
     mime = models.BinaryField(_("MIME message"), null=True, blank=True)
-    #: What the mail's author has set beside that for other backends, such as django-anymail's ``tags``, encoded by
-    #: :mod:`congressy_mailer.content.context`; and how often it was queued anew on its way.
+    #: Attributes of another app's mail, such as django-anymail's ``tags``, encoded by
+    #: :mod:`congressy_mailer.content.context`; and how often the mail was queued again on its way.
     attributes = models.JSONField(_("attributes"), default=dict, blank=True)
 
     # Options
 
-    #: Given by the caller: the same key never makes a second message.
-    # Empty is not once: many messages have none.
+    # Null and not empty: many messages have none.
+    #: Key of the caller; a second call with it stores no second message.
     idempotency_key = KeyField(_("idempotency key"), max_length=200, null=True, blank=True)
 
     # On its way: last, since PostgreSQL logs of a changed row what lies between the first and the last change
 
-    #: Where it is on its way.
+    #: Its state.
     state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.QUEUED)
-    #: When the sweep should look at it if nothing else happens; empty once it is final.
+    #: When the sweep takes it up if nothing else happens; empty once it is final.
     due_at = models.DateTimeField(_("due at"), null=True, blank=True)
-    #: Who took it last: a claim's token while it is being sent.
+    #: Token of the last claim.
     token = models.CharField(_("token"), max_length=100, blank=True, default="")
-    #: How often it was tried: composed and offered to the mail server, however far that came.
+    #: Number of attempts: how often it was composed and offered to the mail server.
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
-    #: When handing it over began; only kept where ``ON_CRASH`` is ``"hold"``.
+    #: When its hand-over began; only recorded if ``ON_CRASH`` is ``"hold"``.
     handover_started_at = models.DateTimeField(_("handover started at"), null=True, blank=True)
-    #: How often its worker died while holding it, or its server's last reply was lost.
+    #: How often its worker died while holding it, or the server's last reply was lost.
     crashes = models.PositiveSmallIntegerField(_("crashes"), default=0)
-    #: Alias of the mail backend that it went over last, where that is another than it names: see
-    #: :mod:`congressy_mailer.delivery.routing`.
+    #: Alias of the mail backend that it last went over, if that is not the one in ``using``
+    #: (:mod:`congressy_mailer.delivery.routing`).
     route = models.CharField(_("route"), max_length=100, blank=True, default="")
-    #: Detached from its batch, since it was queued again: it neither waits nor ends with the batch any more.
+    #: Whether it was queued again, and so no longer waits or ends with its batch.
     detached = models.BooleanField(_("detached"), default=False)
-    #: Put back on the queue until ``due_at``, since it cannot be sent before: its mail backend is away or has no room.
+    #: Whether it was put back on the queue until ``due_at``, because its mail backend is unavailable or has no free
+    #: connection.
     blocked = models.BooleanField(_("blocked"), default=False)
-    #: Put back on the queue by this pause, until it is resumed; empty: by none.
+    #: The pause by which it was put back on the queue; empty: none.
     pause = models.ForeignKey(
         Pause,
         on_delete=models.DO_NOTHING,
@@ -117,13 +119,13 @@ class Message(Mail):
         db_constraint=False,
         db_index=False,
     )
-    #: Addresses still to be served after some were accepted, refused or left out; empty: all of them.
+    #: Addresses that are still to be tried, after others were accepted, refused or suppressed; empty: all of them.
     remaining = models.JSONField(_("remaining recipients"), null=True, blank=True)
-    #: The mail server's last word, with the server's own id of the message where it gives one.
+    #: The mail server's last reply, with the server's id of the mail if it gives one.
     reply = models.TextField(_("last reply"), blank=True, default="")
-    #: Why it failed, waits or was set aside, for people.
+    #: Why it failed, waits or was set aside, as text for people.
     reason = models.TextField(_("reason"), blank=True, default="")
-    #: When it was first tried, and refused temporarily; ``RETRY_FOR`` counts from then.
+    #: When it was first refused temporarily; ``RETRY_FOR`` counts from then.
     first_attempt_at = models.DateTimeField(_("first attempt at"), null=True, blank=True)
     #: When it became ready to be sent.
     queued_at = models.DateTimeField(_("queued at"), null=True, blank=True)
@@ -131,15 +133,15 @@ class Message(Mail):
     sent_at = models.DateTimeField(_("sent at"), null=True, blank=True)
     #: When it reached its final state.
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
-    #: What became of it after it was sent, as far as SparkPost's events tell; of each recipient:
+    #: The most serious status among its recipients by SparkPost's events; each recipient has a
     #: :class:`RecipientStatus`.
     delivery = models.CharField(_("delivery"), max_length=20, choices=DeliveryStatus.choices, blank=True, default="")
 
     # Keys by which work is found. The database derives them from the columns above, and they are null in rows of which
     # nothing is to be done: the indexes do not grow with the history, and no plan depends on its size.
 
-    #: The batch that it waits with; :data:`NO_BATCH`: it has tasks of its own; :data:`BLOCKED`: these need not look for
-    #: it before its ``due_at``; :data:`PAUSED`: before it is resumed; null while it is being sent and once it is final.
+    #: The batch that it waits with. :data:`NO_BATCH`: it has its own tasks. :data:`BLOCKED`: no task looks for it
+    #: before ``due_at``. :data:`PAUSED`: none before it is resumed. Null while it is being sent and once it is final.
     open_batch = models.GeneratedField(
         expression=Case(
             When(state__in=sorted({State.SENDING, *FINAL}), then=None),
@@ -152,7 +154,7 @@ class Message(Mail):
         db_persist=True,
         verbose_name=_("open batch"),
     )
-    #: Its batch while it waits there to be tried again; else null.
+    #: Its batch while it waits there to be tried again; otherwise null.
     deferred_batch = models.GeneratedField(
         expression=Case(
             When(_DEFERRED_WITH_BATCH, then=F("batch")),
@@ -162,7 +164,7 @@ class Message(Mail):
         db_persist=True,
         verbose_name=_("deferred batch"),
     )
-    #: When the sweep looks at it; null where its batch is looked at instead.
+    #: When the sweep takes it up; null if its batch is taken up instead.
     sweep_at = models.GeneratedField(
         expression=Case(
             When(_DEFERRED_WITH_BATCH, then=None),
@@ -172,7 +174,7 @@ class Message(Mail):
         db_persist=True,
         verbose_name=_("sweep at"),
     )
-    #: What is still kept of a message that is final: a value of :class:`.Retention`; null until then.
+    #: What is still kept of it once it is final, a value of :class:`.Retention`; null before.
     retention = models.GeneratedField(
         expression=Case(
             When(~Q(state__in=sorted(FINAL)), then=None),
@@ -187,7 +189,7 @@ class Message(Mail):
         db_persist=True,
         verbose_name=_("retention"),
     )
-    #: Its state where it is final and another than ``sent``; else null. By it people find what has gone wrong.
+    #: Its state if that is final and not ``sent``; otherwise null. The admin finds unsent messages by it.
     unsent = models.GeneratedField(
         expression=Case(When(state__in=sorted(FINAL - {State.SENT}), then=F("state")), default=None),
         output_field=models.CharField(max_length=10, null=True),
@@ -265,13 +267,13 @@ class Message(Mail):
         return self.batch_id is not None and not self.crashes and not self.detached
 
     def cancel(self) -> bool:
-        """Take the message back; see :func:`congressy_mailer.cancel`."""
+        """Cancel the message; see :func:`congressy_mailer.cancel`."""
         return actions.get_actions().cancel(self)
 
     def retry(self) -> None:
-        """Send what failed or was set aside once more; see :func:`congressy_mailer.mail.retry`."""
+        """Queue an unsent message again; see :func:`congressy_mailer.mail.retry`."""
         actions.get_actions().retry(self)
 
     def resend(self) -> None:
-        """Send it to everybody a second time; see :func:`congressy_mailer.mail.resend`."""
+        """Queue the message again for all recipients; see :func:`congressy_mailer.mail.resend`."""
         actions.get_actions().resend(self)

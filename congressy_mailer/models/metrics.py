@@ -1,4 +1,4 @@
-"""What the workers have counted: the dashboard and monitoring need not look through the messages for it."""
+"""Counts of the workers, so that the dashboard and monitoring need not read all messages."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from django.utils.translation import gettext_lazy as _
 
 
 class CountSample(models.Model):
-    """What one process has counted within about a second. Kept until it is added to a :class:`CountRollup`.
+    """Counts of one process within about a second, kept until they are added to a :class:`CountRollup`.
 
     Rows are only inserted, so no process waits for another one, nor for the one that adds them up.
     """
 
-    #: The minute in which it happened.
+    #: The minute of the counted events.
     minute = models.DateTimeField(_("minute"))
     #: A list of ``[backend, queue, priority, name, count]``; names: :mod:`congressy_mailer.metrics.counters`.
     counts = models.JSONField(_("counts"))
@@ -26,21 +26,21 @@ class CountSample(models.Model):
 
 
 class CountRollup(models.Model):
-    """What all processes together have counted within a minute or an hour, or since the beginning."""
+    """Counts of all processes within a minute or an hour, or since the beginning."""
 
     class Period(models.IntegerChoices):
         """The length of time."""
 
-        #: Everything ever counted, also what was purged since: a counter that never goes back.
+        #: Everything ever counted, purged messages included; a counter that never decreases.
         TOTAL = 0, _("total")
         #: One minute; kept for a day.
         MINUTE = 1, _("minute")
         #: One hour; kept for 90 days.
         HOUR = 2, _("hour")
 
-    #: Length of the time.
+    #: Length of the period.
     period = models.PositiveSmallIntegerField(_("period"), choices=Period.choices)
-    #: When it begins; of the total, the epoch.
+    #: Beginning of the period; for the total, the epoch.
     start = models.DateTimeField(_("start"))
     #: As :attr:`CountSample.counts`.
     counts = models.JSONField(_("counts"))

@@ -17,15 +17,15 @@ class TransportStatus(models.Model):
 
     #: Alias of the mail backend; empty: the default one.
     using = models.CharField(_("using"), max_length=100, blank=True, default="")
-    #: Only mail of senders in this domain is refused; empty: the server takes no mail at all.
+    #: Domain of the senders whose mail is refused; empty: the server accepts no mail at all.
     sender_domain = models.CharField(_("sender domain"), max_length=255, blank=True, default="")
-    #: Since when.
+    #: When it became unavailable.
     unavailable_since = models.DateTimeField(_("unavailable since"))
     #: When it is tried again.
     next_try_at = models.DateTimeField(_("next try at"))
-    #: How often it was tried in vain.
+    #: Number of failed attempts.
     failures = models.PositiveIntegerField(_("failures"), default=1)
-    #: What is wrong, for people.
+    #: Cause, as text for people.
     reason = models.TextField(_("reason"), blank=True, default="")
 
     class Meta:
@@ -44,9 +44,10 @@ class PeriodicTask(models.Model):
     name = models.CharField(_("name"), max_length=100, primary_key=True)
     #: When it last ran.
     last_run_at = models.DateTimeField(_("last run at"))
-    #: For a chain of tasks: the process that works on it; empty: none, or the next task has been published.
+    #: For a chain of tasks, the token of the task that works at it; empty: none works, or the next task has been
+    #: published.
     token = models.CharField(_("token"), max_length=100, blank=True, default="")
-    #: Until when that counts; empty: it has come to its end.
+    #: For a chain of tasks, the end of its lease; empty: the chain is complete.
     lease_until = models.DateTimeField(_("lease until"), null=True, blank=True)
 
     class Meta:
@@ -58,17 +59,17 @@ class PeriodicTask(models.Model):
 
 
 class TaskFailure(models.Model):
-    """A delivery task that ends in an error again and again. Kept by :mod:`congressy_mailer.outbox.failures`."""
+    """A delivery task that fails repeatedly. Kept by :mod:`congressy_mailer.outbox.failures`."""
 
-    #: What the task delivers: ``mailer`` for single messages, else the id of the batch.
+    #: ``mailer`` for the task of single messages, otherwise the id of the batch.
     task = models.CharField(_("task"), max_length=100, primary_key=True)
-    #: How often it failed one after another.
+    #: Number of failures in succession.
     failures = models.PositiveIntegerField(_("failures"), default=1)
-    #: When the first of these failures was.
+    #: When the first of these failures occurred.
     since = models.DateTimeField(_("since"))
     #: When it last failed.
     last_failed_at = models.DateTimeField(_("last failed at"))
-    #: Type of the error and where it was raised, without its words.
+    #: Type of the error and where it was raised, without its text.
     error = models.TextField(_("error"), blank=True, default="")
 
     class Meta:
@@ -83,18 +84,18 @@ class Pause(models.Model):
     """A pause: the mail it names waits until it is resumed. Kept by :mod:`congressy_mailer.outbox.pausing`."""
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
-    #: What is paused.
+    #: Kind of mail that is paused.
     scope = models.CharField(_("scope"), max_length=10, choices=PauseScope.choices, default=PauseScope.ALL)
-    #: Which one: a queue, the alias of a mail backend (``default`` for the default one), a campaign, the id of a batch;
-    #: empty: all mail.
+    #: Name of the queue or campaign, alias of the mail backend (``default`` for the default one), or id of the batch;
+    #: empty: all mail is paused.
     name = models.CharField(_("name"), max_length=100, blank=True, default="")
-    #: Why, for people.
+    #: Reason, as text for people.
     reason = models.TextField(_("reason"), blank=True, default="")
-    #: Who did it.
+    #: Person who paused.
     paused_by = models.CharField(_("paused by"), max_length=150, blank=True, default="")
-    #: Since when.
+    #: When it was paused.
     paused_at = models.DateTimeField(_("paused at"))
-    #: When it was resumed. The row goes once all that it held back is due again.
+    #: When it was resumed. The row is deleted once all mail that it held back is due again.
     resumed_at = models.DateTimeField(_("resumed at"), null=True, blank=True, editable=False)
 
     class Meta:

@@ -1,4 +1,4 @@
-"""What a message is found by beside the address of its first recipient."""
+"""The keys by which a message is found, beside the address of its first recipient."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ class SearchKey(models.Model):
     """A word by which people find a message: the address of a further recipient, the name of one, the name of the
     object that it is about, or a ``Message-ID`` that its caller gave. Kept by :mod:`congressy_mailer.outbox.search`.
 
-    Most messages have none, since the address of the first recipient is a column of theirs.
+    Most messages have none, because the first recipient's address is a column of the message.
     """
 
     # Rows of one message lie together, where it is deleted; the index below serves who looks for one.
     pk = models.CompositePrimaryKey("message_id", "key")
+    #: The message.
     message = models.ForeignKey(
         Message,
         on_delete=models.CASCADE,
@@ -28,7 +29,7 @@ class SearchKey(models.Model):
         # key was nearly half of what PostgreSQL had to do for the keys of a batch.
         db_constraint=False,
     )
-    #: Addresses in the form in which they are compared; all else without case and accents, from one of its words on.
+    #: An address in the form for comparison, or a text without case and accents that begins with one of its words.
     key = ByteOrderField(_("key"), max_length=320)
 
     class Meta:

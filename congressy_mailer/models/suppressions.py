@@ -1,4 +1,4 @@
-"""Addresses that are not to be written to."""
+"""The suppression list: addresses that get no mail."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .identity import ByteOrderField, new_id
 
 
 class Suppression(models.Model):
-    """A reason not to write to an address: one row for each mail that it stops and each source. Kept by
+    """An entry of the suppression list: one row for each address, scope and source. Kept by
     :mod:`congressy_mailer.suppressions`.
 
-    Each source speaks for itself, so that taking one back leaves the others.
+    Sources are independent: removing one leaves the others.
     """
 
     class Scope(models.TextChoices):
-        """Which mail is not to be sent to it."""
+        """Mail that the entry stops."""
 
         #: Transactional mail.
         TRANSACTIONAL = "transactional", _("transactional mail")
@@ -27,7 +27,7 @@ class Suppression(models.Model):
         LIST = "list", _("mail of one list")
 
     class Source(models.TextChoices):
-        """What has put it there."""
+        """Source of an entry."""
 
         #: Mail to it bounced.
         BOUNCE = "bounce", _("bounce")
@@ -37,31 +37,31 @@ class Suppression(models.Model):
         UNSUBSCRIBE = "unsubscribe", _("unsubscription")
         #: Added by hand.
         MANUAL = "manual", _("by hand")
-        #: It was in a file that was imported.
+        #: Imported from a file.
         IMPORT = "import", _("import")
-        #: SparkPost put it there, on its own list.
+        #: Copied from SparkPost's list.
         SPARKPOST = "sparkpost", _("SparkPost's list")
-        #: SparkPost put it there, on its own list, since its owner unsubscribed by SparkPost's link or header.
+        #: Copied from SparkPost's list, after an unsubscription by SparkPost's link or header.
         SPARKPOST_UNSUBSCRIBE = "sparkpost_unsubscribe", _("unsubscription at SparkPost")
-        #: SparkPost's compliance team put it there: only SparkPost can remove it.
+        #: Made by SparkPost's compliance team; only SparkPost can remove it.
         COMPLIANCE = "compliance", _("SparkPost's compliance team")
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
-    #: The address in the form of :func:`congressy_mailer.mime.addresses.comparable_address`.
+    #: The address in the form for comparison.
     address = ByteOrderField(_("address"), max_length=320)
-    #: Which mail is not to be sent to it.
+    #: Mail that is not sent to it.
     scope = models.CharField(_("scope"), max_length=20, choices=Scope.choices)
-    #: Which list, where it is one.
+    #: The list, if the scope is one list.
     list_id = models.CharField(_("list"), max_length=255, blank=True, default="")
-    #: What has put it there.
+    #: Source of the entry.
     source = models.CharField(_("source"), max_length=30, choices=Source.choices)
-    #: Why, for people.
+    #: Reason, as text for people.
     reason = models.TextField(_("reason"), blank=True, default="")
-    #: Since when.
+    #: When the reason arose.
     created_at = models.DateTimeField(_("created at"))
-    #: When SparkPost's list last had an entry for this mail; empty: SparkPost does not know yet.
+    #: When SparkPost's list last had this entry; empty: it has not been sent to SparkPost yet.
     synced_at = models.DateTimeField(_("synchronised at"), null=True, blank=True)
-    #: SparkPost's reason for refusing the entry; it is not sent again until something changes.
+    #: SparkPost's reason for refusing the entry, which is not sent again until it changes.
     refusal = models.TextField(_("refused by SparkPost"), blank=True, default="")
 
     class Meta:
@@ -83,28 +83,28 @@ class Suppression(models.Model):
 
 
 class SuppressionRemoval(models.Model):
-    """That reasons were taken off the suppression list: what happened until then does not come back, however late it is
-    heard of. Kept by :mod:`congressy_mailer.suppressions`, until SparkPost's list knows of it and for a day at least.
+    """A removal from the suppression list: events from before it do not add the address again, however late they are
+    reported. Kept by :mod:`congressy_mailer.suppressions` until SparkPost's list is updated, and for at least a day.
 
-    It is there also where nothing was on the list: what happened may not have been heard of yet.
+    It is stored even if the list had no entry, because an event may be reported later.
     """
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
-    #: The address in the form of :func:`congressy_mailer.mime.addresses.comparable_address`.
+    #: The address in the form for comparison.
     address = ByteOrderField(_("address"), max_length=320)
-    #: For which mail; empty: for all, that of lists as well.
+    #: Mail concerned; empty: all mail, that of lists as well.
     scope = models.CharField(_("scope"), max_length=20, choices=Suppression.Scope.choices, blank=True, default="")
-    #: For which list, where it is one.
+    #: The list, if the scope is one list.
     list_id = models.CharField(_("list"), max_length=255, blank=True, default="")
-    #: Reasons of which source; empty: of every one but SparkPost's compliance team.
+    #: Source of the removed entries; empty: all sources except SparkPost's compliance team.
     source = models.CharField(_("source"), max_length=30, choices=Suppression.Source.choices, blank=True, default="")
-    #: Only reasons that came up since; empty: all until then.
+    #: Only reasons that arose since this time were removed; empty: all of them.
     since = models.DateTimeField(_("since"), null=True, blank=True)
-    #: Until when.
+    #: When they were removed.
     removed_at = models.DateTimeField(_("removed at"))
-    #: When SparkPost's list had no such entry any more; empty: SparkPost does not know yet.
+    #: When SparkPost's list no longer had such an entry; empty: it has not been deleted there yet.
     synced_at = models.DateTimeField(_("synchronised at"), null=True, blank=True)
-    #: SparkPost's reason for not deleting the entry; it is not asked again until something changes.
+    #: SparkPost's reason for not deleting the entry, which is not requested again until something changes.
     refusal = models.TextField(_("refused by SparkPost"), blank=True, default="")
 
     class Meta:
@@ -123,16 +123,16 @@ class SuppressionRemoval(models.Model):
 
 
 class SyncCursor(models.Model):
-    """Where an unfinished listing of SparkPost's suppression list goes on.
+    """Position at which an unfinished listing of SparkPost's suppression list continues.
 
     Kept by :mod:`congressy_mailer.suppressions.sync`; there is no row while no listing is open.
     """
 
-    #: Only ``suppressions``: there is one at a time.
+    #: Always ``suppressions``, since there is one listing at a time.
     name = models.CharField(_("name"), max_length=100, primary_key=True)
-    #: What it began with: only what has changed since then; empty: everything.
+    #: The listing has only changes since this time; empty: everything.
     since = models.DateTimeField(_("since"), null=True, blank=True)
-    #: When its first page was asked for.
+    #: When its first page was requested.
     started_at = models.DateTimeField(_("started at"))
     #: SparkPost's cursor of the next page; empty: the first has not been fetched.
     cursor = models.TextField(_("cursor"), blank=True, default="")

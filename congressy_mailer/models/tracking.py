@@ -1,4 +1,4 @@
-"""What SparkPost tells of mails that were sent."""
+"""Delivery statuses by SparkPost's events, and the batches of these events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .messages import Message
 
 
 class RecipientStatus(models.Model):
-    """What SparkPost's events tell of one message and one of its recipients. Kept by :mod:`.tracking`.
+    """Delivery status of one message for one recipient, by SparkPost's events. Kept by :mod:`.tracking`.
 
     It does not depend on the order of the events, nor on repetitions.
     """
@@ -32,22 +32,23 @@ class RecipientStatus(models.Model):
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
     # The unique constraint below begins with it.
+    #: The message.
     message = models.ForeignKey(
         Message, on_delete=models.CASCADE, related_name="statuses", verbose_name=_("message"), db_index=False
     )
-    #: The address in the form in which addresses are compared.
+    #: The address in the form for comparison.
     recipient = models.CharField(_("recipient"), max_length=320)
-    #: Whether it arrived, by the latest event that shows it; empty: no event has.
+    #: Whether the mail arrived, by the latest event about that; empty: there is none.
     arrival = models.CharField(_("arrival"), max_length=20, choices=Arrival.choices, blank=True, default="")
     #: When that event happened.
     arrival_at = models.DateTimeField(_("arrival at"), null=True, blank=True)
-    #: Its key, which decides between events of the same moment.
+    #: Key of that event, which decides between events of the same moment.
     arrival_key = models.CharField(max_length=64, blank=True, default="", editable=False)
-    #: What was said with it.
+    #: Text of that event, such as the reply of the recipient's server.
     detail = models.TextField(_("detail"), blank=True, default="")
-    #: SparkPost's class of the bounce.
+    #: SparkPost's class of the bounce, if it bounced.
     bounce_class = models.PositiveSmallIntegerField(_("bounce class"), null=True, blank=True)
-    #: The category of that class.
+    #: Category of that class.
     bounce_category = models.CharField(
         _("bounce category"), max_length=20, choices=BounceCategory.choices, blank=True, default=""
     )
@@ -55,11 +56,11 @@ class RecipientStatus(models.Model):
     opened_at = models.DateTimeField(_("opened at"), null=True, blank=True)
     #: When a link in it was first followed.
     clicked_at = models.DateTimeField(_("clicked at"), null=True, blank=True)
-    #: When the recipient first unsubscribed by it.
+    #: When the recipient first unsubscribed through it; empty again after a return.
     unsubscribed_at = models.DateTimeField(_("unsubscribed at"), null=True, blank=True)
     #: When the recipient first reported it as spam.
     complained_at = models.DateTimeField(_("complained at"), null=True, blank=True)
-    #: What went wrong, as :attr:`delivery` has it; else null. By it people find such mail.
+    #: The value of :attr:`delivery` if that is a problem; otherwise null. The admin finds such mail by it.
     trouble = models.GeneratedField(
         expression=Case(
             When(complained_at__isnull=False, then=Value(DeliveryStatus.COMPLAINED.value)),
@@ -86,7 +87,7 @@ class RecipientStatus(models.Model):
 
     @property
     def delivery(self) -> str:
-        """What most needs attention of all this; empty where nothing is known."""
+        """The most serious status; empty if nothing is known."""
         if self.complained_at:
             return DeliveryStatus.COMPLAINED
         if self.unsubscribed_at:
@@ -107,21 +108,21 @@ class WebhookBatch(models.Model):
     """
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
-    #: ``X-MessageSystems-Batch-ID``, or what stands for it: the same batch is stored once.
+    #: Its ``X-MessageSystems-Batch-ID`` and a hash of its body, so that each batch is stored once.
     key = models.CharField(_("key"), max_length=100)
-    #: When it came.
+    #: When it was received.
     received_at = models.DateTimeField(_("received at"))
-    #: JSON, as it came, compressed by zlib.
+    #: The JSON as received, compressed by zlib.
     body = models.BinaryField(_("body"), null=True, blank=True)
-    #: When the sweep should look at it if nothing else happens; empty: it has been processed.
+    #: When the sweep takes it up if nothing else happens; empty: it has been processed.
     due_at = models.DateTimeField(_("due at"), null=True, blank=True)
-    #: How often a worker has taken it up and not come to the end.
+    #: How often a worker began to process it without finishing.
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
-    #: Events that it had.
+    #: Number of its events.
     events = models.PositiveIntegerField(_("events"), default=0)
-    #: How many of them have been processed.
+    #: Number of processed events.
     processed = models.PositiveIntegerField(_("processed"), default=0)
-    #: Why some of it could not be processed.
+    #: Why some events could not be processed.
     problem = models.TextField(_("problem"), blank=True, default="")
 
     class Meta:

@@ -201,10 +201,14 @@ def model_reference(name: str) -> str:
     from congressy_mailer import models
 
     model = getattr(models, name)
-    meanings = comments(model.__module__, name)
+    # A model's own comments go before those of its bases.
+    bases = [base for base in reversed(model.__mro__) if base.__module__.startswith("congressy_mailer.")]
+    meanings = {key: text for base in bases for key, text in comments(base.__module__, base.__name__).items()}
     rows = [".. list-table::\n   :header-rows: 1\n\n   * - Field\n     - Type\n     - Meaning"]
     for field in model._meta.fields:
-        meaning = meanings.get(field.name) or ("Primary key." if field.primary_key else f"The {field.verbose_name}.")
+        meaning = meanings.get(field.name) or ("Primary key." if field.primary_key else None)
+        if meaning is None:
+            raise ValueError(f"{name}.{field.name} has no comment that says what it means.")
         kind = field.related_model.__name__ if field.related_model else field.get_internal_type()
         rows.append(f"   * - ``{field.name}``\n     - {kind}\n     - {' '.join(meaning.split())}")
     return f"{cleandoc(model.__doc__)}\n\n" + "\n".join(rows)
