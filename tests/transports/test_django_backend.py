@@ -1,4 +1,4 @@
-"""The transport over Django's own backends and those of others; replies are in ``test_outcomes.py``."""
+"""The transport over Django's own backends and those of others; what a reply comes to is in ``test_outcomes.py``."""
 
 from __future__ import annotations
 
