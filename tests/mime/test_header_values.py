@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.core.mail import EmailMessage
+from django.utils.functional import lazystr
 
 from congressy_mailer.exceptions import InvalidHeader, MailerError
 from congressy_mailer.mime.attachments import LoadedAttachment
@@ -21,6 +22,44 @@ from congressy_mailer.mime.writer import MailContent, write
 def written(name: str, value: Any) -> str:
     (stored,) = normalise_headers({name: value}).values()
     return further_field(name, stored).partition(":")[2].replace("\r\n", "").strip(" ")
+
+
+def test_headers() -> None:
+    assert normalise_headers({"X-Order": 7, "Message-ID": "<a@b.com>"}) == {"X-Order": "7", "Message-ID": "<a@b.com>"}
+    assert normalise_headers(None) == {}
+    assert normalise_headers({"X-A": "a" * 993})
+    assert normalise_headers({"References": " ".join(f"<{number}@example.com>" for number in range(300))})
+    assert normalise_headers({"X-A": lazystr("ção" * 900)}) == {"X-A": "ção" * 900}
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"X-A": "1\r\nBcc: eva@example.com"}, "must not hold line breaks"),
+        ({"X-A": "1\u2028Bcc: x"}, "must not hold line breaks"),
+        ({"X-A\nBcc": "1"}, "is not the name of a mail header"),
+        ({"X A": "1"}, "is not the name of a mail header"),
+        ({"": "1"}, "is not the name of a mail header"),
+        ({"Açaí": "1"}, "is not the name of a mail header"),
+        ({"X:": "1"}, "is not the name of a mail header"),
+        ({3: "1"}, "is not the name of a mail header"),
+        ({"bcc": "eva@example.com"}, "give bcc as bcc=, not as a header"),
+        ({"From": "eva@example.com"}, "give From as from_email="),
+        ({"Subject": "x"}, "give Subject as subject="),
+        ({"Content-Type": "text/html"}, "follows from the content"),
+        ({"X-A": "1", "x-a": "2"}, "x-a is given twice"),
+        ({"X-A": " "}, "is empty"),
+        ({"X-A": None}, "is empty"),
+        ({"X-A": b"1"}, "must be text, not bytes"),
+        ({"X-A": "a" * 994}, "too long for a line"),
+        ({"X-A": "a" + " " * 990 + "b" * 4}, "too long for a line"),
+        ([("X-A", "1")], "headers must be a dict of values by name, not list"),
+        ({"Message-ID": "no"}, "must look like <unique@example.com>"),
+    ],
+)
+def test_headers_that_are_refused(headers: Any, message: str) -> None:
+    with pytest.raises(InvalidHeader, match=message):
+        normalise_headers(headers)
 
 
 @pytest.mark.parametrize(
