@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from ..models import Pause, PauseScope
+from .lists import short_time
 from .lookups import FilterLookupsOnly
 
 # The argument of pause() that names a thing of this scope.
@@ -65,11 +66,21 @@ class PauseAdmin(FilterLookupsOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     """List of what is paused. The permission to add pauses, the one to delete resumes."""
 
     form = PauseForm
-    list_display = ("paused_at", "scope", "name", "paused_by", "reason")
-    list_filter = ("scope", "paused_at")
+    # What and why, first: of a list that is wider than its screen the end is not seen.
+    list_display = ("scope", "name", "reason", "since", "paused_by")
+    list_filter = ("scope",)
+    show_facets = admin.ShowFacets.NEVER
+    sortable_by = ()
     ordering = ("-paused_at",)
     # In the place of Django's own: deleting a pause is resuming it, and has that name for people.
     actions = ("delete_selected",)
+
+    class Media:
+        css = {"all": ["congressy_mailer/admin.css"]}
+
+    @admin.display(description=_("since"))
+    def since(self, pause: Pause) -> str:
+        return short_time(pause.paused_at)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Pause]:
         return super().get_queryset(request).filter(resumed_at=None)

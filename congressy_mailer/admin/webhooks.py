@@ -12,7 +12,7 @@ from django.utils.translation import ngettext
 
 from ..models import WebhookBatch
 from ..tracking import inbox
-from .lists import FastList, PeriodFilter, ReadOnly
+from .lists import FastList, PeriodFilter, ReadOnly, short_time
 
 
 class ProblemFilter(admin.SimpleListFilter):
@@ -32,12 +32,23 @@ class ProblemFilter(admin.SimpleListFilter):
 class WebhookBatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     """List and page of the batches of events that SparkPost has posted."""
 
-    list_display = ("received_at", "events", "processed", "due_at", "problem")
+    list_display = ("received", "events", "processed", "due", "problem")
     actions = ("process_again",)
     list_filter = (ProblemFilter, PeriodFilter)
     search_fields = ("key",)
     # The body is not shown: recipients of sensitive mail may be in it.
     fields = ("key", "received_at", "events", "processed", "due_at", "attempts", "problem")
+
+    class Media:
+        css = {"all": ["congressy_mailer/admin.css"]}
+
+    @admin.display(description=_("received at"))
+    def received(self, batch: WebhookBatch) -> str:
+        return short_time(batch.received_at)
+
+    @admin.display(description=_("due at"))
+    def due(self, batch: WebhookBatch) -> str:
+        return short_time(batch.due_at)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[WebhookBatch]:
         return super().get_queryset(request).defer("body")

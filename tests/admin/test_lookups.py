@@ -31,7 +31,7 @@ OURS = [
 ALLOWED = {
     Message: {"status", "since", "batch", "about"},
     Batch: {"since"},
-    Pause: {"scope__exact", "scope__isnull", "paused_at__gte", "paused_at__lt"},
+    Pause: {"scope__exact", "scope__isnull"},
     WebhookBatch: {"problem", "since"},
     suppressions.active().model: {"scope", "source", "since"},
 }  # fmt: skip

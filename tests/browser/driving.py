@@ -82,7 +82,14 @@ class Browser(Startable):
 
     def picture(self, name: str, page: Page | None = None) -> None:
         """A picture of the whole page."""
-        (page or self.page).screenshot(path=str(self._pictures / f"{name}.png"), full_page=True)
+        page = page or self.page
+        size = page.viewport_size
+        assert size is not None
+        # As if the window were as high: Chromium paints no frame that lies below it.
+        height = page.evaluate("document.documentElement.scrollHeight")
+        page.set_viewport_size({"width": size["width"], "height": max(height, size["height"])})
+        page.screenshot(path=str(self._pictures / f"{name}.png"), full_page=True)
+        page.set_viewport_size(size)
 
     def serious_findings(self, page: Page) -> list[str]:
         """What axe-core calls serious or critical in what this package adds to a page."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import product
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from django.utils.text import slugify
 from PIL import Image
 from playwright.sync_api import Page
 
-from congressy_mailer import pause, resume, send_bulk, send_mail, suppressions
-from congressy_mailer.models import CountSample, Message, State, TransportStatus
+from congressy_mailer import Recipient, pause, resume, send_bulk, send_mail, suppressions
+from congressy_mailer.models import CountSample, Message, State, TransportStatus, WebhookBatch
 from congressy_mailer.unsubscribe.links import Link, make_token
 from demo.events.mails import send_confirmation, send_news
 from demo.events.models import Event, Registration
@@ -21,6 +21,13 @@ from demo.events.models import Event, Registration
 from .driving import ADMIN, Browser, wait_until
 
 _PEOPLE = ("José da Silva", "Zoë Núñez", "Maria Aparecida dos Santos", "Lívia Sampaio Corrêa", "Ana Paula Ribeiro")
+#: Recipients of whom no mail can be made.
+_WRONG = (
+    "nobody@", "josé@participantes.example", "zoe@participantes.example, ana@participantes.example", 17,
+    Recipient(to="ana@participantes.example", attachments=["/nowhere/boleto.pdf"]),
+    Recipient(to="lia@participantes.example", metadata={"order": "x" * 2000}),
+)  # fmt: skip
+_LISTS = ("batches", "messages", "suppressions", "pauses", "webhooks")
 #: Bytes of a picture in the documentation.
 MOST_BYTES = 100_000
 
@@ -45,7 +52,10 @@ def pages(browser: Browser) -> dict[str, str]:
         ["a@participantes.example", "nobody@"], subject="Programa", message="x", on_invalid="skip", about=event
     )
     delivered = Message.objects.get(about_id=str(registration.pk), idempotency_key__startswith="confirmation")
-    pause(campaign="natal", reason="The provider has asked for it", by="admin")
+    set_aside = _set_aside()
+    secret = send_mail("Seu código", "9", to="ana@participantes.example", sensitive=True, send_at=_tomorrow())
+    wrong = send_bulk(_WRONG, template="registration/confirmation", on_invalid="skip", send_at=_tomorrow())
+    paused = pause(campaign="natal", reason="The provider has asked for it", by="admin")
     _counts()
     reader = news.messages.order_by("id")[0]
     link = Link(reader.pk, reader.to[0], "novidades")
@@ -59,13 +69,18 @@ def pages(browser: Browser) -> dict[str, str]:
         "content": f"{ADMIN}/message/{failed.pk}/content/",
         "batches": f"{ADMIN}/batch/",
         "batch": f"{ADMIN}/batch/{batch.pk}/change/",
+        "batch-left-out": f"{ADMIN}/batch/{wrong.pk}/change/",
+        "message-sensitive": f"{ADMIN}/message/{secret.pk}/change/",
+        "message-history": f"{ADMIN}/message/{failed.pk}/history/",
         "suppressions": f"{ADMIN}/suppression/",
         "suppression": f"{ADMIN}/suppression/{suppressed.pk}/change/",
         "suppression-add": f"{ADMIN}/suppression/add/",
         "suppression-import": f"{ADMIN}/suppression/import/",
         "pauses": f"{ADMIN}/pause/",
+        "pause": f"{ADMIN}/pause/{paused.pk}/change/",
         "pause-add": f"{ADMIN}/pause/add/",
         "webhooks": f"{ADMIN}/webhookbatch/",
+        "webhook": f"{ADMIN}/webhookbatch/{set_aside.pk}/change/",
         "registration": f"/admin/events/registration/{registration.pk}/change/",
         "unsubscribe": f"/mailer/unsubscribe/{make_token(link)}/",
         "unsubscribe-unknown": "/mailer/unsubscribe/x/",
@@ -76,7 +91,7 @@ def _failed(registration: Registration) -> Message:
     message = send_mail(
         "Boleto da inscrição no 12º Congresso Brasileiro de Energia Solar", "Pague até sexta.",
         to="Zoë Núñez <zoe@example.com>", html_message="<h1>Pague</h1><p>até sexta</p>", about=registration,
-        attachments=[("boleto.pdf", b"%PDF", "application/pdf")], send_at=timezone.now() + timedelta(days=1),
+        attachments=[("boleto.pdf", b"%PDF", "application/pdf")], send_at=_tomorrow(),
     )  # fmt: skip
     reply = "550 5.1.1 No such user here"
     Message.objects.filter(pk=message.pk).update(
@@ -84,6 +99,18 @@ def _failed(registration: Registration) -> Message:
         reply=reply,
     )  # fmt: skip
     return message
+
+
+def _tomorrow() -> datetime:
+    return timezone.now() + timedelta(days=1)
+
+
+def _set_aside() -> WebhookBatch:
+    """Events that could not be recorded."""
+    return WebhookBatch.objects.create(
+        key="3f6c0d52-17f1-4ac1-9c2f-1c3f2f9d7b60", received_at=timezone.now(), attempts=1, events=120, processed=120,
+        problem="Event 92356927693813856 cannot be recorded: DataError in django.db.backends.utils, line 105.",
+    )  # fmt: skip
 
 
 def _counts() -> None:
@@ -108,6 +135,7 @@ def _counts() -> None:
 def _clean_up() -> None:
     resume(campaign="natal", by="admin")
     TransportStatus.objects.filter(sender_domain="eventos.example").delete()
+    WebhookBatch.objects.exclude(problem="").delete()
 
 
 def every_page_looks_right_and_axe_finds_nothing_serious(browser: Browser) -> None:
@@ -129,7 +157,7 @@ def every_page_looks_right_and_axe_finds_nothing_serious(browser: Browser) -> No
                         wide = page.evaluate("document.documentElement.scrollWidth")
                         if wide > width + 1:
                             problems.append(f"{where}: {wide} px wide")
-                        if name in ("batches", "messages") or (name in ("suppressions", "pauses") and width == 1280):
+                        if name in _LISTS:
                             problems += _cut_off(page, where)
     finally:
         _clean_up()
