@@ -12,13 +12,14 @@ from django.utils.text import capfirst
 
 from ..models import Dashboard
 from .lookups import FilterLookupsOnly
+from .tenants import PublicSchemaOnly
 
 
 @admin.register(Dashboard)
-class DashboardAdmin(FilterLookupsOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+class DashboardAdmin(PublicSchemaOnly, FilterLookupsOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     """One page, for users with the permission ``view_dashboard``."""
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -52,6 +52,7 @@ ERRORS = (
     gettext_noop("timezone=%(value)s is not a time zone such as 'America/Sao_Paulo'."),
     gettext_noop("about must be an instance of a model, not %(type)s."),
     gettext_noop("about: this %(model)s has not been saved."),
+    gettext_noop("about: the names of %(model)s and its tenant's schema are too long together."),
     gettext_noop("about: the primary key of this %(model)s is longer than %(most)s characters."),
     # Templates, in a recipient's own language
     gettext_noop("There is no template %(template)s. %(why)s"),

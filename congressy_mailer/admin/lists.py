@@ -16,6 +16,7 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
 from .lookups import FilterLookupsOnly
+from .tenants import PublicSchemaOnly
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
@@ -36,7 +37,7 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]
         return int(rows.order_by()[:MOST_COUNTED].count())
 
 
-class FastList(FilterLookupsOnly, _ModelAdmin):
+class FastList(PublicSchemaOnly, FilterLookupsOnly, _ModelAdmin):
     """A list by primary key. A UUIDv7 begins with the time, so that the newest rows come first."""
 
     paginator = CappedPaginator

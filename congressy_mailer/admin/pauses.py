@@ -14,6 +14,7 @@ from django.utils.translation import ngettext
 from ..models import Pause, PauseScope
 from .lists import short_time
 from .lookups import FilterLookupsOnly
+from .tenants import PublicSchemaOnly
 
 # The argument of pause() that names a thing of this scope.
 _ARGUMENTS = {
@@ -62,7 +63,7 @@ class PauseForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(Pause)
-class PauseAdmin(FilterLookupsOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+class PauseAdmin(PublicSchemaOnly, FilterLookupsOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     """List of what is paused. The permission to add pauses, the one to delete resumes."""
 
     form = PauseForm

@@ -26,6 +26,7 @@ from django.utils.text import format_lazy
 from ..exceptions import ContentError, ContentNotReady, ContextNotSerializable
 from ..replies import error_text
 from .references import AT_LIMITS, RowReference, Rows
+from .tenants import Decoded, Variables, decode_by_schema, with_schema
 from .values import TYPE, UNSTORABLE, Json, decode_object, encode_object, plain_number, storable_text
 
 #: Levels of JSON that every database takes: MariaDB calls what has 32 or more invalid.
@@ -71,10 +72,10 @@ def encode(context: Mapping[str, Any], *, language: str | None, sensitive: bool 
             encoded[key] = _encode_fast(value, 1)
         except (_NeedsEncoder, ContextNotSerializable):
             encoded[key] = encoder.encode(value, f"context[{_quote(name)}]", 1)
-    return encoded
+    return with_schema(encoded)
 
 
-def decode_many(contexts: Sequence[Json]) -> list[dict[str, Any] | ContentError | ContentNotReady]:
+def decode_many(contexts: Sequence[Json]) -> list[Decoded]:
     """Turn stored contexts back, with one query for each model and database for all of them together.
 
     Each context has instances of its own; a row that one context refers to twice is one instance there.
@@ -83,10 +84,14 @@ def decode_many(contexts: Sequence[Json]) -> list[dict[str, Any] | ContentError 
         contexts: what :func:`encode` returned; ``None`` counts as empty.
 
     Returns:
-        For each context, in order, its variables, or why there are none: ``ContentError`` where a row is gone or
-        the stored value is damaged, ``ContentNotReady`` where this process does not know a model, database or enum,
-        or a row cannot be read now.
+        For each context, in order, its variables, or why there are none: ``ContentError`` where a row or its tenant is
+        gone or the stored value is damaged, ``ContentNotReady`` where this process does not know a model, database or
+        enum, or a row cannot be read now.
     """
+    return decode_by_schema(contexts, _decode_many)
+
+
+def _decode_many(contexts: Sequence[Json]) -> list[Decoded]:
     # What messages of a batch have in common is one object.
     occurrences: Counter[int] = Counter()
     distinct: dict[int, Json] = {}
@@ -283,9 +288,9 @@ class _Decoder:
         self._shared_json = shared_json
         self._instances: dict[RowReference, models.Model] = {}
 
-    def decode(self, stored: Json) -> dict[str, Any] | ContentError | ContentNotReady:
+    def decode(self, stored: Json) -> Decoded:
         try:
-            return {name: self._decode_variable(value) for name, value in (stored or {}).items()}
+            return Variables((name, self._decode_variable(value)) for name, value in (stored or {}).items())
         except (ContentError, ContentNotReady) as error:
             return error
         except AT_LIMITS:

@@ -9,7 +9,7 @@ languages, ``subscription/paid.pt-br.html``, ``.pt-br.txt`` and ``.pt-br_subject
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cache
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
@@ -22,6 +22,7 @@ from django.template.loader import get_template
 from django.utils import timezone as django_timezone
 from django.utils import translation
 
+from ..conf.tenants import current_schema, in_schema
 from ..exceptions import ContentError, ContentNotReady, InvalidHeader, TemplateNotFound, TemplateUnreadable
 from ..mime.header_values import check_subject
 from ..mime.syntax import BOM
@@ -30,6 +31,7 @@ from ..replies import error_text
 from .html import text_from_html
 from .placeholders import with_placeholders
 from .references import AT_LIMITS
+from .tenants import Variables
 
 try:
     from jinja2 import TemplateNotFound as Jinja2TemplateNotFound
@@ -44,8 +46,8 @@ UNSUBSCRIBE_URL = "mailer_unsubscribe_url"
 _HTML, _TEXT, _SUBJECT = ".html", ".txt", "_subject.txt"
 #: Characters of another library's error that are kept: enough to understand it, too few to repeat a mail's content.
 _MAX_ERROR_LENGTH = 200
-#: What a look for a template's part has found, by template, part and language; ``None``: no file.
-FoundParts: TypeAlias = dict[tuple[str, str, str], Any]
+#: What a look for a template's part has found, by template, part, language and tenant's schema; ``None``: no file.
+FoundParts: TypeAlias = dict[tuple[str, str, str, str], Any]
 # Not the template's fault: a database that did not answer a query, or a process at its limits.
 _NOT_TEMPLATE_ERRORS = (Error, *AT_LIMITS)
 
@@ -84,7 +86,7 @@ def render(
     unsubscribe_url: Callable[[], str] | None = None,
     found: FoundParts | None = None,
 ) -> MailContent:
-    """Render a mail in its language and time zone.
+    """Render a mail in its language, its time zone and the schema of its tenant.
 
     Values are escaped in HTML and nowhere else: text and subject say ``Ana & Zé``, in Django's engine as in Jinja2.
 
@@ -104,9 +106,10 @@ def render(
         ContentError: a template is wrong, or fails with this context.
         ContentNotReady: a template or time zone is missing here, which a newer deployment may have.
     """
-    context = {UNSUBSCRIBE_URL: unsubscribe_url, **context}
     found = {} if found is None else found
     with ExitStack() as settings:
+        settings.enter_context(_schema_of(context))
+        context = {UNSUBSCRIBE_URL: unsubscribe_url, **context}
         settings.enter_context(translation.override(language or None))
         settings.enter_context(django_timezone.override(_load_zone(timezone)))
         html = _render_part(template, _HTML, context, language, found)
@@ -141,9 +144,14 @@ def render_subject(
         ContentError: the template is wrong, or fails with this context.
         ContentNotReady: the template, its subject or the time zone is missing here.
     """
-    with translation.override(language or None), django_timezone.override(_load_zone(timezone)):
+    with _schema_of(context), translation.override(language or None), django_timezone.override(_load_zone(timezone)):
         context = {UNSUBSCRIBE_URL: None, **context}
         return _render_subject(template, context, language, {} if found is None else found, placeholders)
+
+
+def _schema_of(context: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """The schema in which relations of the context's rows are followed, and a tenant's own templates are found."""
+    return in_schema(context.schema) if isinstance(context, Variables) else nullcontext()
 
 
 def _render_subject(
@@ -248,7 +256,8 @@ def _render_part(
     placeholders: bool = False,
 ) -> str | None:
     try:
-        key = (template, part, language)
+        # A loader of django-tenants finds a file of the tenant's own.
+        key = (template, part, language, current_schema())
         if key not in found:
             compiled = _find(_candidates(template, part, language))
             found[key] = with_placeholders(compiled) if placeholders and compiled is not None else compiled

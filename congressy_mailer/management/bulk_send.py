@@ -18,6 +18,7 @@ from django.utils.translation import ngettext
 
 from .. import outbox
 from ..bulk import send_bulk
+from ..conf.tenants import tenants_key
 from ..content.templates import render
 from ..exceptions import MailerError
 from ..mime.attachments import LoadedAttachment
@@ -213,7 +214,7 @@ def _find_batch(mail: Mapping[str, Any], key: str) -> Batch | None:
     Raises:
         CommandError: it is not to be continued.
     """
-    batch = Batch.objects.using(outbox.database()).filter(key=key).first()
+    batch = Batch.objects.using(outbox.database()).filter(key=tenants_key(key)).first()
     if batch is None:
         return None
     if batch.template != mail["template"]:
@@ -284,7 +285,7 @@ def _recipients(sheet: Spreadsheet, advance: Callable[[int], None]) -> Iterator[
 
 
 def _interruption_message(key: str, summary: SheetSummary) -> str:
-    batch = Batch.objects.using(outbox.database()).filter(key=key).first()
+    batch = Batch.objects.using(outbox.database()).filter(key=tenants_key(key)).first()
     stored = batch.progress().total if batch else 0
     if not stored:
         return _("Interrupted. Nothing was stored.")

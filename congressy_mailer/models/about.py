@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from django.db.models import Model, QuerySet
 
+from ..conf.tenants import schema_of
 from ..exceptions import InvalidOption
 from .mail import Mail
 from .messages import Message
@@ -40,8 +41,13 @@ def about_fields(instance: object) -> About:
     key = str(instance.pk)
     if len(key) > _LONGEST:
         raise InvalidOption(f"about: the primary key of this {meta.label} is longer than {_LONGEST} characters.")
+    # Keys are the same in the schemas of tenants, and their rows are not.
+    schema = schema_of(type(instance))
+    label = f"{meta.label_lower}@{schema}" if schema else meta.label_lower
+    if len(label) > _LONGEST:
+        raise InvalidOption(f"about: the names of {meta.label} and its tenant's schema are too long together.")
     name = "".join(one if one.isprintable() else " " for one in str(instance))
-    return About(meta.label_lower, key, " ".join(name.split())[:_LONGEST])
+    return About(label, key, " ".join(name.split())[:_LONGEST])
 
 
 def mails_about(instance: Model) -> QuerySet[Message]:
@@ -60,13 +66,16 @@ def mails_about(instance: Model) -> QuerySet[Message]:
 
 
 def about_object(mail: Mail) -> Model | None:
-    """The object that a mail is about; ``None`` where there is none, or it is gone."""
+    """The object that a mail is about; ``None`` where there is none, it is gone, or it is another tenant's."""
     from django.apps import apps
 
     if mail.about_model is None or mail.about_id is None:
         return None
+    label, _, schema = mail.about_model.partition("@")
     try:
-        model = apps.get_model(mail.about_model)
+        model = apps.get_model(label)
+        if schema_of(model) != schema:
+            return None
         found: Model | None = model._default_manager.filter(pk=mail.about_id).first()
     except (LookupError, ValueError):
         # A model that was renamed, or has another kind of key now.

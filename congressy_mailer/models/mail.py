@@ -70,7 +70,8 @@ class Mail(models.Model):
     #: Alias of the mail backend; empty: the default one.
     using = models.CharField(_("using"), max_length=100, blank=True, default="")
 
-    #: Model of the object that was given as ``about=``, such as ``shop.order``; null: none was given.
+    #: Model of the object that was given as ``about=``, such as ``shop.order``, or ``shop.order@acme`` in a tenant's
+    #: schema; null: none was given.
     about_model = KeyField(_("model it is about"), max_length=200, null=True, blank=True)
     #: Primary key of that object.
     about_id = KeyField(_("key of what it is about"), max_length=200, null=True, blank=True)

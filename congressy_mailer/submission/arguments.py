@@ -15,6 +15,7 @@ from django.utils import timezone as django_timezone
 from django.utils import translation
 
 from ..conf import mailer_settings
+from ..conf.tenants import tenants_key
 from ..content.values import UNSTORABLE
 from ..exceptions import InvalidOption
 from ..mime.attachments import media_type
@@ -114,12 +115,15 @@ def clean_priority(priority: Priority | int) -> Priority:
 
 
 def clean_idempotency_key(key: str | None) -> str | None:
-    """A key as the database can keep it."""
+    """A key as the database can keep it; that of a tenant of django-tenants is its own."""
     if key is None:
         return None
     if not isinstance(key, str) or not 1 <= len(key) <= 200 or UNSTORABLE.search(key):
         raise InvalidOption("idempotency_key must be a text of 1 to 200 characters.")
-    return key
+    stored = tenants_key(key)
+    if len(stored) > 200:
+        raise InvalidOption(f"idempotency_key must have at most 200 characters with its tenant's schema: {stored!r}.")
+    return stored
 
 
 def clean_language(language: str | None) -> str:

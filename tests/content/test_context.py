@@ -131,6 +131,19 @@ def test_a_variable_may_be_called_like_our_tag() -> None:
     }
 
 
+def test_a_variable_may_be_called_like_the_schema_of_a_tenant() -> None:
+    context = {"$schema": {"$type": "schema", "name": "acme"}}
+    assert decode(store(encode(context, language=None))) == context
+    assert decode(store(encode({"$schema": "acme"}, language=None))) == {"$schema": "acme"}
+
+
+@pytest.mark.django_db
+def test_a_context_of_a_tenant_waits_where_there_are_no_tenants() -> None:
+    found = decode({"$schema": {"$type": "schema", "name": "acme"}, "name": "Ana"})
+    assert isinstance(found, ContentNotReady)
+    assert "has no schemas of tenants here" in str(found)
+
+
 def test_an_aware_datetime_keeps_zone_and_fold() -> None:
     ambiguous = datetime(2018, 2, 17, 23, 30, tzinfo=SAO_PAULO, fold=1)
     decoded = round_trip(ambiguous)
