@@ -124,7 +124,14 @@ setup(
         "third-parties": third_parties,
         "lint": ["ruff==0.17.*", "import-linter>=2.17", "mypy>=2", "django-stubs>=5.2", "celery-types>=0.23"],
         # What reads the files of the how-to on deploying, and what its project has.
-        "deploying": ["compose-spec>=0.2", "honcho>=2", "kubernetes-validate>=1.31", "PyYAML>=6", "whitenoise>=6.6"],
+        "deploying": [
+            "compose-spec>=0.2",
+            "django-tenants>=4.0",
+            "honcho>=2",
+            "kubernetes-validate>=1.31",
+            "PyYAML>=6",
+            "whitenoise>=6.6",
+        ],
         # For the types of the documentation's examples; what else they import is in the test extra.
         "examples": ["freezegun>=1.5", "pyright[nodejs]>=1.1.400", "sentry-sdk>=2"],
         "browser": [*demo, "axe-playwright-python>=0.1.4", "pillow>=10", "playwright>=1.45"],

@@ -124,9 +124,10 @@ class Site:
         self._processes.append(process)
         return process
 
-    def get(self, port: int, page: str) -> str:
+    def get(self, port: int, page: str, host: str = "127.0.0.1") -> str:
         """What a web server answers, once it does."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=30) as answer:
+        address = f"http://127.0.0.1:{port}/{page}"
+        with urllib.request.urlopen(urllib.request.Request(address, headers={"Host": host}), timeout=30) as answer:
             return str(answer.read().decode())
 
     def style_sheets(self, port: int) -> dict[str, str]:

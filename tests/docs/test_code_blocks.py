@@ -266,7 +266,7 @@ def listed(block: Block) -> tuple[str, str] | None:
 
 
 #: Pages that are followed in a project of their own, and the heading with which that ends.
-FOLLOWED = {**FIRST_HOUR, **MOVING_IN}
+FOLLOWED = {**FIRST_HOUR, **MOVING_IN, "docs/how-to/django-tenants.md": ""}
 
 
 def blocks_that_nobody_follows(page: Path) -> list[Block]:
