@@ -44,23 +44,19 @@ from .spreadsheet import Row, Spreadsheet
 
 
 def add_arguments(parser: CommandParser) -> None:
-    """What may be asked for."""
+    """The arguments of ``mailer send-bulk``."""
     parser.add_argument("template", metavar=_("TEMPLATE"), help=_("Name of the template, such as event/reminder."))
     parser.add_argument(
         "file", metavar=_("FILE"), help=_("The recipients, as CSV; its first row names the columns."), type=Path
     )
-    parser.add_argument(
-        "--subject", default="", metavar=_("TEXT"), help=_("Subject, where the template has none, or another one.")
-    )
+    parser.add_argument("--subject", default="", metavar=_("TEXT"), help=_("Subject, instead of the template's."))
     parser.add_argument(
         "--email-column",
         default="",
         metavar=_("COLUMN"),
         help=_("Column of the addresses, if it is not found by name."),
     )
-    parser.add_argument(
-        "--name-column", default="", metavar=_("COLUMN"), help=_("Column with the names that stand by the addresses.")
-    )
+    parser.add_argument("--name-column", default="", metavar=_("COLUMN"), help=_("Column of the recipients' names."))
     parser.add_argument(
         "--context",
         action="append",
@@ -72,21 +68,21 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("--language", metavar=_("CODE"), help=_("Language of the mails, such as pt-br."))
     parser.add_argument("--from", dest="from_email", metavar=_("ADDRESS"), help=_("Sender."))
     parser.add_argument(
-        "--reply-to", action="append", metavar=_("ADDRESS"), help=_("Where answers go. May be repeated.")
+        "--reply-to", action="append", metavar=_("ADDRESS"), help=_("Address for replies. May be repeated.")
     )
     parser.add_argument(
         "--transactional",
         action="store_true",
-        help=_("The mails answer something that their recipients did; without this they are marketing."),
+        help=_("The mails answer something that their recipients did. Without this option they are marketing."),
     )
     parser.add_argument(
         "--list",
         dest="list_id",
         metavar=_("LIST"),
-        help=_("The list that the mails belong to, an id of LISTS: who has left it gets none."),
+        help=_("Id in LISTS of the mails' list. Addresses that have left it get no mail."),
     )
     parser.add_argument(
-        "--campaign", metavar=_("TEXT"), help=_("What SparkPost calls the campaign, to tell its events apart.")
+        "--campaign", metavar=_("TEXT"), help=_("SparkPost's campaign, by which its events are distinguished.")
     )
     parser.add_argument(
         "--attach",
@@ -94,21 +90,25 @@ def add_arguments(parser: CommandParser) -> None:
         default=[],
         metavar=_("FILE"),
         type=Path,
-        help=_("A file that goes with every mail. May be repeated."),
+        help=_("A file to attach to every mail. May be repeated."),
     )
     parser.add_argument(
         "--key",
         metavar=_("KEY"),
         help=_(
-            "What is the same where this is the same sending: nobody gets two mails with one key. By default it is "
-            "made of the file, the template's name and whatever the options have the mails say."
+            "Identifies this sending: nobody gets two mails with the same key. By default it is derived from the file, "
+            "the template's name and the options that change the mails."
         ),
     )
     parser.add_argument(
         "--dry-run", action="store_true", help=_("Read the whole file and show the first mail; store nothing.")
     )
-    parser.add_argument("--no-input", "--noinput", action="store_false", dest="ask", help=_("Do not ask."))
-    parser.add_argument("--wait", action="store_true", help=_("Watch until the mails are sent. Ctrl-C ends only that."))
+    parser.add_argument(
+        "--no-input", "--noinput", action="store_false", dest="ask", help=_("Do not ask for confirmation.")
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help=_("Wait until the mails are sent. Ctrl-C ends only the waiting.")
+    )
 
 
 def _parse_variable(argument: str) -> tuple[str, str]:

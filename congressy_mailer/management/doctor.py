@@ -20,8 +20,10 @@ _MARKS = {Level.GOOD: "+", Level.SKIPPED: "-", Level.WARNING: "!", Level.ERROR: 
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """What can be said behind ``mailer doctor``."""
-    parser.add_argument("only", nargs="*", metavar=_("EXAMINATION"), help=_("Only these, by their ids (default: all)."))
+    """The arguments of ``mailer doctor``."""
+    parser.add_argument(
+        "only", nargs="*", metavar=_("EXAMINATION"), help=_("Ids of the examinations to run (default: all).")
+    )
     parser.add_argument("--json", action="store_true", dest="as_json", help=_("Write it as one JSON object."))
 
 

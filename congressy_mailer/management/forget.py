@@ -19,10 +19,10 @@ from .console import format_number, progress_bar, say, warn
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """What can be said behind ``mailer forget``."""
+    """The arguments of ``mailer forget``."""
     parser.add_argument("address", metavar=_("ADDRESS"), help=_("The person's address."))
-    parser.add_argument("--export", action="store_true", help=_("Only write out as JSON what is stored."))
-    parser.add_argument("--yes", action="store_true", help=_("Do not ask."))
+    parser.add_argument("--export", action="store_true", help=_("Write the stored data as JSON, and erase nothing."))
+    parser.add_argument("--yes", action="store_true", help=_("Do not ask for confirmation."))
 
 
 def run(command: BaseCommand, options: Mapping[str, Any]) -> None:

@@ -22,16 +22,16 @@ def add_arguments(parser: CommandParser) -> None:
     """Which package, and what of it."""
     packages = parser.add_subparsers(dest="package", required=True, title=_("packages"))
     post_office = packages.add_parser(
-        "post-office", help=_("Mails that django-post_office has queued, and its templates as files.")
+        "post-office", help=_("Import queued mail of django-post_office, and its templates as files.")
     )
     post_office.add_argument(
         "--templates",
         type=Path,
         metavar=_("DIRECTORY"),
-        help=_("Write its templates there. No file that is there already is changed."),
+        help=_("Write its templates to this directory. Existing files are not changed."),
     )
     django_mailer = packages.add_parser(
-        "django-mailer", help=_("Mails that django-mailer has queued, and the addresses that it sends nothing to.")
+        "django-mailer", help=_("Import queued mail of django-mailer, and its don't-send list.")
     )
     for package in (post_office, django_mailer):
         package.add_argument("--dry-run", action="store_true", help=_("Read everything, and change nothing."))

@@ -33,24 +33,26 @@ _TAKES: Mapping[str, frozenset[State]] = {
 
 
 def add_show_arguments(parser: ArgumentParser) -> None:
-    """What can be said behind ``mailer show``."""
+    """The arguments of ``mailer show``."""
     parser.add_argument("which", metavar="ID", help=_("An id, a Message-ID, an address, or the beginning of one."))
     parser.add_argument("--json", action="store_true", dest="as_json", help=_("Write it as one JSON object."))
 
 
 def add_arguments(parser: ArgumentParser, *, command: str) -> None:
-    """What can be said behind ``mailer retry``, ``cancel`` and ``release``."""
+    """The arguments of ``mailer retry``, ``cancel`` and ``release``."""
     parser.add_argument("ids", nargs="*", metavar="ID", help=_("Ids of messages, or Message-IDs."))
     if command == "cancel":
-        parser.add_argument("--batch", metavar="ID", help=_("All of this batch that has not been sent."))
+        parser.add_argument("--batch", metavar="ID", help=_("All unsent messages of this batch."))
     else:
         parser.add_argument(
             "--state",
             choices=sorted(_TAKES[command]),
-            help=_("All messages in this state; the newest first. Together with --since or --limit."),
+            help=_("All messages in this state, newest first. Combine with --since or --limit."),
         )
-        parser.add_argument("--since", type=datetime.fromisoformat, help=_("Only those that ended since then."))
-        parser.add_argument("--limit", type=int, default=1000, help=_("How many at the most (default: %(default)s)."))
+        parser.add_argument(
+            "--since", type=datetime.fromisoformat, help=_("Only messages that became final since then (ISO 8601).")
+        )
+        parser.add_argument("--limit", type=int, default=1000, help=_("Most messages (default: %(default)s)."))
 
 
 # show

@@ -27,13 +27,15 @@ def add_arguments(parser: ArgumentParser, *, pauses: bool) -> None:
         pauses: it is ``pause``.
     """
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--queue", help=_("Only what the tasks of this queue send."))
+    which.add_argument("--queue", help=_("Only mail sent by the tasks of this queue."))
     which.add_argument("--using", metavar=_("ALIAS"), help=_('Only this mail backend; "default" for the default one.'))
     which.add_argument("--campaign", help=_("Only mail of this campaign."))
     which.add_argument("--batch", metavar="ID", help=_("Only this batch."))
     if pauses:
-        parser.add_argument("--reason", default="", help=_("Why, for the other people who look after the mail."))
-    parser.add_argument("--by", default="", help=_("Who does it (default: the user of the terminal)."))
+        parser.add_argument("--reason", default="", help=_("Reason, shown to other operators."))
+    parser.add_argument(
+        "--by", default="", help=_("Your name, shown to other operators (default: the user of the terminal).")
+    )
 
 
 def run(command: BaseCommand, options: Mapping[str, Any], *, pauses: bool) -> None:

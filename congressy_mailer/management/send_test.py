@@ -19,9 +19,9 @@ from .console import say
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """What can be said behind ``mailer send-test``."""
-    parser.add_argument("address", help=_("Whom the mail is for."))
-    parser.add_argument("--using", metavar=_("ALIAS"), help=_("Over this mail backend."))
+    """The arguments of ``mailer send-test``."""
+    parser.add_argument("address", help=_("Recipient of the test mail."))
+    parser.add_argument("--using", metavar=_("ALIAS"), help=_("Alias of the mail backend (default: the default one)."))
     parser.add_argument("--from", dest="from_email", metavar=_("ADDRESS"), help=_("The sender."))
     parser.add_argument(
         "--wait",

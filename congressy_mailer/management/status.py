@@ -54,7 +54,7 @@ class Status:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """What can be said behind ``mailer status``."""
+    """The arguments of ``mailer status``."""
     parser.add_argument("--json", action="store_true", dest="as_json", help=_("Write it as one JSON object."))
     parser.add_argument(
         "--watch",
@@ -62,7 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         const=2.0,
         metavar=_("SECONDS"),
-        help=_("Show it again every so many seconds (default: 2), until Ctrl-C."),
+        help=_("Refresh every so many seconds (default: 2), until Ctrl-C."),
     )
 
 

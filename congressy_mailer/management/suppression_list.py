@@ -26,45 +26,41 @@ _PART_SECONDS = 5.0
 
 
 def add_arguments(parser: CommandParser) -> None:
-    """What may be asked for."""
+    """The arguments of ``mailer suppressions``."""
     actions = parser.add_subparsers(dest="action", required=True, title=_("actions"))
-    list_parser = actions.add_parser("list", help=_("Show who is on it."))
-    list_parser.add_argument("address", nargs="?", metavar=_("ADDRESS"), help=_("Only what is there of this address."))
+    list_parser = actions.add_parser("list", help=_("List its entries, newest first."))
+    list_parser.add_argument("address", nargs="?", metavar=_("ADDRESS"), help=_("Only entries of this address."))
     list_parser.add_argument(
-        "--limit", type=_positive, default=50, metavar=_("NUMBER"), help=_("The most that is shown.")
+        "--limit", type=_positive, default=50, metavar=_("NUMBER"), help=_("Most entries (default: %(default)s).")
     )
-    add_parser = actions.add_parser("add", help=_("Put an address on it."))
-    add_parser.add_argument("address", metavar=_("ADDRESS"))
+    add_parser = actions.add_parser("add", help=_("Add an address."))
+    add_parser.add_argument("address", metavar=_("ADDRESS"), help=_("The address."))
     _add_scope_arguments(add_parser)
-    add_parser.add_argument("--reason", default="", metavar=_("TEXT"), help=_("Why, for people."))
-    remove_parser = actions.add_parser(
-        "remove", help=_("Take an address off it. Exit status 1 where nothing was there.")
-    )
-    remove_parser.add_argument("address", metavar=_("ADDRESS"))
+    add_parser.add_argument("--reason", default="", metavar=_("TEXT"), help=_("Reason, as text for people."))
+    remove_parser = actions.add_parser("remove", help=_("Remove an address. Exit status 1 if it was not listed."))
+    remove_parser.add_argument("address", metavar=_("ADDRESS"), help=_("The address."))
     _add_scope_arguments(remove_parser)
-    import_parser = actions.add_parser("import", help=_("Put the addresses in a CSV file on it."))
+    import_parser = actions.add_parser("import", help=_("Add the addresses in a CSV file."))
     import_parser.add_argument(
         "file",
         type=Path,
         metavar=_("FILE"),
-        help=_("Its first row names the columns; those called scope, list_id and reason are read too."),
+        help=_("CSV file whose first row names the columns; scope, list_id, reason and source are optional."),
     )
     _add_scope_arguments(import_parser)
-    import_parser.add_argument("--reason", default="", metavar=_("TEXT"), help=_("Why, where no column says so."))
+    import_parser.add_argument("--reason", default="", metavar=_("TEXT"), help=_("Reason for rows without one."))
     import_parser.add_argument(
         "--email-column",
         default="",
         metavar=_("COLUMN"),
         help=_("Column of the addresses, if it is not found by name."),
     )
-    export_parser = actions.add_parser("export", help=_("Write it as CSV, as it can be imported."))
-    export_parser.add_argument("file", metavar=_("FILE"), help=_("Where to; - is the standard output."))
+    export_parser = actions.add_parser("export", help=_("Write the list as CSV, which import can read."))
+    export_parser.add_argument("file", metavar=_("FILE"), help=_("File to write; - is the standard output."))
     sync_parser = actions.add_parser(
-        "sync", help=_("Bring it together with SparkPost's now. The workers do it by themselves.")
+        "sync", help=_("Synchronise with SparkPost's list now. The workers also do so periodically.")
     )
-    sync_parser.add_argument(
-        "--full", action="store_true", help=_("Have SparkPost list everything, and not only what has changed.")
-    )
+    sync_parser.add_argument("--full", action="store_true", help=_("Read SparkPost's whole list, not only changes."))
 
 
 def _positive(argument: str) -> int:
@@ -77,7 +73,7 @@ def _add_scope_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--scope",
         choices=[Scope.TRANSACTIONAL.value, Scope.NON_TRANSACTIONAL.value],
-        help=_("Which mail; all of it where neither this nor a list is given."),
+        help=_("Kind of mail (default: all mail, unless --list is given)."),
     )
     parser.add_argument("--list", dest="list_id", default="", metavar=_("LIST"), help=_("Only mail of this list."))
 

@@ -27,16 +27,20 @@ _MAX_BYTES = 20_000_000
 def add_arguments(parser: ArgumentParser) -> None:
     """What can be said behind ``mailer sparkpost verify-unsubscribe``."""
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("address", nargs="?", metavar=_("ADDRESS"), help=_("Send a mail there: a mailbox of your own."))
+    what.add_argument(
+        "address", nargs="?", metavar=_("ADDRESS"), help=_("A mailbox of yours, to which the mail is sent.")
+    )
     what.add_argument(
         "--received",
         metavar=_("FILE"),
-        help=_("Read the source of the mail as it was received, and say what it offers; - is the standard input."),
+        help=_("Source of the received mail, to be checked; - is the standard input."),
     )
     parser.add_argument(
-        "--list", dest="list_id", default="", metavar=_("LIST"), help=_("The list that the mail is on.")
+        "--list", dest="list_id", default="", metavar=_("LIST"), help=_("Id in LISTS of the mail's list.")
     )
-    parser.add_argument("--using", default="", metavar=_("ALIAS"), help=_("Mail backend, if not the default one."))
+    parser.add_argument(
+        "--using", default="", metavar=_("ALIAS"), help=_("Alias of the mail backend, if not the default one.")
+    )
 
 
 def run(command: BaseCommand, options: Mapping[str, Any]) -> None:

@@ -15,24 +15,26 @@ from ..sparkpost.webhook_api import Webhooks, check_target, current_secret, own_
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """What can be said behind ``mailer sparkpost webhook``."""
+    """The arguments of ``mailer sparkpost webhook``."""
     actions = parser.add_subparsers(dest="action", required=True, title=_("commands"))
     create = actions.add_parser(
         "create", help=_("Register the event webhook, authenticated with the first entry of WEBHOOK_SECRETS.")
     )
-    create.add_argument("url", nargs="?", help=_("Where to; by default to SITE_URL."))
+    create.add_argument("url", nargs="?", help=_("URL that SparkPost posts to (default: the one on SITE_URL)."))
     create.add_argument("--name", default="congressy-mailer", help=_("Name for people (default: %(default)s)."))
-    create.add_argument("--any-url", action="store_true", help=_("Also to a URL that is not https on port 443."))
+    create.add_argument("--any-url", action="store_true", help=_("Allow a URL that is not https on port 443."))
     actions.add_parser("list", help=_("List the webhooks of the account."))
-    update = actions.add_parser("update", help=_("Have a webhook show the first of WEBHOOK_SECRETS from now on."))
-    update.add_argument("id")
-    update.add_argument("--url", help=_("Post there from now on."))
-    update.add_argument("--any-url", action="store_true", help=_("Also to a URL that is not https on port 443."))
+    update = actions.add_parser(
+        "update", help=_("Update a webhook: authenticate with the first entry of WEBHOOK_SECRETS.")
+    )
+    update.add_argument("id", help=_("Id of the webhook."))
+    update.add_argument("--url", help=_("New URL to post to."))
+    update.add_argument("--any-url", action="store_true", help=_("Allow a URL that is not https on port 443."))
     for action, help_text in (
-        ("test", _("Have SparkPost post an example to a webhook, and say what was answered.")),
-        ("delete", _("Have SparkPost post to a webhook no more.")),
+        ("test", _("Have SparkPost post an example to a webhook, and show the answer.")),
+        ("delete", _("Delete a webhook.")),
     ):
-        actions.add_parser(action, help=help_text).add_argument("id")
+        actions.add_parser(action, help=help_text).add_argument("id", help=_("Id of the webhook."))
 
 
 def run(command: BaseCommand, options: Mapping[str, Any]) -> None:

@@ -143,7 +143,9 @@ def _command_entries(name: str, meaning: str | None, parser: ArgumentParser) -> 
             for told in action._choices_actions:
                 below += _command_entries(f"{name} {told.dest}", told.help, action.choices[told.dest])
         elif action.dest not in _OPTIONS_OF_EVERY_COMMAND:
-            options.append(f"- ``{_as_typed(action)}``: {action.help or 'Which.'}")
+            # As argparse shows it, with the default.
+            meaning_of_option = parser._get_formatter()._expand_help(action)
+            options.append(f"- ``{_as_typed(action)}``: {meaning_of_option}")
     text = "\n".join([meaning or "", "", *options])
     return [f"``{name}``\n{indent(text, '   ')}", *below]
 

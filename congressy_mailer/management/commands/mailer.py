@@ -53,62 +53,63 @@ class Command(BaseCommand):
         )
         commands = parser.add_subparsers(dest="command", required=True, title=_("commands"))
         health = commands.add_parser(
-            "health", help=_("Say whether mail is moving. Exit status 1 where it is not: for monitoring and probes.")
+            "health", help=_("Report whether mail is moving. Exit status 1 if it is not, for monitoring and probes.")
         )
         health.add_argument("--json", action="store_true", dest="as_json", help=_("Write it as one JSON object."))
         status_help = _("Show on one screen what waits, what was sent, what is paused and what is wrong.")
         status.add_arguments(commands.add_parser("status", help=status_help))
-        doctor_help = _("Try the whole way of a mail for real, without sending one, and say what to do.")
+        doctor_help = _("Test each part of a mail's way without sending a mail, and say what to do.")
         doctor.add_arguments(commands.add_parser("doctor", help=doctor_help))
         show_help = _("Show what happened to a message, or list the messages to an address.")
         messages.add_show_arguments(commands.add_parser("show", help=show_help))
         moves = {
-            "retry": _(
-                "Send messages again that failed, expired, were cancelled or suppressed, to whoever has no copy."
-            ),
-            "cancel": _("Take messages back that have not begun to be sent."),
+            "retry": _("Send failed, expired, cancelled or suppressed messages again, to recipients without a copy."),
+            "cancel": _("Cancel messages that are not being sent yet."),
             "release": _("Send messages that were set aside (held)."),
         }
         for name, move_help in moves.items():
             messages.add_arguments(commands.add_parser(name, help=move_help), command=name)
-        send_test_help = _("Send a test mail to an address, and say what became of it.")
+        send_test_help = _("Send a test mail to an address, and report its outcome.")
         send_test.add_arguments(commands.add_parser("send-test", help=send_test_help))
         forget_help = _("Erase what is stored about a person, or write it out as JSON (LGPD, GDPR).")
         forget.add_arguments(commands.add_parser("forget", help=forget_help))
         commands.add_parser(
-            "purge", help=_("Drop at once what is older than KEEP_CONTENT and KEEP_MESSAGES. The workers do it hourly.")
+            "purge",
+            help=_("Purge at once what is older than KEEP_CONTENT and KEEP_MESSAGES. The workers do so hourly."),
         )
         pause_help = _("Stop all sending, or a part of it, in all workers until it is resumed. Nothing is lost.")
         pauses.add_arguments(commands.add_parser("pause", help=pause_help), pauses=True)
-        resume_help = _("Go on with what was paused. Exit status 1 where it was not.")
+        resume_help = _("Resume what was paused. Exit status 1 if it was not paused.")
         pauses.add_arguments(commands.add_parser("resume", help=resume_help), pauses=False)
         installation = commands.add_parser(
             "installation",
-            help=_("Say which installation this database belongs to, and which folder its attachment files are in."),
+            help=_("Show which installation this database belongs to, and the folder of its attachment files."),
         )
         decision = installation.add_mutually_exclusive_group()
         decision.add_argument(
             "--new",
             action="store_true",
-            help=_("This database is a copy: give it a folder of its own, and delete nothing of the original's."),
+            help=_("Declare this database a copy: it gets a new folder, and deletes no file of the original."),
         )
         decision.add_argument(
-            "--keep", action="store_true", help=_("This database is the original: the folder stays its own.")
+            "--keep", action="store_true", help=_("Declare this database the original: it keeps the folder.")
         )
-        import_help = _("Bring mail that another package has queued into the outbox, before that package is removed.")
+        import_help = _("Import mail that another package has queued, before that package is removed.")
         importing.add_arguments(commands.add_parser("import", help=import_help, description=import_help))
         bulk_help = _("Send a mail to each address in a spreadsheet. The columns are the variables of the template.")
         bulk_send.add_arguments(commands.add_parser("send-bulk", help=bulk_help, description=bulk_help))
-        sparkpost = commands.add_parser("sparkpost", help=_("What SparkPost is to do for the mail."))
+        sparkpost = commands.add_parser(
+            "sparkpost", help=_("Manage SparkPost's webhook, and verify its List-Unsubscribe header.")
+        )
         parts = sparkpost.add_subparsers(dest="part", required=True, title=_("commands"))
         webhook_help = _("The webhook that SparkPost posts its events to: create, list, update, test, delete.")
         webhooks.add_arguments(parts.add_parser("webhook", help=webhook_help, description=webhook_help))
-        verify_help = _("Send one real mail, and say what its List-Unsubscribe must be; or read the mail that came.")
+        verify_help = _("Send one real mail and show the List-Unsubscribe that it must have, or check a received mail.")
         unsubscribe_check.add_arguments(
             parts.add_parser("verify-unsubscribe", help=verify_help, description=verify_help)
         )
 
-        suppressions_help = _("Look after the suppression list: the addresses that get no mail.")
+        suppressions_help = _("Manage the suppression list: the addresses that get no mail.")
         suppression_list.add_arguments(
             commands.add_parser("suppressions", help=suppressions_help, description=suppressions_help)
         )
