@@ -116,7 +116,7 @@ def memory() -> int:
 
 def deliver_ours(count: int) -> int:
     """Hand mails to our transport, which keeps its connection; returns how many were accepted."""
-    from congressy_mailer.transports.pool import transport_for
+    from congressy_mailer.transports.selection import transport_for
 
     with transport_for("") as transport:
         outcomes = list(transport.deliver(_composed(count)))

@@ -1,4 +1,7 @@
-"""When the periodic tasks of the workers last ran: for health, and so that one worker runs each for all."""
+"""When the periodic tasks of the workers last ran: for health, and so that one worker runs each for all.
+
+A worker's timer begins the sweep (``worker.py``), and the sweep all others (``delivery/sweep.py``).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """What may be shown of a sensitive message: its id, the kind and place of an error; never its content.
 
+Passwords and keys are kept out of logs by :mod:`.credentials`.
+
 The words of an exception may repeat the value that it was raised for, and those of a mail server a link that it does
 not like. So neither is kept or logged.
 """

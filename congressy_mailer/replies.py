@@ -1,4 +1,8 @@
-"""Rules for the meaning of SMTP replies, and for the wait before the next attempt."""
+"""Rules for the meaning of SMTP replies, and for the wait before the next attempt.
+
+Answers of SparkPost's HTTP API are judged in ``sparkpost/answers.py``, exceptions of other providers' backends in
+``transports/http_answers.py``; both come to the same verdicts.
+"""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def reset_throttling() -> None:
     """As in a process that has just begun: what it has agreed on with others was agreed on over another broker."""
     throttling.stores.limit_stores._reset()
     throttling.limiter._rate_limiters.clear()
-    throttling.connections._refused_until.clear()
+    throttling.connection_slots._refused_until.clear()
 
 
 @pytest.fixture

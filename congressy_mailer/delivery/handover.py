@@ -10,10 +10,10 @@ from uuid import UUID
 from ..models import Message
 from ..transports.base import Transport
 from . import sending_rate
-from .mails import Mails
+from .handover_outcomes import Outcomes
+from .mail_source import Mails
 from .memory import HeldMails
-from .outcomes import Outcomes
-from .parts import Route, TaskParts
+from .task_parts import Route, TaskParts
 
 
 class Handover:

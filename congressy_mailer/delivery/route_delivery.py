@@ -13,12 +13,12 @@ from ..models import Message, clock
 from ..outbox.backoff import FLOOR
 from ..redaction import redact_unavailable
 from ..throttling import rate_limiter_for
-from ..transports.pool import transport_for
-from . import routing, sending_rate
+from ..transports.selection import transport_for
+from . import failover, sending_rate
 from .admission import Admission
 from .availability import CircuitBreaker, make_due_if_known
 from .handover import Handover
-from .parts import Route, TaskParts
+from .task_parts import Route, TaskParts
 
 
 class RouteDelivery:
@@ -55,17 +55,17 @@ class RouteDelivery:
         unavailable: TransportUnavailable | None = None
         bound_mail_waits = False
         messages = list(messages)
-        for route in routing.routes(using, messages):
+        for route in failover.routes(using, messages):
             if self._admission.is_paused(route):
                 # All that may go nowhere else has been put back.
                 continue
             mine = [
                 message for message in messages
-                if message.id in self._claims.waiting and routing.may_use(message, route)
+                if message.id in self._claims.waiting and failover.may_use(message, route)
             ]  # fmt: skip
             if not mine:
                 continue
-            unbound = {message.id for message in mine if not routing.is_bound(message)}
+            unbound = {message.id for message in mine if not failover.is_bound(message)}
             try:
                 self._deliver_over(
                     route, mine, unbound, partial(self._claim_more, using, route, messages, mine, unbound)
@@ -75,8 +75,8 @@ class RouteDelivery:
                 bound_mail_waits |= len(unbound) < len(mine)
             if route not in self._unavailable_until:
                 # It can be used: what has not been begun waits for it.
-                messages = [message for message in messages if routing.is_bound(message)]
-        unfinished = [message.id for message in messages if not routing.is_bound(message)]
+                messages = [message for message in messages if failover.is_bound(message)]
+        unfinished = [message.id for message in messages if not failover.is_bound(message)]
         if unfinished:
             # Whichever is tried first.
             until = min(self._unavailable_until.values())
@@ -125,10 +125,10 @@ class RouteDelivery:
         self._claims.add(claimed)
         claimed = list(self._admission.admit(claimed))
         # What is bound to another backend comes after this one.
-        mine = [message for message in claimed if message.using == using and routing.may_use(message, route)]
+        mine = [message for message in claimed if message.using == using and failover.may_use(message, route)]
         messages += claimed
         of_route += mine
-        reroutable |= {message.id for message in mine if not routing.is_bound(message)}
+        reroutable |= {message.id for message in mine if not failover.is_bound(message)}
         breaker.look_up({domain_of(message.from_email) for message in mine})
         sendable = self._sendable_now(breaker, mine)
         self._claims.set_route(route, sendable)

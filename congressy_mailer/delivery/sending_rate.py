@@ -11,7 +11,7 @@ import os
 
 from ..conf import mailer_settings
 from ..throttling import connections_per_task
-from ..transports.pool import max_mails_per_call
+from ..transports.selection import max_mails_per_call
 
 #: Messages of a claim while nothing is known of the rate, for each connection.
 FIRST_CLAIM = 10

@@ -19,17 +19,17 @@ from ..exceptions import TransportUnavailable
 from ..models import Batch, Message, clock
 from ..redaction import error_summary, leaving_error
 from ..transports.guard import delivering
-from ..transports.pool import max_mails_per_call
+from ..transports.selection import max_mails_per_call
 from . import call_sizes, longer_slices, sending_rate
 from .admission import Admission
 from .claims import Claims, logger
 from .composing_ahead import ComposingAhead
 from .deadlines import Deadlines
 from .noting import Notes
-from .parts import TaskParts
 from .recording import Recorder
 from .route_delivery import RouteDelivery
 from .shutdown import deferred_signals
+from .task_parts import TaskParts
 
 # Seconds between two looks, in the midst of a batch, for what should go before it.
 _URGENT_CHECK_INTERVAL = 0.2

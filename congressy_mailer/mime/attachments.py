@@ -1,4 +1,7 @@
-"""Attachments as callers give them: read at the call, so that what cannot be read is an error there."""
+"""Attachments as callers give them: read at the call, so that what cannot be read is an error there.
+
+How a file name is encoded in the mail: :mod:`.attachment_fields`.
+"""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class Message(Mail):
     #: How often its worker died while holding it, or the server's last reply was lost.
     crashes = models.PositiveSmallIntegerField(_("crashes"), default=0)
     #: Alias of the mail backend that it last went over, if that is not the one in ``using``
-    #: (:mod:`congressy_mailer.delivery.routing`).
+    #: (:mod:`congressy_mailer.delivery.failover`).
     route = models.CharField(_("route"), max_length=100, blank=True, default="")
     #: Whether it was queued again, and so no longer waits or ends with its batch.
     detached = models.BooleanField(_("detached"), default=False)

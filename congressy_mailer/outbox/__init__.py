@@ -5,7 +5,7 @@ the state it starts from and, while a message is being sent, the token of the cl
 changes nothing.
 
 :mod:`.rows` is what all of it stands on; :mod:`.adding` stores one message, :mod:`.bulk_insert` many; :mod:`.batches`
-knows what a batch has left, :mod:`.batch_storing` takes its recipients, and :mod:`.batch_ending` ends what waits with
+knows what a batch has left, :mod:`.batch_storing` takes its recipients, and :mod:`.batch_stopping` ends what waits with
 it; :mod:`.claiming` chooses what a claim takes, from where :mod:`.cursors` says,
 :mod:`.claim_reading` carries it out by the statement of :mod:`.claim_statement`, and :mod:`.leases` holds what was
 claimed or gives it back; :mod:`.queued` knows what the broker took, and :mod:`.expiry` ends what is too late;
@@ -22,7 +22,7 @@ from ..broker.processes import new_claim_token
 from ..models.choices import FINAL, RETRYABLE
 from ..models.transactions import database, is_away
 from .adding import add, add_many
-from .batch_ending import cancel_batch
+from .batch_stopping import cancel_batch
 from .batch_storing import STORING_LEASE, add_to_batch, begin_storing, close_batch, end_storing, open_batch, stored_keys
 from .batches import (
     MAX_CONCURRENCY,

@@ -23,8 +23,8 @@ from .. import metrics
 from ..conf import mailer_settings
 from ..models import Batch, Message, State, clock
 from ..models.transactions import database, lock_free, retry_on_conflict
-from .batch_ending import end_rows, end_waiting_with_batch, waiting_in_batch
 from .batch_rows import batch_row, messages_of, open_messages
+from .batch_stopping import end_rows, end_waiting_with_batch, waiting_in_batch
 from .rows import publishing_overdue_at
 from .settled import LONGEST_SUBMISSION
 

@@ -25,8 +25,8 @@ from ..conf import mailer_settings
 from ..delivery.slice import Delivery
 from ..models import Message, State, clock
 from ..replies import Outcome, Reply, Stage
-from ..transports import pool
 from ..transports.base import Answer, ComposedMail, Transport, no_op, outcome_of
+from ..transports.selection import wrapping_transports
 
 _QUEUE = "congressy_mailer.backends.EmailBackend"
 _LOCMEM = "django.core.mail.backends.locmem.EmailBackend"
@@ -52,7 +52,7 @@ def deliver_all(*, within: timedelta | None = None) -> list[Message]:
     """
     messages = Message.objects.using(outbox.database())
     touched: set[UUID] = set()
-    with pool.wrapping_transports(_Failing), _passing_time() as move_to:
+    with wrapping_transports(_Failing), _passing_time() as move_to:
         until = clock.now() + (within or timedelta(0))
         for _ in range(_MOST_MOMENTS):
             touched.update(_deliver_due())

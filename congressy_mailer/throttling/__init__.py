@@ -6,7 +6,7 @@ Redis does not answer, each process counts for itself (:mod:`.memory_store`). No
 
 from __future__ import annotations
 
-from .connections import ConnectionSlot, connection_slot, connections_per_task, share_connections
+from .connection_slots import ConnectionSlot, connection_slot, connections_per_task, share_connections
 from .limiter import RateLimiter, rate_limiter_for
 
 __all__ = [

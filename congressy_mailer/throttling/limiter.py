@@ -1,4 +1,7 @@
-"""The rate at which mail is handed over: ``RATE_LIMIT``, and less for a while after a server found it too fast."""
+"""The rate at which mail is handed over: ``RATE_LIMIT``, and less for a while after a server found it too fast.
+
+A limiter says how long the next mail has to wait; the wait itself is delivery's (``delivery/mail_source.py``).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Processing a batch of events: read, and written down some at a time. What cannot be is set aside, and named."""
+"""Processing a batch of events: read, and given to :mod:`.recording` some at a time.
+
+What cannot be processed is set aside, and named.
+"""
 
 from __future__ import annotations
 

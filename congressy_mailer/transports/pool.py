@@ -1,12 +1,13 @@
-"""The transport for a mail backend; an SMTP connection stays open between the tasks of a thread."""
+"""The SMTP transports of a thread, whose connections stay open between its tasks.
+
+How many connections one of them has is decided in :mod:`.smtp.connections`; which transport a mail backend has, in
+:mod:`.selection`.
+"""
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from contextvars import ContextVar
 from hashlib import blake2b
 from typing import Any, cast
 
@@ -14,83 +15,12 @@ from celery.signals import worker_process_shutdown
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend
 
-from ..exceptions import SparkPostError, TransportUnavailable
-from ..sparkpost.backend import EmailBackend as SparkPostBackend
-from ..sparkpost.client import Client
-from ..sparkpost.transmissions import MAX_RECIPIENTS
 from ..throttling import connections_per_task
-from .base import Transport
-from .django_backend import DjangoTransport
 from .host_backends import open_backend
-from .redirecting import RedirectingTransport, configured_redirect
-from .smtp.transport import SmtpTransport, sends_as_django_does
-from .sparkpost import SparkPostTransport
+from .smtp.transport import SmtpTransport
 
 # What a backend keeps while it works, other than how it was configured.
 _WORKING_STATE = {"connection", "_partial_connection", "_lock", "ssl_context"}
-
-
-@contextmanager
-def transport_for(using: str) -> Iterator[Transport]:
-    """The transport for an alias, for the length of a ``with`` block.
-
-    Args:
-        using: as in :func:`.host_backends.open_backend`.
-
-    Raises:
-        TransportUnavailable: there is no such alias, or its backend cannot be made.
-    """
-    redirect = configured_redirect()
-    wrapper = _wrapper.get()
-    with _transport_for(using) as found:
-        transport = found if redirect is None else RedirectingTransport(found, redirect)
-        yield transport if wrapper is None else wrapper(transport)
-
-
-_wrapper: ContextVar[Callable[[Transport], Transport] | None] = ContextVar("congressy_mailer_wrapper", default=None)
-
-
-@contextmanager
-def wrapping_transports(wrapper: Callable[[Transport], Transport]) -> Iterator[None]:
-    """Have each transport that is asked for within this block wrapped: a test's, which places answers before it."""
-    token = _wrapper.set(wrapper)
-    try:
-        yield
-    finally:
-        _wrapper.reset(token)
-
-
-@contextmanager
-def _transport_for(using: str) -> Iterator[Transport]:
-    backend = open_backend(using)
-    if sends_as_django_does(backend):
-        yield _thread.pool.transport(using, cast(EmailBackend, backend))
-    elif type(backend) is SparkPostBackend:
-        yield SparkPostTransport(_client(backend), using, most=connections_per_task())
-    else:
-        with closing(DjangoTransport(backend)) as transport:
-            yield transport
-
-
-def _client(backend: SparkPostBackend) -> Client:
-    try:
-        return backend.client()
-    except SparkPostError as error:
-        problem = str(error)
-    raise TransportUnavailable(problem)
-
-
-def max_mails_per_call(using: str) -> int:
-    """How many mails of a batch the backend takes at once; 1 where each goes by itself, or it cannot be made.
-
-    Args:
-        using: as in :func:`.host_backends.open_backend`.
-    """
-    try:
-        backend = open_backend(using)
-    except TransportUnavailable:
-        return 1
-    return MAX_RECIPIENTS if type(backend) is SparkPostBackend else 1
 
 
 def _close_all(transports: dict[str, tuple[object, SmtpTransport]]) -> None:
@@ -131,6 +61,16 @@ class _ThreadPool(threading.local):
 
 
 _thread = _ThreadPool()
+
+
+def pooled_transport(using: str, backend: EmailBackend) -> SmtpTransport:
+    """This thread's transport for an alias; its connection may be open.
+
+    Args:
+        using: the alias.
+        backend: as it is configured now.
+    """
+    return _thread.pool.transport(using, backend)
 
 
 @worker_process_shutdown.connect(dispatch_uid="congressy_mailer.transports")

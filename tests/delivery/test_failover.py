@@ -200,7 +200,7 @@ def test_while_there_is_time_more_and_more_share_a_call(
     api: ScriptedHttps, settings: Any, monkeypatch: pytest.MonkeyPatch, limit: str | None, sizes: list[int]
 ) -> None:
     # However long composing takes on a busy machine.
-    monkeypatch.setattr("congressy_mailer.transports.call_groups._MAX_PACED_SECONDS", 60.0)
+    monkeypatch.setattr("congressy_mailer.transports.sparkpost.call_groups._MAX_PACED_SECONDS", 60.0)
     settings.CONGRESSY_MAILER = {
         **settings.CONGRESSY_MAILER, "SLICE_SIZE": 10, "TIME_SLICE": timedelta(minutes=1), "RATE_LIMIT": limit,
     }  # fmt: skip

@@ -51,7 +51,7 @@ def api(sparkpost_api: ScriptedHttps, settings: Any, published: list[str]) -> Sc
 @pytest.fixture
 def five_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a worker that runs two tasks at the same time, which share the ten connections."""
-    monkeypatch.setattr(throttling.connections, "_tasks", 2)
+    monkeypatch.setattr(throttling.connection_slots, "_tasks", 2)
 
 
 def states_and_crashes() -> Counter[tuple[str, int]]:

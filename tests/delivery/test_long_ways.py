@@ -20,7 +20,8 @@ from congressy_mailer.models import Batch, Message, State
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.throttling import share_connections
 from congressy_mailer.transports.base import Transport
-from congressy_mailer.transports.pool import close_connections, wrapping_transports
+from congressy_mailer.transports.pool import close_connections
+from congressy_mailer.transports.selection import wrapping_transports
 from congressy_mailer.transports.smtp import connections, session
 from tests.conftest import reset_throttling
 from tests.support.mails import deliver_slice, people, queue_batch

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from congressy_mailer import outbox, send_bulk
 from congressy_mailer.models import Batch, Message, State
-from congressy_mailer.outbox import batch_ending
+from congressy_mailer.outbox import batch_stopping
 from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.submission import batch_writer
 from congressy_mailer.submission.recipients import RecipientParser
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pyt
 
 
 def test_cancelling_takes_back_what_has_not_been_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_ending, "_CHUNK", 10)
+    monkeypatch.setattr(batch_stopping, "_CHUNK", 10)
     batch = queue_batch(50)
     held = outbox.claim_from_batch(batch, "task:1", 5)
     assert batch.cancel() == 45

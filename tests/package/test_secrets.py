@@ -193,7 +193,7 @@ STEPS = (
     "congressy_mailer.delivery.composing.compose",
     "congressy_mailer.delivery.admission.suppressed_recipients",
     "congressy_mailer.delivery.route_delivery.transport_for",
-    "congressy_mailer.delivery.outcomes.redact_outcome",
+    "congressy_mailer.delivery.handover_outcomes.redact_outcome",
     "congressy_mailer.outbox.record",
     "congressy_mailer.outbox.postpone",
     "congressy_mailer.outbox.fail",

@@ -9,8 +9,8 @@ from django.core.mail import EmailMultiAlternatives
 
 from congressy_mailer.exceptions import SparkPostError, TransportUnavailable
 from congressy_mailer.sparkpost.backend import EmailBackend
-from congressy_mailer.transports.pool import transport_for
-from congressy_mailer.transports.sparkpost import SparkPostTransport
+from congressy_mailer.transports.selection import transport_for
+from congressy_mailer.transports.sparkpost.transport import SparkPostTransport
 from tests.support.scripted_https import Answer, ScriptedHttps
 
 KEY = "another-key-of-sparkpost"

@@ -19,7 +19,7 @@ from django.test import override_settings
 django.setup()
 
 from congressy_mailer import throttling  # noqa: E402
-from congressy_mailer.throttling import connections  # noqa: E402
+from congressy_mailer.throttling import connection_slots  # noqa: E402
 
 _HELD_SECONDS = 0.01
 
@@ -67,7 +67,7 @@ def _lines() -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Serve standard input until it ends."""
     # Nobody has three seconds here.
-    connections._SHORTEST_WAIT, connections._LONGEST_WAIT = 0.005, 0.02
+    connection_slots._SHORTEST_WAIT, connection_slots._LONGEST_WAIT = 0.005, 0.02
     orders = _lines()
     with override_settings(CONGRESSY_MAILER=next(orders)):
         print(json.dumps("ready"), flush=True)

@@ -20,7 +20,7 @@ from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.transports.base import ComposedMail
 from congressy_mailer.transports.django_backend import DjangoTransport
 from congressy_mailer.transports.host_backends import open_backend
-from congressy_mailer.transports.pool import transport_for
+from congressy_mailer.transports.selection import transport_for
 from congressy_mailer.transports.smtp.transport import SmtpTransport
 
 SMTP = "django.core.mail.backends.smtp.EmailBackend"

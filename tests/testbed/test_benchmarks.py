@@ -30,7 +30,7 @@ from benchmarks.stage import Place, Stage, this_python
 from benchmarks.statements import counted
 from benchmarks.tls_front import USER, TlsFront
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
-from congressy_mailer.transports.pool import transport_for
+from congressy_mailer.transports.selection import transport_for
 from testbed.processes import free_port
 from tests.support.transports import composed, sparkpost_at
 

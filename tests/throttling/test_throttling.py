@@ -23,7 +23,7 @@ from redis.exceptions import NoPermissionError
 
 from congressy_mailer import throttling
 from congressy_mailer.replies import Reply
-from congressy_mailer.throttling import connections, rates, stores
+from congressy_mailer.throttling import connection_slots, rates, stores
 from congressy_mailer.throttling.limiter import RateLimiter
 from congressy_mailer.throttling.memory_store import MemoryStore
 from congressy_mailer.throttling.rates import COUNT_WINDOW, MINIMUM_RATE, SlowDown, burst_size
@@ -260,8 +260,8 @@ def test_the_connection_of_a_killed_process_is_free_at_once(
 ) -> None:
     settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
     # Time enough for what does not ask again.
-    monkeypatch.setattr(connections, "_SHORTEST_WAIT", 60)
-    monkeypatch.setattr(connections, "_LONGEST_WAIT", 90)
+    monkeypatch.setattr(connection_slots, "_SHORTEST_WAIT", 60)
+    monkeypatch.setattr(connection_slots, "_LONGEST_WAIT", 90)
     with workers(redis_server.url, 1, MAX_CONNECTIONS=1) as processes:
         assert ordered(processes, do="hold") == [True]
         refused = throttling.connection_slot("")
@@ -272,7 +272,7 @@ def test_the_connection_of_a_killed_process_is_free_at_once(
             assert not throttling.connection_slot("").acquired
         processes[0].kill()
         processes[0].wait(10)
-        connections._refused_until.clear()
+        connection_slots._refused_until.clear()
         assert throttling.connection_slot("").acquired
 
 
@@ -281,7 +281,7 @@ def test_the_connection_of_another_host_is_free_when_its_time_is_over(client: re
     now, _ = client.time()
     client.zadd(key("connections"), {"another host": now + 60})
     assert not throttling.connection_slot("").acquired
-    connections._refused_until.clear()
+    connection_slots._refused_until.clear()
     client.zadd(key("connections"), {"another host": now - 1})
     assert throttling.connection_slot("").acquired
 
@@ -306,7 +306,7 @@ def test_a_connection_whose_slot_was_lost_is_closed_or_counted_again(
     client: redis.Redis, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.CONGRESSY_MAILER = {"MAX_CONNECTIONS": 1}
-    monkeypatch.setattr(connections, "_RENEW_INTERVAL", 0)
+    monkeypatch.setattr(connection_slots, "_RENEW_INTERVAL", 0)
     slot = throttling.connection_slot("")
     client.flushall()
     assert slot.renew()
@@ -334,7 +334,7 @@ def test_a_limit_that_a_server_shows_holds_for_all_and_is_said_once(
     assert second.refused_by_server(reply)
     assert not second.acquired
     assert timedelta(seconds=1) <= second.retry_in <= timedelta(seconds=3)
-    connections._refused_until.clear()
+    connection_slots._refused_until.clear()
     assert not throttling.connection_slot("").acquired
     assert not first.may_stay_open()
     first.release()

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from ... import outbox
-from ...conf import mailer_settings
-from ...delivery.upkeep import purge_some
 from ...exceptions import NotMigrated
-from ...health import check_health, format_time
-from ...models import PauseScope
 from ...models.transactions import explaining_missing_tables
-from ...replies import error_text
-from ...transports.destinations import Destination, destinations
 from .. import (
     bulk_send,
     doctor,
     forget,
+    health,
     importing,
+    installation,
     messages,
     pauses,
+    purge,
     send_test,
     status,
     suppression_list,
@@ -36,7 +28,7 @@ from .. import (
     webhooks,
 )
 from ..command_line import complete
-from ..console import EXIT_INTERRUPTED, say
+from ..console import EXIT_INTERRUPTED
 
 
 class Command(BaseCommand):
@@ -52,10 +44,8 @@ class Command(BaseCommand):
             "See and steer the mail: its state and health, single messages, pauses, bulk mail, suppressions, SparkPost."
         )
         commands = parser.add_subparsers(dest="command", required=True, title=_("commands"))
-        health = commands.add_parser(
-            "health", help=_("Report whether mail is moving. Exit status 1 if it is not, for monitoring and probes.")
-        )
-        health.add_argument("--json", action="store_true", dest="as_json", help=_("Write it as one JSON object."))
+        health_help = _("Report whether mail is moving. Exit status 1 if it is not, for monitoring and probes.")
+        health.add_arguments(commands.add_parser("health", help=health_help))
         status_help = _("Show on one screen what waits, what was sent, what is paused and what is wrong.")
         status.add_arguments(commands.add_parser("status", help=status_help))
         doctor_help = _("Test each part of a mail's way without sending a mail, and say what to do.")
@@ -81,19 +71,8 @@ class Command(BaseCommand):
         pauses.add_arguments(commands.add_parser("pause", help=pause_help), pauses=True)
         resume_help = _("Resume what was paused. Exit status 1 if it was not paused.")
         pauses.add_arguments(commands.add_parser("resume", help=resume_help), pauses=False)
-        installation = commands.add_parser(
-            "installation",
-            help=_("Show which installation this database belongs to, and the folder of its attachment files."),
-        )
-        decision = installation.add_mutually_exclusive_group()
-        decision.add_argument(
-            "--new",
-            action="store_true",
-            help=_("Declare this database a copy: it gets a new folder, and deletes no file of the original."),
-        )
-        decision.add_argument(
-            "--keep", action="store_true", help=_("Declare this database the original: it keeps the folder.")
-        )
+        installation_help = _("Show which installation this database belongs to, and the folder of its attachment files.")
+        installation.add_arguments(commands.add_parser("installation", help=installation_help))
         import_help = _("Import mail that another package has queued, before that package is removed.")
         importing.add_arguments(commands.add_parser("import", help=import_help, description=import_help))
         bulk_help = _("Send a mail to each address in a spreadsheet. The columns are the variables of the template.")
@@ -133,7 +112,7 @@ class Command(BaseCommand):
 
     def _run(self, command: str, options: Mapping[str, Any]) -> None:
         if command == "health":
-            self._health(options["as_json"])
+            health.run(self, options)
         elif command in ("pause", "resume"):
             pauses.run(self, options, pauses=command == "pause")
         elif command == "status":
@@ -149,7 +128,7 @@ class Command(BaseCommand):
         elif command == "forget":
             forget.run(self, options)
         elif command == "installation":
-            self._installation(new=options["new"], keep=options["keep"])
+            installation.run(self, options)
         elif command == "import":
             importing.run(self, options)
         elif command == "send-bulk":
@@ -159,78 +138,4 @@ class Command(BaseCommand):
         elif command == "sparkpost":
             (webhooks if options["part"] == "webhook" else unsubscribe_check).run(self, options)
         else:
-            self._purge()
-
-    def _health(self, as_json: bool) -> None:
-        health = check_health()
-        # No failure: mail moves, and in development it is to go nowhere. Mail of production that is lost so is seen.
-        unsent = {alias: found for alias, found in destinations().items() if not found.is_real}
-        if as_json:
-            backends = {alias: found.text for alias, found in unsent.items()}
-            self.stdout.write(
-                json.dumps({"ok": health.ok, **asdict(health), "reaches_nobody": backends}, default=_as_json)
-            )
-        else:
-            for held in health.paused:
-                say(self, pauses.describe(held), self.style.WARNING)
-        if not health.ok:
-            if not as_json:
-                self._reaches_nobody(unsent)
-            raise CommandError("\n".join(health.problems))
-        if not as_json:
-            details = {"moment": format_time(health.last_sweep) if health.last_sweep else ""}
-            is_moving = all(held.scope != PauseScope.ALL for held in health.paused)
-            text = _("Mail is moving. Last sweep: %(moment)s") if is_moving else _("Last sweep: %(moment)s")
-            self.stdout.write(self.style.SUCCESS(text % details))
-            conf = mailer_settings()
-            for name, queue in ((conf.QUEUE, health.waiting), (conf.BULK_QUEUE, health.waiting_batches)):
-                self.stdout.write(_waiting(name, queue))
-            self._reaches_nobody(unsent)
-            if health.deferred.next_try is not None:
-                text = _("%(count)d deferred, tried again from %(next)s: the admin shows why.")
-                values = {"count": health.deferred.count, "next": format_time(health.deferred.next_try)}
-                self.stdout.write(text % values)
-
-    def _reaches_nobody(self, backends: Mapping[str, Destination]) -> None:
-        for alias, found in backends.items():
-            text = _("Mail backend %(alias)s: mail %(where)s") % {"alias": alias, "where": found.shown}
-            self.stdout.write(self.style.WARNING(text))
-
-    def _purge(self) -> None:
-        dots = 0
-        ended: set[str] = set()
-        while purge_some(ended):
-            self.stdout.write(".", ending="")
-            self.stdout.flush()
-            dots += 1
-        if dots:
-            self.stdout.write("")
-        self.stdout.write(self.style.SUCCESS(_("Purged.")))
-
-    def _installation(self, *, new: bool, keep: bool) -> None:
-        if new:
-            outbox.begin_new_installation()
-        if keep:
-            try:
-                outbox.keep_installation()
-            except Exception as error:
-                text = _("The storage cannot be written: %(error)s")
-                raise CommandError(text % {"error": error_text(error)}) from error
-        installation = outbox.current_installation()
-        text = _("Installation %(key)s. Its attachment files are in the folder %(folder)s.")
-        self.stdout.write(text % {"key": installation.key, "folder": installation.folder})
-        if installation.contested_at is not None:
-            text = _("None is deleted since %(since)s: another database uses the folder. See --new and --keep.")
-            self.stdout.write(self.style.WARNING(text % {"since": format_time(installation.contested_at)}))
-
-
-def _waiting(name: str, queue: outbox.Queue) -> str:
-    if queue.oldest is None:
-        return _("%(queue)s: nothing waits.") % {"queue": name}
-    seconds = round((timezone.now() - queue.oldest).total_seconds())
-    details = {"queue": name, "count": queue.count, "seconds": seconds}
-    return _("%(queue)s: %(count)d waiting, the oldest for %(seconds)d s.") % details
-
-
-def _as_json(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+            purge.run(self)

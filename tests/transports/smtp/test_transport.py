@@ -24,11 +24,11 @@ from congressy_mailer.mime.outgoing import OutgoingMail
 from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.testing.local_sparkpost.replies import HANG_UP, KEEP_AND_HANG_UP, SILENCE, Exchange, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
-from congressy_mailer.throttling import connections
+from congressy_mailer.throttling import connection_slots
 from congressy_mailer.transports.base import ComposedMail
 from congressy_mailer.transports.django_backend import DjangoTransport
 from congressy_mailer.transports.host_backends import open_backend
-from congressy_mailer.transports.pool import transport_for
+from congressy_mailer.transports.selection import transport_for
 from congressy_mailer.transports.smtp import session
 from congressy_mailer.transports.smtp.transport import SmtpTransport, sends_as_django_does
 from tests.conftest import reset_throttling, wait_for
@@ -288,7 +288,7 @@ def test_a_server_with_fewer_connections_than_processes_is_no_server_that_cannot
         # Nobody keeps a connection while it has no mail.
         assert all_accepted(list(first.deliver([composed()])))
         wait_for(lambda: server.open_connections == 0)
-        connections._refused_until.clear()
+        connection_slots._refused_until.clear()
         assert all_accepted(list(second.deliver([composed()])))
     finally:
         first.close()

@@ -1,4 +1,7 @@
-"""Ending what waits with a batch: some at a time, whether it was cancelled or has expired."""
+"""Stopping a batch that was cancelled or has expired: what waits with it is ended, some at a time.
+
+That a batch has nothing left is noticed by :func:`.batches.reschedule_batch`.
+"""
 
 from __future__ import annotations
 

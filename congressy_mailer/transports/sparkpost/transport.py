@@ -12,17 +12,17 @@ from typing import Any
 
 from django.views.decorators.debug import sensitive_variables
 
-from ..exceptions import NoFreeConnection, SparkPostError, TransportUnavailable
-from ..replies import Outcome, Reply
-from ..sparkpost.answers import parse_result
-from ..sparkpost.client import Client
-from ..sparkpost.transmissions import encode_request
-from ..throttling import ConnectionSlot, connection_slot
-from .base import ComposedMail, MailSource, no_op
+from ...exceptions import NoFreeConnection, SparkPostError, TransportUnavailable
+from ...replies import Outcome, Reply
+from ...sparkpost.answers import parse_result
+from ...sparkpost.client import Client
+from ...sparkpost.transmissions import encode_request
+from ...throttling import ConnectionSlot, connection_slot
+from ..base import ComposedMail, MailSource, no_op
+from ..calls import Calls
+from ..envelope import Envelope
 from .call_groups import MAX_GROUP_BYTES, CallSource, batch_request, grouped, single_request
 from .call_outcomes import is_refused_as_a_whole, outcome_of, outcomes_in_doubt, outcomes_of_error, unsendable_outcome
-from .calls import Calls
-from .envelope import Envelope
 
 # Seconds until a further connection is asked for again, where there was none to be had.
 _ASK_AGAIN_AFTER = 1.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from ..exceptions import SparkPostError, TransportUnavailable, account_refused_error
-from ..replies import Outcome, Reply, Verdict
-from ..sparkpost.answers import classify_error
-from .envelope import Envelope
+from ...exceptions import SparkPostError, TransportUnavailable, account_refused_error
+from ...replies import Outcome, Reply, Verdict
+from ...sparkpost.answers import classify_error
+from ..envelope import Envelope
 
 
 def is_refused_as_a_whole(outcomes: Sequence[Outcome]) -> bool:

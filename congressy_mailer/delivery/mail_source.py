@@ -1,4 +1,4 @@
-"""The mails of a delivery as a transport asks for them: claimed, composed and permitted, and how many are to come."""
+"""The mails of a delivery as a transport asks for them: claimed, composed, and each once the rate limit lets it go."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..mime.addresses import domain_of
 from ..models import Message
 from ..replies import Outcome
 from ..transports.base import ComposedMail, MailSource
-from ..transports.pool import max_mails_per_call
+from ..transports.selection import max_mails_per_call
 from . import sending_rate
 from .claims import LONGEST_PAUSE
+from .handover_outcomes import Outcomes
 from .memory import HeldMails, expected_size
-from .outcomes import Outcomes
-from .parts import Route, TaskParts
+from .task_parts import Route, TaskParts
 
 # Mails that a full claim lets one expect behind it.
 _MANY = 1000

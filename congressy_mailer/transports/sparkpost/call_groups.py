@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..replies import Reply
-from ..sparkpost.transmissions import (
+from ...replies import Reply
+from ...sparkpost.transmissions import (
     MAX_RECIPIENTS,
     TransmissionMail,
     batch_transmission,
@@ -17,8 +17,8 @@ from ..sparkpost.transmissions import (
     to_addresses,
     transmission,
 )
-from .base import ComposedMail, MailSource
-from .envelope import Envelope, envelope_for
+from ..base import ComposedMail, MailSource
+from ..envelope import Envelope, envelope_for
 
 # What is taken at once, for those that are alike among it, and what is called for at the same time: bytes of mail, and
 # where the rate is limited also seconds. One mail of any size passes.

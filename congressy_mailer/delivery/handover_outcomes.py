@@ -14,7 +14,7 @@ from ..redaction import redact_outcome
 from ..replies import Outcome
 from . import missing_login
 from .memory import HeldMails
-from .parts import Route, TaskParts
+from .task_parts import Route, TaskParts
 
 logger = logging.getLogger("congressy_mailer.delivery")
 
