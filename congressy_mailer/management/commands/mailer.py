@@ -71,7 +71,9 @@ class Command(BaseCommand):
         pauses.add_arguments(commands.add_parser("pause", help=pause_help), pauses=True)
         resume_help = _("Resume what was paused. Exit status 1 if it was not paused.")
         pauses.add_arguments(commands.add_parser("resume", help=resume_help), pauses=False)
-        installation_help = _("Show which installation this database belongs to, and the folder of its attachment files.")
+        installation_help = _(
+            "Show which installation this database belongs to, and the folder of its attachment files."
+        )
         installation.add_arguments(commands.add_parser("installation", help=installation_help))
         import_help = _("Import mail that another package has queued, before that package is removed.")
         importing.add_arguments(commands.add_parser("import", help=import_help, description=import_help))
