@@ -19,6 +19,7 @@ _SENTENCES = (
     gettext_noop("Chosen on the page for unsubscribing."),
     gettext_noop("Left everything on the page for unsubscribing."),
     gettext_noop("Its content is not in the storage any more."),
+    gettext_noop("An event is nested too deeply to be read."),
 )
 _IN_DOUBT = " (in doubt: the server may have taken it)"
 
@@ -27,7 +28,7 @@ def shown_reason(reason: str) -> str:
     """A stored reason, in the language in force.
 
     Args:
-        reason: of a message, an event or an entry of the suppression list.
+        reason: of a message, an event, an entry of the suppression list or a batch of events that was set aside.
     """
     for pattern, words in _PATTERNS:
         if (match := pattern.fullmatch(reason)) is not None:
@@ -106,11 +107,40 @@ def _next_try(match: re.Match[str]) -> str:
     return f"{_sentence(match[1])}. {next_try}"
 
 
+def _same_of_others(match: re.Match[str]) -> str:
+    others = int(match[2])
+    text = ngettext("The same holds for %(count)d other event.", "The same holds for %(count)d other events.", others)
+    # Apart from the f-string, as above.
+    same = text % {"count": others}
+    return f"{shown_reason(match[1])} {same}"
+
+
+def _without_progress(match: re.Match[str]) -> str:
+    times = int(match[1])
+    text = ngettext(
+        "It was begun %(times)d time without progress.", "It was begun %(times)d times without progress.", times
+    )
+    return text % {"times": times}
+
+
+def _not_recorded(match: re.Match[str]) -> str:
+    return gettext("Event %(key)s cannot be recorded: %(error)s.") % {"key": match[1], "error": match[2]}
+
+
+def _unreadable(match: re.Match[str]) -> str:
+    return gettext("It cannot be read: %(error)s.") % {"error": match[1]}
+
+
 _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"On the suppression list: (.*)", re.DOTALL), _suppressed),
     (re.compile(r"Given up after ((?:\d+ days?, )?\d+:\d\d:\d\d(?:\.\d+)?): (.*)", re.DOTALL), _given_up),
     (re.compile(r"It broke its worker (\d+) times: (.*)", re.DOTALL), _crashed),
     (re.compile(r"Its worker died (\d+) times while holding it: it may be the cause\."), _died),
     (re.compile(r"(.*)\. Next try at (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC\.", re.DOTALL), _next_try),
+    # Batches of events
+    (re.compile(r"(.+) The same holds for (\d+) other events\.", re.DOTALL), _same_of_others),
+    (re.compile(r"It was begun (\d+) times without progress\."), _without_progress),
+    (re.compile(r"Event (\S+) cannot be recorded: (.*)\.", re.DOTALL), _not_recorded),
+    (re.compile(r"It cannot be read: (.*)\.", re.DOTALL), _unreadable),
     (re.compile(r"(\d+) soft bounces within (\d+) days"), _soft_bounces),
 )

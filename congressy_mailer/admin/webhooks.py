@@ -13,6 +13,7 @@ from django.utils.translation import ngettext
 from ..models import WebhookBatch
 from ..tracking import inbox
 from .lists import FastList, PeriodFilter, ReadOnly, short_time
+from .reasons import shown_reason
 
 
 class ProblemFilter(admin.SimpleListFilter):
@@ -32,12 +33,13 @@ class ProblemFilter(admin.SimpleListFilter):
 class WebhookBatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     """List and page of the batches of events that SparkPost has posted."""
 
-    list_display = ("received", "events", "processed", "due", "problem")
+    list_display = ("received", "events", "processed", "due", "shown_problem")
     actions = ("process_again",)
     list_filter = (ProblemFilter, PeriodFilter)
     search_fields = ("key",)
     # The body is not shown: recipients of sensitive mail may be in it.
-    fields = ("key", "received_at", "events", "processed", "due_at", "attempts", "problem")
+    fields = ("key", "received_at", "events", "processed", "due_at", "attempts", "shown_problem")
+    readonly_fields = ("shown_problem",)
 
     class Media:
         css = {"all": ["congressy_mailer/admin.css"]}
@@ -49,6 +51,10 @@ class WebhookBatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[t
     @admin.display(description=_("due at"))
     def due(self, batch: WebhookBatch) -> str:
         return short_time(batch.due_at)
+
+    @admin.display(description=_("problem"))
+    def shown_problem(self, batch: WebhookBatch) -> str:
+        return shown_reason(batch.problem)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[WebhookBatch]:
         return super().get_queryset(request).defer("body")

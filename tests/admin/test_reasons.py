@@ -7,13 +7,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.test import Client
 from django.utils import timezone, translation
 
 from congressy_mailer import send_mail, suppressions
 from congressy_mailer.admin.reasons import shown_reason, shown_suppression
-from congressy_mailer.models import Message
+from congressy_mailer.models import Message, WebhookBatch
 from congressy_mailer.outbox.expiry import expire
 from congressy_mailer.testing import deliver_all, fail_next
+from tests.support.error_texts import MARK, Place, Sources
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
 
@@ -86,3 +88,29 @@ def test_a_worker_that_died_of_a_mail_is_told() -> None:
     assert shown_reason("Its worker died 3 times while holding it: it may be the cause.") == (
         "O worker caiu 3 vezes enquanto a tratava: ela pode ser a causa."
     )
+
+
+def test_each_reason_for_setting_a_batch_of_events_aside_is_told() -> None:
+    sources = Sources()
+    sources.reached([Place("tracking.processing", "process")])
+    stored = sources.given(Place("tracking.processing", "_set_aside"), "problem")
+    stored |= sources.given(Place("tracking.processing", "_Problems.add"), "problem")
+    assert len(stored) == 4
+    for problem in (one.replace(MARK, "7") for one in stored):
+        assert shown_reason(problem) != problem
+        assert shown_reason(f"{problem} The same holds for 3 other events.") == (
+            f"{shown_reason(problem)} O mesmo vale para outros 3 eventos."
+        )
+    assert shown_reason("Event 666 cannot be recorded: ValueError in x.y, line 3.") == (
+        "O evento 666 não pode ser registrado: ValueError in x.y, line 3."
+    )
+
+
+@pytest.mark.django_db
+def test_the_pages_of_a_batch_of_events_say_why_it_is_set_aside(support: Client) -> None:
+    batch = WebhookBatch.objects.create(
+        key="k", received_at=timezone.now(), problem="It was begun 3 times without progress."
+    )
+    for page in ("", f"{batch.pk}/change/"):
+        shown = support.get(f"/admin/congressy_mailer/webhookbatch/{page}").content.decode()
+        assert "Foi iniciado 3 vezes sem avançar." in shown
