@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.template.defaultfilters import filesizeformat
+from django.utils.formats import date_format
+from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from kombu import Connection
@@ -167,16 +169,16 @@ def _memory_facts(info: Mapping[str, Any]) -> list[Fact]:
 
 def _persistence_facts(info: Mapping[str, Any]) -> list[Fact]:
     append_only = bool(int(info.get("aof_enabled", 0)))
-    saved = info.get("rdb_last_save_time")
+    # What Redis calls the last time is that of its start while it has written none: it may be set to write none at all.
+    saved = info.get("rdb_last_save_time") if int(info.get("rdb_last_bgsave_time_sec", 0)) >= 0 else None
     failed = str(info.get("aof_last_write_status" if append_only else "rdb_last_bgsave_status", "ok")) != "ok"
     if append_only:
         value = _("append-only file")
     elif saved:
-        value = _("snapshots, the last one at %(at)s") % {
-            "at": f"{datetime.fromtimestamp(int(saved), UTC):%Y-%m-%d %H:%M} UTC"
-        }
+        at = localtime(datetime.fromtimestamp(int(saved), UTC))
+        value = _("snapshots, the last one at %(at)s") % {"at": date_format(at, "SHORT_DATETIME_FORMAT")}
     else:
-        value = "–"
+        value = _("no snapshot since its start")
     warning = ""
     if failed:
         warning = _("It could not write to its disk, and may refuse tasks. See its log.")

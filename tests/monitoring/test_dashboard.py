@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from contextlib import closing
 from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+import redis
 from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
@@ -20,6 +22,8 @@ from congressy_mailer.metrics import counters
 from congressy_mailer.models import CountSample, Message, TransportStatus, Worker
 from congressy_mailer.monitoring import brokers, charts, figures
 from congressy_mailer.transports.destinations import destinations
+from testbed.redis_server import EmbeddedRedis
+from tests.conftest import wait_for
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("english", "published")]
 
@@ -207,7 +211,19 @@ def test_redis_is_warned_of_where_it_cannot_keep_what_it_has() -> None:
     assert "could not write" in facts(aof_enabled=1, aof_last_write_status="err")["Persistence"].warning
     assert "could not write" in facts(rdb_last_bgsave_status="err")["Persistence"].warning
     assert "appendonly yes" in facts(rdb_last_save_time=1)["Persistence"].warning
+    # By the reader's clock.
+    assert facts(rdb_last_save_time=1_780_000_000)["Persistence"].value == (
+        "snapshots, the last one at 05/28/2026 5:26 p.m."
+    )
     assert "replica takes no tasks" in facts(role="slave", aof_enabled=1)["Role"].warning
+
+
+def test_a_redis_that_has_written_no_snapshot_is_not_said_to_have_one(redis_server: EmbeddedRedis) -> None:
+    with closing(redis.Redis(port=redis_server.port)) as client:
+        assert facts(**client.info())["Persistence"].value == "no snapshot since its start"
+        client.bgsave()
+        wait_for(lambda: client.info("persistence")["rdb_bgsave_in_progress"] == 0, what="the snapshot")
+        assert facts(**client.info())["Persistence"].value.startswith("snapshots, the last one at ")
 
 
 def test_the_slow_log_is_shown_without_what_it_was_about() -> None:
