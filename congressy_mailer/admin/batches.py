@@ -14,6 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext, pgettext
 from django.utils.translation import gettext_lazy as _
 
@@ -143,6 +144,7 @@ def _facts(request: HttpRequest, batch: Batch) -> list[tuple[str, Any]]:
     reply_to = ", ".join(batch.reply_to)
     may_view = batch.sensitive or may_view_content(request, batch)
     return [
+        (capfirst(gettext("when")), short_time(batch.created_at)),
         (gettext("Key"), batch.key),
         (gettext("About"), batch.about_name),
         (gettext("Template"), batch.template),

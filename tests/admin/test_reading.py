@@ -11,6 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from congressy_mailer import send_bulk, send_mail
+from congressy_mailer.admin.lists import short_time
 from congressy_mailer.models import Message
 
 pytestmark = pytest.mark.django_db
@@ -62,6 +63,7 @@ def test_batches_are_shown_with_how_far_they_are(support: Client) -> None:
     assert re.search(r">1 <span [^>]*>na fila<", shown)
     assert "Não é um endereço de e-mail" in shown
     secret = send_bulk(["ana@example.com"], subject="Sua senha", message="991122", sensitive=True)
+    assert f"<dt>Quando</dt><dd>{short_time(batch.created_at)}</dd>" in shown
     for address in (BATCHES, reverse("admin:congressy_mailer_batch_change", args=[secret.pk])):
         assert "Sua senha" not in support.get(address).content.decode()
 
