@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -88,7 +88,9 @@ def timeline(message: Message) -> list[Step]:
     """All that is known, in its order."""
     first, *own = _own_steps(message)
     steps = sorted([*own, *_event_steps(message)], key=partial(_moment, message))
-    return [first, *steps, *_next_step(message)]
+    # Each with the time that it has in this order: a second that goes back would look like a fault.
+    shown = [replace(step, at=step.at and _moment(message, step)[0]) for step in steps]
+    return [first, *shown, *_next_step(message)]
 
 
 def _moment(message: Message, step: Step) -> tuple[datetime, bool, datetime]:

@@ -100,11 +100,13 @@ def test_what_sparkpost_tells_comes_after_the_sending_although_its_clock_counts_
     whole = now.replace(microsecond=0)
     Event.objects.create(message=message, type="delivered", at=whole, key="2")
     Event.objects.create(message=message, type="injected", at=whole - timedelta(seconds=1), key="1")
-    titles = [step.title for step in timeline(message)]
+    steps = timeline(message)
+    titles, times = [step.title for step in steps], [step.at for step in steps if step.at is not None]
     assert titles[2] == "A SparkPost aceitou."
     assert titles[0] == "Foi entregue ao sistema para envio."
     assert titles[1] == "O servidor de e-mail aceitou."
-    assert len(titles) == 4
+    assert len(titles) == len(times) == 4
+    assert times == sorted(times)
 
 
 @pytest.mark.parametrize("state", [*State])
