@@ -7,7 +7,8 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
@@ -67,6 +68,9 @@ class PauseAdmin(PublicSchemaOnly, FilterLookupsOnly, admin.ModelAdmin):  # type
     """List of what is paused. The permission to add pauses, the one to delete resumes."""
 
     form = PauseForm
+    change_form_template = "congressy_mailer/admin/pause.html"
+    add_form_template = "admin/change_form.html"
+    delete_confirmation_template = "congressy_mailer/admin/resume.html"
     # What and why, first: of a list that is wider than its screen the end is not seen.
     list_display = ("scope", "name", "reason", "since", "paused_by")
     list_filter = ("scope",)
@@ -92,6 +96,19 @@ class PauseAdmin(PublicSchemaOnly, FilterLookupsOnly, admin.ModelAdmin):  # type
     def has_change_permission(self, request: HttpRequest, obj: Pause | None = None) -> bool:
         return False
 
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        # "Delete", in red, would be taken for something else.
+        return super().change_view(request, object_id, form_url, {"show_delete": False, **(extra_context or {})})
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        return super().delete_view(request, object_id, {"title": _("Resume"), **(extra_context or {})})
+
+    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: int) -> HttpResponse:
+        self._say_resumed(request, 1)
+        return HttpResponseRedirect(reverse("admin:congressy_mailer_pause_changelist"))
+
     def save_model(self, request: HttpRequest, obj: Pause, form: Any, change: bool) -> None:
         """Pause it as everybody does."""
         from .. import pausing
@@ -111,5 +128,8 @@ class PauseAdmin(PublicSchemaOnly, FilterLookupsOnly, admin.ModelAdmin):  # type
         self.log_deletions(request, pauses)
         for pause in resumed:
             self.delete_model(request, pause)
-        text = ngettext("%(count)d pause ended.", "%(count)d pauses ended.", len(resumed)) % {"count": len(resumed)}
+        self._say_resumed(request, len(resumed))
+
+    def _say_resumed(self, request: HttpRequest, count: int) -> None:
+        text = ngettext("%(count)d pause ended.", "%(count)d pauses ended.", count) % {"count": count}
         self.message_user(request, text, messages.SUCCESS)

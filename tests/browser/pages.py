@@ -78,6 +78,7 @@ def pages(browser: Browser) -> dict[str, str]:
         "suppression-import": f"{ADMIN}/suppression/import/",
         "pauses": f"{ADMIN}/pause/",
         "pause": f"{ADMIN}/pause/{paused.pk}/change/",
+        "pause-resume": f"{ADMIN}/pause/{paused.pk}/delete/",
         "pause-add": f"{ADMIN}/pause/add/",
         "webhooks": f"{ADMIN}/webhookbatch/",
         "webhook": f"{ADMIN}/webhookbatch/{set_aside.pk}/change/",

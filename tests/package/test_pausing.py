@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -315,6 +316,20 @@ class TestAdmin:
         assert not outbox.list_pauses().exists()
         assert [entry.action_flag for entry in LogEntry.objects.order_by("pk")] == [1, 3]
 
+    def test_the_page_of_a_pause_offers_to_resume_and_not_to_delete(self, admin_client: Client) -> None:
+        one = pause(campaign="carnaval", reason="wrong link")
+        page = admin_client.get(reverse("admin:congressy_mailer_pause_change", args=[one.pk])).content.decode()
+        resume_url = reverse("admin:congressy_mailer_pause_delete", args=[one.pk])
+        assert re.search(rf'<a href="{resume_url}">\s*Resume', page)
+        assert "deletelink" not in page
+        asked = admin_client.get(resume_url).content.decode()
+        assert "wrong link" in asked
+        assert "elete" not in re.sub(r"<[^>]+>", "", asked)
+        done = admin_client.post(resume_url, {"post": "yes"}, follow=True).content.decode()
+        assert "1 pause ended." in done
+        assert not outbox.list_pauses().exists()
+        assert Pause.objects.get().resumed_at is not None
+
     @pytest.mark.parametrize(
         ("values", "words"),
         [
@@ -337,6 +352,11 @@ class TestAdmin:
         assert client.get(changelist).status_code == 200
         assert client.post(reverse("admin:congressy_mailer_pause_add"), {"scope": "all"}).status_code == 403
         client.post(changelist, {"action": "delete_selected", "_selected_action": [str(new.pk)]})
+        resume_url = reverse("admin:congressy_mailer_pause_delete", args=[new.pk])
+        assert (
+            resume_url not in client.get(reverse("admin:congressy_mailer_pause_change", args=[new.pk])).content.decode()
+        )
+        assert client.post(resume_url, {"post": "yes"}).status_code == 403
         assert outbox.list_pauses().count() == 1
 
 
