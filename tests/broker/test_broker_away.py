@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-import signal
 import socket
 import sys
 import threading
@@ -37,6 +36,7 @@ from testbed.servers.sentinel import RedisUnderSentinel
 from tests.conftest import run_concurrently, wait_for
 from tests.support.mails import queue
 from tests.support.own_time import least_own_seconds, own_seconds
+from tests.support.stopping import stopped
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -55,16 +55,6 @@ OFTEN = {
     "MAILER_TEST_LOST_AFTER_SECONDS": "2",
     "MAILER_TEST_SWEEP_INTERVAL_SECONDS": "1",
 }
-
-
-@contextmanager
-def stopped(process: int) -> Iterator[None]:
-    """A process that exists and does nothing."""
-    os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(process, signal.SIGCONT)
 
 
 @contextmanager
