@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import json
 import math
 import re
 import uuid
@@ -13,49 +12,22 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
-from django.contrib.auth.models import AnonymousUser, Group, User
-from django.db import connection, models
-from django.test.utils import CaptureQueriesContext, override_settings
+from django.contrib.auth.models import AnonymousUser, User
 from django.urls import reverse_lazy
 from django.utils import translation
 from django.utils.functional import SimpleLazyObject, lazy
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy, ngettext_lazy, pgettext_lazy
-from hypothesis import given
-from hypothesis import strategies as st
 
-from congressy_mailer.content.context import _Encoder, decode_many, encode
+from congressy_mailer.content.context import decode_many, encode
 from congressy_mailer.exceptions import ContentError, ContentNotReady, ContextNotSerializable, MailerError
-from congressy_mailer.models import Event, Message, Priority, State
+from congressy_mailer.models import Event, Priority, State
+from tests.support.contexts import SAO_PAULO, decode, levels, round_trip, store
 
-SAO_PAULO = ZoneInfo("America/Sao_Paulo")
 NAIVE = datetime.fromisoformat("2026-05-10T09:30:15.123456")
-
-
-def store(stored: Any) -> Any:
-    """What a database does: sorts the keys of objects, as jsonb does, and knows JSON only."""
-    return json.loads(json.dumps(stored, allow_nan=False, sort_keys=True))
-
-
-def levels(stored: Any) -> int:
-    if isinstance(stored, dict):
-        return 1 + max(map(levels, stored.values()), default=0)
-    if isinstance(stored, list):
-        return 1 + max(map(levels, stored), default=0)
-    return 0
-
-
-def decode(context: dict[str, Any]) -> Any:
-    [decoded] = decode_many([context])
-    return decoded
-
-
-def round_trip(value: Any, *, language: str | None = None) -> Any:
-    return decode(store(encode({"value": value}, language=language)))["value"]
 
 
 def refusal(value: Any) -> str:
@@ -223,10 +195,6 @@ def test_enums_keep_their_label() -> None:
         assert str(decoded.label) == "sent"
 
 
-class HereOnly(enum.Enum):
-    A = 1
-
-
 def test_flags_together_have_no_name() -> None:
     assert " is a combination of flags of re.RegexFlag, which has no name" in refusal(re.IGNORECASE | re.DOTALL)
 
@@ -354,138 +322,6 @@ def test_depth_is_bounded_by_what_mariadb_stores() -> None:
         encode({"a": deepest}, language=None)
 
 
-# Model instances
-
-
-class _Replicated:
-    """A host's router: whatever is read comes from a replica."""
-
-    def db_for_read(self, model: type[models.Model], **hints: Any) -> str:
-        return "replica"
-
-    def db_for_write(self, model: type[models.Model], **hints: Any) -> str:
-        return "default"
-
-
-class _Sharded:
-    """A host's router: a row is written where it was read."""
-
-    def db_for_write(self, model: type[models.Model], instance: models.Model | None = None, **hints: Any) -> str | None:
-        return instance._state.db if instance is not None else None
-
-
-@pytest.mark.parametrize(("routers", "using"), [([_Replicated], "default"), ([_Sharded], "replica"), ([], "replica")])
-def test_an_instance_is_fetched_from_where_it_is_written(routers: list[type], using: str) -> None:
-    user = User(pk=5)
-    user._state.adding, user._state.db = False, "replica"
-    with override_settings(DATABASE_ROUTERS=[router() for router in routers]):
-        assert json.loads(json.dumps(encode({"user": user}, language=None)))["user"]["using"] == using
-
-
-@pytest.mark.django_db
-def test_an_instance_is_fetched_again() -> None:
-    user = User.objects.create(username="ana")
-    stored = store(encode({"user": user, "lazy": SimpleLazyObject(lambda: user), "users": [user]}, language=None))
-    assert "ana" not in json.dumps(stored)
-    User.objects.update(username="ana maria")
-    decoded = decode(stored)
-    assert decoded["user"] == user
-    assert decoded["user"].username == "ana maria"
-    assert decoded["user"] is decoded["lazy"] is decoded["users"][0]
-
-
-@pytest.mark.django_db
-def test_other_kinds_of_primary_keys() -> None:
-    message = Message.objects.create(
-        created_at=datetime.now(UTC), message_id="<a@b>", from_email="a@b.example", to=["c@d.example"]
-    )
-    decoded = round_trip(message)
-    assert decoded == message
-    assert isinstance(decoded.pk, uuid.UUID)
-
-
-@pytest.mark.django_db
-def test_one_query_for_each_model_whatever_the_number_of_contexts() -> None:
-    users = [User.objects.create(username=f"u{n}") for n in range(20)]
-    group = Group.objects.create(name="g")
-    stored = [store(encode({"user": user, "all": users[:3], "group": group}, language=None)) for user in users]
-    with CaptureQueriesContext(connection) as queries:
-        decoded = decode_many(stored)
-    # The test runs in a transaction, where each has a savepoint.
-    assert len([query for query in queries if "SAVEPOINT" not in query["sql"]]) == 2
-    assert [one["user"] for one in decoded] == users  # type: ignore[index]
-
-
-@pytest.mark.django_db
-def test_contexts_do_not_share_instances() -> None:
-    user = User.objects.create(username="ana")
-    stored = encode({"user": user}, language=None)
-    first, second = decode_many([stored, stored])
-    assert first["user"] is not second["user"]  # type: ignore[index]
-    first["user"].username = "changed"  # type: ignore[index]
-    assert second["user"].username == "ana"  # type: ignore[index]
-    assert second["user"]._state is not first["user"]._state  # type: ignore[index]
-
-
-@pytest.mark.django_db
-def test_a_row_that_is_gone_fails_its_own_context_only() -> None:
-    gone, stays = User.objects.create(username="gone"), User.objects.create(username="stays")
-    contexts = [encode({"user": one}, language=None) for one in (gone, stays)]
-    pk = gone.pk
-    gone.delete()
-    first, second = decode_many(contexts)
-    assert isinstance(first, ContentError)
-    assert str(first) == f"auth.User pk={pk} no longer exists."
-    assert second == {"user": stays}
-    with pytest.raises(ContextNotSerializable):
-        encode({"user": gone}, language=None)
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize(
-    ("change", "error"),
-    [
-        ({"model": "nowhere.model"}, ContentNotReady),
-        ({"model": "auth.nothing"}, ContentNotReady),
-        ({"model": "nonsense"}, ContentNotReady),
-        ({"using": "elsewhere"}, ContentNotReady),
-        ({"pk": "not a number"}, ContentError),
-        ({"pk": None}, ContentError),
-        ({"model": None}, ContentNotReady),
-    ],
-)
-def test_a_reference_that_makes_no_sense_here_concerns_its_own_context_only(change: Any, error: type) -> None:
-    user = User.objects.create(username="ana")
-    fine = encode({"user": user}, language=None)
-    wrong = {"user": {**fine["user"], **change}}
-    first, second = decode_many([wrong, fine])
-    assert type(first) is error
-    assert second == {"user": user}
-
-
-@pytest.mark.django_db
-def test_the_base_manager_finds_what_the_default_manager_hides() -> None:
-    class HidingManager(models.Manager[Group]):
-        def get_queryset(self) -> Any:
-            return super().get_queryset().none()
-
-    class HiddenGroup(Group):
-        objects = HidingManager()
-
-        class Meta:
-            proxy = True
-            app_label = "auth"
-
-    try:
-        group = HiddenGroup._base_manager.create(name="hidden")
-        assert type(round_trip(group)) is HiddenGroup
-    finally:
-        from django.apps import apps
-
-        del apps.all_models["auth"]["hiddengroup"]
-        apps.clear_cache()
-
-
 @pytest.mark.parametrize(
     "stored",
     [
@@ -510,141 +346,3 @@ def test_damaged_data_fails_its_own_context_only(stored: Any) -> None:
 
 def test_no_context_is_an_empty_one() -> None:
     assert decode_many([None, {}]) == [{}, {}]
-
-
-# Anything at all
-
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
-zones = st.sampled_from([None, UTC, SAO_PAULO, timezone(timedelta(hours=5, minutes=45, seconds=7))])
-keys = st.one_of(
-    texts,
-    st.integers(),
-    st.booleans(),
-    st.none(),
-    st.dates(),
-    st.uuids(),
-    st.timedeltas(),
-    st.decimals(allow_nan=False, allow_infinity=False),
-    st.sampled_from(list(State)),
-    st.just("$type"),
-)
-scalars = st.one_of(
-    keys,
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.datetimes(timezones=zones, allow_imaginary=True),
-    st.times(timezones=zones),
-    texts.map(mark_safe),
-)
-values = st.recursive(
-    scalars,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=4),
-        st.lists(inner, max_size=4).map(tuple),
-        st.dictionaries(keys, inner, max_size=4),
-        st.sets(keys, max_size=4),
-        st.frozensets(keys, max_size=4),
-    ),
-    max_leaves=20,
-)
-
-
-@given(st.dictionaries(texts, values, max_size=4))
-def test_whatever_is_accepted_comes_back(context: dict[str, Any]) -> None:
-    stored = encode(context, language=None)
-    assert levels(stored) <= 31
-    decoded = decode(store(stored))
-    assert decoded == context
-    # Equal is not enough: True == 1, and a safe string equals an unsafe one.
-    assert shape(decoded) == shape(context)
-
-
-@given(st.dictionaries(texts, values, max_size=4))
-def test_the_short_way_stores_what_the_long_way_would(context: dict[str, Any]) -> None:
-    long_way = _Encoder(None, sensitive=False)
-    try:
-        wanted = {name: long_way.encode(value, "x", 1) for name, value in context.items()}
-    except ContextNotSerializable:
-        with pytest.raises(ContextNotSerializable):
-            encode(context, language=None)
-    else:
-        assert encode(context, language=None) == wanted
-
-
-def shape(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {repr(key): shape(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value), [shape(one) for one in value]
-    if isinstance(value, set | frozenset):
-        return type(value), sorted(map(repr, value))
-    return type(value), repr(value)
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8) | st.just("$type"),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["$type", "items", "value", "enum", "member", "zone", "fold", "args", "kwargs", "function"]
-            ),
-            inner
-            | st.sampled_from(["dict", "set", "enum", "lazy", "time", "datetime", "int", "uuid", "date", "float"]),
-            max_size=4,
-        )
-    ),
-    max_leaves=15,
-)
-
-
-@given(json_values)
-def test_no_stored_value_breaks_the_slice(stored: Any) -> None:
-    first, second = decode_many([stored, {"x": 1}])
-    assert isinstance(first, dict | ContentError | ContentNotReady)
-    assert second == {"x": 1}
-
-
-anything = st.one_of(
-    st.text(),
-    st.floats(),
-    st.decimals(allow_nan=False),
-    st.binary(max_size=3),
-    st.complex_numbers(),
-    st.functions(),
-    st.builds(object),
-)
-
-
-@given(st.recursive(anything, lambda inner: st.lists(inner) | st.dictionaries(anything, inner), max_leaves=6))
-def test_whatever_is_not_accepted_is_refused_by_our_own_error(value: Any) -> None:
-    try:
-        stored = encode({"a": value}, language=None)
-    except ContextNotSerializable:
-        return
-    assert "\\u0000" not in json.dumps(stored, allow_nan=False)
-    json.dumps(stored, ensure_ascii=False).encode()
-
-
-@pytest.mark.database
-@pytest.mark.django_db
-@pytest.mark.parametrize(
-    "value",
-    [{"z": 1, "a": 1.0, 2: [1e16, -0.0, 2**63, 0.1, 1e300]}, "Ana & Zé 😀\u2028", "deep"],
-)
-def test_the_database_gives_back_what_it_was_given(value: Any) -> None:
-    if value == "deep":
-        for _ in range(15):
-            value = {"a": value}
-    message = Message.objects.create(
-        created_at=datetime.now(UTC),
-        message_id="<a@b>",
-        from_email="a@b.example",
-        to=["c@d.example"],
-        template="t",
-        context=encode({"value": value}, language=None),
-    )
-    message.refresh_from_db()
-    decoded = decode(message.context)["value"]
-    assert shape(decoded) == shape(value)
-    if isinstance(value, dict):
-        assert list(decoded) == list(value)
