@@ -71,13 +71,18 @@ class Process:
         self.log = log
         self._ended = False
         self._log_start = log.stat().st_size if log.exists() else 0
-        with log.open("ab") as output:
-            self._popen = subprocess.Popen(
+        self._popen = self._start(command, {**os.environ, **(environment or {})}, directory, on_parent_death)
+
+    def _start(
+        self, command: Sequence[str], environment: dict[str, str], directory: Path | None, on_parent_death: int
+    ) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as output:
+            return subprocess.Popen(
                 [sys.executable, lifetime.__file__, str(os.getpid()), str(int(on_parent_death)), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
+                env=environment,
                 cwd=directory,
                 # A group of its own: Ctrl-C at the terminal reaches only this process, which then ends the others
                 # in order, and what a process has started can be ended with it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +31,7 @@ from congressy_mailer.transports.smtp.pipelining import forget_restrictions
 from testbed.processes import Process
 from testbed.redis_server import EmbeddedRedis
 from tests.project.celery import app
+from tests.support.forked import ModuleProcess
 from tests.support.fuzzing import examples
 from tests.support.scripted_https import ScriptedHttps
 
@@ -259,10 +259,10 @@ def start_worker(broker: str, smtp_server: LocalSparkPost, tmp_path: Path) -> It
     def start(
         *arguments: str, directory: Path = Path(__file__).parent.parent, program: str = "celery", **environment: str
     ) -> Process:
-        worker = Process(
+        worker = ModuleProcess(
             "Celery worker",
-            [sys.executable, "-m", program, "-A", "tests.project", "worker", "-c", "2", "-l", "INFO",
-             "-n", f"worker{len(workers)}@%h", *arguments],
+            program,
+            ["-A", "tests.project", "worker", "-c", "2", "-l", "INFO", "-n", f"worker{len(workers)}@%h", *arguments],
             tmp_path / f"worker{len(workers)}.log",
             environment={
                 "DJANGO_SETTINGS_MODULE": "tests.settings",
@@ -276,7 +276,7 @@ def start_worker(broker: str, smtp_server: LocalSparkPost, tmp_path: Path) -> It
                 **environment,
             },
             directory=directory,
-        )  # fmt: skip
+        )
         workers.append(worker)
         worker.wait_until(lambda: " ready." in worker.output(), 30)
         return worker

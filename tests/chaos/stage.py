@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,12 +23,12 @@ from testbed.servers.rabbitmq import RabbitMQ
 from testbed.servers.server import Server
 from tests.chaos.clocks import APART, clock_environment, find_faketime
 from tests.chaos.journal import JournalReader
+from tests.support.forked import ModuleProcess
 
 _NEIGHBOURS_ENVIRONMENT = {"MAILER_CHAOS_NEIGHBOUR": "1", "MAILER_TEST_SECRET_KEY": "of the project beside it"}
 #: Seconds to the mail server and back, by turns with each of its starts: next door, where many mails are sent in a
 #: moment, and so far away that workers use several connections.
 WAYS = (0.0, 0.04)
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -106,12 +105,13 @@ class MailServer:
 
     def start(self) -> None:
         self.starts += 1
-        command = [
-            sys.executable, "-m", "tests.chaos.server", "--port", str(self.port), "--journal", str(self.journal),
+        arguments = [
+            "--port", str(self.port), "--journal", str(self.journal),
             "--certificate", str(self._certificate.chain), "--password", self.password,
             "--seed", f"{self._seed} {self.starts}", "--way", str(WAYS[(self.starts - 1) % len(WAYS)]),
         ]  # fmt: skip
-        self._process = Process("Mail server", command, self._directory / "smtp.log", directory=_ROOT)
+        log = self._directory / "smtp.log"
+        self._process = ModuleProcess("Mail server", "tests.chaos.server", arguments, log)
         self.port = self._process.first_line(20)["port"]
 
     def come_near(self) -> None:
@@ -138,7 +138,7 @@ class Worker:
     def __init__(self, name: str, processes: int, config: RunConfig, mail_server: MailServer) -> None:
         self.name = name
         self._log = config.directory / f"{name.replace(' ', '-')}.log"
-        self._command = [
+        self._arguments = [
             "-A", "tests.project", "worker", "-c", str(processes), "-l", "INFO",
             "-n", f"{name.replace(' ', '-')}@%h",
         ]  # fmt: skip
@@ -167,8 +167,7 @@ class Worker:
             library = find_faketime()
             assert library is not None
             program, environment = "tests.chaos.clocks", environment | clock_environment(library, self.ahead)
-        command = [sys.executable, "-m", program, *self._command]
-        self._process = Process("Worker", command, self._log, environment=environment, directory=_ROOT)
+        self._process = ModuleProcess("Worker", program, self._arguments, self._log, environment=environment)
 
     def warnings_of(self, ahead: timedelta) -> int:
         """How often it has told that its clock is wrong in that direction."""
@@ -221,10 +220,10 @@ class Stage:
                 stack.callback(worker.stop)
                 worker.start()
             neighbour = self.config.of_neighbour()
-            command = [sys.executable, "-m", "tests.chaos.neighbour", "--journal", str(self.neighbour_journal)]
+            arguments = ["--journal", str(self.neighbour_journal)]
             log = self.config.directory / "neighbour.log"
-            self.neighbour = Process(
-                "The other project", command, log, environment=neighbour.environment(), directory=_ROOT
+            self.neighbour = ModuleProcess(
+                "The other project", "tests.chaos.neighbour", arguments, log, environment=neighbour.environment()
             )
             stack.callback(self.neighbour.kill)
             self.neighbour.first_line(60)
@@ -253,12 +252,13 @@ class Stage:
             os.kill(self.neighbour.pid, signal.SIGTERM)
 
     def start_feeder(self) -> None:
-        command = [
-            sys.executable, "-m", "tests.chaos.feeder", "--messages", str(self.messages), "--seed", str(self.seed),
-            "--seconds", str(self.feeding_seconds), "--journal", str(self.feeder_journal),
+        arguments = [
+            "--messages", str(self.messages), "--seed", str(self.seed), "--seconds", str(self.feeding_seconds),
+            "--journal", str(self.feeder_journal),
         ]  # fmt: skip
         log = self.config.directory / "feeder.log"
-        self.feeder = Process("Feeder", command, log, environment=self.config.environment(), directory=_ROOT)
+        environment = self.config.environment()
+        self.feeder = ModuleProcess("Feeder", "tests.chaos.feeder", arguments, log, environment=environment)
         self._stack.callback(self.feeder.stop)
 
     def kill(self, what: str, do: Callable[[], object]) -> None:
