@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import random
 import re
 import uuid
@@ -12,6 +13,7 @@ from email.utils import parseaddr
 from typing import Any
 
 from .fates import Happening
+from .heads import read_head
 
 #: Class of an event by its type.
 CLASSES = {
@@ -57,19 +59,26 @@ class AcceptedMail:
         return self.options.get("transactional") is True
 
 
-def content_fields(message: Message) -> dict[str, Any]:
+def content_fields(content: bytes) -> dict[str, Any]:
     """What SparkPost sees in a mail: fields of :class:`AcceptedMail`."""
-    link = ""
+    # Most large mails have no HTML, and reading them takes seconds.
+    message = email.message_from_bytes(content) if b"text/html" in content.lower() else read_head(content)
+    return {"sender": sender_of(message), "subject": str(message["Subject"] or ""), "link": _first_link(message)}
+
+
+def sender_of(message: Message) -> str:
+    """The address of its ``From``."""
+    return parseaddr(str(message["From"] or ""))[1]
+
+
+def _first_link(message: Message) -> str:
     for part in message.walk():
-        if part.get_content_type() == "text/html" and not link:
+        if part.get_content_type() == "text/html":
             payload = part.get_payload(decode=True)
             found = _LINK.search(payload.decode(errors="replace")) if isinstance(payload, bytes) else None
-            link = found[1].replace("&amp;", "&") if found else ""
-    return {
-        "sender": parseaddr(str(message["From"] or ""))[1],
-        "subject": str(message["Subject"] or ""),
-        "link": link,
-    }
+            if found:
+                return found[1].replace("&amp;", "&")
+    return ""
 
 
 def key_fields(keys: Mapping[str, Any]) -> dict[str, Any]:

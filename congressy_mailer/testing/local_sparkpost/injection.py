@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import email
-
 from .account import Account
 from .events import AcceptedMail, content_fields, key_fields
 from .list_unsubscribe import with_list_unsubscribe
@@ -41,7 +39,7 @@ def inject(
         connection=connection,
         queue_id=queue_id,
     )
-    fields = content_fields(email.message_from_bytes(content))
+    fields = content_fields(content)
     transmission_id = account.new_id()
     for address, kind in [*((recipient, "") for recipient in recipients), *copies]:
         account.accept(

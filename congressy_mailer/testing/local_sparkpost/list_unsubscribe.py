@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 
+from .heads import split_head
 from .rules import AccountRules
 
 #: Where SparkPost's links lead to.
 HOST = "unsubscribe.sparkpost.example"
 
-_END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
 _FIELD = rb"(?im)^%b[ \t]*:.*(?:\r\n|\n|\Z)(?:[ \t].*(?:\r\n|\n|\Z))*"
 _UNSUBSCRIBE = re.compile(_FIELD % b"list-unsubscribe")
 _UNSUBSCRIBE_POST = re.compile(_FIELD % b"list-unsubscribe-post")
@@ -31,8 +31,7 @@ def with_list_unsubscribe(content: bytes, *, message_id: str, transactional: boo
     """
     if transactional and not rules.transactional_unsub:
         return content
-    end = _END_OF_HEADERS.search(content)
-    head, rest = (content[: end.start() + 2], content[end.start() + 2 :]) if end else (content, b"")
+    head, rest = split_head(content)
     mailto = f"<mailto:unsubscribe@{HOST}?subject=unsubscribe:{message_id}>"
     head = _UNSUBSCRIBE.sub(b"", head)
     if rules.list_unsubscribe == "mailto":

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from email.message import EmailMessage
-from email.parser import BytesHeaderParser
 from pathlib import Path
 from typing import Any
+
+from .heads import read_head
 
 #: One line of JSON for each mail: the envelope, which the ``.eml`` file does not hold.
 _JOURNAL = "envelopes.jsonl"
@@ -151,6 +152,6 @@ def _store(directory: Path, mail: ReceivedMail) -> None:
 
 
 def _message_id(content: bytes) -> str:
-    header = BytesHeaderParser(policy=email.policy.compat32).parsebytes(content)["Message-ID"]
+    header = read_head(content)["Message-ID"]
     # Folded where it is long.
     return "".join(str(header or "").split())

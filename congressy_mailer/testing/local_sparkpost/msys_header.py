@@ -6,9 +6,10 @@ import json
 import re
 from typing import Any
 
+from .heads import split_head
+
 _HEADER = re.compile(rb"(?im)^x-msys-api:[ \t]*((?:.*(?:\r\n|\n|\Z)(?:[ \t].*(?:\r\n|\n|\Z))*))")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
-_END_OF_HEADERS = re.compile(rb"(?:\A|\r?\n)\r?\n")
 
 #: Bytes of ``campaign_id`` (support article "Error messages when using SMTP").
 MAX_CAMPAIGN_BYTES = 64
@@ -30,9 +31,8 @@ def split_header(content: bytes) -> tuple[dict[str, Any], bytes]:
     Raises:
         BadHeader: it is no JSON object, or breaks a limit.
     """
-    end = _END_OF_HEADERS.search(content)
-    headers = content[: end.start() + len(b"\r\n")] if end else content
-    found = _HEADER.search(headers)
+    head, _ = split_head(content)
+    found = _HEADER.search(head)
     if found is None:
         return {}, content
     try:

@@ -3,7 +3,6 @@ Codes")."""
 
 from __future__ import annotations
 
-import email.policy
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parseaddr
@@ -11,8 +10,9 @@ from typing import Any
 
 from .account import Account
 from .answers import Answer, ApiError
-from .events import AcceptedMail, content_fields, key_fields
+from .events import AcceptedMail, content_fields, key_fields, sender_of
 from .generation import data_of, generate
+from .heads import read_head
 from .list_unsubscribe import with_list_unsubscribe
 from .mailbox import Mailbox
 from .msys_header import MAX_CAMPAIGN_BYTES, MAX_TAGS, address_of
@@ -125,8 +125,7 @@ def _check_sender(account: Account, content: Mapping[str, Any]) -> None:
     if account.sending_domains is None:
         return
     if "email_rfc822" in content:
-        message = email.message_from_string(content["email_rfc822"], policy=email.policy.compat32)
-        sender = str(content_fields(message)["sender"])
+        sender = sender_of(read_head(str(content["email_rfc822"]).encode("utf-8", "surrogatepass")))
     else:
         from_address = content["from"]
         sender = str(from_address.get("email") if isinstance(from_address, dict) else parseaddr(from_address)[1])
@@ -182,7 +181,7 @@ def _send_one(
         return
     transactional = keys["options"].get("transactional") is True
     content = with_list_unsubscribe(content, message_id=queue_id, transactional=transactional, rules=account.rules)
-    fields = content_fields(email.message_from_bytes(content))
+    fields = content_fields(content)
     mail = AcceptedMail(**common, **fields, size=len(content))
     if _is_ahead(keys["options"].get("start_time")):
         account.schedule(mail)
