@@ -17,6 +17,7 @@ from congressy_mailer.tracking.recording import track
 from congressy_mailer.unsubscribe import preferences
 from tests.support.mails import queue_message
 from tests.support.sparkpost_events import event
+from tests.support.tracking import delivery
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
 
@@ -32,11 +33,6 @@ def message(settings: Any) -> Message:
 def happened(type: str, message: Message, seconds: float) -> dict[str, Any]:
     """An event so many seconds from now."""
     return event(type, message, timestamp=str((timezone.now() + timedelta(seconds=seconds)).timestamp()))
-
-
-def delivery(message: Message) -> str:
-    message.refresh_from_db()
-    return str(message.delivery)
 
 
 RETURNS: list[Callable[[], Any]] = [

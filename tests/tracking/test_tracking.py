@@ -4,48 +4,24 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from itertools import permutations
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
-from django.test import override_settings
 from django.utils import timezone
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from congressy_mailer import outbox, send_bulk, suppressions
-from congressy_mailer.models import Event, Message, RecipientStatus, Suppression, SuppressionRemoval
+from congressy_mailer import outbox
+from congressy_mailer.models import Event, Message, RecipientStatus, Suppression
 from congressy_mailer.signals import TrackedEvent, tracked
-from congressy_mailer.sparkpost.events import parse_events
-from congressy_mailer.suppressions.entries import Entry, add, purge, remove
 from congressy_mailer.suppressions.lookup import suppressed_among
-from congressy_mailer.suppressions.rules import Scope, Source
-from congressy_mailer.tracking.recording import track
 from tests.conftest import run_concurrently
-from tests.support.fuzzing import examples
 from tests.support.mails import queue_message
-from tests.support.sparkpost_events import START, end_state, event, forget, history, moment, shuffled
+from tests.support.sparkpost_events import end_state, event, forget, history, moment, shuffled
+from tests.support.tracking import ANA, NOW, delivery, status, tell
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
-
-NOW = datetime.fromtimestamp(START, UTC) + timedelta(days=90)
-ANA = "ana@example.com"
-
-
-def tell(*events: dict[str, Any]) -> int:
-    return track(parse_events(events, NOW))
-
-
-def delivery(message: Message) -> str:
-    message.refresh_from_db()
-    return message.delivery
-
-
-def status(message: Message, recipient: str = ANA) -> RecipientStatus:
-    return message.statuses.get(recipient=recipient)
 
 
 @pytest.fixture
@@ -208,143 +184,6 @@ def test_of_a_sensitive_mail_no_words_are_kept(
     assert len(heard) == 3
 
 
-# Suppressions
-
-
-@pytest.mark.parametrize(
-    ("type", "fields", "transactional", "other", "source"),
-    [
-        ("bounce", {"bounce_class": "10"}, True, True, "bounce"),
-        ("out_of_band", {"bounce_class": 30}, True, True, "bounce"),
-        ("out_of_band", {"bounce_class": 25, "raw_reason": "550 refused"}, False, False, ""),
-        ("bounce", {"bounce_class": "25", "raw_reason": "550 refused"}, False, False, ""),
-        ("bounce", {"bounce_class": "80"}, False, False, ""),
-        ("out_of_band", {"bounce_class": "90"}, False, True, "unsubscribe"),
-        ("out_of_band", {"bounce_class": "100"}, False, False, ""),
-        ("bounce", {"bounce_class": "20"}, False, False, ""),
-        ("bounce", {"bounce_class": "51"}, False, False, ""),
-        ("bounce", {}, False, False, ""),
-        ("policy_rejection", {"bounce_class": "10"}, False, False, ""),
-        ("delay", {"bounce_class": "10"}, False, False, ""),
-        ("spam_complaint", {}, False, True, "complaint"),
-        ("list_unsubscribe", {}, False, True, "unsubscribe"),
-        ("link_unsubscribe", {}, False, True, "unsubscribe"),
-    ],
-)
-def test_what_suppresses_an_address(
-    type: str, fields: dict[str, str], transactional: bool, other: bool, source: str
-) -> None:
-    tell(event(type, queue_message(to=["Ana <Ana@example.com>"]), 7, **{"recipient": "ANA@example.com", **fields}))
-    assert bool(suppressed_among([ANA], transactional=True)) == transactional
-    assert bool(suppressed_among([ANA], transactional=False)) == other
-    assert {(one.source, one.created_at) for one in Suppression.objects.all()} == (
-        {(source, moment(7))} if source else set()
-    )
-
-
-@override_settings(CONGRESSY_MAILER={"LISTS": {"novidades": "Novidades"}})
-def test_who_unsubscribes_from_a_list_gets_the_others() -> None:
-    tell(event("list_unsubscribe", queue_message(transactional=False, list_id="novidades")))
-    assert suppressed_among([ANA], transactional=False, list_id="novidades")
-    assert not suppressed_among([ANA], transactional=False)
-
-
-@override_settings(CONGRESSY_MAILER={"LISTS": {"novidades": "Novidades"}})
-def test_who_unsubscribes_from_a_list_by_a_mail_of_a_batch_does_too() -> None:
-    batch = send_bulk([ANA], subject="Oi", message="Oi", transactional=False, list_id="novidades")
-    tell(event("link_unsubscribe", batch.messages.get()))
-    assert suppressed_among([ANA], transactional=False, list_id="novidades")
-    assert not suppressed_among([ANA], transactional=False)
-
-
-@override_settings(CONGRESSY_MAILER={"LISTS": {"novidades": "Novidades"}})
-def test_who_unsubscribes_from_a_list_by_an_answer_gets_the_others() -> None:
-    tell(event("out_of_band", queue_message(transactional=False, list_id="novidades"), bounce_class="90"))
-    assert suppressed_among([ANA], transactional=False, list_id="novidades")
-    assert not suppressed_among([ANA], transactional=False)
-
-
-SUPPRESSED_THERE = "554 5.7.1 recipient address was suppressed due to {} policy ({})"
-CANCELLED = "554 5.7.1 [internal] Campaign cancelled"
-
-
-@pytest.mark.parametrize("admin", [None, "all"])
-@pytest.mark.parametrize(
-    "reason",
-    [SUPPRESSED_THERE.format("customer", "Unsubscribe Rule"), SUPPRESSED_THERE.format("SYSTEM", "x"), CANCELLED, ""],
-)
-def test_that_sparkpost_did_not_try_says_nothing_of_the_address(reason: str, admin: str | None) -> None:
-    with override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"admin": admin}}):
-        tell(event("list_unsubscribe", queue_message(transactional=False), 1))
-        message = queue_message(to=["bia@example.com"])
-        for at, recipient in enumerate([ANA, "bia@example.com"], start=2):
-            tell(event("bounce", message, at, recipient, bounce_class="25", raw_reason=reason))
-    assert not suppressed_among([ANA, "bia@example.com"], transactional=True)
-    assert not suppressed_among(["bia@example.com"], transactional=False)
-    assert delivery(message) == "rejected"
-    assert status(message, "bia@example.com").bounce_class == 25
-
-
-@override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"admin": "transactional"}})
-def test_a_host_may_have_other_policies_suppress() -> None:
-    tell(event("bounce", queue_message(), bounce_class="25", raw_reason="550 5.7.1 refused by the administrator"))
-    assert [one.scope for one in Suppression.objects.all()] == [Scope.TRANSACTIONAL]
-
-
-@pytest.mark.parametrize(("own", "subaccount", "suppressed"), [
-    (False, "146", False), (False, 0, True), (False, "", True), (True, "146", True),
-])  # fmt: skip
-def test_mail_of_a_subaccount_suppresses_only_where_it_is_ours(own: bool, subaccount: Any, suppressed: bool) -> None:
-    tell(event("bounce", queue_message() if own else None, recipient=ANA, bounce_class="10", subaccount_id=subaccount))
-    assert bool(suppressed_among([ANA], transactional=True)) == suppressed
-
-
-@override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"complaint": "all", "unsubscribe": None, "hard": "transactional"}})
-def test_the_rules_are_the_hosts() -> None:
-    tell(event("link_unsubscribe", queue_message(transactional=False)))
-    assert not Suppression.objects.exists()
-    tell(event("bounce", queue_message(), bounce_class="30"))
-    assert [one.scope for one in Suppression.objects.all()] == [Scope.TRANSACTIONAL]
-    tell(event("spam_complaint", queue_message(to=["bia@example.com"])))
-    assert suppressed_among(["bia@example.com"], transactional=True)
-    assert suppressed_among(["bia@example.com"], transactional=False)
-
-
-@override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": 3}})
-def test_too_many_soft_bounces_within_thirty_days_count_as_a_hard_one_in_any_order() -> None:
-    day = 86_400
-    bounces = [event("bounce", queue_message(), at * day, bounce_class="22") for at in (0, 20, 31, 45, 48)]
-    bounces += [
-        event("bounce", queue_message(), 21 * day, bounce_class="60"),
-        event("bounce", queue_message(), 22 * day, bounce_class="51"),
-    ]
-    tell(*bounces[:2], bounces[5], bounces[6])
-    assert not Suppression.objects.exists()
-    ends = []
-    for order in range(6):
-        forget()
-        random.Random(order).shuffle(bounces)
-        for one in bounces:
-            tell(one)
-        ends.append(end_state()["suppressions"])
-    assert ends[0]
-    assert {str(end) for end in ends} == {str(ends[0])}
-    # On the days 20, 31 and 45.
-    assert {one[5] for one in ends[0]} == {moment(45 * day)}
-
-
-@pytest.mark.parametrize("listed", [True, False])
-def test_what_happened_before_somebody_took_an_address_off_the_list_does_not_bring_it_back(listed: bool) -> None:
-    if listed:
-        add([Entry(at=moment(0), source=Source.MANUAL, address=ANA, scope=Scope.TRANSACTIONAL)])
-    assert remove(ANA) == listed
-    tell(event("bounce", queue_message(), 5, bounce_class="10"))
-    assert not suppressed_among([ANA], transactional=True)
-    later = timezone.now() + timedelta(minutes=1)
-    track(parse_events([event("bounce", queue_message(), timestamp=later.isoformat(), bounce_class="10")], later))
-    assert suppressed_among([ANA], transactional=True)
-
-
 # Any order, several at once
 
 
@@ -409,82 +248,6 @@ def test_ids_and_addresses_that_a_database_takes_for_the_same_are_told_apart() -
     assert len(set(message.events.values_list("recipient", flat=True))) == 2
 
 
-# Events that have lost what they were sent with, and find their message by SparkPost's id
-
-
-def without_metadata(type: str, message: Message, at: int, **fields: Any) -> dict[str, Any]:
-    return event(type, message, at, rcpt_meta=fields.pop("rcpt_meta", {}), **fields)
-
-
-def orphaned_story(message: Message) -> list[dict[str, Any]]:
-    return [
-        event("injection", message, 1, event_id="a1"),
-        event("delivery", message, 2, event_id="a2"),
-        without_metadata("out_of_band", message, 3, bounce_class="10", raw_reason="gone", event_id="a3"),
-        without_metadata("never_heard_of", message, 4, raw_reason="of a new kind", event_id="a4"),
-    ]
-
-
-@pytest.mark.database
-@pytest.mark.parametrize("order", list(permutations(range(4))))
-def test_a_bounce_without_metadata_finds_its_message_in_any_order(order: Sequence[int]) -> None:
-    message = queue_message()
-    story = orphaned_story(message)
-    tell(*story)
-    expected = end_state()
-    assert delivery(message) == "bounced"
-    assert status(message).detail == "gone"
-    assert message.events.filter(recipient=ANA).count() == 4
-    forget()
-    for position in order:
-        assert tell(story[position]) == 1
-        tell(story[position])
-    assert end_state() == expected
-
-
-@pytest.mark.database
-@pytest.mark.django_db(transaction=True)
-def test_a_bounce_finds_its_message_when_two_workers_store_them_at_the_same_moment() -> None:
-    for number in range(5):
-        message = queue_message(to=[f"r{number}@example.com"])
-        story = orphaned_story(message)
-        for one in story:
-            next(iter(one["msys"].values()))["event_id"] += f"-{number}"
-        run_concurrently(lambda worker, story=story: tell(story[worker]))  # type: ignore[misc]
-        assert delivery(message) == "bounced"
-        assert message.events.exclude(key=None).count() == 4
-
-
-def test_a_bounce_of_a_sensitive_mail_that_finds_it_late_keeps_no_words() -> None:
-    message = queue_message(sensitive=True)
-    tell(without_metadata("out_of_band", message, 3, bounce_class="10", raw_reason="about her"))
-    tell(event("delivery", message, 1))
-    assert delivery(message) == "bounced"
-    assert not Event.objects.exclude(detail="").exists()
-    assert status(message).detail == ""
-
-
-def test_an_id_of_two_messages_or_of_another_address_decides_nothing() -> None:
-    first, second = queue_message(), queue_message()
-    tell(*(event("delivery", one, 1, message_id="shared") for one in (first, second)))
-    tell(without_metadata("out_of_band", first, 2, message_id="shared", bounce_class="10"))
-    assert {delivery(first), delivery(second)} == {"delivered"}
-    third = queue_message()
-    tell(event("delivery", third, 1, message_id="mine"))
-    tell(without_metadata("out_of_band", third, 2, message_id="mine", recipient="bia@example.com", bounce_class="10"))
-    assert delivery(third) == "delivered"
-    assert Event.objects.filter(type="bounced", message=None).count() == 2
-
-
-def test_who_leaves_a_list_by_an_event_without_metadata_leaves_that_list(settings: Any) -> None:
-    settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "LISTS": {"news": "Novidades"}}
-    message = queue_message(list_id="news", transactional=False)
-    tell(event("delivery", message, 1))
-    tell(without_metadata("list_unsubscribe", message, 2))
-    assert delivery(message) == "unsubscribed"
-    assert [(one.scope, one.list_id) for one in Suppression.objects.all()] == [("list", "news")]
-
-
 # Addresses that a message never had
 
 
@@ -506,94 +269,6 @@ def test_copies_that_sparkpost_makes_have_a_status() -> None:
     Message.objects.filter(pk=message.pk).update(sparkpost={}, content_dropped_at=NOW)
     tell(event("open", message, 2, "duda@example.com", rcpt_type="bcc"), event("open", message, 2, "edu@example.com"))
     assert message.statuses.filter(recipient__in=["duda@example.com", "edu@example.com"]).count() == 1
-
-
-def soft_bounce(message: Message, at: float) -> dict[str, Any]:
-    return event("bounce", message, at, bounce_class="22")
-
-
-DAY = 24 * 60 * 60
-
-
-@pytest.mark.database
-@settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data(), limit=st.integers(1, 5))
-def test_soft_bounces_are_counted_as_if_all_of_them_were_read(data: st.DataObject, limit: int) -> None:
-    forget()
-    message = queue_message()
-    days = data.draw(st.lists(st.integers(0, 85), max_size=25))
-    with override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": limit}}):
-        for start in range(0, len(days), 7):
-            tell(*(soft_bounce(message, day * DAY) for day in days[start : start + 7]))
-    moments = [moment(day * DAY) for day in sorted(days)]
-    windows = zip(moments, moments[limit - 1 :], strict=False)
-    expected = next((last for first, last in windows if last - first <= timedelta(days=30)), None)
-    assert set(Suppression.objects.values_list("created_at", flat=True)) == ({expected} if expected else set())
-
-
-@override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": 3}})
-def test_of_very_many_soft_bounces_of_an_address_few_are_read() -> None:
-    message = queue_message()
-    Event.objects.bulk_create(
-        Event(message=message, type="bounced", at=moment(at), recipient=ANA, key=f"old{at}", bounce_class=22,
-              bounce_category="soft")
-        for at in range(5000)
-    )  # fmt: skip
-    read: list[int] = []
-
-    class Counted(list[Any]):
-        def __init__(self, rows: Iterable[Any] = ()) -> None:
-            super().__init__(rows)
-            read.append(len(self))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("congressy_mailer.tracking.bounces.list", Counted, raising=False)
-        tell(*(soft_bounce(message, 5000 + at) for at in range(500)))
-    assert Suppression.objects.first().created_at == moment(2)  # type: ignore[union-attr]
-    assert read
-    assert max(read) <= 9
-
-
-@override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": 3}})
-def test_soft_bounces_before_somebody_took_an_address_off_are_not_counted_with_those_after() -> None:
-    message = queue_message()
-    tell(*(soft_bounce(message, day * DAY) for day in range(3)))
-    assert suppressed_among([ANA], transactional=True) == {ANA}
-    remove(ANA)
-    SuppressionRemoval.objects.update(removed_at=moment(2.5 * DAY))
-    tell(soft_bounce(message, 3 * DAY), soft_bounce(message, 4 * DAY))
-    assert suppressed_among([ANA], transactional=True) == set()
-    tell(soft_bounce(message, 5 * DAY))
-    assert suppressed_among([ANA], transactional=True) == {ANA}
-
-
-@pytest.mark.parametrize(("soft", "days", "forgotten"), [(None, 2, 1), (3, 2, 0), (3, 31, 1)])
-def test_that_an_address_was_taken_off_is_known_for_as_long_as_a_soft_bounce_counts(
-    soft: int | None, days: int, forgotten: int
-) -> None:
-    suppressions.suppress(ANA)
-    remove(ANA)
-    SuppressionRemoval.objects.update(removed_at=timezone.now() - timedelta(days=days))
-    with override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": soft}}):
-        assert purge() == forgotten
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.database
-@override_settings(CONGRESSY_MAILER={"SUPPRESSION": {"soft": 2}})
-def test_two_workers_that_each_store_a_soft_bounce_count_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    # SQLite has one writer: the second counts what the first has written.
-    both_have_counted = threading.Barrier(1 if connection.vendor == "sqlite" else 2, timeout=30)
-
-    def add_together(entries: Iterable[Entry]) -> list[Suppression]:
-        found = list(entries)
-        both_have_counted.wait()
-        return add(found)
-
-    monkeypatch.setattr(suppressions, "add", add_together)
-    messages = [queue_message(), queue_message()]
-    run_concurrently(lambda worker: tell(soft_bounce(messages[worker], 0)), workers=2)
-    assert suppressed_among([ANA], transactional=True) == {ANA}
 
 
 @pytest.mark.django_db(transaction=True)
