@@ -24,6 +24,7 @@ from django.utils.translation import gettext_lazy, pgettext_lazy
 from congressy_mailer.importers.pickled_mail import ADMITTED, mail_from_pickle
 from congressy_mailer.importers.pickles import Global, PickleRefused, read_pickle
 from congressy_mailer.mime.django_mail import django_mail_bytes
+from tests.support.pickles import CALLED, HOSTILE, MAIL, mail_with, named, text
 
 
 class OwnMail(EmailMessage):
@@ -97,49 +98,6 @@ def test_what_may_be_named_are_single_names() -> None:
     assert all("." not in one.name for one in ADMITTED)
     for one in ("eval", "getattr", "exec", "__import__", "open"):
         assert Global("builtins", one) not in ADMITTED
-
-
-def text(value: str) -> bytes:
-    return pickle.SHORT_BINUNICODE + bytes([len(value)]) + value.encode()
-
-
-def named(module: str, name: str) -> bytes:
-    return text(module) + text(name) + pickle.STACK_GLOBAL
-
-
-#: The class that most mails are of.
-MAIL = named("django.core.mail.message", "EmailMessage")
-
-
-def mail_with(field: str, value: bytes) -> bytes:
-    """A mail with one field more, whose value is a piece of a pickle."""
-    fields = text("to") + b"](" + text("b@example.com") + b"e" + text(field) + value
-    return b"\x80\x04" + MAIL + b")\x81}(" + fields + b"ub."
-
-
-CALLED: list[str] = []
-
-
-def call_me(*arguments: Any) -> None:
-    CALLED.append(repr(arguments))
-
-
-HOSTILE = {
-    "a function of the system": named("os", "system") + text("touch /tmp/x") + b"\x85R",
-    "one through a module that mail needs": named("email.utils", "os.system") + text("true") + b"\x85R",
-    "one through a class that mail needs": named("django.core.mail.message", "EmailMessage.send") + b")R",
-    "one of Django's": named("django.core.mail", "import_string") + text("os.system") + b"\x85R",
-    "builtins": named("builtins", "eval") + text("1") + b"\x85R",
-    "attributes": named("builtins", "getattr") + text("a") + text("upper") + b"\x86R",
-    "by the older way": b"cos\nsystem\n" + text("true") + b"\x85R",
-    "by the oldest way": b"(" + text("true") + b"ios\nsystem\n",
-    "ours": named(__name__, "call_me") + b")R",
-    "a persistent id": b"Pos.system\n",
-    "the registry of extensions": pickle.EXT1 + b"\x01",
-    "keyword arguments": named("builtins", "str") + b")}\x92",
-    "another package's prefix": named("email.mime.image.evil", "MIMEImage") + b")\x81",
-    "a name with a blank": b"cdjango.core.mail.message EmailMessage\nx\n)\x81",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)

@@ -21,8 +21,8 @@ from congressy_mailer.models import Batch, Message, State
 from congressy_mailer.outbox import cursors
 from congressy_mailer.outbox.cursors import BatchCursors
 from congressy_mailer.replies import Outcome, Reply
-from tests.outbox.test_locks import held_by_a_host
 from tests.support.fuzzing import examples
+from tests.support.held_rows import held_by_a_host
 from tests.support.mails import queue_batch
 from tests.support.plans import explain, tables
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import connection, connections
 from django.utils import timezone
 
 from congressy_mailer import outbox, send_bulk, send_mail
@@ -18,59 +15,12 @@ from congressy_mailer.outbox.publishing import publish_batch
 from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.tracking import inbox
 from tests.conftest import wait_for
+from tests.support.held_rows import held_by_a_host
 from tests.support.mails import queue, queue_batch, stored
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("published")]
 
 REFUSED = Reply(451, "4.7.1 later")
-
-
-@contextmanager
-def held_by_a_host(change: Callable[[], Any]) -> Iterator[None]:
-    """A transaction that has changed something and stays open."""
-    begun, over = threading.Event(), threading.Event()
-    failures: list[BaseException] = []
-
-    def hold() -> None:
-        try:
-            with transaction.atomic():
-                change()
-                begun.set()
-                over.wait(60)
-                transaction.set_rollback(True)
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            begun.set()
-            connections.close_all()
-
-    host = threading.Thread(target=hold)
-    host.start()
-    try:
-        assert begun.wait(30)
-        assert not failures
-        with waiting_is_an_error():
-            yield
-    finally:
-        over.set()
-        host.join()
-
-
-@contextmanager
-def waiting_is_an_error() -> Iterator[None]:
-    """A worker's connection that gives up after a second instead of waiting for a lock."""
-    statements = {
-        "postgresql": ("SET lock_timeout = '1s'", "RESET lock_timeout"),
-        "mysql": ("SET innodb_lock_wait_timeout = 1", "SET innodb_lock_wait_timeout = DEFAULT"),
-    }
-    begin, end = statements[connection.vendor]
-    with connection.cursor() as cursor:
-        cursor.execute(begin)
-    try:
-        yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute(end)
 
 
 @pytest.fixture

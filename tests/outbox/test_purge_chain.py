@@ -21,7 +21,7 @@ from congressy_mailer.health import check_health
 from congressy_mailer.models import Batch, Event, Message, PeriodicTask, RecipientStatus, State, WebhookBatch
 from congressy_mailer.outbox import retention
 from tests.conftest import run_concurrently
-from tests.outbox.test_locks import held_by_a_host
+from tests.support.held_rows import held_by_a_host
 from tests.support.mails import queue
 from tests.support.purging import finish
 

@@ -31,7 +31,7 @@ from congressy_mailer.content.templates import render
 from congressy_mailer.models import Message, Priority, State
 from congressy_mailer.suppressions import is_suppressed
 from congressy_mailer.testing import deliver_all
-from tests.importers.test_pickled_mail import HOSTILE, mail_with
+from tests.support.pickles import HOSTILE, mail_with
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("published")]
 
