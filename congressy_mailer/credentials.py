@@ -274,6 +274,13 @@ def _make_patterns() -> _Patterns:
         return made
 
 
+def forget() -> None:
+    """Leave out from now on what the settings have alone."""
+    with _lock:
+        _remembered.clear()
+        _forget_patterns()
+
+
 def _forget_patterns(**kwargs: Any) -> None:
     global _patterns
     _patterns = None

@@ -34,7 +34,7 @@ _CONFIGURATION_ERRORS = (LookupError, TypeError, AttributeError, ImproperlyConfi
 
 
 @dataclass
-class _Breaker:
+class Breaker:
     """Leaves the broker alone for a while after it failed, and lets one caller at a time find out whether it is back.
 
     So a caller waits for a broker that is away only if it called before that was known, or if it is that one.
@@ -46,6 +46,7 @@ class _Breaker:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def is_open(self) -> bool:
+        """Whether the broker is left alone now."""
         return time.monotonic() < self.open_until
 
     def allows_call(self) -> bool:
@@ -97,7 +98,7 @@ class _Publisher:
     """Connections of our own, so that their timeouts are ours and the host's settings stay as they are."""
 
     def __init__(self) -> None:
-        self.breaker = _Breaker()
+        self.breaker = Breaker()
         self._idle: deque[tuple[Celery, Producer]] = deque()
         self._inherited: list[object] = []
         os.register_at_fork(after_in_child=self._reset_after_fork)
@@ -106,7 +107,12 @@ class _Publisher:
         # The sockets are the parent's. They must not be used here, nor closed: closing says goodbye on them.
         self._inherited.extend(self._idle)
         self._idle = deque()
-        self.breaker = _Breaker()
+        self.breaker = Breaker()
+
+    def forget(self) -> None:
+        while self._idle:
+            _drop(self._idle.pop()[1].connection)
+        self.breaker = Breaker()
 
     def send(self, app: Celery, task: str, **options: Any) -> bool:
         if not self.breaker.allows_call():
@@ -172,3 +178,27 @@ def _drop(connection: Connection | None) -> None:
 
 
 _publisher = _Publisher()
+
+
+def send(app: Celery, task: str, **options: Any) -> bool:
+    """Publish a task over a connection of our own; never raises, and takes ``PUBLISH_TIMEOUT`` at the most.
+
+    Args:
+        app: the host's Celery app.
+        task: its name.
+        options: of Celery's ``send_task``.
+
+    Returns:
+        Whether the broker has taken it.
+    """
+    return _publisher.send(app, task, **options)
+
+
+def forget() -> None:
+    """Begin anew: without open connections, and as if no broker had ever been away."""
+    _publisher.forget()
+
+
+def breaker() -> Breaker:
+    """What says whether the broker may be asked now."""
+    return _publisher.breaker

@@ -78,7 +78,7 @@ def send(task: str, *arguments: Any, queue: str | None = None, **options: Any) -
         if countdown := options.get("countdown"):
             options["headers"] = {**options.get("headers", {}), COUNTDOWN_HEADER: countdown}
         conf = mailer_settings()
-        return publisher._publisher.send(
+        return publisher.send(
             app,
             task,
             args=arguments,

@@ -61,7 +61,7 @@ def encode(context: Mapping[str, Any], *, language: str | None, sensitive: bool 
     """
     if not isinstance(context, Mapping):
         raise ContextNotSerializable(f"context must be a dict, not of type {type(context).__name__}.")
-    encoder = _Encoder(language, sensitive)
+    encoder = Encoder(language, sensitive)
     encoded = {}
     for name, value in context.items():
         if not isinstance(name, str):
@@ -106,7 +106,7 @@ def _decode_many(contexts: Sequence[Json]) -> list[Decoded]:
 
 
 class _NeedsEncoder(Exception):
-    """It takes an :class:`_Encoder`, or there is something to be said about it."""
+    """It takes an :class:`Encoder`, or there is something to be said about it."""
 
 
 def _encode_fast(value: Any, depth: int) -> Json:
@@ -142,7 +142,9 @@ def _encode_fast(value: Any, depth: int) -> Json:
     raise _NeedsEncoder
 
 
-class _Encoder:
+class Encoder:
+    """Stores values of every kind, and names the place of one that cannot be stored."""
+
     def __init__(self, language: str | None, sensitive: bool) -> None:
         self._language = language
         self._sensitive = sensitive

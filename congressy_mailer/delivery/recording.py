@@ -45,7 +45,8 @@ class Recorder:
             notes: where what was accepted stands until it is recorded; ``None``: nowhere.
         """
         self._token = token
-        self._deadlines = deadlines
+        #: Of the task.
+        self.deadlines = deadlines
         self._batch_accepted = batch_accepted
         self._notes = notes or Notes(token)
         #: Something could not be written down in time: no message's fault, and nothing more may be begun.
@@ -162,7 +163,7 @@ class Recorder:
             except Error as error:
                 # Away, or read-only after a failover, or a connection that an interruption has left in a bad way.
                 connection = connections[outbox.database()]
-                if connection.in_atomic_block or wait > self._deadlines.claims_left:
+                if connection.in_atomic_block or wait > self.deadlines.claims_left:
                     self.gave_up = True
                     raise
                 if plainer is not None and not outbox.is_away():
@@ -175,11 +176,11 @@ class Recorder:
                 wait = min(wait * 2, _LONGEST_WAIT_FOR_DATABASE)
             except SoftTimeLimitExceeded:
                 # Raised once. The record matters more, for as long as the lease holds.
-                self._deadlines.end_slice()
+                self.deadlines.end_slice()
 
     def sleep(self, seconds: float) -> None:
         """Wait, unless the time that Celery allows is over."""
         try:
             time.sleep(seconds)
         except SoftTimeLimitExceeded:
-            self._deadlines.end_slice()
+            self.deadlines.end_slice()

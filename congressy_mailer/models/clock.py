@@ -44,6 +44,11 @@ class _Known(NamedTuple):
 _known: dict[str, _Known] = {}
 
 
+def forget() -> None:
+    """Ask the database again at the next time."""
+    _known.clear()
+
+
 def now() -> datetime:
     """The time by the clock of the outbox's database; never raises."""
     return timezone.now() + difference()

@@ -120,7 +120,7 @@ def _ask_redis(channel: Any, names: Sequence[str], report: BrokerReport) -> None
         BrokerQueue(name, length) for name, length in zip(names, lengths, strict=True) if isinstance(length, int)
     ]
     if isinstance(slow, list):
-        report.slow_commands = [_slow_command(entry) for entry in slow]
+        report.slow_commands = [slow_command(entry) for entry in slow]
 
 
 def redis_facts(info: Mapping[str, Any]) -> list[Fact]:
@@ -221,7 +221,8 @@ def _client_facts(info: Mapping[str, Any]) -> list[Fact]:
     ]
 
 
-def _slow_command(entry: Mapping[str, Any]) -> SlowCommand:
+def slow_command(entry: Mapping[str, Any]) -> SlowCommand:
+    """What an entry of Redis' slow log says, without what the command was about."""
     words = entry.get("command", b"")
     text = words.decode(errors="replace") if isinstance(words, bytes) else str(words)
     return SlowCommand(

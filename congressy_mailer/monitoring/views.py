@@ -58,6 +58,11 @@ class _Answer:
 _answer = _Answer()
 
 
+def forget_answer() -> None:
+    """Look again at the next request for ``health``."""
+    _answer.until = 0.0
+
+
 @login_not_required
 @require_safe
 @never_cache

@@ -231,6 +231,7 @@ class _Journals:
         """Remove those that no task has and that say nothing."""
         with self._lock:
             idle, self._idle = self._idle, []
+            self._next_try = 0.0
         for journal in idle:
             self._drop(journal)
 

@@ -170,12 +170,12 @@ class _Run:
         )
 
     def push_added(self) -> bool:
-        while rows := list(_pending().order_by("id")[:MAX_ENTRIES]):
+        while rows := list(pending().order_by("id")[:MAX_ENTRIES]):
             for accepted in self._put_splitting(rows):
                 _mark(accepted)
                 self.result.exported += len(accepted)
             if not self._in_time():
-                return not _pending().exists()
+                return not pending().exists()
         return True
 
     def _put_splitting(self, rows: Sequence[Suppression]) -> Iterator[Sequence[Suppression]]:
@@ -301,7 +301,7 @@ def _missing(listing: SyncCursor, which: Q) -> list[UUID]:
     return [row.id for row in missing.select_for_update()[:_CHUNK]]
 
 
-def _pending() -> QuerySet[Suppression]:
+def pending() -> QuerySet[Suppression]:
     """The changes that SparkPost does not know yet."""
     return _all().filter(synced_at=None, refusal="").exclude(source__in=REMOTE_SOURCES)
 

@@ -161,4 +161,10 @@ _tasks = 0
 #: By mail backend, until when this process does not ask again.
 _refused_until: dict[str, float] = {}
 
-os.register_at_fork(after_in_child=_refused_until.clear)
+
+def forget_refusals() -> None:
+    """Ask again for each mail backend at the next time."""
+    _refused_until.clear()
+
+
+os.register_at_fork(after_in_child=forget_refusals)

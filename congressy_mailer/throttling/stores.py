@@ -52,7 +52,8 @@ class LimitStores:
         self._connection: Connection | None = None
         self._redis: RedisStore | None = None
         self._no_redis = False
-        self._failures = 0
+        #: How often Redis has not answered since it did last.
+        self.failures = 0
         self._next_try = 0.0
         self._connect_failed_at = 0.0
 
@@ -80,7 +81,7 @@ class LimitStores:
 
     def _run_on_redis(self, operation: Callable[[LimitStore], _R]) -> tuple[_R] | None:
         began = time.monotonic()
-        if self._failures:
+        if self.failures:
             with self._lock:
                 if began < self._next_try:
                     return None
@@ -93,7 +94,7 @@ class LimitStores:
         except Exception as error:
             self._record_failure(error, began)
             return None
-        if answer is not None and self._failures:
+        if answer is not None and self.failures:
             self._record_recovery()
         return answer
 
@@ -146,6 +147,10 @@ class LimitStores:
             self._connect_failed_at = time.monotonic()
             raise
 
+    def end_break(self) -> None:
+        """Ask Redis at the next time, although it has not answered lately."""
+        self._next_try = 0.0
+
     def _drop(self) -> None:
         connection, self._connection, self._redis = self._connection, None, None
         if connection is not None:
@@ -154,12 +159,12 @@ class LimitStores:
 
     def _record_failure(self, error: Exception, began: float) -> None:
         with self._lock:
-            if self._failures and began < self._next_try - self._break_time():
+            if self.failures and began < self._next_try - self._break_time():
                 # One failure that several threads have met at the same time.
                 return
-            self._failures += 1
+            self.failures += 1
             self._next_try = time.monotonic() + self._break_time()
-            first = self._failures == 1
+            first = self.failures == 1
         logger.log(
             logging.WARNING if first else logging.DEBUG,
             "Redis does not answer (%s: %s). Until it does, RATE_LIMIT, MAX_CONNECTIONS and slow-downs hold for each "
@@ -169,13 +174,13 @@ class LimitStores:
 
     def _record_recovery(self) -> None:
         with self._lock:
-            recovered = self._failures > 0
-            self._failures, self._next_try = 0, 0.0
+            recovered = self.failures > 0
+            self.failures, self._next_try = 0, 0.0
         if recovered:
             logger.warning("Redis answers again: the rate and the connections are counted for all workers together.")
 
     def _break_time(self) -> float:
-        return min(math.ldexp(_FIRST_BREAK, min(max(self._failures - 1, 0), 10)), _LONGEST_BREAK)
+        return min(math.ldexp(_FIRST_BREAK, min(max(self.failures - 1, 0), 10)), _LONGEST_BREAK)
 
 
 def throttling_group() -> str:

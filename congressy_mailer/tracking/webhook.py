@@ -175,6 +175,11 @@ _next_log_at: dict[int, float] = {}
 _LOG_INTERVAL = 60.0
 
 
+def forget_refusals() -> None:
+    """Log the next refusal of each kind."""
+    _next_log_at.clear()
+
+
 def _log_refusal(refused: _Refused) -> None:
     """One line, without anything that came with the request; no more than one a minute of each kind."""
     now = time.monotonic()

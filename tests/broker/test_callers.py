@@ -45,7 +45,7 @@ LONG_BREAK = {"BREAKER_TIME": timedelta(minutes=1)}
 
 @contextmanager
 def hung_for_new_connections(server: EmbeddedRedis) -> Iterator[None]:
-    publisher._publisher = publisher._Publisher()
+    publisher.forget()
     with stopped(server.pid):
         yield
 
@@ -60,7 +60,7 @@ def least(caplog: pytest.LogCaptureFixture) -> Least:
     """The least of several attempts, each of which begins as the first did."""
 
     def anew(attempt: Callable[[], float]) -> float:
-        publisher._publisher = publisher._Publisher()
+        publisher.forget()
         Message.objects.all().delete()
         caplog.clear()
         return attempt()
@@ -109,8 +109,8 @@ def assert_calls_nobody(work: Callable[[], object] = queue) -> None:
 
 def end_the_break() -> None:
     """Let the time pass for which the broker is left alone."""
-    assert publisher._publisher.breaker.is_open()
-    publisher._publisher.breaker.open_until = time.monotonic()
+    assert publisher.breaker().is_open()
+    publisher.breaker().open_until = time.monotonic()
 
 
 AWAY = (logging.ERROR, "The broker does not take messages")
@@ -295,7 +295,7 @@ def test_callers_at_the_same_time_do_not_wait_for_each_other_and_later_only_one_
         run_concurrently(lambda worker: queue(), 5)
         assert len(tries) == 5
         # All of them failed for one reason, and the break is no longer for it.
-        assert publisher._publisher.breaker.open_until <= time.monotonic() + 30
+        assert publisher.breaker().open_until <= time.monotonic() + 30
         end_the_break()
         tries.clear()
         monkeypatch.setattr(publisher, "_connect", connect_last)
@@ -305,7 +305,7 @@ def test_callers_at_the_same_time_do_not_wait_for_each_other_and_later_only_one_
 
 
 def test_a_child_process_finds_out_for_itself(broker: str, redis_server: EmbeddedRedis) -> None:
-    breaker = publisher._publisher.breaker
+    breaker = publisher.breaker()
     with refused(redis_server):
         queue()
         assert not breaker.allows_call()
@@ -313,7 +313,7 @@ def test_a_child_process_finds_out_for_itself(broker: str, redis_server: Embedde
     with breaker.lock:
         child = os.fork()
         if child == 0:  # pragma: no cover
-            os._exit(0 if publisher._publisher.breaker.allows_call() and sending.publish_sweep() else 1)
+            os._exit(0 if publisher.breaker().allows_call() and sending.publish_sweep() else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 

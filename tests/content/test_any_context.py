@@ -11,7 +11,7 @@ from django.utils.safestring import mark_safe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from congressy_mailer.content.context import _Encoder, decode_many, encode
+from congressy_mailer.content.context import Encoder, decode_many, encode
 from congressy_mailer.exceptions import ContentError, ContentNotReady, ContextNotSerializable
 from congressy_mailer.models import Message, State
 from tests.support.contexts import SAO_PAULO, decode, levels, store
@@ -62,7 +62,7 @@ def test_whatever_is_accepted_comes_back(context: dict[str, Any]) -> None:
 
 @given(st.dictionaries(texts, values, max_size=4))
 def test_the_short_way_stores_what_the_long_way_would(context: dict[str, Any]) -> None:
-    long_way = _Encoder(None, sensitive=False)
+    long_way = Encoder(None, sensitive=False)
     try:
         wanted = {name: long_way.encode(value, "x", 1) for name, value in context.items()}
     except ContextNotSerializable:

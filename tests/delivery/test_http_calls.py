@@ -49,9 +49,11 @@ def api(sparkpost_api: ScriptedHttps, settings: Any, published: list[str]) -> Sc
 
 
 @pytest.fixture
-def five_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def five_at_a_time() -> Iterator[None]:
     """As in a worker that runs two tasks at the same time, which share the ten connections."""
-    monkeypatch.setattr(throttling.connection_slots, "_tasks", 2)
+    throttling.share_connections(2)
+    yield
+    throttling.share_connections(0)
 
 
 def states_and_crashes() -> Counter[tuple[str, int]]:

@@ -22,8 +22,7 @@ from congressy_mailer.replies import Outcome, Reply
 from congressy_mailer.signals import transport_unavailable
 from congressy_mailer.testing.local_sparkpost.replies import Exchange, Stage
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
-from congressy_mailer.throttling import RateLimiter
-from tests.conftest import wait_for
+from tests.conftest import reset_throttling, wait_for
 from tests.support.mails import deliver, queue
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.email_settings]
@@ -199,16 +198,16 @@ def test_it_is_written_down_before_what_has_to_wait_for_a_lock(
 
 
 def test_it_is_written_down_before_redis_is_asked(smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> None:
-    refresh = RateLimiter._refresh
+    run = throttling.stores.limit_stores.run
     found = []
 
-    def look(self: RateLimiter, now: float) -> None:
+    def look(operation: Any) -> Any:
         if smtp_server.mailbox:
             found.append(written_down(smtp_server))
-        refresh(self, now)
+        return run(operation)
 
-    monkeypatch.setattr(RateLimiter, "_refresh", look)
-    throttling.limiter._rate_limiters.clear()
+    reset_throttling()
+    monkeypatch.setattr(throttling.stores.limit_stores, "run", look)
     # Before each mail.
     monkeypatch.setattr(throttling.limiter, "_REFRESH_INTERVAL", 0)
     with override_settings(CONGRESSY_MAILER={"TIME_SLICE": timedelta(minutes=1)}):

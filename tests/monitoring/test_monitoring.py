@@ -34,9 +34,9 @@ _LINE = re.compile(r'(?P<name>[a-z_]+)(?:\{(?P<labels>[a-z_]+="[^"]*"(?:,[a-z_]+
 
 
 @pytest.fixture(autouse=True)
-def configured(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def configured(settings: Any) -> Iterator[None]:
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "METRICS_TOKEN": TOKEN}
-    monkeypatch.setattr(views, "_answer", views._Answer())
+    views.forget_answer()
     with translation.override("en"):
         yield
 
@@ -129,13 +129,13 @@ def test_a_load_balancer_is_told_whether_mail_is_moving_and_no_more(client: Clie
     response = client.get("/mailer/health/")
     assert (response.status_code, response.content) == (503, b"Mail is not moving.\n")
     assert "no-store" in response["Cache-Control"]
-    views._answer.until = 0
+    views.forget_answer()
     periodic.mark_run(periodic.SWEEP)
     assert client.get("/mailer/health/").status_code == 200
     with patch.object(views, "check_health", side_effect=OperationalError("away")):
         # Asked often, it looks no more often.
         assert client.get("/mailer/health/").status_code == 200
-        views._answer.until = 0
+        views.forget_answer()
         assert client.get("/mailer/health/").status_code == 503
 
 

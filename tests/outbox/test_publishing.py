@@ -151,7 +151,7 @@ def test_a_batch_whose_row_a_caller_holds_is_published_all_the_same(published: l
         raise db.OperationalError("locked")
 
     with connection.execute_wrapper(broken):
-        publishing._publish_stored_batch(batch.pk, 2)
+        publishing.publish_batch_on_commit(batch.pk, 2)
     assert published == ["deliver_batch"] * 2
     assert due_at.get() == before
 

@@ -52,7 +52,7 @@ def counting(settings: Any, published: list[str], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(clock, "_VALID_FOR", 3600.0)
     monkeypatch.setattr(pausing, "_KNOWN_FOR", 3600.0)
     monkeypatch.setattr(delivery_slice, "_URGENT_CHECK_INTERVAL", 3600.0)
-    monkeypatch.setattr(clock, "_known", {})
+    clock.forget()
     clock.now()
 
 

@@ -14,6 +14,7 @@ from django.utils import timezone
 from congressy_mailer import outbox, personal_data, send_bulk, send_mail, suppressions
 from congressy_mailer.exceptions import InvalidAddress
 from congressy_mailer.models import Batch, Event, Message, RecipientStatus, State, Suppression, WebhookBatch
+from congressy_mailer.suppressions import sync
 from congressy_mailer.suppressions.entries import Entry
 from congressy_mailer.suppressions.rules import Scope, Source
 from congressy_mailer.tracking import inbox
@@ -101,12 +102,10 @@ def test_whoever_objected_gets_no_mail_afterwards() -> None:
 
 
 def test_sparkpost_is_not_told_of_a_hash() -> None:
-    from congressy_mailer.suppressions.sync import _pending
-
     suppressions.suppress(ANA)
-    assert _pending().count() == 2
+    assert sync.pending().count() == 2
     personal_data.erase(ANA)
-    assert _pending().count() == 0
+    assert sync.pending().count() == 0
 
 
 def test_what_is_being_sent_at_the_moment_is_told() -> None:

@@ -222,7 +222,7 @@ def test_what_leaves_a_task_repeats_nothing_sensitive(
     monkeypatch.setattr("congressy_mailer.outbox.is_away", lambda: away)
 
     def sleep_until_the_lease_ends(recorder: Recorder, seconds: float) -> None:
-        recorder._deadlines.claims_end = 0.0
+        recorder.deadlines.claims_end = 0.0
 
     monkeypatch.setattr(Recorder, "sleep", sleep_until_the_lease_ends)
     monkeypatch.setattr(step, Failing())

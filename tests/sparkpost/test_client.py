@@ -111,7 +111,7 @@ def test_the_key_is_for_no_other_host(sparkpost_api: ScriptedHttps) -> None:
 def test_a_line_that_breaks_once_it_was_asked_leaves_it_in_doubt(sparkpost_api: ScriptedHttps) -> None:
     def script(request: object) -> None:
         # Past TLS: to the client it is an error of TLS.
-        os.write(sparkpost_api._open[-1].fileno(), b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        os.write(sparkpost_api.open_connections[-1].fileno(), b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     sparkpost_api.script = script
     error = refused()

@@ -76,7 +76,7 @@ class ScriptedHttps:
         self.script: Script = lambda request: Answer()
         #: Connections since the start.
         self.connections = 0
-        self._open: list[Any] = []
+        self.open_connections: list[Any] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -85,7 +85,7 @@ class ScriptedHttps:
 
             def setup(self) -> None:
                 server.connections += 1
-                server._open.append(self.request)
+                server.open_connections.append(self.request)
                 super().setup()
 
             def handle_one_request(self) -> None:
@@ -143,11 +143,11 @@ class ScriptedHttps:
 
     def cut(self) -> None:
         """Close all connections at once."""
-        for connection in self._open:
+        for connection in self.open_connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
-        self._open.clear()
+        self.open_connections.clear()
 
     def __enter__(self) -> ScriptedHttps:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()

@@ -55,7 +55,7 @@ def test_the_connection_of_a_killed_process_is_free_at_once(
             assert not throttling.connection_slot("").acquired
         processes[0].kill()
         processes[0].wait(10)
-        connection_slots._refused_until.clear()
+        connection_slots.forget_refusals()
         assert throttling.connection_slot("").acquired
 
 
@@ -64,7 +64,7 @@ def test_the_connection_of_another_host_is_free_when_its_time_is_over(client: re
     now, _ = client.time()
     client.zadd(key("connections"), {"another host": now + 60})
     assert not throttling.connection_slot("").acquired
-    connection_slots._refused_until.clear()
+    connection_slots.forget_refusals()
     client.zadd(key("connections"), {"another host": now - 1})
     assert throttling.connection_slot("").acquired
 
@@ -117,7 +117,7 @@ def test_a_limit_that_a_server_shows_holds_for_all_and_is_said_once(
     assert second.refused_by_server(reply)
     assert not second.acquired
     assert timedelta(seconds=1) <= second.retry_in <= timedelta(seconds=3)
-    connection_slots._refused_until.clear()
+    connection_slots.forget_refusals()
     assert not throttling.connection_slot("").acquired
     assert not first.may_stay_open()
     first.release()

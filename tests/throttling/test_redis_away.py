@@ -41,23 +41,23 @@ def test_a_redis_that_hangs_holds_nobody_up_for_long(
     assert throttling.connection_slot("").acquired
 
     def wait_on_a_new_connection() -> float:
-        stores.limit_stores._next_try = 0.0
+        stores.limit_stores.end_break()
         return own_seconds(lambda: throttling.connection_slot("eu").release())
 
     with stopped(redis_server.pid):
         # On the open connection; then without trying; then on a new one.
         assert own_seconds(lambda: throttling.connection_slot("eu")) < BOUND
-        failures = stores.limit_stores._failures
+        failures = stores.limit_stores.failures
         for _ in range(50):
             throttling.connection_slot("eu").release()
-        assert stores.limit_stores._failures == failures == 1
+        assert stores.limit_stores.failures == failures == 1
         assert least_own_seconds(2 * BOUND, wait_on_a_new_connection) < 2 * BOUND
         # Each process for itself meanwhile.
         assert permits_at_once(RateLimiter("default")) == 1
         assert permits_at_once(RateLimiter("default")) == 0
         assert len(warnings(caplog)) == 1
         assert "Redis does not answer" in warnings(caplog)[0]
-    stores.limit_stores._next_try = 0.0
+    stores.limit_stores.end_break()
     assert not throttling.connection_slot("").acquired
     assert len(warnings(caplog)) == 2
     assert "Redis answers again" in warnings(caplog)[1]
@@ -85,7 +85,7 @@ def test_a_forked_process_asks_over_a_connection_of_its_own(client: redis.Redis,
         said = [
             throttling.connection_slot("").acquired,
             permits_at_once(throttling.rate_limiter_for("")),
-            stores.limit_stores._failures,
+            stores.limit_stores.failures,
         ]
         os.write(writing, json.dumps(said).encode())
         os._exit(0)
@@ -132,7 +132,7 @@ def test_threads_that_find_redis_away_at_once_wait_together_and_say_it_once(
     # One after another, the last would have waited for all of them.
     assert max(waited) < 12 * BOUND / 2
     assert len(warnings(caplog)) == 1
-    assert stores.limit_stores._failures == 1
+    assert stores.limit_stores.failures == 1
 
 
 def test_where_redis_answers_with_an_error_the_process_counts_for_itself(client: redis.Redis) -> None:

@@ -11,7 +11,7 @@ import redis
 
 from congressy_mailer import throttling
 from congressy_mailer.replies import Reply
-from congressy_mailer.throttling import rates, stores
+from congressy_mailer.throttling import rates
 from congressy_mailer.throttling.limiter import RateLimiter
 from congressy_mailer.throttling.rates import MINIMUM_RATE, SlowDown, burst_size
 from congressy_mailer.throttling.redis_store import RedisStore
@@ -124,14 +124,17 @@ def test_what_makes_no_sense_in_redis_limits_nothing(client: redis.Redis) -> Non
     assert permits_at_once(throttling.rate_limiter_for("")) == 500
 
 
-def test_who_complains_after_another_follows_him(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
-    class Late(RedisStore):
-        def replace_slow_down(self, name: str, expected: str, slow_down: str) -> bool:
-            super().replace_slow_down(name, expected, SlowDown(0, 9e9, 7, 70).encode())
-            return super().replace_slow_down(name, expected, slow_down)
+def test_who_complains_after_another_follows_him(
+    client: redis.Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_slow_down = RedisStore.replace_slow_down
+
+    def too_late(store: RedisStore, name: str, expected: str, slow_down: str) -> bool:
+        replace_slow_down(store, name, expected, SlowDown(0, 9e9, 7, 70).encode())
+        return replace_slow_down(store, name, expected, slow_down)
 
     permits_at_once(throttling.rate_limiter_for(""))
-    stores.limit_stores._redis = Late(client, stores.throttling_group())
+    monkeypatch.setattr(RedisStore, "replace_slow_down", too_late)
     throttling.rate_limiter_for("").observe_replies([TOO_FAST])
     assert warnings(caplog) == []
     assert permits_at_once(throttling.rate_limiter_for("")) == 1

@@ -14,4 +14,4 @@ from tests.support.webhook import SECRETS
 def webhook_secrets(settings: Any) -> None:
     """Who knows one of these may post."""
     settings.CONGRESSY_MAILER = {**settings.CONGRESSY_MAILER, "WEBHOOK_SECRETS": SECRETS}
-    webhook._next_log_at.clear()
+    webhook.forget_refusals()

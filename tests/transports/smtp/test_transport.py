@@ -234,7 +234,7 @@ def test_a_server_with_fewer_connections_than_processes_is_no_server_that_cannot
         # Nobody keeps a connection while it has no mail.
         assert all_accepted(list(first.deliver([composed()])))
         wait_for(lambda: server.open_connections == 0)
-        connection_slots._refused_until.clear()
+        connection_slots.forget_refusals()
         assert all_accepted(list(second.deliver([composed()])))
     finally:
         first.close()
