@@ -17,6 +17,7 @@ from congressy_mailer.metrics.counters import FAILED, HELD
 from congressy_mailer.models import CountSample, Message, State, TransportStatus
 from congressy_mailer.testing import deliver_all
 from testbed.processes import free_port
+from tests.support.mails import queue, stored
 from tests.support.scripted_smtp import ScriptedServer
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("published")]
@@ -146,7 +147,7 @@ def test_a_receiver_that_fails_stops_no_delivery(name: str) -> None:
     signal = getattr(signals, name)
     signal.connect(receiver)
     try:
-        messages = [send_mail("x", "y", to="ana@example.com") for _ in range(2)]
+        messages = stored(queue(2))
         deliver_all()
     finally:
         signal.disconnect(receiver)

@@ -17,7 +17,7 @@ from congressy_mailer.models import Message, State, TransportStatus
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from testbed.processes import Process
 from tests.support.commands import mailer
-from tests.support.mails import deliver, states
+from tests.support.mails import deliver, queue, states, stored
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("english")]
 
@@ -142,7 +142,7 @@ class TestMovingOn:
     pytestmark = pytest.mark.usefixtures("published")
 
     def test_failed_messages_are_sent_again(self) -> None:
-        messages = [send_mail("x", "y", to="ana@example.com") for _ in range(3)]
+        messages = stored(queue(3))
         Message.objects.update(state=State.FAILED, finished_at=timezone.now(), due_at=None)
         assert mailer("retry", str(messages[0].pk))[0] == "1 message is sent again.\n"
         assert mailer("retry", "--state", "failed")[0] == "2 messages are sent again.\n"

@@ -26,6 +26,7 @@ from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from congressy_mailer.tracking.recording import track
 from testbed.processes import Process
 from tests.conftest import run_concurrently, wait_for
+from tests.support.mails import queue, stored
 from tests.support.sparkpost_events import START, event
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -155,7 +156,7 @@ def test_a_process_writes_one_statement_a_second(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(threading.Timer, "start", lambda timer: timers.append(timer))
     clock = 1000.0
     monkeypatch.setattr(counting.time, "monotonic", lambda: clock)
-    messages = [send_mail("x", "y", to="ana@example.com") for _ in range(100)]
+    messages = stored(queue(100))
     with CaptureQueriesContext(connection) as queries:
         for message in messages:
             counting.count_sent([message])

@@ -27,7 +27,7 @@ from congressy_mailer.management.commands.mailer import Command
 from congressy_mailer.models import Batch, Message, PeriodicTask, State, TaskFailure, TransportStatus
 from tests.conftest import database_url, run_concurrently
 from tests.support.commands import mailer
-from tests.support.mails import deliver, queue_message
+from tests.support.mails import deliver, queue, queue_message
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -124,7 +124,7 @@ def test_patience_follows_the_interval_of_the_sweeps() -> None:
 @pytest.mark.parametrize("state", [State.SCHEDULED, State.DEFERRED, State.SENDING])
 def test_messages_that_nobody_looks_at_are_noticed(state: State) -> None:
     swept(seconds=1)
-    ids = [send_mail("x", "y", to="ana@example.com").pk for _ in range(2)]
+    ids = queue(2)
     late = timezone.now() - timedelta(seconds=61)
     Message.objects.filter(pk=ids[0]).update(state=state, due_at=late)
     assert mailer("health")[1:] == ("1 message is due and has not been looked at for 60 seconds.", 1)
@@ -483,7 +483,7 @@ def test_the_sweep_has_old_mail_purged_once_an_hour_for_all_workers(published: l
 
 
 def test_sweeps_at_the_same_time_publish_each_message_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = [send_mail("x", "y", to="ana@example.com").pk for _ in range(30)]
+    ids = queue(30)
     found: list[UUID] = []
 
     def publish(some: Sequence[UUID], **options: Any) -> bool:

@@ -32,7 +32,7 @@ from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from testbed.processes import Process
 from tests.conftest import wait_for
 from tests.support.commands import mailer
-from tests.support.mails import deliver, deliver_slice, state, states
+from tests.support.mails import deliver, deliver_slice, queue, state, states, stored
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database, pytest.mark.usefixtures("english")]
 
@@ -116,7 +116,7 @@ class TestSingleMail:
         assert (message.pause_id, message.due_at is not None) == (None, True)
 
     def test_a_sweep_releases_what_a_resumption_that_died_has_left(self, published: list[str]) -> None:
-        messages = [send_mail("x", "y", to="ana@example.com") for _ in range(3)]
+        messages = stored(queue(3))
         pause()
         deliver(messages)
         Pause.objects.update(resumed_at=timezone.now() - timedelta(minutes=2))
