@@ -15,8 +15,9 @@ _FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/homebrew/lib")
 
 def find_faketime() -> Path | None:
     """The library, for programs with threads; ``None`` where it is not installed."""
-    found = (path for folder in _FOLDERS for path in sorted(Path(folder).glob("**/faketime/libfaketimeMT.so.1")))
-    return next(found, None)
+    # On Debian it is in the folder of the architecture. All folders are thousands.
+    patterns = (f"{folder}{name}/faketime/libfaketimeMT.so.1" for name in ("", "/*") for folder in _FOLDERS)
+    return next((path for pattern in patterns for path in sorted(Path("/").glob(pattern.lstrip("/")))), None)
 
 
 def clock_environment(library: Path, ahead: timedelta) -> dict[str, str]:
