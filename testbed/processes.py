@@ -78,7 +78,7 @@ class Process:
     ) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, lifetime.__file__, str(os.getpid()), str(int(on_parent_death)), *command],
+                [sys.executable, "-I", "-S", lifetime.__file__, str(os.getpid()), str(int(on_parent_death)), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -34,7 +34,7 @@ class _ForkServer:
         command = [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())]
         with theirs:
             self._popen = subprocess.Popen(
-                [sys.executable, lifetime.__file__, str(os.getpid()), str(int(signal.SIGKILL)), *command],
+                [sys.executable, "-I", "-S", lifetime.__file__, str(os.getpid()), str(int(signal.SIGKILL)), *command],
                 stdin=subprocess.DEVNULL,
                 cwd=_ROOT,
                 pass_fds=[theirs.fileno()],

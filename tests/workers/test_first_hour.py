@@ -20,6 +20,9 @@ from testbed.redis_server import EmbeddedRedis
 from tests.conftest import wait_for
 from tests.support.pages import ROOT, Block, blocks
 
+# The project has settings of its own, whatever those of the tests are.
+pytestmark = pytest.mark.email_settings
+
 #: Each page, and the heading with which its way to the first mail ends.
 PAGES = {
     "README.md": "## What it promises",
