@@ -31,6 +31,7 @@ from congressy_mailer.transports.smtp.pipelining import forget_restrictions
 from testbed.processes import Process
 from testbed.redis_server import EmbeddedRedis
 from tests.project.celery import app
+from tests.support import cleaning
 from tests.support.forked import ModuleProcess
 from tests.support.fuzzing import examples
 from tests.support.scripted_https import ScriptedHttps
@@ -89,6 +90,8 @@ def _servers_are_new() -> None:
 # Where a test does not say how many; and never by the clock, which a busy machine would fail.
 hypothesis.settings.register_profile("suite", max_examples=examples(100), deadline=None)
 hypothesis.settings.load_profile("suite")
+
+cleaning.install()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
