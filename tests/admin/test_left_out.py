@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,11 @@ def portuguese() -> Iterator[None]:
         yield
 
 
-def own_reasons() -> set[str]:
+@cache
+def own_reasons() -> frozenset[str]:
     sources = Sources()
     errors = {text for _, text in sources.texts(sources.reached(READERS, but=NOT_OF_A_RECIPIENT))}
-    return errors | sources.given(Place("submission.batch_writer", "BatchWriter._skip_recipient"), "reason")
+    return frozenset(errors | sources.given(Place("submission.batch_writer", "BatchWriter._skip_recipient"), "reason"))
 
 
 @pytest.mark.once

@@ -58,21 +58,23 @@ USUAL: list[tuple[list[str], str, Any]] = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_djangos_options_stand_before_and_after_a_subcommand(name: str) -> None:
+    ours = parser()
     words = [*name.split(), *NEEDED.get(name, [])]
     for given, option, value in USUAL:
-        assert getattr(parser().parse_args([*given, *words]), option) == value
-        assert getattr(parser().parse_args([*words, *given]), option) == value
-        assert getattr(parser().parse_args([*name.split(), *given, *NEEDED.get(name, [])]), option) == value
-    assert parser().parse_args(words).verbosity == 1
-    assert parser().parse_args(["-v", "3", *words]).verbosity == 3
+        assert getattr(ours.parse_args([*given, *words]), option) == value
+        assert getattr(ours.parse_args([*words, *given]), option) == value
+        assert getattr(ours.parse_args([*name.split(), *given, *NEEDED.get(name, [])]), option) == value
+    assert ours.parse_args(words).verbosity == 1
+    assert ours.parse_args(["-v", "3", *words]).verbosity == 3
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_help_says_what_a_subcommand_is_for_and_shows_an_example(name: str) -> None:
-    found = dict(subcommands(parser()))[name]
+    ours = parser()
+    found = dict(subcommands(ours))[name]
     assert found.description
     text = " ".join(found.format_help().split())
     assert f"Example: python manage.py mailer {name}" in text
     # Each example can be typed.
     for example in (found.epilog or "").removeprefix("Example: ").split("; "):
-        parser().parse_args(shlex.split(example)[3:])
+        ours.parse_args(shlex.split(example)[3:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -12,6 +13,7 @@ import django
 import django_ses
 import pytest
 from botocore.config import Config
+from botocore.loaders import create_loader
 from django.core.mail.backends.base import BaseEmailBackend
 from django.utils import timezone
 
@@ -74,6 +76,14 @@ def backends(url: str) -> dict[str, Any]:
 
 
 ALIASES = tuple(backends(""))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _aws_is_described_once() -> Iterator[None]:
+    """Each session of the SDK reads megabytes of JSON about Amazon's services; here they share what was read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", functools.cache(create_loader))
+        yield
 
 
 @pytest.fixture
