@@ -127,7 +127,7 @@ def started(caplog: pytest.LogCaptureFixture, *queues: str) -> list[tuple[int, s
     served = SimpleNamespace(consume_from=dict.fromkeys(queues))
     timer = SimpleNamespace(call_repeatedly=lambda *arguments: None)
     app = SimpleNamespace(amqp=SimpleNamespace(queues=served))
-    worker = SimpleNamespace(concurrency=1)
+    worker = SimpleNamespace(concurrency=1, pool_cls="prefork")
     start_sweeping(SimpleNamespace(app=app, timer=timer, hostname="celery@web", pool=None, controller=worker))
     return [
         (record.levelno, record.getMessage()) for record in caplog.records if record.name == "congressy_mailer.worker"
