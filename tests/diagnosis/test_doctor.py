@@ -230,7 +230,7 @@ class TestRedis:
         level, text = told("redis-eviction")
         assert (level, "allkeys-lru" in text) == (Level.ERROR, True)
         client.config_set("maxmemory-policy", "noeviction")
-        client.config_set("maxmemory", "1mb")
+        client.config_set("maxmemory", 1)
         level, text = told("redis-eviction")
         assert (level, "of its maxmemory" in text) == (Level.ERROR, True)
         client.close()

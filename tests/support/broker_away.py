@@ -46,7 +46,7 @@ def read_only(server: EmbeddedRedis) -> Iterator[None]:
 def out_of_memory(server: EmbeddedRedis) -> Iterator[None]:
     """It has no room."""
     with redis.Redis(port=server.port) as client:
-        client.config_set("maxmemory", "1mb")
+        client.config_set("maxmemory", 1)
         yield
         client.config_set("maxmemory", 0)
 

@@ -128,7 +128,7 @@ def test_redis_is_full(
 ) -> None:
     with closing(redis.Redis(port=redis_server.port)) as client:
         periodic.mark_run(periodic.SWEEP)
-        client.config_set("maxmemory", "1mb")
+        client.config_set("maxmemory", 1)
         message = send_mail("x", "y", to="ana@example.com")
         assert (state(message), client.llen("mailer")) == (State.QUEUED, 0)
         found = mailer("doctor", "redis-eviction")

@@ -50,16 +50,20 @@ def sigterm() -> Iterator[list[int]]:
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGQUIT)}
     asked: list[None] = []
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # In the background a shell has it ignored as well.
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     try:
         with deferred_signals(lambda: asked.append(None)):
             os.kill(os.getpid(), signal.SIGHUP)
             assert signal.getsignal(signal.SIGQUIT) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert not asked
-    assert signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
 
 
 def _to_pool_processes(worker: int, number: int) -> None:
