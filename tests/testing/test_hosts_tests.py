@@ -32,3 +32,13 @@ def test_a_hosts_tests_send_nothing_over_the_backends_of_transports(
     assert run.returncode == 0, run.stderr
     assert "Ran 4 tests" in run.stderr
     assert len(smtp_server.mailbox) == 0
+
+
+def test_without_its_extra_the_local_sparkpost_names_it() -> None:
+    for missing in ("aiosmtpd", "cryptography", "requests"):
+        script = f"import sys; sys.modules['{missing}'] = None; import congressy_mailer.testing.local_sparkpost.whole"
+        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+        (*_, error) = run.stderr.splitlines()
+        assert error.endswith(
+            f'The local SparkPost needs {missing}: pip install "congressy-mailer[local-sparkpost]".'
+        ), run.stderr

@@ -4,6 +4,7 @@
 it. Every mail that is accepted is kept in a :class:`Mailbox`; what becomes of it is in :mod:`.fates`.
 """
 
+from . import requirements  # noqa: F401  # first, for its error
 from .answers import TOO_MANY_REQUESTS
 from .answers import Answer as ApiAnswer
 from .answers import Request as ApiRequest
