@@ -90,6 +90,10 @@ def arrived(
         "use_tls": True,
     }  # fmt: skip
     put_in_force(settings, request.param, SMTP, options)
+    # Migrations make it, and the end of each test empties its table.
+    from django.contrib.sites.models import Site
+
+    Site.objects.get_or_create(pk=site_settings.SITE_ID, defaults={"domain": "example.com", "name": "example.com"})
     mail_server.mailbox.clear()
 
     def wait(count: int = 1, *, queued: int | None = None) -> list[ReceivedMail]:

@@ -34,8 +34,21 @@ INSTALLED_APPS = [
     "treebeard",
     "mailer",
     "post_office",
+    "django.contrib.sites",
+    "sorl.thumbnail",
+    "newsletter",
+    "helpdesk",
+    "django_otp",
+    "django_otp.plugins.otp_static",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_email",
+    "two_factor",
+    "two_factor.plugins.email",
 ]
-MIDDLEWARE = [*of_the_tests.MIDDLEWARE, "allauth.account.middleware.AccountMiddleware"]
+MIDDLEWARE = [
+    *of_the_tests.MIDDLEWARE, "allauth.account.middleware.AccountMiddleware", "django_otp.middleware.OTPMiddleware",
+]  # fmt: skip
+SITE_ID = 1
 AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
@@ -63,8 +76,18 @@ WAGTAILSEARCH_BACKENDS: dict[str, Any] = {}
 # nothing against references to tables that are made later.
 MIGRATION_MODULES: dict[str, None] = dict.fromkeys([
     "account", "authtoken", "mailer", "post_office", "taggit", "wagtailadmin", "wagtailcore", "wagtaildocs",
-    "wagtailforms", "wagtailimages", "wagtailsearch", "wagtailusers",
+    "wagtailforms", "wagtailimages", "wagtailsearch", "wagtailusers", "sites", "thumbnail", "newsletter", "helpdesk",
+    "otp_static", "otp_totp", "otp_email",
 ])  # fmt: skip
+
+# The code in the subject, as many sites have it.
+OTP_EMAIL_SUBJECT = "{token} is your code"
+HELPDESK_TEAMS_MODE_ENABLED = False
+HELPDESK_ACTIVATE_API_ENDPOINT = False
+HELPDESK_PUBLIC_TICKET_QUEUE = "help"
+
+NEWSLETTER_THUMBNAIL = "sorl-thumbnail"
+NEWSLETTER_USE_HTTPS = True
 
 # Its lock lies in the folder that a process happens to be in.
 MAILER_LOCK_PATH = str(of_the_tests.SCRATCH / "django-mailer")

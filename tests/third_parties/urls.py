@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from django.db.utils import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
+from two_factor.urls import urlpatterns as two_factor_pages
 
 
 def ask_the_database(request: HttpRequest) -> HttpResponse:
@@ -39,6 +40,9 @@ urlpatterns = [
     path("api/", include("djoser.urls")),
     path("cms/", include("wagtail.admin.urls")),
     path("documents/", include("wagtail.documents.urls")),
+    path("newsletter/", include("newsletter.urls")),
+    path("helpdesk/", include("helpdesk.urls", namespace="helpdesk")),
+    path("", include(two_factor_pages)),
     path("users/", ask_the_database),
     path("broken/", break_the_transaction),
 ]
