@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from datetime import datetime, timedelta
-from uuid import UUID
+from datetime import timedelta
 
 from ..models import Message
 from ..transports.base import Transport
@@ -19,24 +18,15 @@ from .task_parts import Route, TaskParts
 class Handover:
     """One delivery over one mail backend."""
 
-    def __init__(
-        self,
-        parts: TaskParts,
-        route: Route,
-        *,
-        hold_back: Callable[[Sequence[UUID], datetime], None],
-        claim_more: Callable[[], Sequence[Message]] | None,
-    ) -> None:
+    def __init__(self, parts: TaskParts, route: Route, claim_more: Callable[[], Sequence[Message]] | None) -> None:
         """
         Args:
             parts: of the task.
             route: the backend.
-            hold_back: puts back, until then, what waits for a sender that is refused.
             claim_more: claims what comes next, once all that was claimed is handed over; ``None``: nothing does.
         """
         self._parts = parts
         self._route = route
-        self._hold_back = hold_back
         self._claim_more = claim_more
         #: How long the next mail's turn is away, where that ended the slice.
         self.permit_wait = timedelta(0)
@@ -48,8 +38,8 @@ class Handover:
             TransportUnavailable: the backend cannot be used.
         """
         held_mails = HeldMails()
-        recording = Outcomes(self._parts, self._route, held_mails, self._hold_back)
-        mails = Mails(messages, self._parts, self._route, recording, held_mails, self._hold_back, self._claim_more)
+        recording = Outcomes(self._parts, self._route, held_mails)
+        mails = Mails(messages, self._parts, self._route, recording, held_mails, self._claim_more)
         began, count = time.monotonic(), 0
         outcomes = transport.deliver(mails, self._before_waiting)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
@@ -34,7 +34,6 @@ class Mails(MailSource):
         route: Route,
         outcomes: Outcomes,
         held_mails: HeldMails,
-        hold_back: Callable[[Sequence[UUID], datetime], None],
         claim_more: Callable[[], Sequence[Message]] | None,
     ) -> None:
         """
@@ -44,24 +43,15 @@ class Mails(MailSource):
             route: the backend.
             outcomes: by which outcomes are recorded that the transport hears of.
             held_mails: where the mails in memory are counted.
-            hold_back: puts back, until then, what waits for a sender that is refused.
             claim_more: claims what comes next, once all that was claimed is handed over; ``None``: nothing does.
         """
-        self._claims = parts.claims
-        self._deadlines = parts.deadlines
-        self._recorder = parts.recorder
-        self._composing = parts.composing
-        self._should_yield = parts.should_yield
-        self._before_chunk = parts.before_chunk
-        self._using = route.using
-        self._breaker = route.breaker
-        self._rate_limiter = route.rate_limiter
+        self._parts = parts
+        self._route = route
         self._outcomes = outcomes
         self._held_mails = held_mails
-        self._hold_back = hold_back
         self._claim_more = claim_more
         #: Many mails go out together.
-        self._shares_calls = max_mails_per_call(self._using) > 1
+        self._shares_calls = max_mails_per_call(self._route.using) > 1
         self._hold = mailer_settings().ON_CRASH == "hold"
         #: How long the next mail's turn is away, where that ended the slice.
         self.permit_wait = timedelta(0)
@@ -88,7 +78,7 @@ class Mails(MailSource):
     @property
     def ready(self) -> int:
         # A wait for the rate would keep replies from being read, and so may the store that is asked for it.
-        return self._composed if self._rate_limiter.grants_at_once else 0
+        return self._composed if self._route.rate_limiter.grants_at_once else 0
 
     @property
     def has_room(self) -> bool:
@@ -98,27 +88,27 @@ class Mails(MailSource):
 
     @property
     def is_paced(self) -> bool:
-        return self._rate_limiter.is_limited
+        return self._route.rate_limiter.is_limited
 
     @property
     def expected(self) -> int:
-        if self._breaker.is_probing:
+        if self._route.breaker.is_probing:
             # A probe sends one mail before all others, and its result goes to the receivers of a signal.
             return 1
         return self._composed + self._claimed + (_MANY if self._more_to_claim else 0)
 
     @property
     def composing_seconds(self) -> float:
-        return self._composing.seconds
+        return self._parts.composing.seconds
 
     def start_contents(self, keys: Collection[UUID]) -> Set[UUID]:
-        return self._claims.start_handover(keys) if self._hold else set(keys)
+        return self._parts.claims.start_handover(keys) if self._hold else set(keys)
 
     def use_wait(self) -> None:
         """Find out what follows while the contents of what was composed are on their way."""
-        self._before_chunk()
-        self._yields = self._yields or self._should_yield()
-        if not (self._waiting or self._yields or self._deadlines.slice_is_over):
+        self._parts.before_chunk()
+        self._yields = self._yields or self._parts.should_yield()
+        if not (self._waiting or self._yields or self._parts.deadlines.slice_is_over):
             self._claim_ahead()
 
     def note(self, outcome: Outcome) -> None:
@@ -137,7 +127,7 @@ class Mails(MailSource):
     @property
     def _fitting(self) -> int:
         """How many mails are sent in the time that is left."""
-        return sending_rate.sent_in(self._using, self._deadlines.slice_left)
+        return sending_rate.sent_in(self._route.using, self._parts.deadlines.slice_left)
 
     def _composed_mails(self) -> Iterator[ComposedMail]:
         """Mails as they are asked for, some composed at a time.
@@ -146,21 +136,21 @@ class Mails(MailSource):
         so much is composed at once that this is not needed for each mail.
         """
         waiting = self._waiting
-        if not self._composing.prepare(waiting):
+        if not self._parts.composing.prepare(waiting):
             return
         begun = handed_over = False
         while self._goes_on(begun=begun):
             begun = True
-            self._recorder.flush()
-            self._recorder.announce()
+            self._parts.recorder.flush()
+            self._parts.recorder.announce()
             limit = len(waiting) if self._shares_calls else self._fitting
             if not waiting:
                 self._claim_ahead()
                 waiting.extend(self._claimed_ahead)
                 self._claimed_ahead = ()
-                if not waiting or not self._composing.prepare(waiting):
+                if not waiting or not self._parts.composing.prepare(waiting):
                     return
-            composed = self._composing.next_chunk(waiting, self._may_be_sent, limit, self.width)
+            composed = self._parts.composing.next_chunk(waiting, self._may_be_sent, limit, self.width)
             self._claimed = len(waiting)
             for message, mail in composed:
                 self._held_mails.hold(message.id, mail)
@@ -172,7 +162,7 @@ class Mails(MailSource):
             for message, mail in composed:
                 self._last_composed = max(self._last_composed - 1, 0)
                 # What has been composed is sent, unless the process is to end.
-                if (handed_over and not self._deadlines.slice_ends) or self._deadlines.lease_is_over:
+                if (handed_over and not self._parts.deadlines.slice_ends) or self._parts.deadlines.lease_is_over:
                     return
                 if self._outcomes.error is not None:
                     return
@@ -181,18 +171,18 @@ class Mails(MailSource):
                     continue
                 if not self._wait_for_permit():
                     return
-                if asks_each and not self._claims.start_handover([message.id]):
-                    del self._claims.waiting[message.id]
+                if asks_each and not self._parts.claims.start_handover([message.id]):
+                    del self._parts.claims.waiting[message.id]
                     self._held_mails.release(message.id)
                     continue
-                self._claims.hand_over(message)
+                self._parts.claims.hand_over(message)
                 handed_over = True
-                yield ComposedMail(message.id, mail, self._deadlines.may_begin, partial(self._may_send, message))
-            if self._yields or self._should_yield():
+                yield ComposedMail(message.id, mail, self._parts.deadlines.may_begin, partial(self._may_send, message))
+            if self._yields or self._parts.should_yield():
                 return
 
     def _may_send(self, message: Message) -> bool:
-        may_send = self._claims.may_send(message)
+        may_send = self._parts.claims.may_send(message)
         if not may_send:
             # Another worker has it, and it gets no outcome here.
             self._held_mails.release(message.id)
@@ -209,25 +199,25 @@ class Mails(MailSource):
         self._more_to_claim = len(self._claimed_ahead) >= limit
 
     def _goes_on(self, *, begun: bool) -> bool:
-        self._before_chunk()
-        return not (begun and self._deadlines.slice_is_over) and not self._deadlines.lease_is_over
+        self._parts.before_chunk()
+        return not (begun and self._parts.deadlines.slice_is_over) and not self._parts.deadlines.lease_is_over
 
     def _may_be_sent(self, message: Message) -> bool:
         """Whether its sender is still accepted; it is put back if not."""
-        until = self._breaker.open_until.get(domain_of(message.from_email))
+        until = self._route.breaker.open_until.get(domain_of(message.from_email))
         if until is not None:
-            self._recorder.flush()
-            self._hold_back([message.id], until)
+            self._parts.recorder.flush()
+            self._route.hold_back([message.id], until)
         return until is None
 
     def _wait_for_permit(self) -> bool:
         """Wait until the next mail may be handed over; false where the time slice ends before."""
-        while wait := self._rate_limiter.acquire(self._recorder.flush):
+        while wait := self._route.rate_limiter.acquire(self._parts.recorder.flush):
             # Not for long: an envelope may be open, and the server waits for its content.
-            if wait > LONGEST_PAUSE or wait.total_seconds() > self._deadlines.slice_left:
+            if wait > LONGEST_PAUSE or wait.total_seconds() > self._parts.deadlines.slice_left:
                 self.permit_wait = wait
-                self._deadlines.end_slice()
+                self._parts.deadlines.end_slice()
                 return False
-            self._recorder.flush()
-            self._recorder.sleep(wait.total_seconds())
+            self._parts.recorder.flush()
+            self._parts.recorder.sleep(wait.total_seconds())
         return True

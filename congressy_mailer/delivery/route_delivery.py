@@ -31,9 +31,6 @@ class RouteDelivery:
             admission: of what is claimed later.
         """
         self._parts = parts
-        self._claims = parts.claims
-        self._recorder = parts.recorder
-        self._deadlines = parts.deadlines
         self._admission = admission
         #: Claims what comes next: so many messages at the most, which name this mail backend; ``None``: nothing does.
         self.claim_next: Callable[[int, str], list[Message]] | None = None
@@ -61,7 +58,7 @@ class RouteDelivery:
                 continue
             mine = [
                 message for message in messages
-                if message.id in self._claims.waiting and failover.may_use(message, route)
+                if message.id in self._parts.claims.waiting and failover.may_use(message, route)
             ]  # fmt: skip
             if not mine:
                 continue
@@ -120,9 +117,9 @@ class RouteDelivery:
         if not self._admission.is_current:
             # A slice may go on for half a minute: what was claimed is sent, and what comes next is looked at anew.
             return ()
-        limit = sending_rate.fitting_claim(route, self._deadlines.slice_left)
-        claimed = self._claims.claim(partial(self.claim_next, limit, using))
-        self._claims.add(claimed)
+        limit = sending_rate.fitting_claim(route, self._parts.deadlines.slice_left)
+        claimed = self._parts.claims.claim(partial(self.claim_next, limit, using))
+        self._parts.claims.add(claimed)
         claimed = list(self._admission.admit(claimed))
         # What is bound to another backend comes after this one.
         mine = [message for message in claimed if message.using == using and failover.may_use(message, route)]
@@ -131,7 +128,7 @@ class RouteDelivery:
         reroutable |= {message.id for message in mine if not failover.is_bound(message)}
         breaker.look_up({domain_of(message.from_email) for message in mine})
         sendable = self._sendable_now(breaker, mine)
-        self._claims.set_route(route, sendable)
+        self._parts.claims.set_route(route, sendable)
         return sendable
 
     def _deliver_over(
@@ -156,13 +153,15 @@ class RouteDelivery:
         self._unavailable_until.pop(using, None)
         senders = {domain_of(message.from_email) for message in messages}
         breaker = CircuitBreaker(
-            using, senders, before_update=self._recorder.flush, none_open=self._claims.take_none_unavailable(messages)
+            using,
+            senders,
+            before_update=self._parts.recorder.flush,
+            none_open=self._parts.claims.take_none_unavailable(messages),
         )
         handover = Handover(
             self._parts,
-            Route(using, breaker, rate_limiter_for(using)),
-            hold_back=self._hold_back,
-            claim_more=None if self.claim_next is None else partial(claim_more, breaker),
+            Route(using, breaker, rate_limiter_for(using), self._hold_back),
+            None if self.claim_next is None else partial(claim_more, breaker),
         )
         try:
             if "" in breaker.open_until:
@@ -172,19 +171,19 @@ class RouteDelivery:
                 first = list(messages)
             first = self._sendable_now(breaker, first)
             if first:
-                self._claims.set_route(using, first)
+                self._parts.claims.set_route(using, first)
                 with transport_for(using) as transport:
                     handover.deliver(transport, first)
             # It was taken, and its time was over before it was begun.
-            self._claims.take_back_handed_over()
-            self._claims.put_back_for(handover.permit_wait, messages)
+            self._parts.claims.take_back_handed_over()
+            self._parts.claims.put_back_for(handover.permit_wait, messages)
         except NoFreeConnection as no_connection:
-            self._claims.take_back_handed_over()
-            self._claims.put_back_for(no_connection.retry_in, messages)
+            self._parts.claims.take_back_handed_over()
+            self._parts.claims.put_back_for(no_connection.retry_in, messages)
         except TransportUnavailable as raised:
-            self._recorder.flush()
-            error = redact_unavailable(self._claims.handed_over.values(), raised)
-            self._claims.take_back_handed_over()
+            self._parts.recorder.flush()
+            error = redact_unavailable(self._parts.claims.handed_over.values(), raised)
+            self._parts.claims.take_back_handed_over()
             error.retry_in = breaker.record_failure("", str(error), minimum_wait=raised.retry_in)
             self._unavailable_until[using] = breaker.open_until[""]
             mine = [message.id for message in messages if message.id not in reroutable]
@@ -211,5 +210,5 @@ class RouteDelivery:
 
     def _hold_back(self, ids: Sequence[UUID], until: datetime) -> None:
         """Put back what waits for a mail backend until it is tried again."""
-        self._claims.put_back(ids, until=until)
+        self._parts.claims.put_back(ids, until=until)
         self._held_back_until.add(until)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
 
 from ..throttling import RateLimiter
 from .availability import CircuitBreaker
@@ -39,3 +41,5 @@ class Route:
     using: str
     breaker: CircuitBreaker
     rate_limiter: RateLimiter
+    #: Puts back, until then, what waits for the backend, or for a sender that it refuses.
+    hold_back: Callable[[Sequence[UUID], datetime], None]
