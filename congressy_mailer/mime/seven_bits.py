@@ -12,7 +12,8 @@ import re
 from email.generator import BytesGenerator
 from email.message import Message
 from io import BytesIO
-from typing import Any
+
+from .split_parts import split_head, split_multipart
 
 _SEVEN_BIT = email.policy.compat32.clone(cte_type="7bit")
 _EIGHT_BIT = re.compile(rb"^Content-Transfer-Encoding: 8bit(?=\r?$)", re.IGNORECASE | re.MULTILINE)
@@ -42,8 +43,7 @@ def _with_encoded_texts(content: bytes, message: Message) -> bytes | None:
     """The same with encoded texts; ``None`` where something else needs eight bits, or its place is not clear."""
     if content.isascii():
         return content
-    # A part without a header field begins with its empty line.
-    head, _, body = (b"", b"", content[2:]) if content.startswith(b"\r\n") else content.partition(b"\r\n\r\n")
+    head, body = split_head(content)
     encodings = _EIGHT_BIT.findall(head)
     if not head.isascii():
         return None
@@ -54,18 +54,16 @@ def _with_encoded_texts(content: bytes, message: Message) -> bytes | None:
         return _EIGHT_BIT.sub(b"Content-Transfer-Encoding: base64", head) + b"\r\n\r\n" + encoded
     if encodings or message.get_content_maintype() != "multipart":
         return None
-    delimiter = f"\r\n--{message.get_boundary()}".encode("ascii", "replace")
-    before, *pieces, end = (b"\r\n" + body).split(delimiter)
-    parts: Any = message.get_payload()
-    if not (before.isascii() and end.isascii() and end.startswith(b"--")) or len(pieces) != len(parts):
+    found = split_multipart(body, message)
+    if found is None or not (found.preamble.isascii() and found.end.isascii()):
         return None
-    if not all(piece.startswith(b"\r\n") for piece in pieces):
-        return None
-    converted = [_with_encoded_texts(piece[2:], part) for piece, part in zip(pieces, parts, strict=True)]
-    if None in converted:
-        return None
-    written = delimiter.join([before, *(b"\r\n" + piece for piece in converted if piece is not None), end])
-    return head + b"\r\n\r\n" + written[2:]
+    written = []
+    for piece, part in found.parts:
+        converted = _with_encoded_texts(piece, part)
+        if converted is None:
+            return None
+        written.append(converted)
+    return head + b"\r\n\r\n" + found.join(written)
 
 
 def _is_decodable(text: bytes, message: Message) -> bool:

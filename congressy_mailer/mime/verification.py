@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from email.message import Message
 from typing import Any
 
+from .split_parts import split_head, split_multipart
 from .syntax import HEADER_NAME, MAX_LINE
 
 
@@ -72,7 +73,7 @@ def check_as_built(content: bytes, message: Message) -> None:
 
 def _has_its_heads(content: bytes, message: Message) -> bool:
     """Whether each part is found where it should be, with exactly its fields; false also where that is not clear."""
-    head, _, body = (b"", b"", content[2:]) if content.startswith(b"\r\n") else content.partition(b"\r\n\r\n")
+    head, body = split_head(content)
     if not head.count(b"\r\n") == head.count(b"\r") == head.count(b"\n"):
         # Readers differ about what a single one ends.
         return False
@@ -85,14 +86,8 @@ def _has_its_heads(content: bytes, message: Message) -> bool:
     parts: Any = message.get_payload()
     if message.get_content_maintype() != "multipart":
         return len(parts) == 1 and _has_its_heads(body, parts[0])
-    delimiter = f"\r\n--{message.get_boundary()}".encode("ascii", "replace")
-    _, *pieces, end = (b"\r\n" + body).split(delimiter)
-    return (
-        end.startswith(b"--")
-        and len(pieces) == len(parts)
-        and all(piece.startswith(b"\r\n") for piece in pieces)
-        and all(_has_its_heads(piece[2:], part) for piece, part in zip(pieces, parts, strict=True))
-    )
+    found = split_multipart(body, message)
+    return found is not None and all(_has_its_heads(piece, part) for piece, part in found.parts)
 
 
 def _outline(message: Message) -> object:
