@@ -83,8 +83,7 @@ def _servers_are_new() -> None:
     outbox.forget_pauses()
     sweep.look_at_sweep_again()
     # The passwords of a thousand servers would make every text slow to look through.
-    credentials._remembered.clear()
-    credentials._forget_patterns()
+    credentials.forget()
 
 
 # Where a test does not say how many; and never by the clock, which a busy machine would fail.
@@ -186,7 +185,7 @@ def reset_throttling() -> None:
     """As in a process that has just begun: what it has agreed on with others was agreed on over another broker."""
     throttling.stores.limit_stores._reset()
     throttling.limiter._rate_limiters.clear()
-    throttling.connection_slots._refused_until.clear()
+    throttling.connection_slots.forget_refusals()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from benchmarks.systems import ALL, system
+from benchmarks.systems.base import OverHttp
 
 SECRET_KEY = "only for measurements"
 USE_TZ = True
@@ -81,4 +82,5 @@ if _password := os.environ.get("BENCH_SMTP_PASSWORD"):
 if _system:
     globals().update(_installed[0].settings(_parts.scheme, int(os.environ.get("BENCH_CONNECTIONS", "5"))))
     if _host := os.environ.get("BENCH_API_HOST"):
+        assert isinstance(_installed[0], OverHttp)
         globals().update(_installed[0].settings_over_http(_host, os.environ["BENCH_API_KEY"]))

@@ -36,15 +36,6 @@ class System(ABC):
         """
         return {}
 
-    def settings_over_http(self, host: str, key: str) -> Mapping[str, Any]:
-        """What it is configured with besides to send over SparkPost's HTTP API, if it can.
-
-        Args:
-            host: of the API, with its port.
-            key: of the account.
-        """
-        raise NotImplementedError(f"{self.name} has not been configured for SparkPost's HTTP API")
-
     def workers(self, vendor: str, processes: int) -> list[list[str]]:
         """What is to run in the background: arguments of Python, for one or more programs."""
         return [["-m", "celery", "-A", "benchmarks.project", "worker", "-c", str(processes), "-l", "WARNING"]]
@@ -69,6 +60,19 @@ class System(ABC):
     @abstractmethod
     def clear(self) -> None:
         """Drop all mail from the database."""
+
+
+class OverHttp(System):
+    """A system that can send over SparkPost's HTTP API as well."""
+
+    @abstractmethod
+    def settings_over_http(self, host: str, key: str) -> Mapping[str, Any]:
+        """What it is configured with besides for that.
+
+        Args:
+            host: of the API, with its port.
+            key: of the account.
+        """
 
 
 def empty(*models: Any) -> None:

@@ -10,10 +10,10 @@ from itertools import islice
 from typing import Any
 
 from ..mails import Mail
-from .base import System
+from .base import OverHttp
 
 
-class CeleryEmail(System):
+class CeleryEmail(OverHttp):
     name = "django-celery-email"
     apps = ("djcelery_email",)
     configuration = (

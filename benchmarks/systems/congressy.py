@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..mails import SENDER, SHARED, TEMPLATE, Mail
-from .base import System, empty
+from .base import OverHttp, empty
 
 
-class Congressy(System):
+class Congressy(OverHttp):
     name = "congressy_mailer"
     apps = ("congressy_mailer",)
     configuration = "as it comes; many mails by `send_bulk()`, which is given once what is the same for all"

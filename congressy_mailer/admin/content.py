@@ -35,7 +35,7 @@ def hide_sensitive(mail: Mail, text: str) -> str:
 def shown_title(mail: Mail) -> str:
     """By what people know a mail or batch: its subject, as :func:`render_subjects` or :func:`render_batch_subjects` has
     made it where a template has it; else the name of that template."""
-    content = mail.content if isinstance(mail, Message) else mail
+    content = _content_of(mail)
     rendered = str(getattr(mail, _RENDERED, ""))
     return hide_sensitive(mail, content.subject or rendered) or content.template
 
@@ -102,11 +102,16 @@ def render_batch_subjects(batches: Sequence[Batch]) -> None:
         _render_each(stored, wanted, subject)
 
 
+def _content_of(mail: Mail) -> Mail:
+    """Where the subject and the template of a message are, or of a batch."""
+    return mail.content if isinstance(mail, Message) else mail
+
+
 def _without_subject(mails: Iterable[_M]) -> dict[UUID, _M]:
     """Those whose subject is in a template and may be shown."""
     wanted = {}
     for mail in mails:
-        content = mail.content if isinstance(mail, Message) else mail
+        content = _content_of(mail)
         is_kept = mail.content_dropped_at is None
         if content.template and not content.subject and not mail.sensitive and is_kept:
             wanted[mail.pk] = mail

@@ -105,5 +105,5 @@ def arrived(
 
     yield wait
     pool.close_connections()
-    publisher._publisher.__init__()  # type: ignore[misc]
+    publisher.forget()
     reset_throttling()

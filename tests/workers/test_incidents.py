@@ -123,9 +123,7 @@ def test_one_mail_is_poisoned_and_then_the_worker_is_dead(
     wait_for(lambda: "No worker has swept since" not in mailer("health"), what="health")
 
 
-def test_redis_is_full(
-    redis_server: EmbeddedRedis, broker: str, support: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_redis_is_full(redis_server: EmbeddedRedis, broker: str, support: Client) -> None:
     with closing(redis.Redis(port=redis_server.port)) as client:
         periodic.mark_run(periodic.SWEEP)
         client.config_set("maxmemory", 1)
@@ -142,7 +140,7 @@ def test_redis_is_full(
         client.config_set("maxmemory", "0")
         assert mailer("doctor", "redis-eviction").endswith("exit status 0")
         # As in the worker's own process, which has not found the broker full.
-        monkeypatch.setattr(publisher, "_publisher", publisher._Publisher())
+        publisher.forget()
         assert publishing.publish(outbox.sweep(clock.now()))
         assert client.llen("mailer") == 1
 
