@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.conf import settings
+from django.core.signals import setting_changed
 from django.db import DEFAULT_DB_ALIAS, connections
+from django.dispatch import receiver
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 def current_schema() -> str:
     """The schema of the tenant that the connection is set to; empty: none, or the public schema."""
+    if not _has_tenants():
+        return ""
     name = getattr(connections[_database()], "schema_name", None) or ""
     return "" if name == _public_schema() else str(name)
 
@@ -56,15 +61,27 @@ def in_schema(schema: str) -> Iterator[None]:
     if current_schema() == schema:
         yield
         return
+    if not _has_tenants():
+        raise LookupError(f"The database {_database()!r} has no schemas of tenants here.")
     connection: Any = connections[_database()]
-    if not hasattr(connection, "set_schema"):
-        raise LookupError(f"The database {connection.alias!r} has no schemas of tenants here.")
     tenant, with_public = connection.tenant, connection.include_public_schema
     connection.set_schema(schema or _public_schema())
     try:
         yield
     finally:
         connection.set_tenant(tenant, with_public)
+
+
+# Asked for each mail and each recipient of a batch; it depends on the database's engine alone.
+@cache
+def _has_tenants() -> bool:
+    return hasattr(connections[_database()], "set_schema")
+
+
+@receiver(setting_changed, dispatch_uid="congressy_mailer.conf.tenants")
+def _ask_again(*, setting: str, **kwargs: Any) -> None:
+    if setting in ("DATABASES", "TENANT_DB_ALIAS"):
+        _has_tenants.cache_clear()
 
 
 def _database() -> str:
