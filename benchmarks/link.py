@@ -69,7 +69,7 @@ class Link(LoopThread):
         except OSError:
             writer.close()
             return
-        self.writers.add(server_writer)
+        self.keep(server_writer)
         observer = _ConnectionObserver(self, self._watch)
         try:
             async with asyncio.TaskGroup() as both:

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import threading
 from abc import ABC, abstractmethod
-from weakref import WeakSet
 
 from congressy_mailer.testing.local_sparkpost.startable import Startable
 
@@ -22,12 +21,18 @@ class LoopThread(Startable, ABC):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._end: asyncio.Event | None = None
-        #: Of all connections, those of :meth:`serve` among them.
-        self.writers: WeakSet[asyncio.StreamWriter] = WeakSet()
+        #: With their sockets, which a writer over TLS knows no more once it is closed.
+        self._open: list[tuple[asyncio.StreamWriter, socket.socket]] = []
+        self._serving: set[asyncio.Task[None]] = set()
 
     @abstractmethod
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, from its beginning to its end."""
+
+    def keep(self, writer: asyncio.StreamWriter) -> None:
+        """Have a connection be cut at the end; those that clients open are."""
+        still_open = [one for one in self._open if one[1].fileno() >= 0]
+        self._open = [*still_open, (writer, writer.get_extra_info("socket"))]
 
     def start(self) -> None:
         """Listen."""
@@ -49,7 +54,7 @@ class LoopThread(Startable, ABC):
         self._loop.set_exception_handler(lambda loop, context: None)
         taken = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = taken.getsockname()[1]
-        server = await asyncio.start_server(self._serve, sock=taken, limit=self.limit)
+        server = await asyncio.start_server(self._accept, sock=taken, limit=self.limit)
         listening.set()
         await self._end.wait()
         server.close()
@@ -57,14 +62,20 @@ class LoopThread(Startable, ABC):
         for task in serving:
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
-        for writer in list(self.writers):
+        for writer, _ in self._open:
             writer.transport.abort()
         # In which the transports hear of it: Python warns of one that is dropped before.
         for _ in range(3):
             await asyncio.sleep(0)
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Here, since a task that is cancelled before it has begun would know nothing of its connection.
+        self.keep(writer)
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writers.add(writer)
         own = writer.get_extra_info("socket")
         own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:

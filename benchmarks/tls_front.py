@@ -40,7 +40,7 @@ class TlsFront(LoopThread):
         if not await self._log_in(reader, writer):
             return
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
-        self.writers.add(server_writer)
+        self.keep(server_writer)
         try:
             await server_reader.readuntil(b"\r\n")
             server_writer.write(b"EHLO front\r\n")

@@ -95,6 +95,8 @@ def test_copies_and_domains_of_other_letters(sent: Callable[[], list[Any]]) -> N
     row = Message.objects.get()
     assert row.envelope == [f"{name}@xn--4ca9at.com" for name in ("to", "cc", "bcc")]
     (one,) = sent()
+    # Hexadecimal, in which these letters may stand by chance.
+    del one["Message-ID"]
     assert "bcc" not in bytes(one).decode("ascii").lower()
 
 
