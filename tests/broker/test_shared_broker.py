@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from congressy_mailer.models import Message, State
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
 from testbed.processes import Process
 from tests.conftest import wait_for
+from tests.support.forked import run_code, run_module
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -44,15 +43,8 @@ def other_project(tmp_path: Path, broker: str) -> dict[str, str]:
         "MAILER_TEST_OPTIONS": '{"CELERY_APP": "tests.project:app"}',
         **NEVER_AGAIN,
     }
-    run(environment, "-m", "django", "migrate", "--verbosity", "0")
+    run_module("django", "migrate", "--verbosity", "0", environment={**os.environ, **environment}).check_returncode()
     return environment
-
-
-def run(environment: dict[str, str], *arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.broker
@@ -63,7 +55,7 @@ def test_a_task_of_another_project_is_handed_on_to_its_workers(
     for number in range(5):
         send_mail("ours", "x", to=f"ours{number}@example.com")
     batch = send_bulk((f"bulk{number}@example.com" for number in range(10)), subject="ours", message="x")
-    run(other_project, "-c", SEND)
+    run_code(SEND, environment={**os.environ, **other_project}).check_returncode()
     wait_for(lambda: "It is handed on" in foreign.output(), what="a task in the wrong hands")
     start_worker(**NEVER_AGAIN)
     wait_for(lambda: len(smtp_server.mailbox) == 20, 80, "all mail of both projects")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -27,6 +26,7 @@ from congressy_mailer.management.commands.mailer import Command
 from congressy_mailer.models import Batch, Message, PeriodicTask, State, TaskFailure, TransportStatus
 from tests.conftest import database_url, run_concurrently
 from tests.support.commands import mailer
+from tests.support.forked import run_module
 from tests.support.mails import deliver, queue, queue_message
 
 pytestmark = [
@@ -413,8 +413,7 @@ def test_the_exit_status_is_for_probes() -> None:
     }
 
     def probe() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "django", "mailer", "health"]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        return run_module("django", "mailer", "health", environment=environment)
 
     done = probe()
     assert (done.returncode, done.stdout) == (1, "")

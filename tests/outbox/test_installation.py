@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import textwrap
 import time
 from collections.abc import Callable
@@ -23,6 +20,7 @@ from congressy_mailer.health import check_health
 from congressy_mailer.models import Attachment, Installation, Message, State, StoredFile, attachment_storage
 from tests.conftest import run_concurrently
 from tests.support.commands import mailer
+from tests.support.forked import least_environment, run_code
 from tests.support.storages import Stubborn, stored_paths, use_stubborn_storage
 
 pytestmark = [
@@ -97,14 +95,11 @@ def other_database(tmp_path: Path) -> OtherDatabase:
             result = {{}}
         """
         environment = {
-            **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-            "PYTHONPATH": str(Path(__file__).parents[2]), "DATABASE_URL": f"sqlite://{tmp_path}/staging.sqlite3",
+            **least_environment(), "DATABASE_URL": f"sqlite://{tmp_path}/staging.sqlite3",
             "MAILER_TEST_DIRECTORY": str(tmp_path),
         }  # fmt: skip
         program = textwrap.dedent(program) + textwrap.dedent(statements) + "\nprint(json.dumps(result))"
-        done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
-        )
+        done = run_code(program, environment=environment)
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout.splitlines()[-1]))
 

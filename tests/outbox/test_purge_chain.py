@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +18,7 @@ from congressy_mailer.health import check_health
 from congressy_mailer.models import Batch, Event, Message, PeriodicTask, RecipientStatus, State, WebhookBatch
 from congressy_mailer.outbox import retention
 from tests.conftest import run_concurrently
+from tests.support.forked import least_environment, run_code
 from tests.support.held_rows import held_by_a_host
 from tests.support.mails import queue
 from tests.support.purging import finish
@@ -99,9 +97,9 @@ def test_of_several_at_the_same_moment_one_works(monkeypatch: pytest.MonkeyPatch
 
 def test_a_chain_whose_worker_was_killed_goes_on_with_the_next_sweep(published: list[str]) -> None:
     old(1)
-    made = [sys.executable, "-c", "from congressy_mailer.broker.processes import new_claim_token as n; print(n('x'))"]
-    root = Path(__file__).parents[2]
-    token = subprocess.run(made, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    code = "from congressy_mailer.broker.processes import new_claim_token as n; print(n('x'))"
+    token = run_code(code, environment=least_environment()).stdout.strip()
+    assert token
     periodic.mark_run(periodic.PURGE)
     assert periodic.begin_part(periodic.PURGE, token, LEASE)
     run_concurrently(lambda worker: tasks.sweep(time.time()), 3)

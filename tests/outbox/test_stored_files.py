@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +21,7 @@ from congressy_mailer.outbox import files as outbox_files
 from congressy_mailer.outbox import retention
 from congressy_mailer.submission import storing_once
 from tests.conftest import database_url, run_concurrently
+from tests.support.forked import least_environment, run_code
 from tests.support.mails import queue
 from tests.support.purging import finish, purge
 from tests.support.storages import (
@@ -330,13 +329,10 @@ def kill_a_caller(tmp_path: Path, statements: str, storage: str = "Stubborn") ->
         files = [("boleto.pdf", b"%PDF")]
     """
     environment = {
-        "PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), "DATABASE_URL": database_url(),
+        **least_environment(), "DATABASE_URL": database_url(),
         "MAILER_TEST_DIRECTORY": str(django_settings.SCRATCH), "MAILER_TEST_WORKER": "1",
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program) + textwrap.dedent(statements)],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = run_code(textwrap.dedent(program) + textwrap.dedent(statements), environment=environment)
     assert done.returncode == -9, done.stderr
 
 

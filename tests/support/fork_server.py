@@ -78,8 +78,9 @@ class Start:
     arguments: list[str]
     #: All of it.
     environment: dict[str, str]
-    #: The file for all of its output.
+    #: The file for its output, and the one for its errors, which may be the same.
     log: str
+    errors: str
     #: What it is sent when this server ends.
     on_parent_death: int
 
@@ -128,10 +129,10 @@ def _serve(connection: socket.socket) -> Start:
 
 def _become(start: Start) -> None:
     """Go on as the process that was asked for."""
-    log = os.open(start.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    for descriptor, path in ((1, start.log), (2, start.errors)):
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        os.dup2(file, descriptor)
+        os.close(file)
     os.environ.clear()
     os.environ.update(start.environment)
     sys.argv[:] = [start.module, *start.arguments]

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.support.fork_server import Start
 
 _ROOT = Path(__file__).resolve().parents[2]
 #: What a process has of its environment before it runs a line of ours.
-_READ_AT_START = ("LC_", "LD_", "MALLOC_", "PYTHON")
+_READ_AT_START = ("LANG", "LC_", "LD_", "MALLOC_", "PYTHON", "TZ")
 
 
 class _ForkServer:
@@ -126,7 +127,54 @@ class ModuleProcess(Process):
             return super()._start(command, environment, directory, on_parent_death)
         # The copy opens it a moment later.
         self.log.touch()
-        return _Forked(Start(self.module, self.arguments, environment, str(self.log), int(on_parent_death)))
+        log = str(self.log)
+        return _Forked(Start(self.module, self.arguments, environment, log, log, int(on_parent_death)))
+
+
+def run_module(
+    module: str, *arguments: str, environment: Mapping[str, str], seconds: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """``python -m MODULE ARGUMENTS…`` in this project's folder, to its end.
+
+    Args:
+        module: what it runs.
+        arguments: for that.
+        environment: all of it; one of a few variables begins with :func:`least_environment`.
+        seconds: how long it may take.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer, and was killed.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    if not _may_be_a_copy(environment):
+        return subprocess.run(
+            command, cwd=_ROOT, env=dict(environment), capture_output=True, text=True, timeout=seconds, check=False
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder, "output"), Path(folder, "errors")
+        for file in files:
+            file.touch()
+        output, errors = map(str, files)
+        process = _Forked(Start(module, list(arguments), dict(environment), output, errors, int(signal.SIGTERM)))
+        try:
+            status = process.wait(seconds)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        return subprocess.CompletedProcess(command, status, files[0].read_text(), files[1].read_text())
+
+
+def run_code(code: str, *, environment: Mapping[str, str], seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    """The same with what ``python -c`` would be given."""
+    return run_module("tests.support.execute", code, environment=environment, seconds=seconds)
+
+
+def least_environment() -> dict[str, str]:
+    """What a process needs to find programs and its home; the rest of what is set here does not reach it."""
+    return {
+        name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith(_READ_AT_START)
+    }
 
 
 def _may_be_a_copy(environment: Mapping[str, str]) -> bool:

@@ -14,7 +14,7 @@ import pytest
 
 from testbed.processes import Process, ProcessError, child_processes
 from tests.conftest import wait_for
-from tests.support.forked import ModuleProcess
+from tests.support.forked import ModuleProcess, least_environment, run_code
 
 pytestmark = [pytest.mark.once, pytest.mark.skipif(sys.platform != "linux", reason="nothing is copied elsewhere")]
 
@@ -129,3 +129,25 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_one_that_runs_to_its_end_tells_its_status_output_and_errors_apart() -> None:
+    code = (
+        "import os, sys; print('said'); print(dict(os.environ), file=sys.stderr); sys.exit(int(os.environ['STATUS']))"
+    )
+    done = run_code(code, environment={**least_environment(), "STATUS": "7"})
+    assert (done.returncode, done.stdout) == (7, "said\n")
+    assert "'STATUS': '7'" in done.stderr
+    assert "DJANGO_SETTINGS_MODULE" not in done.stderr
+    fresh = run_code(code, environment={"STATUS": "7", "PYTHONHASHSEED": "1"})
+    assert (fresh.returncode, fresh.stdout) == (7, "said\n")
+    killed = run_code("import os; os.kill(os.getpid(), 9)", environment=least_environment())
+    assert killed.returncode == -signal.SIGKILL
+
+
+def test_one_that_takes_too_long_is_killed(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    code = f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_code(code, environment=least_environment(), seconds=2)
+    assert not _lives(int(told.read_text()))

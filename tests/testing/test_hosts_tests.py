@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from tests.support.forked import run_module
 
 
 def test_a_hosts_tests_send_nothing_over_the_backends_of_transports(
@@ -25,10 +24,8 @@ def test_a_hosts_tests_send_nothing_over_the_backends_of_transports(
         # Where Django has MAILERS, its runner replaces all of that.
         "MAILER_TEST_MAILERS": "1",
     }  # fmt: skip
-    run = subprocess.run(
-        [sys.executable, "-m", "django", "test", "tests.project", "-p", "mail_tests.py", "--settings=tests.settings"],
-        env=environment, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+    arguments = ["test", "tests.project", "-p", "mail_tests.py", "--settings=tests.settings"]
+    run = run_module("django", *arguments, environment=environment)
     assert run.returncode == 0, run.stderr
     assert "Ran 4 tests" in run.stderr
     assert len(smtp_server.mailbox) == 0

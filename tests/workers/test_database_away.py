@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -21,8 +19,7 @@ from testbed.processes import Process
 from testbed.servers.mariadb import MariaDB
 from testbed.servers.postgresql import PostgreSQL
 from tests.conftest import wait_for
-
-_ROOT = Path(__file__).resolve().parents[2]
+from tests.support.forked import run_module
 
 pytestmark = pytest.mark.parametrize("kind", [PostgreSQL, MariaDB])
 
@@ -51,7 +48,7 @@ def in_host(database: Database, broker: str, tmp_path: Path) -> Callable[..., No
     }
 
     def run(*arguments: str) -> None:
-        subprocess.run([sys.executable, "-m", "django", *arguments], cwd=_ROOT, env=environment, check=True, timeout=60)
+        run_module("django", *arguments, environment=environment).check_returncode()
 
     # Without the checks: this process does not import the Celery app.
     run("migrate", "--skip-checks", "--verbosity", "0")
