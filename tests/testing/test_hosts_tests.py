@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
