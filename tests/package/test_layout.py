@@ -61,6 +61,12 @@ def test_the_folders_of_the_tests_are_those_of_the_rooms() -> None:
     assert folders == rooms | TESTS_OF_NO_ROOM
 
 
+def test_each_folder_of_modules_is_a_package() -> None:
+    # Python imports from one that is none, out of the checkout; setuptools leaves it out of the wheel.
+    folders = {path.parent for path in ROOT.rglob("*.py")}
+    assert [str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
 def test_each_module_says_what_it_is_for_in_its_first_line() -> None:
     # Django finds these packages by their place, and there is nothing to say of them.
     found_by_place = {"migrations", "commands", "management", "templatetags"}
