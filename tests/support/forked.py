@@ -172,9 +172,9 @@ def run_code(code: str, *, environment: Mapping[str, str], seconds: float = 60) 
 
 def least_environment() -> dict[str, str]:
     """What a process needs to find programs and its home; the rest of what is set here does not reach it."""
-    return {
-        name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith(_READ_AT_START)
-    }
+    # PYTHONWARNINGS is among what is read at the start, and makes errors of the settings that MAILERS replaces.
+    needed = ("PATH", "HOME", "MAILER_TEST_MAILERS")
+    return {name: value for name, value in os.environ.items() if name in needed or name.startswith(_READ_AT_START)}
 
 
 def _may_be_a_copy(environment: Mapping[str, str]) -> bool:
