@@ -27,7 +27,7 @@ from .claims import HELD_BACK, PUT_BACK
 from .foreign import hand_on
 from .noting import noting
 from .slice import Delivery, SliceResult
-from .sweep import sweep_if_needed
+from .sweep import after_delivery
 from .task_run import log_run, task_run
 
 logger = logging.getLogger("congressy_mailer.delivery")
@@ -69,7 +69,7 @@ def deliver(request: Any, ids: Sequence[str]) -> None:
             return
         raise
     if not request.is_eager:
-        sweep_if_needed(made_due=delivery.result.made_due)
+        after_delivery(made_due=delivery.result.made_due)
 
 
 @task_run
@@ -115,7 +115,7 @@ def deliver_batch(request: Any, key: str, generation: int, starts_others: bool) 
     if result.continue_at is not None:
         wait = (result.continue_at - clock.now()).total_seconds()
         publishing.publish_batch(batch, generation, countdown=wait if wait > 0 else None)
-    sweep_if_needed(made_due=result.made_due)
+    after_delivery(made_due=result.made_due)
 
 
 def _gives_way(batch: UUID, generation: int, *, starts_others: bool) -> bool:

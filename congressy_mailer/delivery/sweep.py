@@ -96,8 +96,8 @@ def _tell_difference_of_clocks() -> None:
     )  # fmt: skip
 
 
-def sweep_if_needed(*, made_due: bool) -> None:
-    """Once a task has delivered: have due mail published where it does not wait for the next sweep.
+def after_delivery(*, made_due: bool) -> None:
+    """Have due mail published where it does not wait for the next sweep, and tell where this host's clock is wrong.
 
     Args:
         made_due: the task has made mail due that only a sweep publishes.
@@ -106,8 +106,11 @@ def sweep_if_needed(*, made_due: bool) -> None:
         # Through the queue: only so does it find messages that are in it, and it waits behind nothing else than they.
         sending.publish_sweep()
     # The sweep itself is held up by a long queue; what has become due need not wait for it.
-    if _looks_at_sweep() and periodic.claim_run(periodic.SWEEP, mailer_settings().SWEEP_INTERVAL * 2):
-        publish_due(None)
+    if _looks_at_sweep():
+        # All sweeps may be run by workers on other hosts.
+        _tell_difference_of_clocks()
+        if periodic.claim_run(periodic.SWEEP, mailer_settings().SWEEP_INTERVAL * 2):
+            publish_due(None)
 
 
 def _looks_at_sweep() -> bool:

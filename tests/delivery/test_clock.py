@@ -122,6 +122,17 @@ def test_a_worker_and_health_tell_that_clocks_are_apart(
         assert any("rel\u00f3gio" in problem for problem in check_health().problems) == shared_clock()
 
 
+def test_a_worker_that_no_sweep_reaches_tells_it_as_well(
+    published: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_difference_told_at", -1e9)
+    with host_ahead_by(timedelta(minutes=-10)):
+        for _ in range(3):
+            sweep.look_at_sweep_again()
+            sweep.after_delivery(made_due=False)
+    assert caplog.text.count("The clock of this host is 600") == (1 if shared_clock() else 0)
+
+
 @pytest.mark.email_settings
 def test_a_machine_that_was_suspended_sends_nothing_that_others_have_taken_meanwhile(
     published: list[str], settings: Any, monkeypatch: pytest.MonkeyPatch
