@@ -6,22 +6,21 @@ Nothing in it can be trusted: it is shown by :mod:`.viewing` in a frame that run
 from __future__ import annotations
 
 import base64
-import email
-import email.policy
 import re
 from dataclasses import dataclass, field
-from email.message import EmailMessage
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
 from ..exceptions import MailerError
+from ..mime.parts import file_content, read_fields, read_parts
 from ..models import Message, State
 from ..models.choices import FINAL
 from ..replies import error_text
 
 # Images that are shown within the HTML, together.
 _MOST_INLINE = 5_000_000
+_REMOTE = re.compile(r"(?:\b(?:src|srcset|background|poster)\s*=|\burl\()\s*[\"']?\s*(?:https?:)?//", re.IGNORECASE)
 _CID = re.compile(r"cid:([^\s\"'<>()]+)", re.IGNORECASE)
 
 
@@ -45,9 +44,15 @@ class Preview:
     problem: str = ""
     wire: bytes = field(default=b"", repr=False)
     headers: list[tuple[str, str]] = field(default_factory=list)
-    text: str | None = None
-    html: str | None = None
+    #: Empty where it has none, as the HTML.
+    text: str = ""
+    html: str = ""
     files: list[PreviewFile] = field(default_factory=list)
+
+    @property
+    def has_remote_images(self) -> bool:
+        """Whether its HTML asks other servers for something that it shows."""
+        return _REMOTE.search(self.html) is not None
 
 
 def preview(message: Message) -> Preview:
@@ -90,29 +95,17 @@ def _note(message: Message) -> Any:
 
 
 def _take_apart(shown: Preview) -> None:
-    root: Any = email.message_from_bytes(shown.wire.replace(b"\r\n", b"\n"), EmailMessage, policy=email.policy.default)
-    shown.headers = [(name, str(value)) for name, value in root.items()]
-    for part in root.walk():
-        if part.is_multipart():
-            continue
-        kind, is_file = part.get_content_type(), bool(part.get_filename()) or part.is_attachment()
-        if kind == "text/html" and not is_file and shown.html is None:
-            shown.html = _text_of(part)
-        elif kind == "text/plain" and not is_file and shown.text is None:
-            shown.text = _text_of(part)
-        else:
-            content = part.get_payload(decode=True) or b""
-            content_id = str(part.get("Content-ID", "")).strip("<> ")
-            shown.files.append(PreviewFile(part.get_filename() or kind, kind, content, content_id))
-    if shown.html is not None:
-        shown.html = _with_images(shown.html, shown.files)
-
-
-def _text_of(part: Any) -> str:
-    try:
-        return str(part.get_content(errors="replace"))
-    except (LookupError, ValueError):
-        return (part.get_payload(decode=True) or b"").decode("utf-8", "replace")
+    shown.headers, parts = read_fields(shown.wire), read_parts(shown.wire)
+    shown.text, shown.html = parts.text, parts.html
+    shown.files += [
+        PreviewFile(kind, kind, str(content).encode())
+        for content, kind in parts.alternatives
+        if content not in (shown.text, shown.html)
+    ]
+    for part in parts.files:
+        kind, content_id = part.get_content_type(), str(part.get("Content-ID", "")).strip("<> ")
+        shown.files.append(PreviewFile(part.get_filename() or kind, kind, file_content(part), content_id))
+    shown.html = _with_images(shown.html, shown.files)
 
 
 def _with_images(html: str, files: list[PreviewFile]) -> str:

@@ -77,8 +77,8 @@ def frame(request: HttpRequest, message: Message) -> HttpResponse:
     check_frame_token(request, message)
     shown = preview(message)
     if request.GET.get("part") == "text":
-        body = _TEXT.format(escape(shown.text or ""))
-    elif shown.html is None:
+        body = _TEXT.format(escape(shown.text))
+    elif not shown.html:
         raise Http404
     else:
         body = _HTML + shown.html

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import email
 import email.policy
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ import django
 from django.core.mail import EmailMessage, EmailMultiAlternatives
 
 from .addresses import comparable_address
+from .as_written import AS_WRITTEN
 from .attachments import LoadedAttachment, read_attachments
 from .django_mail import django_mail_bytes
 from .headers import further_field, text_field
@@ -30,44 +30,15 @@ from .writer import Alternative, MailContent, attachment_bytes, write
 _HAS_MODERN_EMAIL = django.VERSION >= (6, 0)
 
 
-class _AsWritten(email.policy.EmailPolicy):
-    """Header fields as they were written: read on demand, and never folded or encoded anew."""
-
-    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
-        name, _, value = "".join(sourcelines).partition(":")
-        return name, value.rstrip("\r\n")
-
-    def header_fetch_parse(self, name: str, value: Any) -> Any:
-        if hasattr(value, "name"):
-            return value
-        text = _LINE_BREAK.sub("", value).lstrip(" ")
-        try:
-            return super().header_fetch_parse(name, text)
-        except Exception:
-            # The parser trips over some addresses, such as one with nothing in the quotation marks before its @.
-            return text
-
-    def fold(self, name: str, value: Any) -> str:
-        if hasattr(value, "name"):
-            return str(super().fold(name, value))
-        return f"{name}:{self.linesep.join(_LINE_BREAK.split(value))}{self.linesep}"
-
-    def fold_binary(self, name: str, value: Any) -> bytes:
-        return self.fold(name, value).encode("ascii", "surrogateescape")
-
-
 _HTML = "text/html"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
-
-_LINE_BREAK = re.compile("\r\n|\r|\n")
-_AS_WRITTEN = _AsWritten()
 
 
 class _WrittenMessage(StandardMessage):
     """A mail that is written already, as backends want it: Django's own take its bytes, others look into it."""
 
     def __init__(self, policy: Any = None) -> None:
-        super().__init__(policy or _AS_WRITTEN)
+        super().__init__(policy or AS_WRITTEN)
 
     def as_bytes(self, unixfrom: bool = False, policy: Any = None, *, linesep: str | None = None) -> bytes:
         """Its bytes as they were written.
@@ -206,7 +177,7 @@ class OutgoingMail(EmailMultiAlternatives):
             ValueError: what a backend has put in cannot be written.
         """
         policy = options.get("policy")
-        read_with = _AS_WRITTEN if policy is None else _AS_WRITTEN.clone(linesep=policy.linesep)
+        read_with = AS_WRITTEN if policy is None else AS_WRITTEN.clone(linesep=policy.linesep)
         # Line breaks as Python's messages have them: CRLF would be left in what its readers get of a text.
         content = self._written_again().replace(b"\r\n", b"\n")
         return email.message_from_bytes(content, _WrittenMessage, policy=read_with)
@@ -309,7 +280,7 @@ class OutgoingMail(EmailMultiAlternatives):
 def django_part(content: bytes) -> Any:
     """A part as the installed Django knows parts, from its bytes: so nothing of it is read before."""
     if _HAS_MODERN_EMAIL:
-        return email.message_from_bytes(content, MIMEPart, policy=_AS_WRITTEN)
+        return email.message_from_bytes(content, MIMEPart, policy=AS_WRITTEN)
     parsed = email.message_from_bytes(content, policy=email.policy.compat32)
     part = MIMEBase(parsed.get_content_maintype(), parsed.get_content_subtype())
     for name, _ in part.items():

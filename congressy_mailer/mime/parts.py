@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import email
-import email.policy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage, MIMEPart
+from types import MappingProxyType
 from typing import Any
 
 import django
+from django.core.mail import EmailAttachment
 
+from .as_written import AS_WRITTEN
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _HEAD_END = b"\r\n\r\n"
+# What Django writes of an attachment that it was given as a name, a content and a media type.
+_FIELDS_OF_ATTACHMENTS = {"content-disposition", "content-transfer-encoding", "content-type", "mime-version"}
 
 
 @dataclass(slots=True)
@@ -26,11 +32,26 @@ class MailParts:
     #: All other parts, unread.
     files: list[MIMEPart[Any, Any]] = field(default_factory=list)
 
+    @property
+    def text(self) -> str:
+        """Its plain text; empty where there is none."""
+        return self._first("plain")
+
+    @property
+    def html(self) -> str:
+        """Its HTML; empty where there is none."""
+        return self._first("html")
+
+    def _first(self, subtype: str) -> str:
+        if self.subtype == subtype:
+            return self.body
+        return next((str(text) for text, kind in self.alternatives if kind.partition(";")[0] == f"text/{subtype}"), "")
+
 
 def read_parts(wire: bytes) -> MailParts:
     """Read a written mail. Never an error: what cannot be read as text is an attachment."""
     # Bytes with single LF, or text would come with CR LF.
-    root: Any = email.message_from_bytes(wire.replace(b"\r\n", b"\n"), EmailMessage, policy=email.policy.default)
+    root: Any = email.message_from_bytes(wire.replace(b"\r\n", b"\n"), EmailMessage, policy=AS_WRITTEN)
     parts = MailParts()
     found = False
     for part, is_alternative in _leaves(root, False):
@@ -44,6 +65,18 @@ def read_parts(wire: bytes) -> MailParts:
     return parts
 
 
+def read_fields(wire: bytes) -> list[tuple[str, str]]:
+    """The header fields of a written mail, decoded. Never an error: what cannot be decoded stays as it was written."""
+    head = email.message_from_bytes(_head(wire) + _HEAD_END, EmailMessage, policy=AS_WRITTEN)
+    return [(name, str(value)) for name, value in head.items()]
+
+
+def file_content(part: MIMEPart[Any, Any]) -> bytes:
+    """The content of a part that is no text; a mail within the mail as it is written."""
+    content = part.get_payload(decode=True)
+    return part.as_bytes() if content is None else content  # type: ignore[return-value]
+
+
 def _leaves(part: Any, is_alternative: bool) -> Iterator[tuple[Any, bool]]:
     if part.get_content_maintype() != "multipart" or not part.is_multipart():
         yield part, is_alternative
@@ -53,7 +86,16 @@ def _leaves(part: Any, is_alternative: bool) -> Iterator[tuple[Any, bool]]:
 
 
 def _is_text(part: Any) -> bool:
-    return bool(part.get_content_maintype() == "text") and not part.is_attachment() and not part.get_filename()
+    return bool(part.get_content_maintype() == "text") and not _is_attachment(part) and not part.get_filename()
+
+
+def _is_attachment(part: Any) -> bool:
+    return bool(part.get_content_disposition() == "attachment")
+
+
+def _parameters(part: Any, name: str) -> Mapping[str, str]:
+    """Those of a header field; none where it is not to be understood."""
+    return getattr(part[name], "params", _NOTHING)
 
 
 def _text(part: Any) -> str | None:
@@ -65,8 +107,27 @@ def _text(part: Any) -> str | None:
     return text.removesuffix("\n") if django.VERSION >= (6, 0) else text
 
 
+def as_attachment(part: MIMEPart[Any, Any]) -> EmailAttachment | None:
+    """What ``EmailMessage.attach()`` makes of a name, a content and a media type, of a part that says no more.
+
+    ``None``: it was attached as a part, such as an image with a ``Content-ID``, or is a mail.
+    """
+    if (
+        not {name.lower() for name in part} <= _FIELDS_OF_ATTACHMENTS
+        or part.get_content_maintype() in ("message", "multipart")
+        or ("Content-Disposition" in part and not _is_attachment(part))
+        or set(_parameters(part, "Content-Disposition")) - {"filename"}
+    ):
+        return None
+    text = _text(part) if part.get_content_maintype() == "text" else None
+    content = file_content(part) if text is None else text
+    return EmailAttachment(part.get_filename(), content, _media_type(part))
+
+
 def _media_type(part: Any) -> str:
-    further = {name: value for name, value in part["Content-Type"].params.items() if name != "charset"}
+    # A name in the media type is the file's, as old mail programs look for it.
+    parameters = _parameters(part, "Content-Type")
+    further = {name: value for name, value in parameters.items() if name not in ("charset", "name")}
     return "; ".join([part.get_content_type(), *(f"{name}={value}" for name, value in further.items())])
 
 

@@ -9,7 +9,7 @@ from django.core.mail import EmailMultiAlternatives
 
 from .headers import further_field
 from .outgoing import OutgoingMail, django_part
-from .parts import field_value, read_parts, without_field
+from .parts import as_attachment, field_value, read_parts, without_field
 from .writer import MailContent
 
 #: Position of the headers among the fields that a backend may change.
@@ -79,7 +79,7 @@ class StoredMail(OutgoingMail):
         self.body, self.content_subtype = parts.body, parts.subtype
         for content, mimetype in parts.alternatives:
             self.attach_alternative(content, mimetype)
-        self._attachments = [django_part(part.as_bytes()) for part in parts.files]
+        self._attachments = [as_attachment(part) or django_part(part.as_bytes()) for part in parts.files]
         self._is_read = True
         self._written_fields = self._fields()
 

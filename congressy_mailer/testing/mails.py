@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import email
-import email.policy
 import html as html_entities
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +15,7 @@ from ..content.context import decode_many
 from ..delivery.composing import Composer
 from ..mime.addresses import bare_address
 from ..mime.outgoing import OutgoingMail, as_bytes
-from ..mime.parts import field_value, read_parts
+from ..mime.parts import field_value, file_content, read_fields, read_parts
 from ..models import Message
 from ..replies import error_text
 
@@ -244,22 +242,13 @@ def _of_django(one: mail.EmailMessage) -> OutboxMail:
 
 
 def _read(wire: bytes) -> dict[str, Any]:
-    head = email.message_from_bytes(wire, policy=email.policy.default)
-    parts = read_parts(wire)
-    html = parts.body if parts.subtype == "html" else ""
-    html = html or next((str(text) for text, mimetype in parts.alternatives if mimetype.startswith("text/html")), "")
+    headers, parts = dict(read_fields(wire)), read_parts(wire)
     return {
-        "subject": str(head["Subject"] or ""),
-        "text": "" if parts.subtype == "html" else parts.body,
-        "html": html,
-        "headers": {name: str(value) for name, value in head.items()},
-        "attachments": [_file(part) for part in parts.files],
+        "subject": next((value for name, value in headers.items() if name.lower() == "subject"), ""),
+        "text": parts.text,
+        "html": parts.html,
+        "headers": headers,
+        "attachments": [
+            AttachedFile(part.get_filename() or "", file_content(part), part.get_content_type()) for part in parts.files
+        ],
     }
-
-
-def _file(part: Any) -> AttachedFile:
-    # A mail within the mail has no bytes of its own.
-    content = part.get_payload(decode=True)
-    return AttachedFile(
-        part.get_filename() or "", part.as_bytes() if content is None else content, part.get_content_type()
-    )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission, User
+from django.core.mail import EmailMessage, EmailMultiAlternatives
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -19,6 +20,7 @@ from django.utils import timezone
 from congressy_mailer import Recipient, send_bulk, send_mail, suppressions
 from congressy_mailer.admin.handling import ACTIONS
 from congressy_mailer.admin.timeline import timeline
+from congressy_mailer.backends import EmailBackend
 from congressy_mailer.exceptions import InvalidAddress, InvalidTransition, NoRecipient
 from congressy_mailer.mail import resend_to
 from congressy_mailer.models import Event, Message, RecipientStatus, State
@@ -247,6 +249,36 @@ def test_remote_images_are_loaded_when_somebody_asks_for_them(support: Client) -
     assert "img-src data: https: http:;" in policy
     assert "default-src 'none'" in policy
     assert "sandbox" in policy
+
+
+@pytest.mark.parametrize(
+    ("html", "asks"),
+    [
+        ('<img src="https://example.com/a.png">', True),
+        ("<img alt=x SRC=//example.com/a.png>", True),
+        ("<p style='background: url( \"http://example.com/a.png\")'>x</p>", True),
+        ('<source srcset="https://example.com/a.png 2x">', True),
+        ('<a href="https://example.com/">x</a>', False),
+        ('<img src="cid:logo">', False),
+    ],
+)
+def test_remote_images_are_offered_where_there_are_some(support: Client, html: str, asks: bool) -> None:
+    message = send_mail("x", "x", to="a@example.com", html_message=html)
+    assert ("?images=yes" in shown(support, message, "content")) == asks
+
+
+def test_a_mail_within_the_mail_is_a_file_of_it(support: Client) -> None:
+    inner = EmailMultiAlternatives("Recusado", "", "ana@example.com", ["rui@example.com"])
+    inner.attach_alternative("<p>De Ana</p>", "text/html")
+    outer = EmailMessage("x", "Veja o anexo.", "a@example.com", ["ana@example.com"])
+    outer.attach("recusado.eml", inner.message(), "message/rfc822")
+    EmailBackend(sensitive=False).send_messages([outer])
+    message = Message.objects.get()
+    page = shown(support, message, "content")
+    assert "As HTML" not in page
+    assert "Em HTML" not in page
+    assert "Veja o anexo." in frames(support, message)[0].content.decode()
+    assert b"Subject: Recusado" in support.get(address(message, "file", 0)).content
 
 
 def test_content_is_shown_to_whoever_may_see_it_and_each_look_is_written_down(client: Client) -> None:

@@ -9,10 +9,11 @@ import django
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.forms import PasswordResetForm
-from django.core.mail import EmailMessage
+from django.core.mail import EmailAttachment, EmailMessage
 
 from congressy_mailer import exceptions
 from congressy_mailer.backends import EmailBackend
+from congressy_mailer.mime.outgoing import django_part
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing import deliver_all
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
@@ -144,14 +145,61 @@ def test_another_backend_is_given_all_parts(collected: list[Any]) -> None:
     (given,) = collected
     assert (given.subject, given.body, given.content_subtype) == ("Inscrição", "Olá, Ana.", "plain")
     assert [tuple(one) for one in given.alternatives] == [("<p>Olá, <b>Ana</b>.</p>", "text/html")]
-    assert [part.get_filename() for part in given.attachments] == ["nota.txt", "boleto.pdf"]
-    assert given.attachments[1].get_payload(decode=True) == b"%PDF-1"
+    assert given.attachments == rich_mail().attachments
     assert (given.to, given.cc, given.bcc) == (["Ana <ana@example.com>"], ["eva@example.com"], ["rui@example.com"])
     assert (given.reply_to, given.from_email) == (["resposta@example.com"], "Evento <evento@example.com>")
     # Only what its author has set: some providers refuse a Message-ID.
     assert given.extra_headers == {"X-Order": "7"}
     line_break = {"linesep": "\r\n"} if django.VERSION < (6, 0) else {"policy": email.policy.SMTP}
     assert given.message().as_bytes(**line_break) == wire
+
+
+def test_another_backend_is_given_attachments_as_django_has_them(collected: list[Any]) -> None:
+    one = EmailMessage("x", "y", "a@example.com", ["ana@example.com"])
+    for attachment in (
+        ("boleto.pdf", b"%PDF-1\r\n\x00", "application/pdf"),
+        ("inscrição; dia 1.txt", "Olá,\n\nAna", "text/plain"),
+        ("lista.csv", "a;ção".encode(), "text/csv"),
+        ("latin.csv", b"a;\xe7\xe3o", "text/csv"),
+        ("evento.ics", "BEGIN:VCALENDAR", "text/calendar"),
+        ("sem-tipo", b"\x00\x01", None),
+        (None, b"\x89PNG", "image/png"),
+        ("nada.bin", b"", "application/octet-stream"),
+    ):
+        one.attach(*attachment)
+    one.send()
+    deliver_all()
+    assert collected[0].attachments == one.attachments
+    assert [type(attachment) for attachment in collected[0].attachments] == [EmailAttachment] * 8
+    # As tests of applications read them.
+    assert collected[0].attachments[0][1] == b"%PDF-1\r\n\x00"
+
+
+def test_another_backend_is_given_parts_as_parts(collected: list[Any]) -> None:
+    image = django_part(b"Content-Type: image/png\r\nContent-ID: <logo>\r\nMIME-Version: 1.0\r\n\r\nx")
+    shown = django_part(b'Content-Type: image/png\r\nContent-Disposition: inline; filename="a.png"\r\n\r\nx')
+    dated = django_part(b'Content-Type: a/b\r\nContent-Disposition: attachment; filename="a"; size=1\r\n\r\nx')
+    mail = EmailMessage("inner", "y", "a@example.com", ["ana@example.com"]).message()
+    one = EmailMessage("x", "y", "a@example.com", ["ana@example.com"], attachments=[image, shown, dated])
+    one.attach("inner.eml", mail, "message/rfc822")
+    one.send()
+    deliver_all()
+    given = collected[0].attachments
+    assert [part.get_content_type() for part in given] == ["image/png", "image/png", "a/b", "message/rfc822"]
+    assert given[0]["Content-ID"] == "<logo>"
+    assert given[1].get_filename() == "a.png"
+    assert given[3].get_payload()[0]["Subject"] == "inner"
+
+
+def test_a_mail_that_a_backend_changes_keeps_its_attachments(collected: list[Any]) -> None:
+    one = rich_mail()
+    one.send()
+    deliver_all()
+    collected[0].subject = "Outro"
+    changed = collected[0].message()
+    assert changed["Subject"] == "Outro"
+    files = [(part.get_filename(), part.get_payload(decode=True)) for part in changed.walk() if part.get_filename()]
+    assert files == [("nota.txt", "ção".encode()), ("boleto.pdf", b"%PDF-1")]
 
 
 def test_a_text_that_another_backend_reads_has_line_breaks_as_pythons_messages_have_them(collected: list[Any]) -> None:
