@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 
 from . import outbox
-from .broker.processes import owner_is_gone
+from .broker.claim_owners import owner_is_gone
 from .models import PeriodicTask, clock
 
 #: Looking for what is due; it has run once a worker has taken a task for it from the broker and finished it.

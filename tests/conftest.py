@@ -183,7 +183,7 @@ def broker(broker_url: str, celery_settings: Callable[..., None], monkeypatch: p
 
 def reset_throttling() -> None:
     """As in a process that has just begun: what it has agreed on with others was agreed on over another broker."""
-    throttling.stores.limit_stores._reset()
+    throttling.store_choice.limit_stores._reset()
     throttling.limiter._rate_limiters.clear()
     throttling.connection_slots.forget_refusals()
 

@@ -23,12 +23,12 @@ _OF_NETWORKS = {
 @register("congressy_mailer")
 def check_journal_directory(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """``congressy_mailer.W015``: ``JOURNAL_DIRECTORY`` is unusable, or shared with other hosts or users."""
-    from ..outbox import journals
+    from ..outbox import journal_folder
 
     conf = settings_if_valid()
-    if conf is None or conf.JOURNAL_DIRECTORY is None or not journals.SUPPORTED:
+    if conf is None or conf.JOURNAL_DIRECTORY is None or not journal_folder.SUPPORTED:
         return []
-    problem = _problem(journals.directory())
+    problem = _problem(journal_folder.directory())
     if not problem:
         return []
     return [
@@ -46,15 +46,15 @@ def check_journal_directory(app_configs: Apps, **kwargs: Any) -> list[CheckMessa
 
 def _problem(path: str) -> str:
     """Why no journal can lie in a directory; empty: one can."""
-    from ..outbox import journals
+    from ..outbox import journal_folder
 
     if not path:
         return _("no directory for temporary files can be written")
     existing = path
     try:
-        with journals.open_directory(path):
+        with journal_folder.open_directory(path):
             pass
-    except journals.UnusableDirectory as error:
+    except journal_folder.UnusableDirectory as error:
         return f"{error.path} {_translated(error.reason)}"
     except OSError:
         # The first worker makes it, and what is missing around it.

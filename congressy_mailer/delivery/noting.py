@@ -1,4 +1,4 @@
-"""Noting in a journal what a mail server has said, in the moment in which it is heard: see :mod:`.outbox.journals`."""
+"""Noting what a mail server has said, in the moment in which it is heard, in a :mod:`.outbox.journal_file`."""
 
 from __future__ import annotations
 

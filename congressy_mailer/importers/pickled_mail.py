@@ -16,7 +16,7 @@ from django.utils import translation
 
 from ..conf import mailer_settings
 from ..submission.anymail_attributes import ANYMAIL_ATTRIBUTES
-from .pickles import Global, Instance, PickleRefused, read_pickle
+from .pickle_reader import Global, Instance, PickleRefused, read_pickle
 
 _HAS_MODERN_EMAIL = django.VERSION >= (6, 0)
 

@@ -27,7 +27,7 @@ from ..submission.queued_signal import announce_queued
 from ..suppressions.lookup import suppressed_recipients
 from ..transports.aliases import backend_path, queue_options
 from ..transports.host_backends import knows_sparkpost
-from .pickles import PickleRefused
+from .pickle_reader import PickleRefused
 
 
 class ImportRefused(Exception):

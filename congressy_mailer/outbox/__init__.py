@@ -10,15 +10,15 @@ it; :mod:`.claiming` chooses what a claim takes, from where :mod:`.cursors` says
 :mod:`.claim_reading` carries it out by the statement of :mod:`.claim_statement`, and :mod:`.leases` holds what was
 claimed or gives it back; :mod:`.queued` knows what the broker took, and :mod:`.expiry` ends what is too late;
 :mod:`.results` writes down what became of them; :mod:`.recovery` deals with those whose process died
-(:mod:`congressy_mailer.broker.processes`), of which :mod:`.journals` may tell what a server had taken, in the form of
-:mod:`.journal`; :mod:`.sweeping` finds what is due, and :mod:`.publishing` hands it to the broker; :mod:`.suppressing`
-leaves out suppressed recipients; :mod:`.commands` is what people may ask for, and :mod:`.pausing` holds back what they
-have paused; :mod:`.waiting` and :mod:`.failures` are what :mod:`congressy_mailer.health` asks; :mod:`.retention` drops
-what is old, :mod:`.files` deletes what lay in the storage, if it is this database's to delete (:mod:`.installation`);
-and :mod:`.backoff` says when the next attempt is due.
+(:mod:`congressy_mailer.broker.claim_owners`), of which :mod:`.journal_folder` may tell what a server had taken, in the
+form of :mod:`.journal_file`; :mod:`.due_mail` finds what is due, and :mod:`.publishing` hands it to the broker;
+:mod:`.suppressing` leaves out suppressed recipients; :mod:`.commands` is what people may ask for, and :mod:`.pausing`
+holds back what they have paused; :mod:`.waiting` and :mod:`.failures` are what :mod:`congressy_mailer.health` asks;
+:mod:`.retention` drops what is old, :mod:`.files` deletes what lay in the storage, if it is this database's to delete
+(:mod:`.installation`); and :mod:`.backoff` says when the next attempt is due.
 """
 
-from ..broker.processes import new_claim_token
+from ..broker.claim_owners import new_claim_token
 from ..models.choices import FINAL, RETRYABLE
 from ..models.transactions import database, is_away
 from .adding import add, add_many
@@ -49,6 +49,7 @@ from .claiming import (
     others_wait,
 )
 from .commands import cancel, replace_recipients, resend, retry
+from .due_mail import count_overdue, sweep
 from .failures import failing_tasks, record_task_failure
 from .files import (
     delete_files,
@@ -67,8 +68,8 @@ from .installation import (
     keep_installation,
     may_delete_files,
 )
-from .journal import Acceptance, Journal, claim_digest, recipient_digest
-from .journals import journal_failed, put_back_journal, remove_ended_journals, take_journal
+from .journal_file import Acceptance, Journal, claim_digest, recipient_digest
+from .journal_folder import journal_failed, put_back_journal, remove_ended_journals, take_journal
 from .leases import extend_claim, release, release_claim, set_route, start_handover
 from .pausing import (
     DEFAULT_BACKEND,
@@ -101,7 +102,6 @@ from .results import (
 from .retention import delete_messages, purge, purge_overdue_since
 from .rows import add_event, any_stored
 from .suppressing import remove_suppressed
-from .sweeping import count_overdue, sweep
 from .waiting import (
     COUNTED,
     COUNTED_BATCHES,

@@ -30,7 +30,7 @@ def claim(ids: Sequence[UUID], token: str, *, redelivered: bool = False) -> list
 
     Args:
         ids: what the broker says; ids of messages that are gone, not due or taken are passed over.
-        token: from :func:`congressy_mailer.broker.processes.new_claim_token`.
+        token: from :func:`congressy_mailer.broker.claim_owners.new_claim_token`.
         redelivered: the broker has delivered this task before; its process may have died holding these messages.
 
     Returns:
@@ -61,7 +61,7 @@ def claim_from_batch(batch: Batch, token: str, limit: int, cursors: BatchCursors
 
     Args:
         batch: from :func:`batch_with_content`.
-        token: from :func:`congressy_mailer.broker.processes.new_claim_token`.
+        token: from :func:`congressy_mailer.broker.claim_owners.new_claim_token`.
         limit: the most that is taken.
         cursors: how far the claims of this process have come.
     """

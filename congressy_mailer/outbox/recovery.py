@@ -13,13 +13,13 @@ from uuid import UUID
 from django.db.models import F, Q, QuerySet
 
 from .. import metrics, signals
-from ..broker.processes import owner_is_gone
+from ..broker.claim_owners import owner_is_gone
 from ..conf import mailer_settings
 from ..models import Event, Message, State, clock
 from ..models.transactions import database, lock_free, retry_on_conflict
 from .backoff import FLOOR
 from .batches import cancelled_batches
-from .journals import acceptances_of
+from .journal_folder import acceptances_of
 from .results import record_noted
 from .rows import change, rows
 

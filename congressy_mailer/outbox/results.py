@@ -18,7 +18,7 @@ from .backoff import FLOOR, LONGEST_COUNTDOWN, delay
 from .batches import make_due_by
 from .cursors import CURSORS
 from .expiry import before_expiry
-from .journal import Acceptance, claim_digest
+from .journal_file import Acceptance, claim_digest
 from .retention import drop_content
 from .rows import add_event, claimed_row, rows
 

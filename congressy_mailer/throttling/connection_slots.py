@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
-from ..broker.processes import new_claim_token, owner_is_gone
+from ..broker.claim_owners import new_claim_token, owner_is_gone
 from ..conf import mailer_settings
 from ..replies import Reply
 from .store import LimitStore, SlotAnswer
-from .stores import limit_stores
+from .store_choice import limit_stores
 
 logger = logging.getLogger("congressy_mailer.throttling")
 

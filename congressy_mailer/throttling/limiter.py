@@ -16,17 +16,10 @@ from threading import Lock
 from ..conf import mailer_settings
 from ..conf.validation import parse_rate
 from ..replies import Reply, asks_to_slow_down
-from .rates import (
-    HALVING_INTERVAL,
-    PERMIT_LIFETIME,
-    SlowDown,
-    burst_size,
-    next_slow_down,
-    permits_to_take,
-    rate_in_force,
-)
+from .permits import PERMIT_LIFETIME, burst_size, permits_to_take
+from .slow_down import HALVING_INTERVAL, SlowDown, next_slow_down, rate_in_force
 from .store import LimitStore, Snapshot
-from .stores import limit_stores
+from .store_choice import limit_stores
 
 logger = logging.getLogger("congressy_mailer.throttling")
 

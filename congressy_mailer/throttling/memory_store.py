@@ -10,7 +10,7 @@ from threading import Lock
 from throttled import MemoryStoreBackend
 from throttled.rate_limiter.gcra import MemoryLimitAtomicAction
 
-from .rates import COUNT_WINDOW
+from .slow_down import COUNT_WINDOW
 from .store import CONTENTION_TTL, LEASE, LIMIT_FRESH, LIMIT_STEP, LIMIT_TTL, SlotAnswer, Snapshot
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from throttled import RedisStoreBackend
 from throttled.rate_limiter.gcra import RedisLimitAtomicAction
 
-from .rates import COUNT_WINDOW
+from .slow_down import COUNT_WINDOW
 from .store import (
     CONTENTION_TTL,
     LEASE,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from .rates import SlowDown, measured_rate
+from .slow_down import SlowDown, measured_rate
 
 #: Seconds that a connection counts as open after the last that was heard of it. A connection in use is idle, or waits
 #: for one reply, for less: it is left after 50 idle seconds, and SparkPost's SMTP API reference asks for 60 seconds of

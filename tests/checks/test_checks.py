@@ -23,7 +23,7 @@ from django.utils import translation
 
 from congressy_mailer.broker import celery_app
 from congressy_mailer.checks import check_outbox_database, journal
-from congressy_mailer.outbox import journals
+from congressy_mailer.outbox import journal_folder
 from tests.project.celery import app
 
 # EMAIL_* are checked on every Django, also where they are deprecated.
@@ -553,7 +553,7 @@ def test_a_journal_that_others_could_write_is_a_warning(
 ) -> None:
     with override_settings(CONGRESSY_MAILER={"JOURNAL_DIRECTORY": str(tmp_path)}):
         assert found() == {}
-        path = Path(journals.directory())
+        path = Path(journal_folder.directory())
         spoil(path)
         told = f"A worker of this user can keep no journal: {path} {problem}. "
         assert found()["congressy_mailer.W015"].startswith(told)

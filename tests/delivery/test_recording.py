@@ -198,7 +198,7 @@ def test_it_is_written_down_before_what_has_to_wait_for_a_lock(
 
 
 def test_it_is_written_down_before_redis_is_asked(smtp_server: LocalSparkPost, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = throttling.stores.limit_stores.run
+    run = throttling.store_choice.limit_stores.run
     found = []
 
     def look(operation: Any) -> Any:
@@ -207,7 +207,7 @@ def test_it_is_written_down_before_redis_is_asked(smtp_server: LocalSparkPost, m
         return run(operation)
 
     reset_throttling()
-    monkeypatch.setattr(throttling.stores.limit_stores, "run", look)
+    monkeypatch.setattr(throttling.store_choice.limit_stores, "run", look)
     # Before each mail.
     monkeypatch.setattr(throttling.limiter, "_REFRESH_INTERVAL", 0)
     with override_settings(CONGRESSY_MAILER={"TIME_SLICE": timedelta(minutes=1)}):

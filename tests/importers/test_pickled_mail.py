@@ -21,8 +21,8 @@ from django.utils import translation
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
+from congressy_mailer.importers.pickle_reader import Global, PickleRefused, read_pickle
 from congressy_mailer.importers.pickled_mail import ADMITTED, mail_from_pickle
-from congressy_mailer.importers.pickles import Global, PickleRefused, read_pickle
 from congressy_mailer.mime.django_mail import django_mail_bytes
 from tests.support.pickles import CALLED, HOSTILE, MAIL, mail_with, named, text
 

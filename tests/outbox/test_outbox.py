@@ -18,7 +18,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from congressy_mailer import outbox, send_mail
-from congressy_mailer.broker.processes import host_id, owner_is_gone
+from congressy_mailer.broker.claim_owners import host_id, owner_is_gone
 from congressy_mailer.exceptions import InvalidTransition
 from congressy_mailer.models import Event, Message, State
 from congressy_mailer.replies import Outcome, Reply

@@ -97,7 +97,7 @@ def test_of_several_at_the_same_moment_one_works(monkeypatch: pytest.MonkeyPatch
 
 def test_a_chain_whose_worker_was_killed_goes_on_with_the_next_sweep(published: list[str]) -> None:
     old(1)
-    code = "from congressy_mailer.broker.processes import new_claim_token as n; print(n('x'))"
+    code = "from congressy_mailer.broker.claim_owners import new_claim_token as n; print(n('x'))"
     token = run_code(code, environment=least_environment()).stdout.strip()
     assert token
     periodic.mark_run(periodic.PURGE)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from congressy_mailer.throttling import stores
+from congressy_mailer.throttling import store_choice
 from congressy_mailer.throttling.limiter import RateLimiter
 
 CelerySettings = Callable[..., None]
@@ -60,7 +60,7 @@ def permits_at_once(rate_limiter: RateLimiter) -> int:
 
 def key(kind: str, name: str = "default") -> str:
     """The key of one of the store's things, of this project."""
-    return f"congressy_mailer:{stores.throttling_group()}:{kind}:{name}"
+    return f"congressy_mailer:{store_choice.throttling_group()}:{kind}:{name}"
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

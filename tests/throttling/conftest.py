@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from congressy_mailer.throttling import stores
+from congressy_mailer.throttling import store_choice
 from congressy_mailer.throttling.memory_store import MemoryStore
 from congressy_mailer.throttling.redis_store import RedisStore
 from congressy_mailer.throttling.store import LimitStore
@@ -43,7 +43,7 @@ def store(request: pytest.FixtureRequest) -> LimitStore:
     """Both stores must do the same."""
     if request.param == "local":
         return MemoryStore()
-    return RedisStore(request.getfixturevalue("client"), stores.throttling_group())
+    return RedisStore(request.getfixturevalue("client"), store_choice.throttling_group())
 
 
 @pytest.fixture(scope="package")

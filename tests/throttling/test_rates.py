@@ -10,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from congressy_mailer.conf.validation import parse_rate
-from congressy_mailer.throttling.rates import (
+from congressy_mailer.throttling.permits import burst_size, permits_to_take
+from congressy_mailer.throttling.slow_down import (
     HALVING_INTERVAL,
     MINIMUM_RATE,
     SlowDown,
-    burst_size,
     measured_rate,
     next_slow_down,
-    permits_to_take,
     rate_in_force,
 )
 

@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from redis.exceptions import NoPermissionError
 
 from congressy_mailer import throttling
-from congressy_mailer.throttling import stores
+from congressy_mailer.throttling import store_choice
 from congressy_mailer.throttling.limiter import RateLimiter
 from congressy_mailer.throttling.redis_store import RedisStore
 from congressy_mailer.throttling.store import LimitStore
@@ -36,28 +36,28 @@ def test_a_redis_that_hangs_holds_nobody_up_for_long(
 ) -> None:
     settings.CONGRESSY_MAILER = {"RATE_LIMIT": "1/h", "MAX_CONNECTIONS": 1}
     # Time enough for what does not try.
-    monkeypatch.setattr(stores, "_FIRST_BREAK", 60.0)
+    monkeypatch.setattr(store_choice, "_FIRST_BREAK", 60.0)
     assert permits_at_once(throttling.rate_limiter_for("")) == 1
     assert throttling.connection_slot("").acquired
 
     def wait_on_a_new_connection() -> float:
-        stores.limit_stores.end_break()
+        store_choice.limit_stores.end_break()
         return own_seconds(lambda: throttling.connection_slot("eu").release())
 
     with stopped(redis_server.pid):
         # On the open connection; then without trying; then on a new one.
         assert own_seconds(lambda: throttling.connection_slot("eu")) < BOUND
-        failures = stores.limit_stores.failures
+        failures = store_choice.limit_stores.failures
         for _ in range(50):
             throttling.connection_slot("eu").release()
-        assert stores.limit_stores.failures == failures == 1
+        assert store_choice.limit_stores.failures == failures == 1
         assert least_own_seconds(2 * BOUND, wait_on_a_new_connection) < 2 * BOUND
         # Each process for itself meanwhile.
         assert permits_at_once(RateLimiter("default")) == 1
         assert permits_at_once(RateLimiter("default")) == 0
         assert len(warnings(caplog)) == 1
         assert "Redis does not answer" in warnings(caplog)[0]
-    stores.limit_stores.end_break()
+    store_choice.limit_stores.end_break()
     assert not throttling.connection_slot("").acquired
     assert len(warnings(caplog)) == 2
     assert "Redis answers again" in warnings(caplog)[1]
@@ -85,7 +85,7 @@ def test_a_forked_process_asks_over_a_connection_of_its_own(client: redis.Redis,
         said = [
             throttling.connection_slot("").acquired,
             permits_at_once(throttling.rate_limiter_for("")),
-            stores.limit_stores.failures,
+            store_choice.limit_stores.failures,
         ]
         os.write(writing, json.dumps(said).encode())
         os._exit(0)
@@ -113,7 +113,7 @@ def test_without_a_redis_each_process_counts_for_itself(
         "redis://127.0.0.1:1/0" if celery == "eager" else "amqp://127.0.0.1:1//", task_always_eager=celery == "eager"
     )
     if celery == "none":
-        monkeypatch.setattr(stores, "find_celery_app", no_app)
+        monkeypatch.setattr(store_choice, "find_celery_app", no_app)
     assert permits_at_once(throttling.rate_limiter_for("")) == 1
     slot = throttling.connection_slot("")
     assert slot.acquired
@@ -132,7 +132,7 @@ def test_threads_that_find_redis_away_at_once_wait_together_and_say_it_once(
     # One after another, the last would have waited for all of them.
     assert max(waited) < 12 * BOUND / 2
     assert len(warnings(caplog)) == 1
-    assert stores.limit_stores.failures == 1
+    assert store_choice.limit_stores.failures == 1
 
 
 def test_where_redis_answers_with_an_error_the_process_counts_for_itself(client: redis.Redis) -> None:
@@ -141,15 +141,15 @@ def test_where_redis_answers_with_an_error_the_process_counts_for_itself(client:
             raise NoPermissionError("this user has no permissions to run the 'evalsha' command")
         return "local"
 
-    assert stores.limit_stores.run(ask) == "local"
+    assert store_choice.limit_stores.run(ask) == "local"
 
 
 def test_who_is_interrupted_while_he_asks_is_interrupted(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
     def ask(store: LimitStore) -> None:
         raise SoftTimeLimitExceeded
 
-    stores.limit_stores.run(lambda store: store.snapshot("x", 0))
+    store_choice.limit_stores.run(lambda store: store.snapshot("x", 0))
     with pytest.raises(SoftTimeLimitExceeded):
-        stores.limit_stores.run(ask)
-    assert stores.limit_stores.run(type) is RedisStore
+        store_choice.limit_stores.run(ask)
+    assert store_choice.limit_stores.run(type) is RedisStore
     assert warnings(caplog) == []

@@ -11,10 +11,11 @@ import redis
 
 from congressy_mailer import throttling
 from congressy_mailer.replies import Reply
-from congressy_mailer.throttling import rates
+from congressy_mailer.throttling import slow_down
 from congressy_mailer.throttling.limiter import RateLimiter
-from congressy_mailer.throttling.rates import MINIMUM_RATE, SlowDown, burst_size
+from congressy_mailer.throttling.permits import burst_size
 from congressy_mailer.throttling.redis_store import RedisStore
+from congressy_mailer.throttling.slow_down import MINIMUM_RATE, SlowDown
 from tests.conftest import run_concurrently
 from tests.support.throttling import key, ordered, permits_at_once, warnings
 
@@ -87,21 +88,21 @@ def test_a_complaint_slows_all_down_and_is_said_once(
     client: redis.Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Time enough for all of this.
-    monkeypatch.setattr(rates, "HALVING_INTERVAL", 60)
+    monkeypatch.setattr(slow_down, "HALVING_INTERVAL", 60)
     rate_limiters = [RateLimiter("default") for _ in range(4)]
     assert [permits_at_once(rate_limiter) for rate_limiter in rate_limiters] == [500] * 4
     run_concurrently(lambda worker: rate_limiters[worker].observe_replies([Reply(250, "2.0.0 OK"), TOO_FAST]))
     (said,) = warnings(caplog)
     assert "'default' says that mail comes too fast: 451 4.7.1 Rate limit exceeded, try again later." in said
-    slow_down = SlowDown.decode(client.hget(key("pace"), "noted") or "")
-    assert slow_down is not None
-    assert slow_down.rate > 2 * MINIMUM_RATE
+    noted = SlowDown.decode(client.hget(key("pace"), "noted") or "")
+    assert noted is not None
+    assert noted.rate > 2 * MINIMUM_RATE
     # Nothing else than too fast counts.
     elsewhere = RateLimiter("default")
     elsewhere.observe_replies([Reply(451, "4.7.1 Greylisted"), Reply(250, "2.0.0 OK")])
     # Complaints that were under way together are one.
     elsewhere.observe_replies([TOO_FAST])
-    assert SlowDown.decode(client.hget(key("pace"), "noted") or "") == slow_down
+    assert SlowDown.decode(client.hget(key("pace"), "noted") or "") == noted
     assert permits_at_once(RateLimiter("eu")) == 500
     # Somebody who has heard nothing himself.
     now = float(client.time()[0])

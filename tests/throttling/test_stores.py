@@ -7,10 +7,10 @@ import time
 import pytest
 import redis
 
-from congressy_mailer.throttling import stores
+from congressy_mailer.throttling import store_choice
 from congressy_mailer.throttling.memory_store import MemoryStore
-from congressy_mailer.throttling.rates import COUNT_WINDOW, SlowDown
 from congressy_mailer.throttling.redis_store import RedisStore
+from congressy_mailer.throttling.slow_down import COUNT_WINDOW, SlowDown
 from congressy_mailer.throttling.store import LimitStore, Snapshot
 from tests.support.throttling import key
 
@@ -34,7 +34,7 @@ def test_what_was_handed_over_is_counted(store: LimitStore) -> None:
 
 
 def test_the_last_span_is_remembered_and_no_earlier_one(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared, local = RedisStore(client, stores.throttling_group()), MemoryStore()
+    shared, local = RedisStore(client, store_choice.throttling_group()), MemoryStore()
     for store in (shared, local):
         store.snapshot("x", 100)
     now = time.monotonic()
@@ -119,7 +119,7 @@ def test_one_connection_more_is_tried_after_a_while() -> None:
 
 
 def test_in_redis_too(client: redis.Redis) -> None:
-    store = RedisStore(client, stores.throttling_group())
+    store = RedisStore(client, store_choice.throttling_group())
     for owner in ("a", "b"):
         store.acquire("news", owner, 10)
     store.learn_limit("news", "b")

@@ -1,4 +1,4 @@
-"""Pure rules: how fast mail may be handed over, how a slow-down begins and ends, and how far ahead permits are taken.
+"""Pure rules of a slow-down: how it begins where a server finds mail too fast, and how the rate recovers.
 
 All rates are mails per second; all times are seconds since some moment that one clock has given.
 """
@@ -19,12 +19,6 @@ COUNT_WINDOW = 5.0
 
 _RECOVERY = 1.1
 _RECOVERY_INTERVAL = 10.0
-
-# Permits for more than this are not taken at a time, nor do unused ones add up to more than twice of it.
-_PERMIT_WINDOW = 0.02
-
-#: Permits that were not used within this time are not used any more: other workers were given theirs meanwhile.
-PERMIT_LIFETIME = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +99,3 @@ def measured_rate(previous: int, current: int, elapsed: float) -> float:
         elapsed: how long the counting of those has gone on.
     """
     return max(previous / COUNT_WINDOW, current / max(elapsed, 0.25))
-
-
-def burst_size(rate: float) -> int:
-    """How many permits may add up while none is taken."""
-    return max(1, int(rate * 2 * _PERMIT_WINDOW))
-
-
-def permits_to_take(rate: float, taken: int, lasted: float) -> int:
-    """How many permits to take at a time: as many as this process uses in a fiftieth of a second.
-
-    Args:
-        rate: the rate in force.
-        taken: how many it took the last time.
-        lasted: how long those have lasted, with the waiting.
-    """
-    used = taken * _PERMIT_WINDOW / lasted if lasted > 0 else math.inf
-    return max(1, int(min(used, 2 * taken, burst_size(rate) / 2)))

@@ -23,7 +23,7 @@ from congressy_mailer import outbox, signals
 from congressy_mailer.conf import mailer_settings
 from congressy_mailer.delivery.noting import Notes, noting
 from congressy_mailer.models import Event, Message, State
-from congressy_mailer.outbox import journals
+from congressy_mailer.outbox import journal_folder
 from congressy_mailer.replies import Outcome, Reply
 from tests.support.mails import queue
 
@@ -37,10 +37,10 @@ GONE = "task:01234567-1-1:01234567"
 @pytest.fixture(autouse=True)
 def directory(tmp_path: Path, published: list[str]) -> Iterator[Path]:
     """Journals lie in a directory of the test's own."""
-    journals.close_journals()
+    journal_folder.close_journals()
     with override_settings(CONGRESSY_MAILER={"JOURNAL_DIRECTORY": tmp_path / "journals"}):
-        yield Path(journals.directory())
-        journals.close_journals()
+        yield Path(journal_folder.directory())
+        journal_folder.close_journals()
 
 
 @pytest.fixture
@@ -190,11 +190,11 @@ def test_what_is_recorded_is_said_no_more(notes_for: Callable[[str], Notes], dir
     notes.note(two, accepted(two))
     (name,) = files(directory)
     claims = {one.id: one.token, two.id: two.token}
-    assert journals.acceptances_of(claims).keys() == claims.keys()
+    assert journal_folder.acceptances_of(claims).keys() == claims.keys()
     notes.forget([one.id])
-    assert journals.acceptances_of(claims).keys() == {two.id}
+    assert journal_folder.acceptances_of(claims).keys() == {two.id}
     notes.forget([two.id])
-    assert journals.acceptances_of(claims) == {}
+    assert journal_folder.acceptances_of(claims) == {}
     # Nobody has it but who may.
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert stat.S_IMODE((directory / name).stat().st_mode) == 0o600
@@ -204,7 +204,7 @@ def test_a_refusal_is_not_noted(notes_for: Callable[[str], Notes]) -> None:
     notes, (message,) = claim(notes_for, *queue())
     later = {"ana@example.com": Reply(451, "4.7.1 later")}
     notes.note(message, Outcome(message.id, deferred=later, in_doubt=True))
-    assert journals.acceptances_of({message.id: message.token}) == {}
+    assert journal_folder.acceptances_of({message.id: message.token}) == {}
 
 
 def test_another_claim_of_the_same_message_is_another_matter(
@@ -226,12 +226,12 @@ def test_an_outbox_in_another_database_has_a_directory_of_its_own(
     from django.db import connection
 
     monkeypatch.setitem(connection.settings_dict, "NAME", "another")
-    assert Path(journals.directory()).parent == directory.parent
-    assert Path(journals.directory()) != directory
+    assert Path(journal_folder.directory()).parent == directory.parent
+    assert Path(journal_folder.directory()) != directory
     monkeypatch.undo()
     with override_settings(SECRET_KEY="another"):
-        assert Path(journals.directory()) != directory
-    assert Path(journals.directory()) == directory
+        assert Path(journal_folder.directory()) != directory
+    assert Path(journal_folder.directory()) == directory
 
 
 # Tasks, one after another and at the same time
@@ -246,7 +246,7 @@ def test_a_task_uses_the_journal_of_the_task_before_and_two_at_once_have_two(dir
         assert len(files(directory)) == 2
     with noting(GONE):
         assert len(files(directory)) == 2
-    journals.close_journals()
+    journal_folder.close_journals()
     assert files(directory) == []
 
 
@@ -256,7 +256,7 @@ def test_a_journal_that_somebody_has_removed_is_made_again(directory: Path, note
         (directory / name).unlink()
     notes, (message,) = claim(notes_for, *queue())
     notes.note(message, accepted(message))
-    assert journals.acceptances_of({message.id: message.token}).keys() == {message.id}
+    assert journal_folder.acceptances_of({message.id: message.token}).keys() == {message.id}
 
 
 def test_a_child_leaves_its_parents_journal_alone(directory: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_child_leaves_its_parents_journal_alone(directory: Path) -> None:
             status = 1
             try:
                 opened = [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
-                journals.remove_ended_journals()
+                journal_folder.remove_ended_journals()
                 held = [path for path in opened if path.startswith(str(directory))]
                 status = 0 if not held and len(files(directory)) == 1 else 1
             finally:
@@ -285,7 +285,7 @@ def test_what_could_not_be_recorded_is_recorded_by_the_next_task() -> None:
     with noting(outbox.new_claim_token("task")):
         taken.refresh_from_db()
         assert taken.state == State.SENT
-        assert journals.acceptances_of({taken.id: token}) == {}
+        assert journal_folder.acceptances_of({taken.id: token}) == {}
 
 
 def test_it_is_kept_while_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +300,7 @@ def test_it_is_kept_while_the_database_is_away(monkeypatch: pytest.MonkeyPatch) 
     with monkeypatch.context() as patch:
         patch.setattr(outbox, "record_noted", fail)
         with noting(outbox.new_claim_token("task")):
-            assert journals.acceptances_of({taken.id: token}).keys() == {taken.id}
+            assert journal_folder.acceptances_of({taken.id: token}).keys() == {taken.id}
 
 
 # What the dead have left
@@ -346,7 +346,7 @@ def test_what_is_of_nobody_known_here_stays_for_a_week(directory: Path) -> None:
     path = leave(directory, (uuid4(), GONE))
     outbox.remove_ended_journals()
     assert path.exists()
-    os.utime(path, (0, time.time() - journals.LONGEST_KEPT - 60))
+    os.utime(path, (0, time.time() - journal_folder.LONGEST_KEPT - 60))
     outbox.remove_ended_journals()
     assert not path.exists()
 
@@ -365,7 +365,7 @@ def test_what_is_no_journal_is_neither_read_nor_removed(directory: Path, tmp_pat
     (directory / "01234567-1-1.03").chmod(0o666)
     (directory / "notes").write_text("of somebody's")
     there = files(directory)
-    assert journals.acceptances_of({key: GONE}) == {}
+    assert journal_folder.acceptances_of({key: GONE}) == {}
     outbox.remove_ended_journals()
     assert files(directory) == there
 
@@ -400,7 +400,7 @@ def test_a_time_that_cannot_be_is_none_that_stops_anything(directory: Path, at: 
 
 def test_without_a_directory_all_is_as_it_was(gone: Callable[[], None], tmp_path: Path) -> None:
     with override_settings(CONGRESSY_MAILER={"JOURNAL_DIRECTORY": None}), ExitStack() as stack:
-        assert journals.directory() == ""
+        assert journal_folder.directory() == ""
         notes, (message,) = claim(lambda token: stack.enter_context(noting(token)), *queue())
         notes.note(message, accepted(message))
         notes.forget([message.id])
@@ -443,7 +443,7 @@ def test_an_unusable_directory_is_told_once_and_stops_no_mail(
     spoil: Callable[[Path], None], words: str, directory: Path, gone: Callable[[], None],
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(journals, "_PAUSE", 0.0)
+    monkeypatch.setattr(journal_folder, "_PAUSE", 0.0)
     spoil(directory)
     for _ in range(3):
         with noting(token := outbox.new_claim_token("task")) as notes:
@@ -464,8 +464,8 @@ def test_a_directory_of_another_user_is_not_used(directory: Path, monkeypatch: p
     leave(directory)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     with (
-        pytest.raises(journals.UnusableDirectory, match="belongs to another user"),
-        journals.open_directory(str(directory)),
+        pytest.raises(journal_folder.UnusableDirectory, match="belongs to another user"),
+        journal_folder.open_directory(str(directory)),
     ):
         pass
 
@@ -485,10 +485,10 @@ def test_a_full_disk_stops_no_mail(
         patch.setattr(os, "pwrite", full)
         for message in messages[1:]:
             notes.note(message, accepted(message))
-        assert journals.acceptances_of(claims).keys() == {messages[0].id}
+        assert journal_folder.acceptances_of(claims).keys() == {messages[0].id}
         # What is recorded cannot be marked as that: better nothing than what is not true any more.
         notes.forget([messages[0].id])
-        assert journals.acceptances_of(claims) == {}
+        assert journal_folder.acceptances_of(claims) == {}
     assert [record.levelno for record in caplog.records if "No journal can be kept" in record.getMessage()] == [
         logging.WARNING
     ]

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from ..broker.processes import new_claim_token
+from ..broker.claim_owners import new_claim_token
 from ..conf import mailer_settings
 from ..models import Message, State, clock
 from ..models.choices import WAITING

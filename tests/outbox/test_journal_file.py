@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from congressy_mailer.outbox import journal as journal_module
-from congressy_mailer.outbox.journal import Acceptance, Journal, claim_digest, read_acceptances, recipient_digest
+from congressy_mailer.outbox import journal_file
+from congressy_mailer.outbox.journal_file import Acceptance, Journal, claim_digest, read_acceptances, recipient_digest
 from congressy_mailer.replies import Reply
 from tests.support.fuzzing import examples
 
@@ -87,7 +87,7 @@ def test_it_begins_anew_once_all_is_recorded_and_nothing_of_before_is_read(
 
 
 def test_what_has_no_room_is_not_noted(new: Callable[[], Journal], path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "SIZE", 300)
+    monkeypatch.setattr(journal_file, "SIZE", 300)
     journal = new()
     notes = [accepted() for _ in range(10)]
     for note in notes:
@@ -169,7 +169,7 @@ def test_what_was_changed_is_not_read(
     assert all(found in notes for found in read_acceptances(bytes(changed)))
 
 
-@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda data: journal_module._MAGIC + data))
+@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda data: journal_file._MAGIC + data))
 @settings(max_examples=examples(300))
 def test_hostile_bytes_are_read_as_nothing(data: bytes) -> None:
     assert list(read_acceptances(data)) == []
@@ -178,7 +178,7 @@ def test_hostile_bytes_are_read_as_nothing(data: bytes) -> None:
 @given(st.binary(max_size=120))
 @settings(max_examples=examples(300))
 def test_a_hostile_entry_with_a_right_checksum_raises_nothing(body: bytes) -> None:
-    data = journal_module._MAGIC + journal_module._GENERATION.pack(7) + journal_module._entry(body, 7)
+    data = journal_file._MAGIC + journal_file._GENERATION.pack(7) + journal_file._entry(body, 7)
     for found in read_acceptances(data):
         # It can be stored and shown.
         assert str(found.reply).isprintable()

@@ -23,12 +23,12 @@ from celery.signals import worker_process_shutdown
 from django.db import connections
 from django.utils.crypto import salted_hmac
 
-from ..broker.processes import PROCESS_NAME, owner_of, process_name
+from ..broker.claim_owners import PROCESS_NAME, owner_of, process_name
 from ..conf import mailer_settings
 from ..models import State
 from ..models.transactions import database
 from ..replies import error_text
-from .journal import SIZE, Acceptance, Journal, claim_digest, read_acceptances
+from .journal_file import SIZE, Acceptance, Journal, claim_digest, read_acceptances
 from .rows import rows
 
 try:
