@@ -235,8 +235,12 @@ class Message(Mail):
         ]
 
     def __str__(self) -> str:
-        # Neither subject nor recipients: this ends up in logs and tracebacks.
-        return f"{self.id} ({self.state})"
+        # Neither subject nor recipients: the admin's history shows it to people who may see neither.
+        return f"{self.id} ({self.get_state_display()})"
+
+    def __repr__(self) -> str:
+        # Logs and tracebacks want one wording, whatever language is in force.
+        return f"<Message: {self.id} ({self.state})>"
 
     @property
     def recipients(self) -> list[str]:

@@ -79,7 +79,7 @@ class Suppression(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.scope} {self.list_id}".strip()
+        return f"{self.get_scope_display()} {self.list_id}".strip()
 
 
 class SuppressionRemoval(models.Model):

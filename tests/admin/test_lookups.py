@@ -231,6 +231,7 @@ def test_the_history_of_a_suppression_repeats_neither_address_nor_reason(client:
     page = history.content.decode()
     assert history.status_code == 200
     assert WORD not in page.replace(f"q={WORD}", "")
+    assert "e-mails transacionais" in page
 
 
 def test_every_column_of_a_mail_goes_with_its_content_or_is_known_to_stay() -> None:

@@ -13,7 +13,7 @@ from django.contrib.auth.models import Group, Permission, User
 from django.core.mail import EmailMessage, EmailMultiAlternatives
 from django.db import connection
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, override_settings
 from django.urls import reverse
 from django.utils import timezone
 
@@ -307,6 +307,17 @@ def test_content_is_shown_to_whoever_may_see_it_and_each_look_is_written_down(cl
     assert client.get(address(message, "content")).status_code == 403
     client.logout()
     assert client.get(address(message, "content")).status_code == 302
+
+
+def test_the_history_of_a_message_names_its_state_as_the_reader_does(support: Client) -> None:
+    message = send_mail("x", "x", to="ana@example.com")
+    act(support, message, "cancel")
+    assert LogEntry.objects.get().object_repr == f"{message.pk} (cancelada)"
+    assert f"{message.pk} (cancelada)" in shown(support, message, "history")
+    with override_settings(LANGUAGE_CODE="en"):
+        assert f"{message.pk} (cancelled)" in shown(support, message, "history")
+    # Logs and tracebacks have the same words wherever they are written.
+    assert repr(message) == f"<Message: {message.pk} (cancelled)>"
 
 
 def test_nobody_sees_what_a_sensitive_mail_says(support: Client) -> None:
