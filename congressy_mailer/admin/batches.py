@@ -9,7 +9,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Case, QuerySet, TextField, Value, When
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
@@ -19,7 +19,7 @@ from django.utils.translation import gettext, ngettext, pgettext
 from django.utils.translation import gettext_lazy as _
 
 from ..models import Batch
-from .content import hide_sensitive, render_batch_subjects, shown_title
+from .content import find_batches_by_rendered_subject, hide_sensitive, render_batch_subjects, shown_title
 from .lists import FastList, PeriodFilter, ReadOnly, short_time
 from .viewing import log, may_view_content
 
@@ -42,7 +42,11 @@ class BatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg
 
     list_display = ("title", "stage", "stored", "key", "left_out", "about_name")
     list_filter = (PeriodFilter,)
-    search_fields = ("key", "template")
+    search_fields = ("key", "template", "shown_subject")
+    search_help_text = _(
+        "A part of the subject, of the key or of the template's name. A subject that is in a template is found for the "
+        "newest batches."
+    )
 
     class Media:
         css = {"all": ["congressy_mailer/admin.css"]}
@@ -53,7 +57,16 @@ class BatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str
     ) -> tuple[QuerySet[Batch], bool]:
-        return super().get_search_results(request, queryset.defer(*_LARGE), search_term)
+        """By what the list shows, a part of which is looked for in each row: there are few beside the messages."""
+        queryset = queryset.defer(*_LARGE)
+        if not search_term.strip():
+            return queryset, False
+        # The subject of a sensitive mail must not be found out a letter at a time.
+        shown = Case(When(sensitive=False, then="subject"), default=Value(""), output_field=TextField())
+        queryset = queryset.annotate(shown_subject=shown)
+        found, may_repeat = super().get_search_results(request, queryset, search_term)
+        rendered = find_batches_by_rendered_subject(search_term)
+        return found | queryset.filter(pk__in=rendered), may_repeat
 
     @admin.display(description=_("subject"))
     def title(self, batch: Batch) -> str:

@@ -20,10 +20,13 @@ _FIELDS = (
     "batch__template", "batch__context", "batch__subject", "batch__sensitive",
 )  # fmt: skip
 _BATCH_FIELDS = ("template", "context", "language", "timezone")
+_TITLE_FIELDS = ("template", "subject", "sensitive", "content_dropped_at")
 # Where a message or batch carries it.
 _RENDERED = "rendered_subject"
 # For one page: templates are the host's, and may ask the database or another server for each mail.
 _MOST_SECONDS = 2.0
+# Batches whose templates are rendered to be searched.
+_NEWEST = 200
 _M = TypeVar("_M", Message, Batch)
 
 
@@ -100,6 +103,19 @@ def render_batch_subjects(batches: Sequence[Batch]) -> None:
             )
 
         _render_each(stored, wanted, subject)
+
+
+def find_batches_by_rendered_subject(text: str) -> list[UUID]:
+    """Of the newest batches, those whose template renders to a subject with each of these words, as lists show it."""
+    from ..outbox.search import fold
+
+    words = fold(text.replace('"', " ")).split()
+    if not words:
+        return []
+    batches = Batch.objects.using(database()).filter(subject="", sensitive=False).exclude(template="")
+    newest = list(batches.only(*_TITLE_FIELDS).order_by("-id")[:_NEWEST])
+    render_batch_subjects(newest)
+    return [batch.pk for batch in newest if all(word in fold(getattr(batch, _RENDERED, "")) for word in words)]
 
 
 def _content_of(mail: Mail) -> Mail:

@@ -211,6 +211,45 @@ def test_batches_are_listed_by_the_subjects_of_their_templates(
     )
 
 
+def batches_found(client: Client, text: str) -> set[uuid.UUID]:
+    return {batch.pk for batch in client.get(BATCHES, {"q": text}).context["cl"].result_list}
+
+
+def test_a_batch_is_found_by_its_subject_its_key_and_its_template(support: Client) -> None:
+    one = send_bulk(["ana@example.com"], subject="Programa do Congresso", message="x", key="mailing-7")
+    other = send_bulk(["ana@example.com"], template="mail/reminder", context={"evento": "Jornada"})
+    send_bulk(["ana@example.com"], subject="Programa secreto", message="x", sensitive=True)
+    for text in ("programa do congresso", "Congresso Programa", "rama", "mailing-7", "congresso mailing"):
+        assert batches_found(support, text) == {one.pk}, text
+    assert batches_found(support, "reminder") == {other.pk}
+    assert batches_found(support, "programa") == {one.pk}
+    # Nothing of a sensitive mail is found out by searching for it.
+    for text in ("secreto", "jornal"):
+        assert batches_found(support, text) == set(), text
+
+
+def test_a_batch_is_found_by_the_subject_of_its_template_as_the_list_shows_it(
+    support: Client, many_batches: list[Batch], django_assert_max_num_queries: Any
+) -> None:
+    with django_assert_max_num_queries(16):
+        assert batches_found(support, "PROGRAMA congresso 49 cia") == {many_batches[49].pk}
+    assert batches_found(support, "ate amanha congresso 48") == {many_batches[48].pk}
+    # What one recipient alone reads.
+    assert batches_found(support, "vip") == set()
+    hidden = send_bulk(["eva@example.com"], template="mail/reminder", context={"evento": "Oculto"}, sensitive=True)
+    assert batches_found(support, "oculto") == set()
+    assert batches_found(support, str(hidden.template)) >= {hidden.pk}
+
+
+def test_only_the_newest_batches_have_their_templates_rendered_for_a_search(
+    support: Client, many_batches: list[Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("congressy_mailer.admin.content._NEWEST", 10)
+    assert batches_found(support, "Congresso") == {batch.pk for batch in many_batches[-10:]}
+    monkeypatch.setattr("congressy_mailer.admin.content._MOST_SECONDS", -1)
+    assert batches_found(support, "Congresso") == set()
+
+
 def test_a_batch_without_a_subject_to_be_shown_is_listed_by_its_template(support: Client) -> None:
     context = {"evento": "Congresso"}
     hidden, gone, broken, dropped, _ = (
