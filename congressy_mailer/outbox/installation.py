@@ -61,7 +61,7 @@ def may_delete_files(*, rotate: bool = False) -> bool:
     storage = attachment_storage()
     try:
         found = _read_token(storage, installation)
-        if _is_foreign(found, installation):
+        if _is_foreign(found, storage, installation):
             _contest(installation)
             return False
         if installation.contested_at is not None:
@@ -82,16 +82,24 @@ def folder_is_contested() -> bool:
     Raises:
         Exception: any error of the storage or the database.
     """
-    installation = current_installation()
-    return _is_foreign(_read_token(attachment_storage(), installation), installation)
+    installation, storage = current_installation(), attachment_storage()
+    return _is_foreign(_read_token(storage, installation), storage, installation)
 
 
-def _is_foreign(found: str | None, installation: Installation) -> bool:
-    return found is not None and found not in _tokens(installation) and found not in _tokens(current_installation())
+def _is_foreign(found: str | None, storage: Storage, installation: Installation) -> bool:
+    while found is not None and found not in _tokens(installation):
+        # Another worker may have changed it since the row was read. One of ours that is in the folder before the row is
+        # read and after it is named by the row.
+        installation = current_installation()
+        still = _read_token(storage, installation)
+        if still == found:
+            return found not in _tokens(installation)
+        found = still
+    return False
 
 
 def _tokens(installation: Installation) -> tuple[str, str]:
-    """What may stand in the folder; another worker may have changed it since the row was read."""
+    """What may be in the folder, as far as this row knows."""
     return installation.token, installation.next_token
 
 

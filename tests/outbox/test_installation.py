@@ -18,6 +18,7 @@ from congressy_mailer import outbox, send_mail, tasks
 from congressy_mailer.delivery import upkeep
 from congressy_mailer.health import check_health
 from congressy_mailer.models import Attachment, Installation, Message, State, StoredFile, attachment_storage
+from congressy_mailer.outbox import installation
 from tests.conftest import run_concurrently
 from tests.support.commands import mailer
 from tests.support.forked import least_environment, run_code
@@ -275,6 +276,33 @@ def test_workers_that_ask_while_the_token_changes_contest_nothing(monkeypatch: p
     monkeypatch.setattr("congressy_mailer.outbox.installation.ROTATE_EVERY", timedelta(0))
     results = run_concurrently(lambda worker: [outbox.may_delete_files(rotate=worker == 0) for _ in range(20)], 4)
     assert all(all(part) for part in results)
+    assert outbox.current_installation().contested_at is None
+
+
+def test_a_token_that_is_changed_while_a_worker_looks_is_not_anothers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice, so that neither row that it reads names what it has read in the folder."""
+    scheduled()
+    outbox.may_delete_files(rotate=True)
+    monkeypatch.setattr(installation, "ROTATE_EVERY", timedelta(0))
+    read, left = installation._read_token, [2]
+
+    def look(storage: Any, of: Installation) -> str | None:
+        if left[0] == 2:
+            change()
+        found = read(storage, of)
+        if left[0]:
+            change()
+        return found
+
+    def change() -> None:
+        left[0] -= 1
+        with monkeypatch.context() as patch:
+            patch.setattr(installation, "_read_token", read)
+            assert outbox.may_delete_files(rotate=True)
+
+    monkeypatch.setattr(installation, "_read_token", look)
+    assert outbox.may_delete_files()
+    assert left == [0]
     assert outbox.current_installation().contested_at is None
 
 
