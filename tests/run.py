@@ -19,8 +19,9 @@ import tempfile
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from xml.etree import ElementTree
 
 from testbed.servers.mariadb import MariaDB
@@ -35,6 +36,8 @@ _AT_ONCE = ["-n", "4", "--dist", "worksteal"]
 _AT_ONCE_ON_A_SERVER = ["-n", "2", "--dist", "worksteal"]
 #: The tests would take each other's tasks.
 _ONE_AFTER_ANOTHER = ["-n", "1"]
+#: What runs at the same time as the tests on SQLite: so all three take about as long.
+_BESIDE = (["postgresql", "mariadb"], ["rabbitmq"])
 
 #: The last one would have every process of the tests, each worker among them, compile all of the code anew.
 _NOT_INHERITED = ("DATABASE_URL", "BROKER_URL", "PYTHONDONTWRITEBYTECODE")
@@ -78,26 +81,41 @@ def main(arguments: Sequence[str]) -> int:
 
 def _on_all(for_pytest: Sequence[str]) -> Counter[str]:
     """On SQLite, and on the servers at the same time: most of the slow tests wait."""
-    with tempfile.TemporaryFile("w+") as output:
-        command = [sys.executable, "-m", "tests.run", *(f"--on={name}" for name in SERVICES), *for_pytest]
-        beside = subprocess.Popen(command, cwd=_ROOT, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            counts = _on_these(["sqlite"], for_pytest)
-            beside.wait()
-        finally:
-            if beside.poll() is None:
-                beside.terminate()
-                beside.wait()
-        output.seek(0)
-        said = output.read().rstrip("\n")
-    report, _, last = said.rpartition("\n")
-    print(report, flush=True)
-    if found := _LAST_LINE.fullmatch(last):
-        counts.update({name: int(count or 0) for name, count in found.groupdict().items()})
-    else:
-        print(last, flush=True)
-        counts["failed"] += 1
+    with ExitStack() as stack:
+        runs = [stack.enter_context(_RunBeside(names, for_pytest)) for names in _BESIDE]
+        counts = _on_these(["sqlite"], for_pytest)
+        for run in runs:
+            counts.update(run.wait())
     return counts
+
+
+class _RunBeside:
+    """The tests on some of the servers, by a process of its own, which ends with the context."""
+
+    def __init__(self, names: Sequence[str], for_pytest: Sequence[str]) -> None:
+        self._command = [sys.executable, "-m", "tests.run", *(f"--on={name}" for name in names), *for_pytest]
+
+    def __enter__(self) -> Self:
+        self._output = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(self._command, cwd=_ROOT, stdout=self._output, stderr=subprocess.STDOUT)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
+        self._output.close()
+
+    def wait(self) -> Counter[str]:
+        """Wait for the end, say what it has said, and count."""
+        self._process.wait()
+        self._output.seek(0)
+        report, _, last = self._output.read().rstrip("\n").rpartition("\n")
+        print(report, flush=True)
+        if found := _LAST_LINE.fullmatch(last):
+            return Counter({name: int(count or 0) for name, count in found.groupdict().items()})
+        print(last, flush=True)
+        return Counter(failed=1)
 
 
 def _on_these(names: Sequence[str], for_pytest: Sequence[str]) -> Counter[str]:

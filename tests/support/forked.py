@@ -53,6 +53,8 @@ class _ForkServer:
 
     def _end(self) -> None:
         self._connection.shutdown(socket.SHUT_RDWR)
+        self._answers.close()
+        self._connection.close()
         self._popen.wait()
 
 
