@@ -108,7 +108,7 @@ class BatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg
         """The page of a batch."""
         if request.method != "GET":
             raise PermissionDenied
-        # Its patterns take time to compile, and every process of the host has the admin's classes.
+        # Loaded where it is looked at: every process of the host has the admin's classes.
         from .left_out import shown_problem
 
         batch = self._batch(request, object_id)
