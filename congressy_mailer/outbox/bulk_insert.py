@@ -82,21 +82,18 @@ def insert(batch: Batch, messages: Sequence[BatchMessage], **values: Any) -> Non
 
 def _values(message: BatchMessage, key: Any) -> tuple[Any, ...]:
     """The columns that only this message has, in the order of the fields of :class:`BatchMessage`."""
-    lists = (
-        _encode(message.to),
-        _encode(message.cc),
-        _encode(message.bcc),
-        _encode(message.context),
-        _encode(message.metadata),
-    )
     return (
         key,
         message.message_id,
-        *lists,
+        _encode(message.to),
+        _encode(message.cc) if message.cc else "[]",
+        _encode(message.bcc) if message.bcc else "[]",
+        _encode(message.context) if message.context else "{}",
+        _encode(message.metadata) if message.metadata else "{}",
         message.language,
         message.timezone,
         message.idempotency_key,
-        _encode(message.alternatives),
+        _encode(message.alternatives) if message.alternatives else "[]",
         message.address,
         message.about_model,
         message.about_id,

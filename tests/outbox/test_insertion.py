@@ -71,6 +71,24 @@ def test_a_row_is_what_django_would_have_stored(complete: bool) -> None:
     assert Message.objects.get(pk=keys[1]).reason == "x"
 
 
+def test_what_many_rows_share_is_stored_in_each_of_them() -> None:
+    """On MySQL it is a part of the statement, and hostile values must come through that as well."""
+    theirs, *ours = (Message(**values_by_kind(new_id())) for _ in range(4))
+    names = [field.attname for field in stored_fields(Message) if field.attname not in ("id", "idempotency_key")]
+    for message in ours:
+        for name in names:
+            setattr(message, name, getattr(theirs, name))
+    theirs.save(force_insert=True)
+    insert_messages(ours)
+    assert [stored_row(message.id) for message in ours] == [stored_row(theirs.id)] * 3
+    same = [Message(id=new_id(), created_at=theirs.created_at, from_email="a%s@b.example", to=["a%"]) for _ in range(3)]
+    insert_messages(same)
+    assert [message.to for message in Message.objects.filter(from_email="a%s@b.example")] == [["a%"]] * 3
+    # Rows that differ in nothing at all, of which the database has a word to say.
+    with pytest.raises(IntegrityError):
+        insert_messages([same[0], same[0]])
+
+
 def test_many_rows_need_few_statements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(insertion, "_MAX_STATEMENT_ROWS", 3)
     mails = [
