@@ -62,9 +62,12 @@ def insert_search_keys(messages: Iterable[Found]) -> None:
     """Store what these new messages are found by, in the caller's transaction; most have no such key."""
     connection = connections[database()]
     key_of = SearchKey._meta.get_field("message").get_db_prep_save
-    rows = [(key_of(message.id, connection), key) for message in messages for key in search_keys(message)]
-    if rows:
-        insert_rows(SearchKey, ["message_id", "key"], rows)
+    rows: list[tuple[Any, ...]] = []
+    for message in messages:
+        if keys := search_keys(message):
+            owner = key_of(message.id, connection)
+            rows += [(owner, key) for key in keys]
+    insert_rows(SearchKey, ["message_id", "key"], rows)
 
 
 def insert_rows(model: type[Model], names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -73,8 +76,10 @@ def insert_rows(model: type[Model], names: Sequence[str], rows: Sequence[tuple[A
     Args:
         model: whose rows they are.
         names: columns that they give, as the model's instances have them (``attname``): those without a default too.
-        rows: values as ``get_db_prep_save()`` makes them, in the order of ``names``.
+        rows: values as ``get_db_prep_save()`` makes them, in the order of ``names``; there may be none.
     """
+    if not rows:
+        return
     alias = database()
     connection = connections[alias]
     beginning, row = _statement(model, alias, tuple(names))
@@ -99,8 +104,15 @@ def _without_constants(
     The drivers of MySQL put each value into the text of the statement, which takes as long as all that is done for a
     recipient before.
     """
+    # Most columns that differ do so in the first and the last row.
+    may_be_constant = [first == last for first, last in zip(rows[0], rows[-1], strict=True)]
+    if not any(may_be_constant):
+        return row, rows
     columns = list(zip(*rows, strict=True))
-    constant = [column.count(column[0]) == len(column) for column in columns]
+    constant = [
+        may_be and column.count(column[0]) == len(column)
+        for may_be, column in zip(may_be_constant, columns, strict=True)
+    ]
     if all(constant):
         return row, rows
     pieces = row.split("%s")
