@@ -41,7 +41,7 @@ def check_backends(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     if django.VERSION >= (6, 1) and "default" not in getattr(settings, "MAILERS", ["default"]):
         errors.append(
             Error(
-                _('MAILERS has no "default": mail that is sent without using= would wait for ever.'),
+                _('MAILERS has no "default": mail without using= would never be sent.'),
                 hint=_('Add "default" to MAILERS.'),
                 id="congressy_mailer.E015",
             )
@@ -96,7 +96,7 @@ def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
             errors.append(
                 Error(
                     _("%(use_tls)s and %(use_ssl)s are both set: Django refuses to connect.") % names,
-                    hint=_("SparkPost speaks STARTTLS on ports 587 and 2525: keep %(use_tls)s.") % names,
+                    hint=_("SparkPost supports STARTTLS on ports 587 and 2525: keep %(use_tls)s.") % names,
                     id="congressy_mailer.E006",
                 )
             )
@@ -106,7 +106,7 @@ def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
             errors.append(
                 Error(
                     _("%(host)s is SparkPost's, but %(username)s or %(password)s is empty.") % names,
-                    hint=_('The user is SMTP_Injection, the password an API key with "Send via SMTP".'),
+                    hint=_('The user is SMTP_Injection, the password an API key with the permission "Send via SMTP".'),
                     id="congressy_mailer.E007",
                 )
             )
@@ -114,7 +114,7 @@ def check_smtp(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
             errors.append(
                 Error(
                     _(
-                        "%(host)s is SparkPost's, but %(use_tls)s is not set: the API key would travel in the clear, "
+                        "%(host)s is SparkPost's, but %(use_tls)s is not set: the API key would be sent unencrypted, "
                         "and SparkPost refuses the login."
                     )
                     % names,
@@ -136,9 +136,12 @@ def check_failover(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         known |= set(getattr(settings, "MAILERS", ()))
     return [
         Error(
-            _("CONGRESSY_MAILER['FAILOVER'] names %(alias)s, which is no mail backend beside the default one.")
+            _(
+                "CONGRESSY_MAILER['FAILOVER'] names %(alias)s, which is not the alias of a mail backend other than the "
+                "default."
+            )
             % {"alias": quote_name(alias)},
-            hint=_("Name aliases of %(where)s.")
+            hint=_("Use the aliases of %(where)s.")
             % {"where": "MAILERS" if django.VERSION >= (6, 1) else "CONGRESSY_MAILER['TRANSPORTS']"},
             id="congressy_mailer.E017",
         )
@@ -154,7 +157,7 @@ def check_interceptors(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     errors: list[CheckMessage] = []
     for path in conf.INTERCEPTORS if conf is not None else ():
         try:
-            problem = "" if callable(import_string(path)) else _("it cannot be called")
+            problem = "" if callable(import_string(path)) else _("it is not callable")
         except Exception as error:
             problem = import_problem(path, str(error))
         if problem:
@@ -176,7 +179,7 @@ def check_api_key(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Error(
-            _("%(name)s sends over SparkPost's HTTP API, and there is no API key.") % {"name": backend.name},
+            _("%(name)s sends over SparkPost's HTTP API, but no API key is set.") % {"name": backend.name},
             hint=_("Set CONGRESSY_MAILER['SPARKPOST_API_KEY'], or api_key in the OPTIONS of the backend."),
             id="congressy_mailer.E018",
         )
@@ -195,8 +198,8 @@ def check_lease(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         return [
             Error(
                 _(
-                    "LEASE (%(lease)s) is not longer than TIME_LIMIT (%(limit)s): a message that takes long to be "
-                    "composed would be given to another worker meanwhile."
+                    "LEASE (%(lease)s) is not longer than TIME_LIMIT (%(limit)s): another worker could take a message "
+                    "that is still being composed."
                 )
                 % {"lease": conf.LEASE, "limit": conf.TIME_LIMIT},
                 hint=_("Make LEASE longer, or TIME_LIMIT shorter, in CONGRESSY_MAILER."),

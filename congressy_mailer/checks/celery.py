@@ -32,7 +32,7 @@ def check_broker(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     if not app.conf.broker_write_url:
         errors.append(
             Error(
-                _("The Celery app has no broker URL: mail would be stored, and never published."),
+                _("The Celery app has no broker URL: mail would be stored but never published."),
                 hint=_(
                     'Set CELERY_BROKER_URL = "redis://localhost:6379/0" and let the app read Django\'s settings: '
                     'app.config_from_object("django.conf:settings", namespace="CELERY").'
@@ -63,10 +63,10 @@ def check_eager(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     return [
         Error(
             _(
-                "CELERY_TASK_ALWAYS_EAGER is set outside development: each request would deliver its mail itself, wait "
-                "for the mail server, and not try again."
+                "CELERY_TASK_ALWAYS_EAGER is set outside development: each request would deliver its own mail, wait "
+                "for the mail server, and retry nothing."
             ),
-            hint=_("Remove it from the settings of production."),
+            hint=_("Remove it from the production settings."),
             id="congressy_mailer.E010",
         )
     ]

@@ -90,14 +90,14 @@ def check_public_attachments(app_configs: Apps, **kwargs: Any) -> list[CheckMess
     return [
         Warning(
             _(
-                "Attachments of mail wait for the worker in the storage %(alias)s, whose files can be read by anybody "
-                "who has their URL."
+                "Mail attachments wait for the worker in the storage %(alias)s, whose files can be read by anyone with "
+                "their URL."
             )
             % {"alias": quote_name(alias)},
             hint=_(
-                'Add a storage without one to STORAGES, such as {"mail": {"BACKEND": '
+                'Add a storage without a URL to STORAGES, such as {"mail": {"BACKEND": '
                 '"django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": "/srv/mail"}}}, and name it in '
-                'CONGRESSY_MAILER["ATTACHMENT_STORAGE"]. A project that attaches no files may silence this.'
+                'CONGRESSY_MAILER["ATTACHMENT_STORAGE"]. A project that attaches no files may silence this warning.'
             ),
             id="congressy_mailer.W001",
         )

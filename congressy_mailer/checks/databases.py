@@ -23,13 +23,13 @@ def check_outbox_database(app_configs: Apps, **kwargs: Any) -> list[CheckMessage
     return [
         Warning(
             _(
-                "A database router puts the outbox into %(alias)r: a mail is part of a transaction of that database "
-                "alone. Where a transaction of another one rolls back, its mail is sent all the same."
+                "A database router puts the outbox into %(alias)r: a mail is only part of a transaction of that "
+                "database. If a transaction of another database rolls back, the mail queued in it is sent anyway."
             )
             % {"alias": alias},
             hint=_(
-                "Let the outbox lie beside what its mail is about, or call send_mail() in "
-                "transaction.on_commit() of that database."
+                "Keep the outbox in the database of the data that its mail is about, or call send_mail() in "
+                "transaction.on_commit() with that database as using."
             ),
             id="congressy_mailer.W008",
         )
@@ -56,13 +56,14 @@ def check_installation(app_configs: Apps, databases: Sequence[str] | None = None
     return [
         Warning(
             _(
-                "Another database has used the folder %(folder)s since this one did: this is a copy of it, or was "
-                "restored from a backup. No attachment file is deleted until you say which."
+                "Another database has used the attachment folder %(folder)s since this one did: one of the two is a "
+                "copy, or this one was restored from a backup. Attachment files are not deleted until you say which is "
+                "the original."
             )
             % {"folder": outbox.current_installation().folder},
             hint=_(
-                'Run "manage.py mailer installation --new" if this is a copy, such as a test stage; '
-                '"manage.py mailer installation --keep" if this is the original.'
+                'Run "manage.py mailer installation --new" if this is a copy, such as a staging site; "manage.py '
+                'mailer installation --keep" if this is the original.'
             ),
             id="congressy_mailer.W014",
         )

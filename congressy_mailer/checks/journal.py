@@ -33,11 +33,11 @@ def check_journal_directory(app_configs: Apps, **kwargs: Any) -> list[CheckMessa
         return []
     return [
         Warning(
-            _("A worker of this user can keep no journal: %(problem)s.") % {"problem": problem},
+            _("A worker that runs as this user cannot keep a journal: %(problem)s.") % {"problem": problem},
             hint=_(
-                "Without it a worker that is killed repeats what it had sent in the last 100 ms. Let "
-                "CONGRESSY_MAILER['JOURNAL_DIRECTORY'] name a directory on a disk of this host that the user can write "
-                "to, or set it to None."
+                "Without the journal, a killed worker repeats the mail that it sent in its last 100 ms. Set "
+                "CONGRESSY_MAILER['JOURNAL_DIRECTORY'] to a directory on a disk of this host that the user can write "
+                "to, or to None."
             ),
             id="congressy_mailer.W015",
         )
@@ -49,7 +49,7 @@ def _problem(path: str) -> str:
     from ..outbox import journal_folder
 
     if not path:
-        return _("no directory for temporary files can be written")
+        return _("no directory for temporary files is writable")
     existing = path
     try:
         with journal_folder.open_directory(path):
@@ -61,15 +61,15 @@ def _problem(path: str) -> str:
         while not os.path.lexists(existing):
             existing = os.path.dirname(existing)
     if not (os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)):
-        return _("%(path)s is no directory that this user can write to") % {"path": existing}
+        return _("%(path)s is not a directory that this user can write to") % {"path": existing}
     if (kind := file_system(existing)) in _OF_NETWORKS:
-        return _("%(path)s is on a file system of a network, %(kind)s") % {"path": existing, "kind": kind}
+        return _("%(path)s is on a network file system, %(kind)s") % {"path": existing, "kind": kind}
     return ""
 
 
 def _translated(reason: str) -> str:
     reasons = {
-        "is no directory, or a symbolic link": _("is no directory, or a symbolic link"),
+        "is not a directory, or is a symbolic link": _("is not a directory, or is a symbolic link"),
         "belongs to another user": _("belongs to another user"),
         "is open to other users: its mode must be 0700": _("is open to other users: its mode must be 0700"),
     }

@@ -85,8 +85,8 @@ def check_redirect(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            _("CONGRESSY_MAILER['REDIRECT'] is set: mail goes to its addresses, and not to those it is for."),
-            hint=_("Leave it out of the settings of production."),
+            _("CONGRESSY_MAILER['REDIRECT'] is set: mail goes to its addresses instead of the recipients."),
+            hint=_("Remove it from the production settings."),
             id="congressy_mailer.W011",
         )
     ]
@@ -99,8 +99,8 @@ def check_sample_secrets(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]
         Error(
             _("%(name)s is empty.") % {"name": name}
             if not str(value).strip()
-            else _("%(name)s is a sample, and no secret.") % {"name": name},
-            hint=_("Put the real one there, from the environment: it does not belong in the code."),
+            else _("%(name)s is a placeholder, not a secret.") % {"name": name},
+            hint=_("Read the real value from the environment: secrets do not belong in the code."),
             id="congressy_mailer.E021",
         )
         for name, value in _secrets()
@@ -165,10 +165,11 @@ def check_real_sender(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         Error(
             _(
                 "%(name)s is an address at %(domain)s, which is reserved for examples and local use: providers refuse "
-                "mail from there, and answers get lost."
+                "mail from it, and replies are lost."
             )
             % {"name": name, "domain": domain},
-            hint=_('Set %(name)s = "mail@YOUR-DOMAIN", with a domain that your provider knows.') % {"name": name},
+            hint=_('Set %(name)s = "mail@YOUR-DOMAIN", with a domain that you have verified at your provider.')
+            % {"name": name},
             id="congressy_mailer.E022",
         )
         for name, address in addresses

@@ -34,17 +34,20 @@ def check_queue(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         problem = None
         if not target:
             # EMAIL_* stand behind EMAIL_BACKEND.
-            problem = _("it names none with using") if alias else None
+            problem = _('its options have no "using"') if alias else None
         elif target not in known:
             problem = _("there is no %(target)s") % {"target": quote_name(target)}
         elif is_queue(target):
-            problem = _("%(target)s queues it again") % {"target": quote_name(target)}
+            problem = _("%(target)s queues mail as well") % {"target": quote_name(target)}
         if problem:
             errors.append(
                 Error(
-                    _("%(name)s queues mail for a backend that is to deliver it, and %(problem)s: no mail would leave.")
+                    _(
+                        "%(name)s queues mail and needs another backend to send it, but %(problem)s: no mail would "
+                        "leave."
+                    )
                     % {"name": _shown(alias), "problem": problem},
-                    hint=_('Let "using" in its options be the alias of a backend that sends, such as %(path)s.')
+                    hint=_('Set "using" in its options to the alias of a backend that sends, such as %(path)s.')
                     % {"path": "django.core.mail.backends.smtp.EmailBackend"},
                     id="congressy_mailer.E023",
                 )
@@ -77,11 +80,11 @@ def check_error_mail(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     return [
         Warning(
             _(
-                "LOGGING['handlers'][%(handler)s] names a backend that queues mail. Error mail is not queued, since it "
-                "may be the queue that is broken: it leaves directly."
+                "LOGGING['handlers'][%(handler)s] names a backend that queues mail. Error mail is sent directly and "
+                "not queued, because the queue itself may have failed."
             )
             % {"handler": quote_name(handler)},
-            hint=_("Name the backend behind it, or none."),
+            hint=_("Name the backend that sends the queued mail, or none."),
             id="congressy_mailer.W009",
         )
         for handler in _handlers_that_queue()
@@ -116,7 +119,7 @@ def check_tenants(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Warning(
-            _("congressy_mailer belongs in SHARED_APPS alone: a worker looks for mail in one schema, the public one."),
+            _("congressy_mailer must be in SHARED_APPS only: workers look for mail in the public schema and no other."),
             hint=_("Move it from TENANT_APPS to SHARED_APPS."),
             id="congressy_mailer.W010",
         )

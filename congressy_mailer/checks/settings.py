@@ -47,7 +47,10 @@ def check_addresses(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         errors.append(
             Error(
                 _("No mail can be sent without a sender: %(error)s") % {"error": problem},
-                hint=_('Set CONGRESSY_EMAIL_SENDER = "mail@example.com", with a domain that your provider knows.'),
+                hint=_(
+                    'Set CONGRESSY_EMAIL_SENDER = "mail@example.com", with a domain that you have verified at your '
+                    "provider."
+                ),
                 id="congressy_mailer.E004",
             )
         )
@@ -72,7 +75,9 @@ def _address_problem(setting: str, value: object, error: InvalidAddress) -> str:
     """What is wrong with an address; without its words where it may be something else in the wrong place."""
     if isinstance(value, str) and (not value or _LIKE_AN_ADDRESS.fullmatch(value)):
         return str(error)
-    return _("%(setting)s is not an address. Its type is %(type)s; the value is not repeated here.") % {
+    return _(
+        "%(setting)s is not an address. Its type is %(type)s; the value is not shown, because it may be a secret."
+    ) % {
         "setting": setting, "type": type(value).__name__,
     }  # fmt: skip
 
@@ -84,7 +89,7 @@ def check_time_zones(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         return _check_zone_of_database()
     return [
         Error(
-            _("USE_TZ is False: times are compared with their time zones everywhere, and every sweep would fail."),
+            _("USE_TZ is False: the mailer compares times that have a time zone, so every sweep would fail."),
             hint=_("Set USE_TZ = True."),
             id="congressy_mailer.E013",
         )
@@ -104,11 +109,12 @@ def _check_zone_of_database() -> list[CheckMessage]:
     return [
         Error(
             _(
-                "DATABASES[%(alias)r]['TIME_ZONE'] is %(zone)s, which has daylight saving: an hour each year is stored "
-                "twice, and a mail that is being sent then is taken for one that was given up, and sent again."
+                "DATABASES[%(alias)r]['TIME_ZONE'] is %(zone)s, which has daylight saving time: once a year an hour is "
+                "stored twice, so that the lease of a mail that is being sent seems to have ended, and the mail is "
+                "sent again."
             )
             % {"alias": connection.alias, "zone": zone},
-            hint=_("Take TIME_ZONE out of this database, or set it to 'UTC'."),
+            hint=_("Remove TIME_ZONE from the settings of this database, or set it to 'UTC'."),
             id="congressy_mailer.E013",
         )
     ]

@@ -29,7 +29,7 @@ def check_unsubscribe_links(app_configs: Apps, **kwargs: Any) -> list[CheckMessa
             return []
         return [
             Warning(
-                _("Mail of LISTS has no link to unsubscribe, since nobody says where the site is."),
+                _("Mail to LISTS has no unsubscribe link, because SITE_URL is not set."),
                 hint=_('Set CONGRESSY_MAILER["SITE_URL"] = "https://www.example.com".'),
                 id="congressy_mailer.W003",
             )
@@ -39,7 +39,7 @@ def check_unsubscribe_links(app_configs: Apps, **kwargs: Any) -> list[CheckMessa
     except NoReverseMatch:
         return [
             Warning(
-                _("Mail has no link to unsubscribe: SITE_URL is set, and the pages that links lead to are missing."),
+                _("Mail has no unsubscribe link: SITE_URL is set, but the URLs do not include congressy_mailer.urls."),
                 hint=_('Add path("mailer/", include("congressy_mailer.urls")) to the URLs.'),
                 id="congressy_mailer.W002",
             )
@@ -58,7 +58,7 @@ def check_site_is_secure(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]
         return []
     return [
         Warning(
-            _("SITE_URL does not begin with https: mail programs offer no way to unsubscribe in one click then."),
+            _("SITE_URL does not begin with https: mail programs offer one-click unsubscription over HTTPS only."),
             hint=_('Set CONGRESSY_MAILER["SITE_URL"] = "https://www.example.com".'),
             id="congressy_mailer.W004",
         )
@@ -85,7 +85,10 @@ def check_webhook(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     if conf.WEBHOOK_SECRETS and not included:
         return [
             Error(
-                _("WEBHOOK_SECRETS are set, and the URL is missing that SparkPost would post its events to."),
+                _(
+                    "WEBHOOK_SECRETS are set, but the URLs do not include congressy_mailer.urls: SparkPost cannot "
+                    "deliver its events."
+                ),
                 hint=_('Add path("mailer/", include("congressy_mailer.urls")) to the URLs.'),
                 id="congressy_mailer.E019",
             )
@@ -93,7 +96,10 @@ def check_webhook(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     if included and conf.SPARKPOST_API_KEY is not None and not conf.WEBHOOK_SECRETS:
         return [
             Warning(
-                _("SparkPost's events are refused, since no WEBHOOK_SECRETS are set: nobody learns of bounces."),
+                _(
+                    "SparkPost's events are refused, because no WEBHOOK_SECRETS are set: bounces and complaints are "
+                    "not recorded."
+                ),
                 hint=_('Set CONGRESSY_MAILER["WEBHOOK_SECRETS"] = ["basic sparkpost:A-LONG-PASSWORD"].'),
                 id="congressy_mailer.W006",
             )
@@ -111,7 +117,7 @@ def check_webhook_secrets(app_configs: Apps, **kwargs: Any) -> list[CheckMessage
         Warning(
             _("One of WEBHOOK_SECRETS has fewer than %(length)d characters: it could be guessed.")
             % {"length": _MIN_SECRET_LENGTH},
-            hint=_('Make one with: python -c "import secrets; print(secrets.token_urlsafe())"'),
+            hint=_('Generate one with: python -c "import secrets; print(secrets.token_urlsafe())"'),
             id="congressy_mailer.W007",
         )
     ]

@@ -52,7 +52,7 @@ _PAUSE = 60.0
 SUPPORTED = fcntl is not None
 
 #: Why a directory is not used.
-NO_DIRECTORY = "is no directory, or a symbolic link"
+NO_DIRECTORY = "is not a directory, or is a symbolic link"
 OF_ANOTHER_USER = "belongs to another user"
 OPEN_TO_OTHERS = "is open to other users: its mode must be 0700"
 

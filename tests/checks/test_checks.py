@@ -220,7 +220,7 @@ FILES = "django.core.files.storage.FileSystemStorage"
 def test_attachments_in_a_public_folder(options: dict[str, Any], configured: dict[str, Any]) -> None:
     public = {"default": {"BACKEND": FILES, "OPTIONS": options}}
     with override_settings(STORAGES=public, **configured):
-        assert "can be read by anybody" in found(deploy=True)["congressy_mailer.W001"]
+        assert "can be read by anyone" in found(deploy=True)["congressy_mailer.W001"]
         assert "congressy_mailer.W001" not in found()
     mail = {"CONGRESSY_MAILER": {"ATTACHMENT_STORAGE": "mail"}}
     with override_settings(STORAGES={"default": {"BACKEND": FILES}, "mail": public["default"]}, **configured, **mail):
@@ -309,7 +309,7 @@ def test_a_sample_in_the_place_of_a_secret(secret: str) -> None:
         conf = {"SPARKPOST_API_KEY": secret, "WEBHOOK_SECRETS": [f"basic sparkpost:{secret}"]}
         with emails(EMAIL_HOST_PASSWORD=GOOD_KEY, CONGRESSY_MAILER=conf):
             texts = [check.msg for check in run_checks(tags=["congressy_mailer"], include_deployment_checks=True)]
-            assert sum(text.endswith("is a sample, and no secret.") for text in texts) == 2
+            assert sum(text.endswith("is a placeholder, not a secret.") for text in texts) == 2
             # Nothing repeats what may be half a secret.
             assert not any(secret in text for text in texts if len(secret) > 6)
 
@@ -366,7 +366,7 @@ def test_a_good_project_is_ready_for_production() -> None:
 
 def test_lists_that_nobody_can_leave() -> None:
     with override_settings(CONGRESSY_MAILER={"LISTS": {"news": "News"}}):
-        assert "nobody says where the site is" in found()["congressy_mailer.W003"]
+        assert "because SITE_URL is not set" in found()["congressy_mailer.W003"]
     with override_settings(CONGRESSY_MAILER={"LISTS": {"news": "News"}, "SITE_URL": "https://example.com"}):
         assert not found()
 
@@ -374,7 +374,7 @@ def test_lists_that_nobody_can_leave() -> None:
 def test_links_that_lead_nowhere() -> None:
     with override_settings(CONGRESSY_MAILER={"SITE_URL": "https://example.com"}):
         with override_settings(ROOT_URLCONF="django.contrib.auth.urls"):
-            assert "pages that links lead to are missing" in found()["congressy_mailer.W002"]
+            assert "the URLs do not include congressy_mailer.urls" in found()["congressy_mailer.W002"]
         assert not found()
 
 
@@ -474,7 +474,7 @@ def test_a_queue_with_a_backend_behind_it_is_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "problem"), [("other", "there is no 'other'"), ("again", "'again' queues it again")]
+    ("target", "problem"), [("other", "there is no 'other'"), ("again", "'again' queues mail as well")]
 )
 def test_a_queue_that_no_mail_would_leave_is_an_error(target: str, problem: str) -> None:
     with emails(**queue_settings(using=target)):
@@ -487,7 +487,7 @@ def test_a_queue_that_no_mail_would_leave_is_an_error(target: str, problem: str)
 def test_a_queue_of_transports_names_what_is_behind_it() -> None:
     with override_settings(**transports(QUEUE)):
         assert (
-            f"{EU} queues mail for a backend that is to deliver it, and it names none"
+            f"{EU} queues mail and needs another backend to send it, but its options have no"
             in found()["congressy_mailer.E023"]
         )
 
@@ -543,8 +543,8 @@ def spoil_by_opening_it(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "problem"),
     [
-        (spoil_with_a_file, "is no directory, or a symbolic link"),
-        (lambda path: path.symlink_to(path.parent), "is no directory, or a symbolic link"),
+        (spoil_with_a_file, "is not a directory, or is a symbolic link"),
+        (lambda path: path.symlink_to(path.parent), "is not a directory, or is a symbolic link"),
         (spoil_by_opening_it, "is open to other users: its mode must be 0700"),
     ],
 )
@@ -555,7 +555,7 @@ def test_a_journal_that_others_could_write_is_a_warning(
         assert found() == {}
         path = Path(journal_folder.directory())
         spoil(path)
-        told = f"A worker of this user can keep no journal: {path} {problem}. "
+        told = f"A worker that runs as this user cannot keep a journal: {path} {problem}. "
         assert found()["congressy_mailer.W015"].startswith(told)
         with translation.override("pt-br"):
             assert problem not in found()["congressy_mailer.W015"]
@@ -570,11 +570,11 @@ def test_a_journal_that_can_be_made_is_right_and_one_that_cannot_is_a_warning(
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
     with override_settings(CONGRESSY_MAILER={"JOURNAL_DIRECTORY": tmp_path / "file" / "below"}):
-        assert "is no directory, or a symbolic link" in found()["congressy_mailer.W015"]
+        assert "is not a directory, or is a symbolic link" in found()["congressy_mailer.W015"]
     with override_settings(CONGRESSY_MAILER={"JOURNAL_DIRECTORY": tmp_path}):
         # Nobody else is to be had for whoever is root.
         monkeypatch.setattr("os.access", lambda path, mode: False)
-        assert f"{tmp_path} is no directory that this user can write to" in found()["congressy_mailer.W015"]
+        assert f"{tmp_path} is not a directory that this user can write to" in found()["congressy_mailer.W015"]
 
 
 def test_a_journal_on_a_file_system_of_a_network_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -588,7 +588,7 @@ def test_a_journal_on_a_file_system_of_a_network_is_a_warning(tmp_path: Path, mo
     assert journal.file_system(str(tmp_path), tmp_path / "missing") == ""
     monkeypatch.setattr(journal, "file_system", lambda path: "nfs4")
     with override_settings(CONGRESSY_MAILER={"JOURNAL_DIRECTORY": folder}):
-        assert "is on a file system of a network, nfs4" in found()["congressy_mailer.W015"]
+        assert "is on a network file system, nfs4" in found()["congressy_mailer.W015"]
 
 
 def test_a_redirect_is_a_warning_in_production() -> None:

@@ -433,8 +433,8 @@ def parent_is_a_file(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (no_directory, "is no directory, or a symbolic link"),
-        (link, "is no directory, or a symbolic link"),
+        (no_directory, "is not a directory, or is a symbolic link"),
+        (link, "is not a directory, or is a symbolic link"),
         (open_to_all, "is open to other users: its mode must be 0700"),
         (parent_is_a_file, "FileExistsError"),
     ],
