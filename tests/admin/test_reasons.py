@@ -37,7 +37,7 @@ def test_a_suppressed_recipient_is_told_with_the_source_and_its_words() -> None:
         "Na lista de supressão: ana@example.com: manual: asked by phone: import"
     )
     assert shown_suppression(message.events.get().detail) == "manual: asked by phone: import"
-    assert shown_suppression("unsubscribe: By the link.") == "descadastramento: Pelo link."
+    assert shown_suppression("unsubscribe: By the link.") == "descadastro: Pelo link."
     assert shown_suppression("a word of somebody's") == "a word of somebody's"
 
 
