@@ -90,9 +90,12 @@ def insert_rows(model: type[Model], names: Sequence[str], rows: Sequence[tuple[A
             # Without a network between, one row after another is the fastest.
             cursor.executemany(beginning + row, rows)
         else:
-            if connection.vendor == "mysql":
-                row, rows = _without_constants(cursor.mogrify, row, rows)
-            for part in _parts(rows):
+            written = len(row)
+            # Django 5.2 works with a mysqlclient before 2.2 as well, which has no such method.
+            mogrify = getattr(cursor, "mogrify", None) if connection.vendor == "mysql" else None
+            if mogrify is not None:
+                row, rows = _without_constants(mogrify, row, rows)
+            for part in _parts(rows, len(row) - written):
                 cursor.execute(beginning + ", ".join([row] * len(part)), [value for values in part for value in values])
 
 
@@ -104,8 +107,11 @@ def _without_constants(
     The drivers of MySQL put each value into the text of the statement, which takes as long as all that is done for a
     recipient before.
     """
-    # Most columns that differ do so in the first and the last row.
-    may_be_constant = [first == last for first, last in zip(rows[0], rows[-1], strict=True)]
+    # Most columns that differ do so in the first and the last row. Bytes may be no text, as which mysqlclient gives what
+    # it writes out.
+    may_be_constant = [
+        first == last and not isinstance(first, bytes) for first, last in zip(rows[0], rows[-1], strict=True)
+    ]
     if not any(may_be_constant):
         return row, rows
     columns = list(zip(*rows, strict=True))
@@ -123,11 +129,18 @@ def _without_constants(
     return "".join(written), list(zip(*left, strict=True))
 
 
-def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+def _parts(rows: Sequence[tuple[Any, ...]], written: int) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows of each statement.
+
+    Args:
+        rows: all of them.
+        written: the size of what each one has beside its values.
+    """
     part: list[tuple[Any, ...]] = []
     size = 0
     for row in rows:
         part.append(row)
+        size += written
         for value in row:
             if isinstance(value, str | bytes):
                 size += len(value)

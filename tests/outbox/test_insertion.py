@@ -89,6 +89,39 @@ def test_what_many_rows_share_is_stored_in_each_of_them() -> None:
         insert_messages([same[0], same[0]])
 
 
+def test_no_statement_grows_by_what_many_rows_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server refuses one that is larger than its max_allowed_packet, and closes the connection."""
+    monkeypatch.setattr(insertion, "_MAX_STATEMENT_BYTES", 20_000)
+    now = timezone.now()
+    rows = [Message(id=new_id(), created_at=now, from_email="a@b.example", html="%" * 9_000) for _ in range(9)]
+    with CaptureQueriesContext(connection) as captured:
+        insert_messages(rows)
+    assert Message.objects.filter(html="%" * 9_000).count() == 9
+    assert max(len(query["sql"]) for query in captured) < 40_000
+
+
+def test_bytes_that_many_rows_share_need_not_be_text() -> None:
+    now, signed = timezone.now(), "Olá ' % \\ \0".encode("latin-1")
+    rows = [Message(id=new_id(), created_at=now, from_email="a@b.example", mime=signed) for _ in range(3)]
+    insert_messages(rows)
+    assert [bytes(stored.mime or b"") for stored in Message.objects.all()] == [signed] * 3
+
+
+def test_a_driver_that_writes_no_values_out_stores_many_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As mysqlclient before 2.2."""
+
+    def attribute(wrapper: Any, name: str) -> Any:
+        if name == "mogrify":
+            raise AttributeError(name)
+        return getattr(wrapper.cursor, name)
+
+    if connection.vendor == "mysql":
+        monkeypatch.setattr("django.db.backends.mysql.base.CursorWrapper.__getattr__", attribute)
+    rows = [Message(id=new_id(), created_at=timezone.now(), from_email="a@b.example") for _ in range(3)]
+    insert_messages(rows)
+    assert Message.objects.filter(from_email="a@b.example").count() == 3
+
+
 def test_many_rows_need_few_statements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(insertion, "_MAX_STATEMENT_ROWS", 3)
     mails = [
