@@ -107,8 +107,8 @@ def _without_constants(
     The drivers of MySQL put each value into the text of the statement, which takes as long as all that is done for a
     recipient before.
     """
-    # Most columns that differ do so in the first and the last row. Bytes may be no text, as which mysqlclient gives what
-    # it writes out.
+    # Most columns that differ do so in the first and the last row. mysqlclient gives what it writes out as text, which
+    # bytes need not be.
     may_be_constant = [
         first == last and not isinstance(first, bytes) for first, last in zip(rows[0], rows[-1], strict=True)
     ]
