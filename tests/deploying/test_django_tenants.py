@@ -212,6 +212,54 @@ answer = Message.objects.values_list("state", "reason").get(pk="{key}")
     assert (state, reason) == ("failed", "The tenant's schema 'gone' no longer exists.")
 
 
+def test_events_find_the_mail_of_each_tenant(site: Site, smtp: LocalSparkPost, worker: None) -> None:
+    sending = """
+from congressy_mailer import send_mail
+from django_tenants.utils import schema_context
+answer = {}
+for schema in ("acme", "globex"):
+    with schema_context(schema):
+        answer[schema] = send_mail("Events of " + schema, "Hello.", to=f"{schema}-events@example.com").pk
+"""
+    ids = values(site, sending)
+    for schema in ids:
+        arrives(smtp, f"Events of {schema}")
+    posting = f"""
+import json
+from django.conf import settings
+from django.test import Client, override_settings
+from django_tenants.utils import schema_context
+from congressy_mailer.sparkpost import MESSAGE_KEY
+ids = {ids!r}
+events = [
+    {{"msys": {{"message_event": {{
+        "type": kind, "event_id": kind + schema, "timestamp": "1780000000", "message_id": schema,
+        "rcpt_to": schema + "-events@example.com", "rcpt_meta": {{MESSAGE_KEY: ids[schema].replace("-", "")}}, **more,
+    }}}}}}
+    for schema, kind, more in [
+        ("acme", "delivery", {{}}), ("globex", "bounce", {{"bounce_class": "10", "raw_reason": "550 no such user"}}),
+    ]
+]
+with override_settings(CONGRESSY_MAILER={{**settings.CONGRESSY_MAILER, "WEBHOOK_SECRETS": ["bearer a-token"]}}):
+    answer = Client(headers={{"host": "www.example.com", "authorization": "Bearer a-token"}}).post(
+        "/mailer/sparkpost/events/", json.dumps(events), content_type="application/json"
+    ).status_code
+"""
+    assert values(site, posting) == 200
+    asked = f"""
+from congressy_mailer import suppressions
+from congressy_mailer.models import Message, RecipientStatus
+from django_tenants.utils import schema_context
+ids = {ids!r}
+with schema_context("acme"):
+    told = [RecipientStatus.objects.filter(message_id=ids[schema]).values_list("arrival", flat=True).first()
+            for schema in ("acme", "globex")]
+    answer = [*told, suppressions.is_suppressed("globex-events@example.com")]
+"""
+    found = ["delivered", "bounced", True]
+    assert wait_for(lambda: values(site, asked) == found, START, "the events of both tenants")
+
+
 def test_a_tenants_staff_sees_no_mail_of_others(site: Site) -> None:
     looking = """
 from django.contrib.auth.models import User
