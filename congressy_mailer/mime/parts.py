@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import email
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage, MIMEPart
 from types import MappingProxyType
@@ -13,11 +14,16 @@ import django
 from django.core.mail import EmailAttachment
 
 from .as_written import AS_WRITTEN
+from .attachments import media_type
 
+# Django 6.0 moved its mail to the standard library's modern interface.
+_HAS_MODERN_EMAIL = django.VERSION >= (6, 0)
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _HEAD_END = b"\r\n\r\n"
 # What Django writes of an attachment that it was given as a name, a content and a media type.
 _FIELDS_OF_ATTACHMENTS = {"content-disposition", "content-transfer-encoding", "content-type", "mime-version"}
+# RFC 2045 §5.1.
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+^_`{|}~.-]+")
 
 
 @dataclass(slots=True)
@@ -61,7 +67,7 @@ def read_parts(wire: bytes) -> MailParts:
         elif not found:
             parts.body, parts.subtype, found = text, part.get_content_subtype(), True
         else:
-            parts.alternatives.append((text, _media_type(part)))
+            parts.alternatives.append((text, _media_type(part, {"name", "charset"})))
     return parts
 
 
@@ -98,13 +104,13 @@ def _parameters(part: Any, name: str) -> Mapping[str, str]:
     return getattr(part[name], "params", _NOTHING)
 
 
-def _text(part: Any) -> str | None:
+def _text(part: Any, errors: str = "replace") -> str | None:
     try:
-        text = str(part.get_content(errors="replace")).replace("\r\n", "\n")
+        text = str(part.get_content(errors=errors)).replace("\r\n", "\n")
     except (LookupError, ValueError):
         return None
     # Django 6 ends each text with a line break.
-    return text.removesuffix("\n") if django.VERSION >= (6, 0) else text
+    return text.removesuffix("\n") if _HAS_MODERN_EMAIL else text
 
 
 def as_attachment(part: MIMEPart[Any, Any]) -> EmailAttachment | None:
@@ -112,23 +118,44 @@ def as_attachment(part: MIMEPart[Any, Any]) -> EmailAttachment | None:
 
     ``None``: it was attached as a part, such as an image with a ``Content-ID``, or is a mail.
     """
+    names = [name.lower() for name in part]
     if (
-        not {name.lower() for name in part} <= _FIELDS_OF_ATTACHMENTS
+        not set(names) <= _FIELDS_OF_ATTACHMENTS
+        # That interface writes MIME-Version behind the others; a part of the author's own has it before them, or none.
+        or (_HAS_MODERN_EMAIL and "mime-version" not in names[2:])
         or part.get_content_maintype() in ("message", "multipart")
         or ("Content-Disposition" in part and not _is_attachment(part))
         or set(_parameters(part, "Content-Disposition")) - {"filename"}
     ):
         return None
-    text = _text(part) if part.get_content_maintype() == "text" else None
-    content = file_content(part) if text is None else text
-    return EmailAttachment(part.get_filename(), content, _media_type(part))
+    is_text = part.get_content_maintype() == "text"
+    content = _exact_text(part) if is_text else file_content(part)
+    kind = _media_type(part, {"name", "charset"} if is_text else {"name"})
+    return None if content is None or not _is_media_type(kind) else EmailAttachment(part.get_filename(), content, kind)
 
 
-def _media_type(part: Any) -> str:
-    # A name in the media type is the file's, as old mail programs look for it.
+def _exact_text(part: Any) -> str | None:
+    """``None``: its bytes are another text than it says, or it does not say which, as Django does."""
+    return _text(part, "strict") if "charset" in _parameters(part, "Content-Type") else None
+
+
+def _is_media_type(text: str) -> bool:
+    try:
+        media_type(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _media_type(part: Any, kept_apart: Collection[str]) -> str:
+    """With its parameters but for those that others know by another name: a file's name, and the encoding of text."""
     parameters = _parameters(part, "Content-Type")
-    further = {name: value for name, value in parameters.items() if name not in ("charset", "name")}
-    return "; ".join([part.get_content_type(), *(f"{name}={value}" for name, value in further.items())])
+    further = {name: value for name, value in parameters.items() if name not in kept_apart}
+    return "; ".join([part.get_content_type(), *(f"{name}={_quoted(value)}" for name, value in further.items())])
+
+
+def _quoted(value: str) -> str:
+    return value if _TOKEN.fullmatch(value) else f'"{value}"'
 
 
 def field_value(wire: bytes, name: str) -> str | None:

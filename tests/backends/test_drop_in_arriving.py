@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import email.policy
+from email.encoders import encode_base64
+from email.mime.base import MIMEBase
 from typing import Any
 
 import django
@@ -189,6 +191,56 @@ def test_another_backend_is_given_parts_as_parts(collected: list[Any]) -> None:
     assert given[0]["Content-ID"] == "<logo>"
     assert given[1].get_filename() == "a.png"
     assert given[3].get_payload()[0]["Subject"] == "inner"
+
+
+def file_part(mimetype: str, content: bytes, **parameters: str) -> Any:
+    """A part as applications make it of any file."""
+    kind, _, subtype = mimetype.partition("/")
+    part = MIMEBase(kind, subtype, **parameters)
+    part.set_payload(content)
+    encode_base64(part)
+    part.add_header("Content-Disposition", "attachment", filename="lista.csv")
+    return django_part(part.as_bytes())
+
+
+@pytest.mark.parametrize("parameters", [{}, {"charset": "utf-8"}, {"charset": "x-unknown"}])
+def test_another_backend_is_given_each_byte_of_a_text_in_another_encoding(
+    collected: list[Any], parameters: dict[str, str]
+) -> None:
+    content = "a;ção\r\n".encode("latin-1")
+    EmailMessage(
+        "x", "y", "a@example.com", ["ana@example.com"], attachments=[file_part("text/csv", content, **parameters)]
+    ).send()
+    deliver_all()
+    (part,) = collected[0].attachments
+    assert (part.get_content_type(), part.get_filename()) == ("text/csv", "lista.csv")
+    assert part.get_payload(decode=True) == content
+    collected[0].subject = "Outro"
+    files = [part for part in collected[0].message().walk() if part.get_filename()]
+    assert [part.get_payload(decode=True) for part in files] == [content]
+
+
+@pytest.mark.skipif(django.VERSION < (6, 0), reason="Django writes both alike")
+def test_another_backend_is_given_an_authors_own_part_as_it_is(collected: list[Any]) -> None:
+    modern = django_part(b"Content-Type: a/b\r\nContent-Transfer-Encoding: 7bit\r\n\r\nx")
+    own = file_part("text/csv", b"a;b\r\n", charset="utf-8"), file_part("application/pdf", b"%PDF"), modern
+    EmailMessage("x", "y", "a@example.com", ["ana@example.com"], attachments=own).send()
+    deliver_all()
+    given = [(part.get_content_type(), part.get_payload(decode=True)) for part in collected[0].attachments]
+    assert given == [("text/csv", b"a;b\r\n"), ("application/pdf", b"%PDF"), ("a/b", b"x")]
+
+
+def test_another_backend_is_given_parameters_of_a_media_type(collected: list[Any]) -> None:
+    one = EmailMessage("x", "y", "a@example.com", ["ana@example.com"])
+    one.attach("nota.xml", "<a>ção</a>".encode("latin-1"), "application/xml; charset=iso-8859-1")
+    one.attach("nota.bin", b"x", 'application/x-nota; title="Nota 1; fim"')
+    one.send()
+    deliver_all()
+    assert collected[0].attachments == one.attachments
+    collected[0].subject = "Outro"
+    written = collected[0].message().get_payload()
+    assert written[1].get_param("charset") == "iso-8859-1"
+    assert written[2].get_param("title") == "Nota 1; fim"
 
 
 def test_a_mail_that_a_backend_changes_keeps_its_attachments(collected: list[Any]) -> None:
