@@ -25,6 +25,7 @@ from ..models import Batch, Message, State, clock
 from ..models.transactions import database, lock_free, retry_on_conflict
 from .batch_rows import batch_row, messages_of, open_messages
 from .batch_stopping import end_rows, end_waiting_with_batch, waiting_in_batch
+from .expiry import EXPIRED
 from .rows import publishing_overdue_at
 from .settled import LONGEST_SUBMISSION
 
@@ -114,7 +115,7 @@ def _end_of(batch: Batch, now: datetime) -> tuple[State, str] | None:
     if batch.cancelled_at is not None:
         return State.CANCELLED, ""
     if batch.expires_at is not None and batch.expires_at <= now:
-        return State.EXPIRED, "It was not sent before its expires_at."
+        return State.EXPIRED, EXPIRED
     return None
 
 

@@ -14,6 +14,9 @@ from ..models.choices import WAITING
 from ..models.transactions import lock_free, retry_on_conflict
 from .rows import rows
 
+#: Why what has expired was not sent.
+EXPIRED = "It was not sent before its expires_at."
+
 
 def not_expired(now: datetime) -> Q:
     """The condition that a message may still be sent."""
@@ -32,7 +35,7 @@ def _expire(ids: Iterable[UUID]) -> list[Message]:
     expired = list(lock_free(over).only("using", "route", "batch_id", "priority"))
     # The state is looked at again for servers without SKIP LOCKED, which have locked nothing.
     rows(message.id for message in expired).filter(state__in=WAITING).update(
-        state=State.EXPIRED, due_at=None, finished_at=now, reason="It was not sent before its expires_at."
+        state=State.EXPIRED, due_at=None, finished_at=now, reason=EXPIRED
     )
     return expired
 

@@ -61,7 +61,7 @@ def process(ticket: Ticket) -> None:
         _set_aside(batch, f"It cannot be read: {error_summary(error)}.")
         return
     if problems:
-        _set_aside(batch, problems.text)
+        _set_aside(batch, problems.problem)
     else:
         inbox.finish(batch)
         logger.info("SparkPost's events: processed %d, %.1f s", batch.events, time.monotonic() - began)
@@ -71,18 +71,18 @@ def process(ticket: Ticket) -> None:
 class _Problems:
     """Why events could not be recorded: the first reason, and how many events there were."""
 
-    text: str = ""
+    problem: str = ""
     _first: str = ""
     _count: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.text)
+        return bool(self.problem)
 
     def add(self, problem: str) -> None:
         self._count += 1
         self._first = self._first or problem
         others = self._count - 1
-        self.text = f"{self._first} The same holds for {others} other events." if others else self._first
+        self.problem = f"{self._first} The same holds for {others} other events." if others else self._first
 
 
 def _process(batch: WebhookBatch) -> _Problems:
@@ -93,7 +93,7 @@ def _process(batch: WebhookBatch) -> _Problems:
     processed = batch.processed
     remaining = islice(_events(batch), processed, None)
     while chunk := list(islice(remaining, _CHUNK)):
-        if processed != batch.processed and not inbox.save_progress(batch, processed, problems.text):
+        if processed != batch.processed and not inbox.save_progress(batch, processed, problems.problem):
             # It took so long that another has begun, who comes to the end of it.
             return _Problems()
         readable = [one for one in chunk if isinstance(one, ParsedEvent)]

@@ -36,6 +36,7 @@ def open_backend(using: str) -> BaseEmailBackend:
     Raises:
         TransportUnavailable: there is no such alias, or its backend cannot be made.
     """
+    unavailable: TransportUnavailable | None = None
     try:
         backend = _make_backend(using)
     except TransportUnavailable:
@@ -43,11 +44,10 @@ def open_backend(using: str) -> BaseEmailBackend:
     except Exception as error:
         path = _configured_path(using)
         problem = error_text(error) if path is None else import_problem(path, error_text(error))
-    else:
-        problem = ""
-    if problem:
+        unavailable = TransportUnavailable(f"The mail backend {using or 'default'!r} cannot be made: {problem}")
+    if unavailable is not None:
         # Without the cause: its frames hold the password.
-        raise TransportUnavailable(f"The mail backend {using or 'default'!r} cannot be made: {problem}")
+        raise unavailable
     remember_those_of(backend)
     if getattr(backend, "timeout", DEFAULT_TIMEOUT) is None:
         backend.timeout = DEFAULT_TIMEOUT  # type: ignore[attr-defined]
