@@ -37,12 +37,16 @@ class DashboardAdmin(PublicSchemaOnly, FilterLookupsOnly, admin.ModelAdmin):  # 
             raise PermissionDenied
         # Loaded where it is looked at: every process of the host has the admin's classes.
         from ..monitoring.dashboard import page
+        from .reasons import shown_reason
 
+        shown = page(request.GET.get("span", ""))
+        for outage in (outage for backend in shown["backends"] for outage in backend["outages"]):
+            outage["reason"] = shown_reason(outage["reason"])
         context = {
             **self.admin_site.each_context(request),
             "title": capfirst(self.opts.verbose_name),
             "opts": self.opts,
-            **page(request.GET.get("span", "")),
+            **shown,
             **(extra_context or {}),
         }
         response = TemplateResponse(request, "admin/congressy_mailer/dashboard.html", context)

@@ -21,6 +21,9 @@ from .viewing import log
 #: Messages of a list that are handled at once.
 MOST_AT_ONCE = 1000
 
+# In English, as all reasons are stored.
+_BY_HAND = "By hand, in the admin"
+
 
 @dataclass(frozen=True, slots=True)
 class Action:
@@ -67,9 +70,8 @@ def _suppress(message: Message) -> bool:
     from .. import suppressions
 
     scope = suppressions.Scope.TRANSACTIONAL if message.transactional else suppressions.Scope.NON_TRANSACTIONAL
-    reason = _("By hand, in the admin")
     # Each of them, also after the first.
-    return sum(suppressions.suppress(one, scope=scope, reason=reason) for one in message.recipients) > 0
+    return sum(suppressions.suppress(one, scope=scope, reason=_BY_HAND) for one in message.recipients) > 0
 
 
 def _unsuppress(message: Message) -> bool:

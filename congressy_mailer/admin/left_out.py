@@ -9,13 +9,16 @@ from ..models.batches import CUT
 from .left_out_texts import CAUSES, ERRORS, PLACES, REWORDED
 from .stored_texts import Found, Texts
 
-_CAUSES = Texts(CAUSES)
-_PLACES: Texts = Texts(PLACES, values={"where": lambda where: _PLACES.find(where)})
+#: What they say as their cause.
+CALL_CAUSES = Texts(CAUSES)
+#: What they are about.
+CALL_PLACES: Texts = Texts(PLACES, values={"where": lambda where: CALL_PLACES.find(where)})
 
 
-def _find_begun_cause(stored: str) -> Found | None:
-    begun = _CAUSES.find_beginning(stored)
-    if begun is None and (whole := _CAUSES.find(stored.removesuffix(CUT))) is not None:
+def find_begun_cause(stored: str) -> Found | None:
+    """A cause whose end is missing, or which is cut right behind its end."""
+    begun = CALL_CAUSES.find_beginning(stored)
+    if begun is None and (whole := CALL_CAUSES.find(stored.removesuffix(CUT))) is not None:
         return Found(whole.length, whole.shown + CUT)
     return begun
 
@@ -23,9 +26,9 @@ def _find_begun_cause(stored: str) -> Found | None:
 #: Errors of the call, each with its cause.
 CALL_ERRORS = Texts(
     REWORDED | dict(zip(ERRORS, ERRORS, strict=True)),
-    values={"why": _CAUSES.find, "where": _PLACES.find},
+    values={"why": CALL_CAUSES.find, "where": CALL_PLACES.find},
     required={"why"},
-    beginnings={"why": _find_begun_cause},
+    beginnings={"why": find_begun_cause},
 )
 
 

@@ -190,6 +190,7 @@ CAUSES = (
 
 #: What errors say as ``where``, beside the name of an argument.
 PLACES = (
+    gettext_noop("The subject"),
     gettext_noop("A key of context"),
     gettext_noop("The primary key of %(where)s"),
     gettext_noop("a key of %(where)s"),

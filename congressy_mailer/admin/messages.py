@@ -23,7 +23,6 @@ from . import handling, viewing
 from .content import render_subjects, shown_title
 from .filters import AboutFilter, BatchFilter, StatusFilter
 from .lists import FastList, PeriodFilter, ReadOnly, short_time
-from .message_page import page_context
 from .status import status_badge
 
 # Much of a row that no list shows.
@@ -132,6 +131,9 @@ class MessageAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-a
         """The page of a message: what became of it, for whom, and what may be done."""
         if request.method != "GET":
             raise PermissionDenied
+        # Loaded where it is looked at: every process of the host has the admin's classes.
+        from .message_page import page_context
+
         message = self._message(request, object_id)
         context = self._context(request, message) | page_context(request, message) | (extra_context or {})
         return TemplateResponse(request, "congressy_mailer/admin/message.html", context)

@@ -6,34 +6,37 @@ What a server or a person wrote stays as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
-from django.utils.translation import gettext, gettext_noop, ngettext
+from django.utils.translation import ngettext
 
 from ..models import Suppression
+from .left_out import CALL_CAUSES, CALL_ERRORS, CALL_PLACES, find_begun_cause
+from .mail_error_texts import MAIL_ERRORS, REWRITTEN
+from .reason_texts import CAUSES, COUNTED, ERROR_PLACE, ERROR_WORDS, PROBLEMS, REASONS, REPLIES
+from .stored_texts import Finds, Found, Texts
 
-_SENTENCES = (
-    gettext_noop("It was not sent before its expires_at."),
-    gettext_noop("One click in the mail program."),
-    gettext_noop("By the link."),
-    gettext_noop("Chosen on the page for unsubscribing."),
-    gettext_noop("Left everything on the page for unsubscribing."),
-    gettext_noop("Its content is not in the storage any more."),
-    gettext_noop("An event is nested too deeply to be read."),
-)
-_IN_DOUBT = " (in doubt: the server may have taken it)"
+# Of what stands within a reason only as much as a server's words may have is looked through: theirs, and a person's,
+# may hold our own a thousand times.
+_LONGEST_WITHIN = 1200
+# Longer ones are stored without their end.
+_LONGEST_KEPT = 990
+
+_CODE = re.compile(r"\d{3} ")
+_RECIPIENT = r'(?:[^\s@"]+|"[^"]*")@[^\s@]+: '
+_FIRST_RECIPIENT = re.compile(_RECIPIENT)
+_NEXT_RECIPIENT = re.compile(f"; (?={_RECIPIENT})")
+_DAYS = re.compile(r"(\d+) days?, 0:00:00")
 
 
 def shown_reason(reason: str) -> str:
     """A stored reason, in the language in force.
 
     Args:
-        reason: of a message, an event, an entry of the suppression list or a batch of events that was set aside.
+        reason: of a message, an event, an entry of the suppression list, a mail backend that is unavailable or a batch
+            of events that was set aside.
     """
-    for pattern, words in _PATTERNS:
-        if (match := pattern.fullmatch(reason)) is not None:
-            return words(match)
-    return _sentence(reason)
+    found = _find(reason)
+    return reason if found is None else found.shown
 
 
 def shown_suppression(why: str) -> str:
@@ -45,102 +48,147 @@ def shown_suppression(why: str) -> str:
     return f"{label}: {shown_reason(reason)}" if reason else label
 
 
-def _sentence(text: str) -> str:
-    """A part of a reason, which has no further parts: what servers write may go on for ever."""
-    body = text.removesuffix(_IN_DOUBT)
-    shown = gettext(body) if body in _SENTENCES else body
-    # Apart from the f-string, in which Python before 3.12 shows no call to what collects the texts.
-    in_doubt = gettext("(in doubt: the server may have taken it)")
-    return shown if body == text else f"{shown} {in_doubt}"
+def _find(stored: str) -> Found | None:
+    if _CODE.match(stored):
+        return _find_behind_code(stored)
+    if _FIRST_RECIPIENT.match(stored):
+        return _find_by_recipient(stored)
+    return _find_without_code(stored) or _find_in_place(stored)
 
 
-def _suppressed(match: re.Match[str]) -> str:
-    return gettext("On the suppression list: %(why)s") % {"why": "; ".join(map(_of_recipient, match[1].split("; ")))}
+def _find_behind_code(stored: str) -> Found | None:
+    """Ours in the place of a server's reply; where the server itself has written it, there is a code as well."""
+    code, _, words = stored.partition(" ")
+    found = _REPLIES.find(words)
+    return found and Found(found.length, f"{code} {found.shown}")
 
 
-def _of_recipient(text: str) -> str:
+def _find_without_code(stored: str) -> Found | None:
+    found = _REASONS.find(stored) or _find_error(stored)
+    if found is None and len(stored) >= _LONGEST_KEPT:
+        return _REASONS.find_beginning(stored)
+    return found
+
+
+def _find_by_recipient(stored: str) -> Found | None:
+    """Ours among what was said of each recipient."""
+    parts = _NEXT_RECIPIENT.split(stored)
+    found = [_find_of_recipient(part) for part in parts]
+    shown = "; ".join(part if one is None else one.shown for part, one in zip(parts, found, strict=True))
+    return Found(sum(one.length for one in found if one is not None), shown) if any(found) else None
+
+
+def _find_of_recipient(stored: str) -> Found | None:
+    recipient, _, reply = stored.partition(": ")
+    find = _find_behind_code if _CODE.match(reply) else _find_without_code
+    found = find(reply) if len(reply) <= _LONGEST_WITHIN else None
+    return found and Found(found.length, f"{recipient}: {found.shown}")
+
+
+def _find_in_place(stored: str) -> Found | None:
+    """Ours behind what is no address: a mailbox on this host, or the file of a template."""
+    place, _, words = stored.partition(": ")
+    if " " in place or len(words) > _LONGEST_WITHIN:
+        return None
+    if (found := _find_of_recipient(stored)) is not None or (found := _find_words(words)) is None:
+        return found
+    return Found(found.length, f"{place}: {found.shown}")
+
+
+def _within(find: Finds) -> Finds:
+    return lambda value: find(value) if len(value) <= _LONGEST_WITHIN else None
+
+
+def _find_within(stored: str) -> Found | None:
+    """A reason within a reason, which may name any number of recipients."""
+    return _find(stored) if len(stored) <= _LONGEST_WITHIN or _FIRST_RECIPIENT.match(stored) else None
+
+
+def _find_sentence(stored: str) -> Found | None:
+    """A reason whose full stop was taken away for what follows it."""
+    found = _find_within(stored) or _find_within(f"{stored}.")
+    return found and Found(found.length, found.shown.removesuffix("."))
+
+
+def _find_error(stored: str) -> Found | None:
+    """An exception: its type, and its words or where it came from."""
+    kind, _, words = stored.partition(": ")
+    found = _find_words(words) if kind.isidentifier() else None
+    return Found(found.length, f"{kind}: {found.shown}") if found else _ERROR_PLACES.find(stored)
+
+
+def _find_words(stored: str) -> Found | None:
+    return _ERROR_WORDS.find(stored) or CALL_ERRORS.find(stored) or CALL_CAUSES.find(stored)
+
+
+def _find_cause(stored: str) -> Found | None:
+    return _CAUSES.find(stored) or _find_error(stored)
+
+
+def _find_problem(stored: str) -> Found | None:
+    return _PROBLEMS.find(stored) or CALL_CAUSES.find(stored)
+
+
+def _find_suppressed(stored: str) -> Found | None:
+    shown = "; ".join(map(_of_suppressed, stored.split("; ")))
+    return Found(0, shown)
+
+
+def _of_suppressed(text: str) -> str:
     recipient, separator, why = text.partition(": ")
     return f"{recipient}: {shown_suppression(why)}" if separator else text
 
 
-def _soft_bounces(match: re.Match[str]) -> str:
-    bounces = int(match[1])
-    text = ngettext(
-        "%(bounces)d soft bounce within %(days)s days", "%(bounces)d soft bounces within %(days)s days", bounces
-    )
-    return text % {"bounces": bounces, "days": match[2]}
-
-
-def _given_up(match: re.Match[str]) -> str:
-    return gettext("Given up after %(time)s: %(why)s") % {"time": _duration(match[1]), "why": _sentence(match[2])}
-
-
-def _duration(text: str) -> str:
-    """3 days, 0:00:00 in the reader's language."""
-    match = re.fullmatch(r"(\d+) days?, 0:00:00", text)
+def _find_duration(stored: str) -> Found | None:
+    match = _DAYS.fullmatch(stored)
     if match is None:
-        return text
+        return None
     days = int(match[1])
-    return ngettext("%(days)d day", "%(days)d days", days) % {"days": days}
+    return Found(0, ngettext("%(days)d day", "%(days)d days", days) % {"days": days})
 
 
-def _crashed(match: re.Match[str]) -> str:
-    times = int(match[1])
-    text = ngettext(
-        "It broke its worker %(times)d time: %(why)s", "It broke its worker %(times)d times: %(why)s", times
-    )
-    return text % {"times": times, "why": match[2]}
+def _find_number(stored: str) -> Found | None:
+    return Found(0, stored) if stored.isdecimal() else None
 
 
-def _died(match: re.Match[str]) -> str:
-    times = int(match[1])
-    text = ngettext(
-        "Its worker died %(times)d time while holding it: it may be the cause.",
-        "Its worker died %(times)d times while holding it: it may be the cause.",
-        times,
-    )
-    return text % {"times": times}
+def _find_file(stored: str) -> Found | None:
+    """The file of a template, and no sentence of a person's."""
+    return Found(0, stored) if " " not in stored else None
 
 
-def _next_try(match: re.Match[str]) -> str:
-    next_try = gettext("Next try at %(time)s UTC.") % {"time": match[2]}
-    return f"{_sentence(match[1])}. {next_try}"
-
-
-def _same_of_others(match: re.Match[str]) -> str:
-    others = int(match[2])
-    text = ngettext("The same holds for %(count)d other event.", "The same holds for %(count)d other events.", others)
-    # Apart from the f-string, as above.
-    same = text % {"count": others}
-    return f"{shown_reason(match[1])} {same}"
-
-
-def _without_progress(match: re.Match[str]) -> str:
-    times = int(match[1])
-    text = ngettext(
-        "It was begun %(times)d time without progress.", "It was begun %(times)d times without progress.", times
-    )
-    return text % {"times": times}
-
-
-def _not_recorded(match: re.Match[str]) -> str:
-    return gettext("Event %(key)s cannot be recorded: %(error)s.") % {"key": match[1], "error": match[2]}
-
-
-def _unreadable(match: re.Match[str]) -> str:
-    return gettext("It cannot be read: %(error)s.") % {"error": match[1]}
-
-
-_PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
-    (re.compile(r"On the suppression list: (.*)", re.DOTALL), _suppressed),
-    (re.compile(r"Given up after ((?:\d+ days?, )?\d+:\d\d:\d\d(?:\.\d+)?): (.*)", re.DOTALL), _given_up),
-    (re.compile(r"It broke its worker (\d+) times: (.*)", re.DOTALL), _crashed),
-    (re.compile(r"Its worker died (\d+) times while holding it: it may be the cause\."), _died),
-    (re.compile(r"(.*)\. Next try at (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC\.", re.DOTALL), _next_try),
-    # Batches of events
-    (re.compile(r"(.+) The same holds for (\d+) other events\.", re.DOTALL), _same_of_others),
-    (re.compile(r"It was begun (\d+) times without progress\."), _without_progress),
-    (re.compile(r"Event (\S+) cannot be recorded: (.*)\.", re.DOTALL), _not_recorded),
-    (re.compile(r"It cannot be read: (.*)\.", re.DOTALL), _unreadable),
-    (re.compile(r"(\d+) soft bounces within (\d+) days"), _soft_bounces),
+_REPLIES: Texts = Texts(
+    REPLIES,
+    values={
+        "error": _within(lambda error: _find_error(error)),
+        "problem": _find_problem,
+        "said": _within(lambda said: _REPLIES.find(said)),
+    },
+    required={"problem"},
 )
+_REASONS: Texts = Texts(
+    {text: text for text in (*REPLIES, *REASONS)} | COUNTED,
+    values={
+        "cause": _within(_find_cause),
+        "error": _within(_find_error),
+        "file": _find_file,
+        "line": _find_number,
+        "looked_for": CALL_CAUSES.find,
+        "problem": _find_problem,
+        "recipients": _find_suppressed,
+        "refusal": CALL_ERRORS.find,
+        "reply": _within(lambda reply: _find(reply) or _find_error(reply)),
+        "said": _find_within,
+        "sentence": _find_sentence,
+        "time": _find_duration,
+        "why": _find_within,
+    },
+    required={"file", "line", "problem"},
+    beginnings={"looked_for": find_begun_cause},
+)
+_PROBLEMS = Texts(PROBLEMS)
+_CAUSES = Texts(CAUSES)
+_ERROR_WORDS: Texts = Texts(
+    REWRITTEN | {text: text for text in (*MAIL_ERRORS, *ERROR_WORDS)},
+    values={"where": CALL_PLACES.find, "wrong": lambda wrong: _find_words(wrong)},
+)
+_ERROR_PLACES = Texts((ERROR_PLACE,), values={"line": _find_number}, required={"line"})

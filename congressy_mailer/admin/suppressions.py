@@ -33,7 +33,6 @@ from ..models import Suppression
 from ..suppressions.entries import Entry
 from ..suppressions.rules import Scope, Source
 from .lists import FastList, PeriodFilter, short_time
-from .reasons import shown_reason
 from .suppression_filters import ScopeFilter, SourceFilter, chosen_columns
 from .suppression_forms import ImportForm, SuppressionForm
 from .viewing import log
@@ -158,11 +157,15 @@ class SuppressionAdmin(FastList, admin.ModelAdmin):  # type: ignore[type-arg]
         """The page of an address: every reason, and taking it off."""
         if request.method != "GET":
             raise PermissionDenied
+        # Loaded where it is looked at: every process of the host has the admin's classes.
+        from .reasons import shown_reason
+
         entry = self._entry(request, object_id)
         entries = [
-            (one, _mail_of([one]), shown_reason(one.reason), self.has_delete_permission(request, one))
+            (one, _mail_of([one]), [*map(shown_reason, filter(None, (one.reason, one.refusal)))],
+             self.has_delete_permission(request, one))
             for one in _reasons_of(entry)
-        ]
+        ]  # fmt: skip
         context = {
             **self.admin_site.each_context(request),
             "title": entry.address,

@@ -108,7 +108,7 @@ def _own_steps(message: Message) -> Iterator[Step]:
     if message.queued_at is not None and message.queued_at - message.created_at > _SAME:
         yield Step(message.queued_at, str(_("It was put on the queue.")))
     if message.sent_at is not None:
-        yield Step(message.sent_at, str(_("The mail server took it.")), detail=message.reply, kind="good")
+        yield Step(message.sent_at, str(_("The mail server took it.")), detail=shown_reason(message.reply), kind="good")
     if message.state in FINAL - {State.SENT}:
         yield Step(message.finished_at, str(_ENDS[message.state]), detail=shown_reason(message.reason), kind="bad")
     if message.content_dropped_at is not None:
@@ -120,7 +120,8 @@ def _event_steps(message: Message) -> Iterator[Step]:
         kind = "good" if event.type in _GOOD else "bad" if event.type in _BAD else ""
         told = event.key is not None
         shown = shown_suppression if event.type == Type.SUPPRESSED else shown_reason
-        yield Step(event.at, str(_EVENTS[event.type]), event.recipient, shown(event.detail), kind, told)
+        detail = event.detail if told else shown(event.detail)
+        yield Step(event.at, str(_EVENTS[event.type]), event.recipient, detail, kind, told)
 
 
 def _next_step(message: Message) -> Iterator[Step]:

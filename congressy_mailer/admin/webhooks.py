@@ -13,7 +13,6 @@ from django.utils.translation import ngettext
 from ..models import WebhookBatch
 from ..tracking import inbox
 from .lists import FastList, PeriodFilter, ReadOnly, short_time
-from .reasons import shown_reason
 
 
 class ProblemFilter(admin.SimpleListFilter):
@@ -54,6 +53,9 @@ class WebhookBatchAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[t
 
     @admin.display(description=_("problem"))
     def shown_problem(self, batch: WebhookBatch) -> str:
+        # Loaded where it is looked at: every process of the host has the admin's classes.
+        from .reasons import shown_reason
+
         return shown_reason(batch.problem)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[WebhookBatch]:
