@@ -6,6 +6,7 @@ Nothing in it can be trusted: it is shown by :mod:`.viewing` in a frame that run
 from __future__ import annotations
 
 import base64
+import html as html_entities
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,14 +14,19 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 from ..exceptions import MailerError
-from ..mime.parts import file_content, read_fields, read_parts
+from ..mime.parts import file_content, is_shown_text, read_fields, read_parts, text_content
 from ..models import Message, State
 from ..models.choices import FINAL
 from ..replies import error_text
 
 # Images that are shown within the HTML, together.
 _MOST_INLINE = 5_000_000
-_REMOTE = re.compile(r"(?:\b(?:src|srcset|background|poster)\s*=|\burl\()\s*[\"']?\s*(?:https?:)?//", re.IGNORECASE)
+# Without two repetitions side by side, and with bounds: a hostile mail must not keep the page busy.
+_REMOTE = re.compile(
+    r"""(?:\b(?:src|background|poster)\s*=|<image\b[^>]{0,500}\bhref\s*=|\burl\()\s*(?:["']\s*)?(?:https?:)?//"""
+    r"""|\bsrcset\s*=(?:[^>]{0,2000}[\s,"'])?(?:https?:)?//""",
+    re.IGNORECASE,
+)
 _CID = re.compile(r"cid:([^\s\"'<>()]+)", re.IGNORECASE)
 
 
@@ -52,7 +58,7 @@ class Preview:
     @property
     def has_remote_images(self) -> bool:
         """Whether its HTML asks other servers for something that it shows."""
-        return _REMOTE.search(self.html) is not None
+        return _REMOTE.search(html_entities.unescape(self.html)) is not None
 
 
 def preview(message: Message) -> Preview:
@@ -98,13 +104,18 @@ def _take_apart(shown: Preview) -> None:
     shown.headers, parts = read_fields(shown.wire), read_parts(shown.wire)
     shown.text, shown.html = parts.text, parts.html
     shown.files += [
-        PreviewFile(kind, kind, str(content).encode())
+        PreviewFile(kind.partition(";")[0], kind, str(content).encode())
         for content, kind in parts.alternatives
         if content not in (shown.text, shown.html)
     ]
     for part in parts.files:
         kind, content_id = part.get_content_type(), str(part.get("Content-ID", "")).strip("<> ")
-        shown.files.append(PreviewFile(part.get_filename() or kind, kind, file_content(part), content_id))
+        if kind == "text/html" and not shown.html and is_shown_text(part):
+            shown.html = text_content(part)
+        elif kind == "text/plain" and not shown.text and is_shown_text(part):
+            shown.text = text_content(part)
+        else:
+            shown.files.append(PreviewFile(part.get_filename() or kind, kind, file_content(part), content_id))
     shown.html = _with_images(shown.html, shown.files)
 
 

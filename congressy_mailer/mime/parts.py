@@ -40,8 +40,8 @@ class MailParts:
 
     @property
     def text(self) -> str:
-        """Its plain text; empty where there is none."""
-        return self._first("plain")
+        """Its text, of whatever kind but HTML; empty where there is none."""
+        return self._first("plain") if self.subtype == "html" else self.body
 
     @property
     def html(self) -> str:
@@ -61,7 +61,7 @@ def read_parts(wire: bytes) -> MailParts:
     parts = MailParts()
     found = False
     for part, is_alternative in _leaves(root, False):
-        text = _text(part) if _is_text(part) and (is_alternative or not found) else None
+        text = _text(part) if is_shown_text(part) and (is_alternative or not found) else None
         if text is None:
             parts.files.append(part)
         elif not found:
@@ -78,9 +78,18 @@ def read_fields(wire: bytes) -> list[tuple[str, str]]:
 
 
 def file_content(part: MIMEPart[Any, Any]) -> bytes:
-    """The content of a part that is no text; a mail within the mail as it is written."""
+    """The content of a part that is no text; of a mail within the mail, that mail as it is written."""
     content = part.get_payload(decode=True)
-    return part.as_bytes() if content is None else content  # type: ignore[return-value]
+    if content is None:
+        # Of a report on a delivery there are several blocks.
+        return b"".join(inner.as_bytes() for inner in part.get_payload())  # type: ignore[union-attr]
+    return content  # type: ignore[return-value]
+
+
+def text_content(part: MIMEPart[Any, Any]) -> str:
+    """The content of a part that is text, also where it does not say correctly how it is encoded."""
+    text = _text(part)
+    return file_content(part).decode("utf-8", "replace") if text is None else text
 
 
 def _leaves(part: Any, is_alternative: bool) -> Iterator[tuple[Any, bool]]:
@@ -91,7 +100,8 @@ def _leaves(part: Any, is_alternative: bool) -> Iterator[tuple[Any, bool]]:
         yield from _leaves(child, is_alternative or part.get_content_subtype() == "alternative")
 
 
-def _is_text(part: Any) -> bool:
+def is_shown_text(part: Any) -> bool:
+    """Whether a part is text that mail programs show, and no file."""
     return bool(part.get_content_maintype() == "text") and not _is_attachment(part) and not part.get_filename()
 
 

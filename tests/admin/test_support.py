@@ -5,6 +5,9 @@ from __future__ import annotations
 import email
 import re
 from datetime import timedelta
+from email.mime.image import MIMEImage
+from email.mime.multipart import MIMEMultipart
+from email.mime.text import MIMEText
 from typing import Any
 
 import pytest
@@ -258,8 +261,14 @@ def test_remote_images_are_loaded_when_somebody_asks_for_them(support: Client) -
         ("<img alt=x SRC=//example.com/a.png>", True),
         ("<p style='background: url( \"http://example.com/a.png\")'>x</p>", True),
         ('<source srcset="https://example.com/a.png 2x">', True),
+        ('<img srcset="cid:logo 1x, https://example.com/a.png 2x">', True),
+        ('<td style="background: url(&quot;https://example.com/a.png&quot;)">x</td>', True),
+        ('<svg><image xlink:href="https://example.com/a.png"/></svg>', True),
         ('<a href="https://example.com/">x</a>', False),
         ('<img src="cid:logo">', False),
+        # Neither takes long.
+        ("<img src=" + " " * 100_000 + ">", False),
+        ("<img srcset=" * 10_000, False),
     ],
 )
 def test_remote_images_are_offered_where_there_are_some(support: Client, html: str, asks: bool) -> None:
@@ -278,7 +287,31 @@ def test_a_mail_within_the_mail_is_a_file_of_it(support: Client) -> None:
     assert "As HTML" not in page
     assert "Em HTML" not in page
     assert "Veja o anexo." in frames(support, message)[0].content.decode()
-    assert b"Subject: Recusado" in support.get(address(message, "file", 0)).content
+    # Mail programs open it as that mail.
+    file = email.message_from_bytes(support.get(address(message, "file", 0)).content)
+    assert (file["Subject"], file.get_content_type()) == ("Recusado", "multipart/alternative")
+
+
+def test_a_mail_whose_text_is_of_another_kind_is_shown(support: Client) -> None:
+    one = EmailMessage("x", "# Olá", "a@example.com", ["ana@example.com"])
+    one.content_subtype = "markdown"
+    EmailBackend(sensitive=False).send_messages([one])
+    assert "# Olá" in frames(support, Message.objects.get())[0].content.decode()
+
+
+def test_texts_that_follow_another_are_shown_as_mail_programs_do(support: Client) -> None:
+    """An old recipe for HTML with images: a part of its own, beside the text."""
+    related = MIMEMultipart("related")
+    related.attach(MIMEText('<p>Olá</p><img src="cid:logo">', "html", "utf-8"))
+    image = MIMEImage(b"\x89PNG", "png")
+    image.add_header("Content-ID", "<logo>")
+    related.attach(image)
+    one = EmailMessage("x", "Olá, Ana.", "a@example.com", ["ana@example.com"])
+    one.attachments.append(related)
+    EmailBackend(sensitive=False).send_messages([one])
+    html, text = (frame.content.decode() for frame in frames(support, Message.objects.get()))
+    assert '<p>Olá</p><img src="data:image/png;base64,' in html
+    assert "Olá, Ana." in text
 
 
 def test_content_is_shown_to_whoever_may_see_it_and_each_look_is_written_down(client: Client) -> None:
