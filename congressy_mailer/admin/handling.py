@@ -90,7 +90,7 @@ ACTIONS = {
     action.name: action
     for action in (
         Action(
-            "retry", gettext_lazy("Try again"), gettext_lazy("Sends it to whoever has no copy yet."),
+            "retry", gettext_lazy("Try again"), gettext_lazy("Sends it to recipients without a copy."),
             gettext_lazy("Had it sent again."), ("retry_message",),
             RETRYABLE - {State.HELD}, _retry,
         ),
@@ -103,7 +103,7 @@ ACTIONS = {
             ("cancel_message",), frozenset(WAITING), _cancel,
         ),
         Action(
-            "resend", gettext_lazy("Send once more"), gettext_lazy("Whoever has it already gets a second copy."),
+            "resend", gettext_lazy("Send once more"), gettext_lazy("Recipients who have it get a second copy."),
             gettext_lazy("Had it sent once more."), ("resend_message",), frozenset({State.SENT}), _resend,
         ),
         Action(

@@ -158,7 +158,7 @@ class MessageAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-a
 
         message = self._message(request, object_id)
         viewing.check_may_view(request, message)
-        viewing.log(request, [message], gettext("Looked at what it says."))
+        viewing.log(request, [message], gettext("Viewed the content."))
         context = self._context(request, message) | {
             "preview": preview(message),
             "token": viewing.frame_token(request, message),
@@ -251,7 +251,7 @@ class MessageAdmin(FastList, ReadOnly, admin.ModelAdmin):  # type: ignore[type-a
     def retry_selected(self, request: HttpRequest, chosen: QuerySet[Message]) -> None:
         self._run_on_selected(request, chosen, "retry")
 
-    @admin.action(description=_("Release what is held"), permissions=["release"])
+    @admin.action(description=_("Release held messages"), permissions=["release"])
     def release_selected(self, request: HttpRequest, chosen: QuerySet[Message]) -> None:
         self._run_on_selected(request, chosen, "release")
 

@@ -65,7 +65,7 @@ def preview(message: Message) -> Preview:
     """Compose a message, without sending it or changing anything."""
     shown = Preview(str(_note(message)))
     if message.content_dropped_at is not None or message.content.content_dropped_at is not None:
-        shown.problem = str(_("What it said was deleted, as the settings of this site say."))
+        shown.problem = str(_("The content was deleted, as the settings of this site require."))
         return shown
     # All that sending needs is loaded where a mail is looked at, and not by every process of the host.
     from ..delivery.composing import Composer
@@ -97,7 +97,7 @@ def _note(message: Message) -> Any:
             "This was made again just now from its template and the data that were stored with it. Where the template "
             "or an object that it shows has been changed since, the reader saw something else."
         )
-    return _("This was made again just now from the texts that were stored; they are what was sent.")
+    return _("This was just made again from the stored texts, which are what was sent.")
 
 
 def _take_apart(shown: Preview) -> None:

@@ -62,7 +62,7 @@ REASONS: Final = (
     gettext_noop("The attachment %(name)s cannot be read from the storage: %(error)s"),
     gettext_noop("The attachment %(name)s is not what was stored: its SHA-256 differs."),
     gettext_noop("The interceptor %(path)s failed: %(error)s"),
-    gettext_noop("An interceptor has set what is no header: %(error)s"),
+    gettext_noop("An interceptor has set an invalid header: %(error)s"),
     gettext_noop("Its template or the code behind it left a transaction of the database open."),
     # Contexts
     gettext_noop("The stored context is damaged: %(error)s"),
@@ -92,12 +92,12 @@ REASONS: Final = (
     gettext_noop("%(file)s, line %(line)s: %(error)s"),
     gettext_noop("No plain text can be made from the HTML: %(error)s"),
     gettext_noop(
-        "A link to unsubscribe is one person's, and this mail has several recipients: send each a mail of their own, "
-        "with send_bulk()."
+        "An unsubscribe link is for one recipient, and this mail has several: send each a separate mail, with "
+        "send_bulk()."
     ),
     gettext_noop(
-        "A link to unsubscribe needs CONGRESSY_MAILER['SITE_URL'], and path(\"mailer/\", "
-        'include("congressy_mailer.urls")) in the URLs.'
+        "An unsubscribe link needs CONGRESSY_MAILER['SITE_URL'], and "
+        'path("mailer/", include("congressy_mailer.urls")) in the URLs.'
     ),
     gettext_noop("The host's URLs cannot be loaded: %(error)s"),
     # Mail servers, and what happens in place of their replies

@@ -61,6 +61,6 @@ class ImportForm(forms.Form):
     scope = forms.ChoiceField(
         label=_("Mail"), required=False,
         choices=[("", _("all mail")), *(choice for choice in Scope.choices if choice[0] != Scope.LIST)],
-        help_text=_("Where no column says so."),
+        help_text=_("For rows without such a column."),
     )  # fmt: skip
-    reason = forms.CharField(label=_("Reason"), required=False, help_text=_("Where no column says so."))
+    reason = forms.CharField(label=_("Reason"), required=False, help_text=_("For rows without such a column."))

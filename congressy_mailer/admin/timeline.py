@@ -112,7 +112,7 @@ def _own_steps(message: Message) -> Iterator[Step]:
     if message.state in FINAL - {State.SENT}:
         yield Step(message.finished_at, str(_ENDS[message.state]), detail=shown_reason(message.reason), kind="bad")
     if message.content_dropped_at is not None:
-        yield Step(message.content_dropped_at, str(_("What it said was deleted.")))
+        yield Step(message.content_dropped_at, str(_("The content was deleted.")))
 
 
 def _event_steps(message: Message) -> Iterator[Step]:

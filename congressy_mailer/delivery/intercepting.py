@@ -64,7 +64,7 @@ def intercepted(message: Message, mail: OutgoingMail) -> OutgoingMail:
 
     Raises:
         Withhold: an interceptor withholds it, and it has not been released since.
-        ContentNotReady: one failed, or set what is no header.
+        ContentNotReady: one failed, or set an invalid header.
     """
     paths = mailer_settings().INTERCEPTORS
     if not paths:
@@ -90,7 +90,7 @@ def intercepted(message: Message, mail: OutgoingMail) -> OutgoingMail:
     try:
         return mail.with_head(headers=normalise_headers(changed), without=removed)
     except ValueError as error:
-        raise ContentNotReady(f"An interceptor has set what is no header: {error_text(error)}") from error
+        raise ContentNotReady(f"An interceptor has set an invalid header: {error_text(error)}") from error
 
 
 def _is_released(message: Message) -> bool:

@@ -102,7 +102,7 @@ def _examine_spf(domain: str) -> Iterator[Finding]:
         )
     elif "+all" in records[0].lower().split() or "all" in records[0].lower().split():
         yield error(
-            _("The SPF record of %(domain)s lets anybody send for it.") % {"domain": domain},
+            _("The SPF record of %(domain)s lets any server send for it.") % {"domain": domain},
             _("End it with ~all or -all."),
         )
 
@@ -185,7 +185,8 @@ def _examine_mx(domain: str) -> Iterator[Finding]:
     servers = [str(record.exchange) for record in _lookup(domain, "MX")]
     if servers == ["."]:
         yield error(
-            _("%(domain)s says that it takes no mail (RFC 7505): receivers refuse mail from it.") % {"domain": domain},
+            _("%(domain)s declares that it accepts no mail (RFC 7505): receivers refuse mail from it.")
+            % {"domain": domain},
             _("Give it an MX record, or send from a domain that has one."),
         )
     elif not servers and not _lookup(domain, "A") and not _lookup(domain, "AAAA"):

@@ -60,7 +60,7 @@ def examine_round_trip() -> Iterator[Finding]:
     began = time.monotonic()
     while time.monotonic() - began < _WORKER_TIMEOUT:
         if periodic.last_run(periodic.SWEEP) != before:
-            yield good(_("After %(seconds).1f s a worker had run it.") % {"seconds": time.monotonic() - began})
+            yield good(_("A worker ran it after %(seconds).1f s.") % {"seconds": time.monotonic() - began})
             return
         time.sleep(0.1)
     yield error(
@@ -82,13 +82,13 @@ def examine_queues() -> Iterator[Finding]:
     """
     alive = _alive()
     if not alive:
-        yield error(_("No worker was heard of lately."), _("Start one with celery -A project worker."))
+        yield error(_("No worker has reported lately."), _("Start one with celery -A project worker."))
         return
     conf = mailer_settings()
     for queue in (conf.QUEUE, conf.BULK_QUEUE):
         if not any(queue in worker.queues for worker in alive):
             yield error(
-                _("No worker serves the queue %(queue)s: what is in it waits for ever.") % {"queue": queue},
+                _("No worker serves the queue %(queue)s: its mail is never sent.") % {"queue": queue},
                 _("Add it to the option -Q of a worker, or start a worker without -Q."),
             )
     yield good(", ".join(f"{worker.name} ({', '.join(worker.queues)})" for worker in alive))
@@ -99,7 +99,7 @@ def examine_versions() -> Iterator[Finding]:
     """Compares each worker's version of ``congressy_mailer`` with that of this process."""
     alive = _alive()
     if not alive:
-        yield skipped(_("No worker was heard of lately."))
+        yield skipped(_("No worker has reported lately."))
     for worker in alive:
         if worker.version != __version__:
             yield warning(
@@ -145,7 +145,7 @@ def examine_concurrency() -> Iterator[Finding]:
     alive = _alive()
     most = mailer_settings().MAX_CONNECTIONS
     if not alive or most is None:
-        yield skipped(_("No worker was heard of lately, or there is no limit."))
+        yield skipped(_("No worker has reported lately, or there is no limit."))
         return
     tasks = sum(worker.concurrency for worker in alive)
     if tasks > most:

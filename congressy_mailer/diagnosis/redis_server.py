@@ -48,7 +48,7 @@ def _information(section: str) -> dict[str, Any] | None:
 
 
 def _not_redis() -> Finding:
-    return skipped(_("The broker is no Redis, or does not answer."))
+    return skipped(_("The broker is not Redis, or does not answer."))
 
 
 @examination("redis-eviction", gettext_lazy("Redis: eviction and memory"))
@@ -100,7 +100,7 @@ def examine_persistence() -> Iterator[Finding]:
         return
     if not int(persistence.get("aof_enabled", 0)):
         yield warning(
-            _("Redis forgets what is in its queues when it is restarted: appendonly is off."),
+            _("Redis loses its queues when it restarts: appendonly is off."),
             _("Set appendonly yes. No mail is lost without it; the sweep publishes it again."),
         )
     for key in ("rdb_last_bgsave_status", "aof_last_write_status"):

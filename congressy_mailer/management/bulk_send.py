@@ -224,7 +224,7 @@ def _find_batch(mail: Mapping[str, Any], key: str) -> Batch | None:
         )
     if batch.cancelled_at is not None:
         raise CommandError(
-            _("This was cancelled on %(date)s. To send it all the same, give it a new key, with --key.")
+            _("This was cancelled on %(date)s. To send it anyway, give it a new key with --key.")
             % {"date": format_date(batch.cancelled_at)}
         )
     return batch

@@ -70,7 +70,7 @@ def _confirm(command: BaseCommand, options: Mapping[str, Any], address: str, cou
     if options["yes"]:
         return
     if not sys.stdin.isatty():
-        raise CommandError(_("Say --yes where nobody can be asked."), returncode=2)
+        raise CommandError(_("Without a terminal to ask for confirmation, --yes is required."), returncode=2)
     text = ngettext(
         "Erase %(count)s message and all else that is stored about %(address)s? [y/N] ",
         "Erase %(count)s messages and all else that is stored about %(address)s? [y/N] ",

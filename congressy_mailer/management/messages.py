@@ -204,7 +204,7 @@ def run(command: BaseCommand, options: Mapping[str, Any], name: str) -> None:
 def _one(text: str) -> UUID:
     found = find(text)
     if len(found) != 1 or "@" in text and not text.strip("<> ") == _message_id(found[0]):
-        raise CommandError(_("%(text)s is no id of a message.") % {"text": text}, returncode=2)
+        raise CommandError(_("%(text)s is not the id of a message.") % {"text": text}, returncode=2)
     return found[0]
 
 

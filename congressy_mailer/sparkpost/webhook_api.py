@@ -124,7 +124,10 @@ def check_target(target: str) -> None:
         right = False
     if not right:
         raise SparkPostError(
-            _("%(target)r is no https URL on port 443: SparkPost would not post there, or anybody could read along.")
+            _(
+                "%(target)r is not an https URL on port 443: SparkPost would not post to it, or others could read the "
+                "events."
+            )
             % {"target": target}
         )
 

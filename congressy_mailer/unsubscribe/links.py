@@ -75,13 +75,13 @@ def unsubscribe_url(message: Message) -> str:
     """
     if len(message.recipients) != 1:
         raise ContentError(
-            "A link to unsubscribe is one person's, and this mail has several recipients: send each a mail of their "
-            "own, with send_bulk()."
+            "An unsubscribe link is for one recipient, and this mail has several: send each a separate mail, with "
+            "send_bulk()."
         )
     link = _url(message)
     if link is None:
         raise ContentNotReady(
-            "A link to unsubscribe needs CONGRESSY_MAILER['SITE_URL'], and "
+            "An unsubscribe link needs CONGRESSY_MAILER['SITE_URL'], and "
             'path("mailer/", include("congressy_mailer.urls")) in the URLs.'
         )
     return link

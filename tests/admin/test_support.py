@@ -327,12 +327,12 @@ def test_content_is_shown_to_whoever_may_see_it_and_each_look_is_written_down(cl
     # Not without the page that writes it down, nor with another person's.
     assert client.get(address(message, "frame")).status_code == 403
     page = client.get(address(message, "content")).content.decode()
-    assert [(entry.user, entry.change_message) for entry in LogEntry.objects.all()] == [(user, "Olhou o conteúdo.")]
+    assert [(entry.user, entry.change_message) for entry in LogEntry.objects.all()] == [(user, "Viu o conteúdo.")]
     source = re.findall(r'src="([^"]*part=html[^"]*)"', page)[0].replace("&amp;", "&")
     assert client.get(source).status_code == 200
     client.get(address(message, "raw"))
     assert LogEntry.objects.count() == 2
-    assert "Olhou o conteúdo." in client.get(address(message, "history")).content.decode()
+    assert "Viu o conteúdo." in client.get(address(message, "history")).content.decode()
     login(client, "view_message", "view_content")
     assert client.get(source).status_code == 403
     # Without view_message nothing is seen at all.

@@ -151,14 +151,14 @@ class TestQueues:
         assert found("broker") == []
         monkeypatch.setattr("congressy_mailer.diagnosis.queues._WORKER_TIMEOUT", 0.5)
         assert told("worker-takes-tasks")[0] == Level.ERROR
-        assert told("worker-queues") == (Level.ERROR, "No worker was heard of lately.")
+        assert told("worker-queues") == (Level.ERROR, "No worker has reported lately.")
         monkeypatch.setattr("congressy_mailer.diagnosis.queues._WORKER_TIMEOUT", 30)
         start_worker("-Q", "mailer")
         assert found("worker-takes-tasks") == []
         wait_for(Worker.objects.exists, what="the worker to tell of itself")
         assert told("worker-queues") == (
             Level.ERROR,
-            "No worker serves the queue mailer.bulk: what is in it waits for ever.",
+            "No worker serves the queue mailer.bulk: its mail is never sent.",
         )
         for name in ("worker-versions", "clocks", "concurrency"):
             assert found(name) == []
@@ -251,7 +251,7 @@ class TestRedis:
             client.bgsave()
             wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", what="a snapshot to fail")
             assert [(finding.level, finding.text) for finding in found("redis-persistence")] == [
-                (Level.WARNING, "Redis forgets what is in its queues when it is restarted: appendonly is off."),
+                (Level.WARNING, "Redis loses its queues when it restarts: appendonly is off."),
                 (Level.ERROR, "Redis cannot write to its disk (rdb_last_bgsave_status)."),
             ]
             assert found("broker") == []
@@ -285,7 +285,7 @@ class TestRedis:
 
 
 def redis_server_is_not_asked(name: str) -> bool:
-    return told(name) == (Level.SKIPPED, "The broker is no Redis, or does not answer.")
+    return told(name) == (Level.SKIPPED, "The broker is not Redis, or does not answer.")
 
 
 class TestSmtp:
@@ -477,7 +477,7 @@ class TestCommand:
     def test_it_says_what_to_do(self) -> None:
         out, complaint, status = doctor("worker-queues", "smtp")
         assert out == (
-            "x Workers and their queues [worker-queues]\n    No worker was heard of lately.\n"
+            "x Workers and their queues [worker-queues]\n    No worker has reported lately.\n"
             "    → Start one with celery -A project worker.\n"
             "- SMTP: connection, TLS, login, pipelining [smtp]\n    No mail backend is an SMTP server.\n"
         )

@@ -300,7 +300,7 @@ def test_what_was_cancelled_or_is_another_s_is_not_continued(people: Path) -> No
     Batch.objects.get().cancel()
     done = send_bulk(people, "--key", "k")
     assert done.status == 1
-    assert re.fullmatch(r"This was cancelled on .*\. To send it all the same, give it a new key, with --key\.", done[2])
+    assert re.fullmatch(r"This was cancelled on .*\. To send it anyway, give it a new key with --key\.", done[2])
 
 
 @pytest.mark.parametrize(("answer", "count"), [("y", 3), (" YES ", 3), ("", 0), ("n", 0), (EOFError, 0)])

@@ -144,7 +144,7 @@ def test_what_is_stored_is_told_without_other_people() -> None:
 def test_a_person_is_asked_first(monkeypatch: pytest.MonkeyPatch) -> None:
     send_mail("x", "y", to=ANA)
     monkeypatch.setattr("sys.stdin", StringIO())
-    assert mailer("forget", ANA)[1:] == ("Say --yes where nobody can be asked.", 2)
+    assert mailer("forget", ANA)[1:] == ("Without a terminal to ask for confirmation, --yes is required.", 2)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda text: "n")
     assert mailer("forget", ANA)[1:] == ("Nothing was erased.", 2)
