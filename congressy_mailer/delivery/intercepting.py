@@ -42,16 +42,12 @@ class InterceptedMail:
     @property
     def text(self) -> str:
         """Plain text; empty where there is none."""
-        parts = self._parts
-        return "" if parts.subtype == "html" else parts.body
+        return self._parts.text
 
     @property
     def html(self) -> str:
         """HTML; empty where there is none."""
-        parts = self._parts
-        if parts.subtype == "html":
-            return parts.body
-        return next((str(text) for text, kind in parts.alternatives if kind.startswith("text/html")), "")
+        return self._parts.html
 
     @cached_property
     def _parts(self) -> MailParts:

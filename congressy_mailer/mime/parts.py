@@ -41,7 +41,7 @@ class MailParts:
     @property
     def text(self) -> str:
         """Its text, of whatever kind but HTML; empty where there is none."""
-        return self._first("plain") if self.subtype == "html" else self.body
+        return self._first("plain") if self.subtype == "html" or not self.body else self.body
 
     @property
     def html(self) -> str:
@@ -60,14 +60,16 @@ def read_parts(wire: bytes) -> MailParts:
     root: Any = email.message_from_bytes(wire.replace(b"\r\n", b"\n"), EmailMessage, policy=AS_WRITTEN)
     parts = MailParts()
     found = False
-    for part, is_alternative in _leaves(root, False):
+    for part, is_alternative, is_alone in _leaves(root, False, False):
         text = _text(part) if is_shown_text(part) and (is_alternative or not found) else None
         if text is None:
             parts.files.append(part)
-        elif not found:
-            parts.body, parts.subtype, found = text, part.get_content_subtype(), True
-        else:
+        elif found or (is_alone and part.get_content_subtype() != "plain"):
+            # Django writes a single alternative where the body is empty.
             parts.alternatives.append((text, _media_type(part, {"name", "charset"})))
+            found = True
+        else:
+            parts.body, parts.subtype, found = text, part.get_content_subtype(), True
     return parts
 
 
@@ -92,12 +94,15 @@ def text_content(part: MIMEPart[Any, Any]) -> str:
     return file_content(part).decode("utf-8", "replace") if text is None else text
 
 
-def _leaves(part: Any, is_alternative: bool) -> Iterator[tuple[Any, bool]]:
+def _leaves(part: Any, is_alternative: bool, is_alone: bool) -> Iterator[tuple[Any, bool, bool]]:
+    """Each with whether it is one of several forms of the same, and whether it is the only one of these."""
     if part.get_content_maintype() != "multipart" or not part.is_multipart():
-        yield part, is_alternative
+        yield part, is_alternative, is_alone
         return
-    for child in part.iter_parts() if hasattr(part, "iter_parts") else part.get_payload():
-        yield from _leaves(child, is_alternative or part.get_content_subtype() == "alternative")
+    children = list(part.iter_parts() if hasattr(part, "iter_parts") else part.get_payload())
+    offers_forms = part.get_content_subtype() == "alternative"
+    for child in children:
+        yield from _leaves(child, is_alternative or offers_forms, offers_forms and len(children) == 1)
 
 
 def is_shown_text(part: Any) -> bool:

@@ -11,7 +11,7 @@ import django
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.forms import PasswordResetForm
-from django.core.mail import EmailAttachment, EmailMessage
+from django.core.mail import EmailAttachment, EmailMessage, EmailMultiAlternatives
 
 from congressy_mailer import exceptions
 from congressy_mailer.backends import EmailBackend
@@ -267,6 +267,20 @@ def test_another_backend_is_given_mail_that_is_html_alone(collected: list[Any]) 
     deliver_all()
     (given,) = collected
     assert (given.body, given.content_subtype, given.alternatives) == ("<p>Olá</p>", "html", [])
+
+
+def test_another_backend_is_given_mail_whose_html_is_its_only_alternative(collected: list[Any]) -> None:
+    one = EmailMultiAlternatives("x", "", "a@example.com", ["ana@example.com"])
+    one.attach_alternative("<p>Olá</p>", "text/html")
+    one.attach("nota.txt", "ção", "text/plain")
+    one.send()
+    deliver_all()
+    (given,) = collected
+    assert (given.body, given.content_subtype) == ("", "plain")
+    assert (given.alternatives, given.attachments) == (one.alternatives, one.attachments)
+    given.subject = "Outro"
+    html, _ = (part for part in given.message().walk() if part.get_content_maintype() == "text")
+    assert html.get_content().rstrip() == "<p>Olá</p>"
 
 
 def test_a_header_that_a_backend_adds_leaves_the_other_bytes(collected: list[Any]) -> None:
