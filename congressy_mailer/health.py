@@ -236,8 +236,8 @@ def _problems_of_the_purge(health: Health, storage_error: str, folder: str) -> I
     if health.purge_overdue_since is not None and clock.now() - health.purge_overdue_since > _PURGE_TOLERANCE:
         yield (
             _(
-                "What should have been dropped at %(since)s is still there: no worker serves the queue %(queue)r, or "
-                "the purge does not come to its end."
+                "Data that was due for the purge at %(since)s is still stored: no worker serves the queue %(queue)r, "
+                "or the purge does not finish."
             )
             % {"since": format_time(health.purge_overdue_since), "queue": mailer_settings().BULK_QUEUE}
         )

@@ -47,8 +47,8 @@ REASONS: Final = (
     # The suppression list
     gettext_noop("One click in the mail program."),
     gettext_noop("By the link."),
-    gettext_noop("Chosen on the page for unsubscribing."),
-    gettext_noop("Left everything on the page for unsubscribing."),
+    gettext_noop("Chosen on the unsubscribe page."),
+    gettext_noop("Unsubscribed from everything on the unsubscribe page."),
     gettext_noop("By hand, in the admin"),
     gettext_noop("django-mailer: don't send"),
     # Batches of events

@@ -64,7 +64,9 @@ def examine_complaints() -> Iterator[Finding]:
         return
     share = complaints / arrived
     text = _("%(share).2f %% of the mail of the last seven days was reported as spam.") % {"share": 100 * share}
-    advice = _("Write only to those who asked for it, leave out who does not open any more, and make leaving easy.")
+    advice = _(
+        "Write only to recipients who asked for it, leave out those who no longer open it, and make unsubscribing easy."
+    )
     if share >= _MOST_COMPLAINTS:
         yield error(text, advice)
     elif share >= _GOOD_COMPLAINTS:

@@ -68,7 +68,7 @@ def _for_each_domain(look: Any) -> Iterator[Finding]:
             yield from look(domain)
         except _Unanswered as failure:
             yield warning(
-                _("The DNS of %(domain)s cannot be asked: %(error)s") % {"domain": domain, "error": failure},
+                _("The DNS of %(domain)s cannot be queried: %(error)s") % {"domain": domain, "error": failure},
                 _("Look at the name servers of this host, and of the domain."),
             )
 
@@ -155,7 +155,7 @@ def _examine_dmarc(domain: str) -> Iterator[Finding]:
     records = next((found for name in names if (found := _texts(f"_dmarc.{name}", "v=dmarc1"))), [])
     if not records:
         yield error(
-            _("%(domain)s has no DMARC record: Gmail and Yahoo refuse mail to many from it.") % {"domain": domain},
+            _("%(domain)s has no DMARC record: Gmail and Yahoo refuse bulk mail from it.") % {"domain": domain},
             _('Add a TXT record at _dmarc.%(domain)s, for a beginning "v=DMARC1; p=none; rua=mailto:you@%(domain)s".')
             % {"domain": domain},
         )

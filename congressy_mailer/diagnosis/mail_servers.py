@@ -83,7 +83,10 @@ def _examine(alias: str, backend: Any) -> Iterator[Finding]:
         encrypted = isinstance(connection.sock, ssl.SSLSocket)
         if not encrypted and backend.host not in _HERE:
             yield warning(
-                _("%(where)s: the connection is not encrypted. Anybody on the way reads the password and the mail.")
+                _(
+                    "%(where)s: the connection is not encrypted. Anyone on the network path can read the password and "
+                    "the mail."
+                )
                 % {"where": where},
                 _("Set EMAIL_USE_TLS = True (port 587) or EMAIL_USE_SSL = True (port 465)."),
             )

@@ -50,7 +50,7 @@ def examine_database() -> Iterator[Finding]:
         plan = executor.migration_plan(executor.loader.graph.leaf_nodes("congressy_mailer"))
     except Error as failure:
         yield error(
-            _("The database %(alias)s cannot be asked: %(error)s") % {"alias": alias, "error": error_text(failure)},
+            _("The database %(alias)s cannot be queried: %(error)s") % {"alias": alias, "error": error_text(failure)},
             _("Look at DATABASES, and whether the server runs."),
         )
         return
@@ -131,7 +131,7 @@ def _template_findings(name: str, ways: set[tuple[str, bool]]) -> Iterator[Findi
     there = {language for language in languages if templates.has_variant(name, language)}
     if there and there != languages:
         yield warning(
-            _("The template %(name)s is there in %(there)s, and not in %(missing)s, in which mail is sent.")
+            _("The template %(name)s exists in %(there)s but not in %(missing)s, in which mail is sent.")
             % {"name": name, "there": ", ".join(sorted(there)), "missing": ", ".join(sorted(languages - there))},
             _("Add the files of the missing language."),
         )

@@ -167,7 +167,10 @@ def run(command: BaseCommand, options: Mapping[str, Any]) -> None:
         if summary.invalid:
             warn(
                 command,
-                _("Send them in a file of their own, once they are right: another file goes to all who are in it."),
+                _(
+                    "Once they are corrected, send only them, in a separate file: a changed file is sent to everybody "
+                    "in it."
+                ),
             )
     if options["wait"]:
         show_progress(command, batch)

@@ -176,7 +176,7 @@ def run(command: BaseCommand, options: Mapping[str, Any], name: str) -> None:
     if name != "cancel" and options["state"]:
         keys += _in_state(State(options["state"]), options["since"], options["limit"])
     elif not keys:
-        raise CommandError(_("Name messages by their ids, or say which."), returncode=2)
+        raise CommandError(_("Give the ids of messages, or an option that selects them."), returncode=2)
     done, refused = 0, []
     move = _MOVES[name]
     with progress_bar(command, _("Messages"), len(keys)) as moved_on:

@@ -165,12 +165,13 @@ class Spreadsheet:
         details = {"columns": self._quote_columns(positions or range(len(self._header)))}
         if positions:
             raise self._error(
-                _("several columns may be the address: %(columns)s. Say which, with --email-column.") % details
+                _("several columns may hold the addresses: %(columns)s. Name the right one by --email-column.")
+                % details
             )
         raise self._error(
             _(
-                'no column is named as addresses are, such as "E-mail". The columns are %(columns)s. Say which it is, '
-                "with --email-column; if the names of the columns are missing, add them as the first row."
+                'no column has a name for addresses, such as "E-mail". The columns are %(columns)s. Name the one with '
+                "the addresses by --email-column; if the names of the columns are missing, add them as the first row."
             )
             % details
         )

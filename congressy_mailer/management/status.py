@@ -149,7 +149,7 @@ def _lines(status: Status) -> Iterator[str]:
         rows.append([name, count, age, tasks])
     yield from _table(rows)
     if status.broker_error:
-        yield _("The broker cannot be asked: %(error)s") % {"error": status.broker_error[:200]}
+        yield _("The broker cannot be queried: %(error)s") % {"error": status.broker_error[:200]}
     yield ""
     rows = [[_("Messages"), *(str(State(state).label) for state in status.states)]]
     rows.append(["", *(_count(count) for count in status.states.values())])

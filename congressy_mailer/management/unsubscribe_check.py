@@ -134,16 +134,16 @@ def _report(command: BaseCommand, offer: UnsubscribeOffer) -> None:
         say(
             command,
             _(
-                "The link is another's, as a rule SparkPost's. A click comes back as an event, list_unsubscribe, and "
+                "The link is not ours; it is probably SparkPost's. A click arrives as an event, list_unsubscribe, and "
                 "needs the webhook: manage.py mailer sparkpost webhook list."
             ),
         )
     if not offer.one_click:
         raise CommandError(
             _(
-                "Mail programs cannot leave in one click: there must be an https link, and one header "
+                "Mail programs cannot unsubscribe in one click: there must be an https link, and one header "
                 "List-Unsubscribe-Post: List-Unsubscribe=One-Click (RFC 8058). With SparkPost's header, set "
                 'CONGRESSY_MAILER["SPARKPOST_UNSUBSCRIBE"] = "own".'
             )
         )
-    say(command, _("Mail programs can leave in one click."), command.style.SUCCESS)
+    say(command, _("Mail programs can unsubscribe in one click."), command.style.SUCCESS)

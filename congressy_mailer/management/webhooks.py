@@ -64,7 +64,9 @@ def _run(command: BaseCommand, api: Webhooks, options: Mapping[str, Any]) -> Non
         if options["url"]:
             _check(options["url"], options)
         api.update(options["id"], options["url"], current_secret())
-        message = _("Webhook %(id)s shows the first of WEBHOOK_SECRETS from now on.") % {"id": options["id"]}
+        message = _("Webhook %(id)s authenticates with the first entry of WEBHOOK_SECRETS from now on.") % {
+            "id": options["id"]
+        }
     elif action == "test":
         answer = api.validate(options["id"]).get("response")
         status = _readable(answer.get("status", "")) if isinstance(answer, dict) else ""

@@ -104,7 +104,7 @@ def own_target() -> str:
     if site is None or path is None:
         raise SparkPostError(
             _(
-                'Say the URL, or set CONGRESSY_MAILER["SITE_URL"] and add path("mailer/", '
+                'Give the URL, or set CONGRESSY_MAILER["SITE_URL"] and add path("mailer/", '
                 'include("congressy_mailer.urls")) to the URLs.'
             )
         )

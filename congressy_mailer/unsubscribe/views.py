@@ -78,10 +78,10 @@ def _apply_choice(request: HttpRequest, link: Link) -> str:
         stopped = link.list_id in preferences.unsubscribed_lists(link.address, [link.list_id])
         return "stopped" if stopped else "resubscribed"
     if choice == "save":
-        preferences.choose_lists(link.address, request.POST.getlist("list"), "Chosen on the page for unsubscribing.")
+        preferences.choose_lists(link.address, request.POST.getlist("list"), "Chosen on the unsubscribe page.")
         return "saved"
     if choice == "all":
-        preferences.unsubscribe(link.address, "", "Left everything on the page for unsubscribing.")
+        preferences.unsubscribe(link.address, "", "Unsubscribed from everything on the unsubscribe page.")
         return "unsubscribed_all"
     one_click = request.POST.get("List-Unsubscribe") == _ONE_CLICK
     preferences.unsubscribe(

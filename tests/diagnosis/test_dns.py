@@ -114,4 +114,4 @@ def test_dkim(server: DnsServer, local_sparkpost: WholeSparkPost) -> None:
 def test_servers_that_fail(server: DnsServer) -> None:
     server.fails = True
     level, text = told("dns-spf")
-    assert (level, "cannot be asked" in text) == (Level.WARNING, True)
+    assert (level, "cannot be queried" in text) == (Level.WARNING, True)

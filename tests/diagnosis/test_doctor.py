@@ -131,7 +131,7 @@ class TestProject:
             send_mail("x", to="ana@example.com", template="welcome", language=language)
         assert told("templates") == (
             Level.WARNING,
-            "The template welcome is there in pt-br, and not in es, in which mail is sent.",
+            "The template welcome exists in pt-br but not in es, in which mail is sent.",
         )
 
 

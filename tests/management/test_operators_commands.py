@@ -61,7 +61,7 @@ class TestStatus:
         # Nothing waits between two tries: there is one.
         assert waits == []
         assert status == 0
-        assert "The broker cannot be asked: " in out
+        assert "The broker cannot be queried: " in out
         assert "1 problem:\n  - No worker has ever swept" in out
 
     def test_it_looks_through_no_finished_message(self, published: list[str]) -> None:

@@ -200,7 +200,7 @@ def test_rows_that_are_wrong_are_left_out_and_listed(people: Path) -> None:
         "2 rows are left out:\n"
         "  row 5, column \"E-mail\": 'davi@' is not one mail address\n"
         '  row 8, column "E-mail": it is empty\n'
-        "Send them in a file of their own, once they are right: another file goes to all who are in it.\n"
+        "Once they are corrected, send only them, in a separate file: a changed file is sent to everybody in it.\n"
     )
     assert done.out.startswith("people.csv: 6 rows, 2 of them wrong, UTF-8, separated by semicolons.\n")
     assert addresses() == [f"{name}@example.com" for name in ("ana", "bia", "caio", "eva")]

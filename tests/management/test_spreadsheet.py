@@ -228,12 +228,13 @@ def test_a_header_that_says_too_little_or_too_much_is_an_error(write: Write) -> 
     assert complaint(write("")) == "people.csv is empty: its first row must name the columns."
     assert complaint(write("\n;;\n")) == "people.csv is empty: its first row must name the columns."
     assert complaint(write("ana@example.com,Ana\n")) == (
-        'people.csv, row 1: no column is named as addresses are, such as "E-mail". The columns are "ana@example.com", '
-        '"Ana". Say which it is, with --email-column; if the names of the columns are missing, add them as the first '
-        "row."
+        'people.csv, row 1: no column has a name for addresses, such as "E-mail". The columns are "ana@example.com", '
+        '"Ana". Name the one with the addresses by --email-column; if the names of the columns are missing, add them '
+        "as the first row."
     )
     assert complaint(write("\nEmail,E-mail\n")) == (
-        'people.csv, row 2: several columns may be the address: "Email", "E-mail". Say which, with --email-column.'
+        'people.csv, row 2: several columns may hold the addresses: "Email", "E-mail". Name the right one by '
+        "--email-column."
     )
     assert complaint(write("E-mail,Opção 1,opcao_1\n")) == (
         'people.csv, row 1: the columns "Opção 1" and "opcao_1" would both be the variable opcao_1. Rename one of them.'

@@ -143,7 +143,7 @@ def test_expired_mail_is_in_the_chart(support: Client) -> None:
 
 
 def test_workers_are_shown_with_what_they_serve(support: Client) -> None:
-    assert "No worker was heard of within a day." in text(shown(support))
+    assert "No worker has reported within a day." in text(shown(support))
     worker(queues=("mailer",))
     page = text(shown(support))
     assert "prefork × 4" in page
@@ -151,7 +151,7 @@ def test_workers_are_shown_with_what_they_serve(support: Client) -> None:
     silent = worker("celery@b", queues=("mailer.bulk",))
     Worker.objects.filter(pk=silent.pk).update(seen_at=timezone.now() - timedelta(minutes=5))
     page = text(shown(support)).replace("\xa0", " ")
-    assert "Not heard of for 5 minutes" in page
+    assert "No report for 5 minutes" in page
     assert "No worker that is alive serves mailer.bulk." in page
 
 

@@ -389,7 +389,7 @@ def test_a_database_that_is_away_is_said_in_a_sentence(monkeypatch: pytest.Monke
         raise OperationalError("connection refused")
 
     monkeypatch.setattr(periodic, "last_run", away)
-    assert mailer("health")[1:] == ("The database cannot be asked: connection refused", 1)
+    assert mailer("health")[1:] == ("The database cannot be queried: connection refused", 1)
 
 
 def test_a_fault_elsewhere_in_the_project_is_not_the_answer() -> None:

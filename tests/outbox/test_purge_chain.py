@@ -220,10 +220,8 @@ def test_health_says_since_when_something_should_have_gone() -> None:
     age = timezone.now() - health.purge_overdue_since
     assert timedelta(days=1, hours=5) <= age < timedelta(days=1, hours=6)
     (problem,) = health.problems
-    assert problem.startswith("What should have been dropped at 20")
-    assert problem.endswith(
-        "is still there: no worker serves the queue 'mailer.bulk', or the purge does not come to its end."
-    )
+    assert problem.startswith("Data that was due for the purge at 20")
+    assert problem.endswith("is still stored: no worker serves the queue 'mailer.bulk', or the purge does not finish.")
     while retention.purge():
         pass
     assert check_health().ok

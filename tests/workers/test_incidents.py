@@ -116,7 +116,7 @@ def test_one_mail_is_poisoned_and_then_the_worker_is_dead(
     assert "Start one with celery -A project worker." in found
     dashboard = page(support, "dashboard/")
     assert "No worker takes the mailer's tasks: start one" in dashboard
-    assert "Not heard of for 1 hour" in dashboard
+    assert "No report for 1 hour" in dashboard
     assert "It waits for a worker." in reading(support, waiting)
     start_worker(MAILER_TEST_SWEEP_INTERVAL_SECONDS="0.5")
     wait_for(lambda: state(waiting) == State.SENT, what="the mail that has waited")

@@ -41,7 +41,8 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         # Here, and not in ``help``: the language is not known when the class is made.
         parser.description = _(
-            "See and steer the mail: its state and health, single messages, pauses, bulk mail, suppressions, SparkPost."
+            "Watch and manage the mail: its state and health, single messages, pauses, bulk mail, suppressions, "
+            "SparkPost."
         )
         commands = parser.add_subparsers(dest="command", required=True, title=_("commands"))
         health_help = _("Report whether mail is moving. Exit status 1 if it is not, for monitoring and probes.")
@@ -110,7 +111,7 @@ class Command(BaseCommand):
             # Django would print the name of our class, which means nothing to the reader.
             raise CommandError(str(error), returncode=error.returncode) from error
         except Error as error:
-            raise CommandError(_("The database cannot be asked: %(error)s") % {"error": error}) from error
+            raise CommandError(_("The database cannot be queried: %(error)s") % {"error": error}) from error
 
     def _run(self, command: str, options: Mapping[str, Any]) -> None:
         if command == "health":
