@@ -49,12 +49,14 @@ def deliver_all(*, within: timedelta | None = None) -> list[Message]:
 
     Raises:
         TransportUnavailable: the mail backend is unavailable.
+        RuntimeError: a mail is due again and again, without an end.
     """
     messages = Message.objects.using(outbox.database())
     touched: set[UUID] = set()
     with wrapping_transports(_Failing), _passing_time() as move_to:
         until = clock.now() + (within or timedelta(0))
-        for _ in range(_MOST_MOMENTS):
+        most = _MOST_MOMENTS + messages.filter(_due(until)).count()
+        for _ in range(most):
             touched.update(_deliver_due())
             moments = messages.filter(_due(until)).aggregate(
                 scheduled=Min("send_at", filter=Q(state=State.SCHEDULED)),
@@ -63,10 +65,17 @@ def deliver_all(*, within: timedelta | None = None) -> list[Message]:
             if not any(moments.values()):
                 break
             move_to(min(filter(None, moments.values())))
+        else:
+            (one,) = messages.filter(_due(until)).order_by("id")[:1]
+            raise RuntimeError(
+                f"Mail is still due after {most:,} moments within {within}, message {one.pk} among it, whose reason is "
+                f"{one.reason!r}: what has it tried again at once?"
+            )
     return list(messages.filter(id__in=touched).order_by("id"))
 
 
-#: Nothing that is refused for days is tried so often; it ends what would be due again at once, for ever.
+#: Beside one for each mail that is scheduled. Nothing that is refused for days is tried so often; it ends what would be
+#: due again at once, for ever.
 _MOST_MOMENTS = 1000
 
 

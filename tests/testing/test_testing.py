@@ -22,6 +22,7 @@ from congressy_mailer.testing import (
     assert_mail,
     assert_no_mail,
     deliver_all,
+    delivering,
     drop_in,
     fail_next,
     outbox,
@@ -200,6 +201,21 @@ def test_events_of_sparkpost_come_as_if_to_the_webhook() -> None:
     assert {one.detail for one in sent.message.statuses.all()} >= {"550 gone"}
     with pytest.raises(ValueError, match="'vanish' is not one of 'delivery'"):
         simulate("vanish", sent)
+
+
+def test_however_many_moments_mail_is_scheduled_for_all_of_them_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivering, "_MOST_MOMENTS", 2)
+    for minutes in range(1, 7):
+        send_mail("x", "y", to="ana@example.com", send_at=timezone.now() + timedelta(minutes=minutes))
+    assert len(deliver_all(within=timedelta(hours=1))) == 6
+
+
+def test_a_mail_that_is_due_again_and_again_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivering, "_MOST_MOMENTS", 2)
+    message = send_mail("x", "y", to="ana@example.com")
+    fail_next("451 later", times=20)
+    with pytest.raises(RuntimeError, match=f"still due after 2 moments within 3 days.*{message.pk}.*451 later"):
+        deliver_all(within=timedelta(days=3))
 
 
 def test_what_django_sends_is_queued_within_drop_in() -> None:
