@@ -277,9 +277,14 @@ class OutgoingMail(EmailMultiAlternatives):
         self._attachments = attachments
 
 
-def django_part(content: bytes) -> Any:
-    """A part as the installed Django knows parts, from its bytes: so nothing of it is read before."""
-    if _HAS_MODERN_EMAIL:
+def django_part(content: bytes, *, is_base: bool = not _HAS_MODERN_EMAIL) -> Any:
+    """A part as the installed Django knows parts, from its bytes: so nothing of it is read before.
+
+    Args:
+        content: the part.
+        is_base: a ``MIMEBase``, which is what Django before 6.0 knows; else a ``MIMEPart``.
+    """
+    if not is_base:
         return email.message_from_bytes(content, MIMEPart, policy=AS_WRITTEN)
     parsed = email.message_from_bytes(content, policy=email.policy.compat32)
     part = MIMEBase(parsed.get_content_maintype(), parsed.get_content_subtype())

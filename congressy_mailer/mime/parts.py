@@ -131,14 +131,13 @@ def _text(part: Any, errors: str = "replace") -> str | None:
 def as_attachment(part: MIMEPart[Any, Any]) -> EmailAttachment | None:
     """What ``EmailMessage.attach()`` makes of a name, a content and a media type, of a part that says no more.
 
-    ``None``: it was attached as a part, such as an image with a ``Content-ID``, or is a mail.
+    ``None``: it was attached as a part, such as an image with a ``Content-ID``.
     """
     names = [name.lower() for name in part]
     if (
         not set(names) <= _FIELDS_OF_ATTACHMENTS
         # That interface writes MIME-Version behind the others; a part of the author's own has it before them, or none.
         or (_HAS_MODERN_EMAIL and "mime-version" not in names[2:])
-        or part.get_content_maintype() in ("message", "multipart")
         or ("Content-Disposition" in part and not _is_attachment(part))
         or set(_parameters(part, "Content-Disposition")) - {"filename"}
     ):
@@ -147,6 +146,11 @@ def as_attachment(part: MIMEPart[Any, Any]) -> EmailAttachment | None:
     content = _exact_text(part) if is_text else file_content(part)
     kind = _media_type(part, {"name", "charset"} if is_text else {"name"})
     return None if content is None or not _is_media_type(kind) else EmailAttachment(part.get_filename(), content, kind)
+
+
+def is_mime_base(part: MIMEPart[Any, Any]) -> bool:
+    """Whether its author has made it as a ``MIMEBase``, which begins with these fields; other parts do not."""
+    return [name.lower() for name in part][:2] == ["content-type", "mime-version"]
 
 
 def _exact_text(part: Any) -> str | None:

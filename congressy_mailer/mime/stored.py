@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from email.message import MIMEPart
 from typing import Any
 
 from django.core.mail import EmailMultiAlternatives
 
 from .headers import further_field
 from .outgoing import OutgoingMail, django_part
-from .parts import as_attachment, field_value, read_parts, without_field
+from .parts import as_attachment, field_value, is_mime_base, read_parts, without_field
 from .writer import MailContent
 
 #: Position of the headers among the fields that a backend may change.
@@ -79,7 +80,7 @@ class StoredMail(OutgoingMail):
         self.body, self.content_subtype = parts.body, parts.subtype
         for content, mimetype in parts.alternatives:
             self.attach_alternative(content, mimetype)
-        self._attachments = [as_attachment(part) or django_part(part.as_bytes()) for part in parts.files]
+        self._attachments = [_attached(part) for part in parts.files]
         self._is_read = True
         self._written_fields = self._fields()
 
@@ -98,6 +99,13 @@ class StoredMail(OutgoingMail):
         given = {name.lower() for name in self.extra_headers}
         kept = {name: field_value(self.wire, name) for name in _WRITTEN_BY_DJANGO if name.lower() not in given}
         return {**{name: value for name, value in kept.items() if value}, **self.extra_headers}
+
+
+def _attached(part: MIMEPart[Any, Any]) -> Any:
+    """As its author has attached it."""
+    if (attachment := as_attachment(part)) is not None:
+        return attachment
+    return django_part(part.as_bytes(), is_base=True) if is_mime_base(part) else django_part(part.as_bytes())
 
 
 def _with_headers(wire: bytes, before: Mapping[str, str], after: Mapping[str, str]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import email.policy
 from email.encoders import encode_base64
 from email.mime.base import MIMEBase
@@ -181,16 +182,25 @@ def test_another_backend_is_given_parts_as_parts(collected: list[Any]) -> None:
     image = django_part(b"Content-Type: image/png\r\nContent-ID: <logo>\r\nMIME-Version: 1.0\r\n\r\nx")
     shown = django_part(b'Content-Type: image/png\r\nContent-Disposition: inline; filename="a.png"\r\n\r\nx')
     dated = django_part(b'Content-Type: a/b\r\nContent-Disposition: attachment; filename="a"; size=1\r\n\r\nx')
-    mail = EmailMessage("inner", "y", "a@example.com", ["ana@example.com"]).message()
     one = EmailMessage("x", "y", "a@example.com", ["ana@example.com"], attachments=[image, shown, dated])
-    one.attach("inner.eml", mail, "message/rfc822")
     one.send()
     deliver_all()
     given = collected[0].attachments
-    assert [part.get_content_type() for part in given] == ["image/png", "image/png", "a/b", "message/rfc822"]
+    assert [part.get_content_type() for part in given] == ["image/png", "image/png", "a/b"]
     assert given[0]["Content-ID"] == "<logo>"
     assert given[1].get_filename() == "a.png"
-    assert given[3].get_payload()[0]["Subject"] == "inner"
+
+
+def test_another_backend_is_given_a_mail_within_the_mail_as_its_bytes(collected: list[Any]) -> None:
+    """django-anymail cannot send one that is a part."""
+    one = EmailMessage("x", "y", "a@example.com", ["ana@example.com"])
+    one.attach("inner.eml", EmailMessage("inner", "Olá", "a@example.com", ["ana@example.com"]), "message/rfc822")
+    one.send()
+    deliver_all()
+    ((name, content, mimetype),) = collected[0].attachments
+    assert (name, mimetype) == ("inner.eml", "message/rfc822")
+    inner = email.message_from_bytes(content, policy=email.policy.default)
+    assert (inner["Subject"], inner.get_content().rstrip()) == ("inner", "Olá")
 
 
 def file_part(mimetype: str, content: bytes, **parameters: str) -> Any:
@@ -228,6 +238,8 @@ def test_another_backend_is_given_an_authors_own_part_as_it_is(collected: list[A
     deliver_all()
     given = [(part.get_content_type(), part.get_payload(decode=True)) for part in collected[0].attachments]
     assert given == [("text/csv", b"a;b\r\n"), ("application/pdf", b"%PDF"), ("a/b", b"x")]
+    # Some backends ask the two kinds for their content in two ways.
+    assert [isinstance(part, MIMEBase) for part in collected[0].attachments] == [True, True, False]
 
 
 def test_another_backend_is_given_parameters_of_a_media_type(collected: list[Any]) -> None:
