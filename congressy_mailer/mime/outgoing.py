@@ -150,7 +150,8 @@ class OutgoingMail(EmailMultiAlternatives):
         the mail must be for its envelope too: not for recipients who have it already, and for those in Bcc.
         """
         mail = copy.copy(self)
-        mail.extra_headers = dict(self.extra_headers)
+        mail.extra_headers, mail.reply_to = dict(self.extra_headers), list(self.reply_to)
+        mail.alternatives, mail._attachments = list(self.alternatives), list(self._attachments)
         envelope = {comparable_address(recipient): recipient for recipient in self.envelope}
         named = {comparable_address(address) for address in (*self.to, *self.cc)}
         mail.to, mail.cc = (

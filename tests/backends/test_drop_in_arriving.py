@@ -20,6 +20,7 @@ from congressy_mailer.mime.outgoing import django_part
 from congressy_mailer.models import Message, State
 from congressy_mailer.testing import deliver_all
 from congressy_mailer.testing.local_sparkpost.server import LocalSparkPost
+from congressy_mailer.transports.stored_mail import stored_mail
 from tests.support.drop_in import WORLDS, Collecting, Signed, put_in_force, rich_mail
 from tests.support.scripted_https import ScriptedHttps
 
@@ -264,6 +265,23 @@ def test_a_mail_that_a_backend_changes_keeps_its_attachments(collected: list[Any
     assert changed["Subject"] == "Outro"
     files = [(part.get_filename(), part.get_payload(decode=True)) for part in changed.walk() if part.get_filename()]
     assert files == [("nota.txt", "ção".encode()), ("boleto.pdf", b"%PDF-1")]
+
+
+@pytest.mark.usefixtures("collected")
+def test_what_one_backend_changes_another_one_is_not_given() -> None:
+    rich_mail().send()
+    row = Message.objects.get()
+    mail = stored_mail(row, bytes(row.mime or b""), {})
+    changed = mail.for_backend()
+    changed.attachments.append(("termos.txt", "x", "text/plain"))
+    changed.attach_alternative("x", "text/x-amp-html")
+    changed.reply_to.append("outra@example.com")
+    assert "termos.txt" in changed.message().as_string()
+    given = mail.for_backend()
+    assert given.attachments == rich_mail().attachments
+    assert given.alternatives == rich_mail().alternatives
+    assert given.reply_to == rich_mail().reply_to
+    assert given.wire == bytes(row.mime or b"")
 
 
 def test_a_text_that_another_backend_reads_has_line_breaks_as_pythons_messages_have_them(collected: list[Any]) -> None:
