@@ -231,12 +231,16 @@ def test_another_backend_is_given_each_byte_of_a_text_in_another_encoding(
     assert [part.get_payload(decode=True) for part in files] == [content]
 
 
-@pytest.mark.skipif(django.VERSION < (6, 0), reason="Django writes both alike")
 def test_another_backend_is_given_an_authors_own_part_as_it_is(collected: list[Any]) -> None:
     modern = django_part(b"Content-Type: a/b\r\nContent-Transfer-Encoding: 7bit\r\n\r\nx")
     own = file_part("text/csv", b"a;b\r\n", charset="utf-8"), file_part("application/pdf", b"%PDF"), modern
     EmailMessage("x", "y", "a@example.com", ["ana@example.com"], attachments=own).send()
     deliver_all()
+    if django.VERSION < (6, 0):
+        # It writes both kinds alike.
+        given = [(one.mimetype, one.content) for one in collected[0].attachments[:2]]
+        assert given == [("text/csv", "a;b\n"), ("application/pdf", b"%PDF")]
+        return
     given = [(part.get_content_type(), part.get_payload(decode=True)) for part in collected[0].attachments]
     assert given == [("text/csv", b"a;b\r\n"), ("application/pdf", b"%PDF"), ("a/b", b"x")]
     # Some backends ask the two kinds for their content in two ways.
