@@ -66,9 +66,7 @@ def assert_rich(delivered: Any) -> None:
     assert (delivered.to, delivered.cc) == (["Ana <ana@example.com>"], ["eva@example.com"])
     assert sorted(delivered.recipients()) == ["ana@example.com", "eva@example.com", "rui@example.com"]
     assert delivered.alternatives[0][0] == "<p>Olá, <b>Ana</b>.</p>"
-    (attachment,) = delivered.attachments
-    assert attachment.get_payload(decode=True) == b"%PDF-1" * 30_000
-    assert attachment.get_filename() == "boleto.pdf"
+    assert delivered.attachments == [("boleto.pdf", b"%PDF-1" * 30_000, "application/pdf")]
     assert delivered.extra_headers["X-Order"] == "7"
     assert delivered.message()["Message-ID"] == "<7@example.com>"
 
