@@ -10,15 +10,13 @@ from email.message import MIMEPart
 from email.mime.base import MIMEBase
 from typing import Any
 
-import django
 from django.core.mail import EmailMultiAlternatives
 from django.utils import translation
 
 from ..conf import mailer_settings
+from ..mime.parts import HAS_MODERN_EMAIL
 from ..submission.anymail_attributes import ANYMAIL_ATTRIBUTES
 from .pickle_reader import Global, Instance, PickleRefused, read_pickle
-
-_HAS_MODERN_EMAIL = django.VERSION >= (6, 0)
 
 _MAILS = frozenset({
     Global("django.core.mail.message", "EmailMessage"),
@@ -176,7 +174,7 @@ class _Fields:
             raise PickleRefused("an attached part is empty, or holds other parts")
         self._content(payload)
         fields = [_header(*_tuple(header, "attachments", _ATTACHMENT, 2)) for header in headers]
-        part: Any = MIMEPart(policy.default) if _HAS_MODERN_EMAIL else MIMEBase("application", "octet-stream")
+        part: Any = MIMEPart(policy.default) if HAS_MODERN_EMAIL else MIMEBase("application", "octet-stream")
         for name in tuple(part):
             del part[name]
         for name, value in fields:
@@ -189,7 +187,7 @@ class _Fields:
         if not isinstance(subtype, str) or not _SUBTYPE.fullmatch(subtype):
             raise PickleRefused("its content_subtype is no media type of text")
         mail.content_subtype = subtype
-        if not _HAS_MODERN_EMAIL and self._state.get("mixed_subtype") == "related":
+        if not HAS_MODERN_EMAIL and self._state.get("mixed_subtype") == "related":
             mail.mixed_subtype = "related"  # type: ignore[attr-defined]
         encoding = self._state.get("encoding")
         if isinstance(encoding, Instance) and encoding.kind == _CHARSET and isinstance(encoding.state, dict):

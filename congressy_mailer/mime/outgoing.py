@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-import django
 from django.core.mail import EmailMessage, EmailMultiAlternatives
 
 from .addresses import comparable_address
@@ -23,12 +22,8 @@ from .as_written import AS_WRITTEN
 from .attachments import LoadedAttachment, read_attachments
 from .django_mail import django_mail_bytes
 from .headers import further_field, text_field
-from .parts import without_field
+from .parts import HAS_MODERN_EMAIL, without_field
 from .writer import Alternative, MailContent, attachment_bytes, write
-
-# Django 6.0 moved its mail to the standard library's modern interface.
-_HAS_MODERN_EMAIL = django.VERSION >= (6, 0)
-
 
 _HTML = "text/html"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -278,7 +273,7 @@ class OutgoingMail(EmailMultiAlternatives):
         self._attachments = attachments
 
 
-def django_part(content: bytes, *, is_base: bool = not _HAS_MODERN_EMAIL) -> Any:
+def django_part(content: bytes, *, is_base: bool = not HAS_MODERN_EMAIL) -> Any:
     """A part as the installed Django knows parts, from its bytes: so nothing of it is read before.
 
     Args:

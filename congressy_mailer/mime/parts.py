@@ -16,8 +16,8 @@ from django.core.mail import EmailAttachment
 from .as_written import AS_WRITTEN
 from .attachments import media_type
 
-# Django 6.0 moved its mail to the standard library's modern interface.
-_HAS_MODERN_EMAIL = django.VERSION >= (6, 0)
+#: Django 6.0 moved its mail to the standard library's modern interface.
+HAS_MODERN_EMAIL = django.VERSION >= (6, 0)
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _HEAD_END = b"\r\n\r\n"
 # What Django writes of an attachment that it was given as a name, a content and a media type.
@@ -125,7 +125,7 @@ def _text(part: Any, errors: str = "replace") -> str | None:
     except (LookupError, ValueError):
         return None
     # Django 6 ends each text with a line break.
-    return text.removesuffix("\n") if _HAS_MODERN_EMAIL else text
+    return text.removesuffix("\n") if HAS_MODERN_EMAIL else text
 
 
 def as_attachment(part: MIMEPart[Any, Any]) -> EmailAttachment | None:
@@ -137,7 +137,7 @@ def as_attachment(part: MIMEPart[Any, Any]) -> EmailAttachment | None:
     if (
         not set(names) <= _FIELDS_OF_ATTACHMENTS
         # That interface writes MIME-Version behind the others; a part of the author's own has it before them, or none.
-        or (_HAS_MODERN_EMAIL and "mime-version" not in names[2:])
+        or (HAS_MODERN_EMAIL and "mime-version" not in names[2:])
         or ("Content-Disposition" in part and not _is_attachment(part))
         or set(_parameters(part, "Content-Disposition")) - {"filename"}
     ):

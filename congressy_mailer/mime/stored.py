@@ -10,7 +10,7 @@ from django.core.mail import EmailMultiAlternatives
 
 from .headers import further_field
 from .outgoing import OutgoingMail, django_part
-from .parts import as_attachment, field_value, is_mime_base, read_parts, without_field
+from .parts import HAS_MODERN_EMAIL, as_attachment, field_value, is_mime_base, read_parts, without_field
 from .writer import MailContent
 
 #: Position of the headers among the fields that a backend may change.
@@ -105,7 +105,7 @@ def _attached(part: MIMEPart[Any, Any]) -> Any:
     """As its author has attached it."""
     if (attachment := as_attachment(part)) is not None:
         return attachment
-    return django_part(part.as_bytes(), is_base=True) if is_mime_base(part) else django_part(part.as_bytes())
+    return django_part(part.as_bytes(), is_base=not HAS_MODERN_EMAIL or is_mime_base(part))
 
 
 def _with_headers(wire: bytes, before: Mapping[str, str], after: Mapping[str, str]) -> bytes:
